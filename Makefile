@@ -1,0 +1,42 @@
+# Planaria. Every target says what it does in `make help`; the work is in scripts/.
+.DEFAULT_GOAL := help
+.PHONY: help up down status logs test check bench clean
+PY := .venv/bin/python
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+up: ## start everything, wait until it serves, say where
+	@sh scripts/bootstrap.sh
+	@$(PY) scripts/cli.py up
+
+down: ## end everything; nothing of this checkout stays alive
+	@sh scripts/bootstrap.sh
+	@$(PY) scripts/cli.py down
+
+status: ## processes and streams (JSON=1 for programs)
+	@sh scripts/bootstrap.sh
+	@$(PY) scripts/cli.py status $(if $(JSON),--json)
+
+logs: ## follow all logs
+	@sh scripts/bootstrap.sh
+	@$(PY) scripts/cli.py logs
+
+test: ## run all tests (T=path or -k expression to choose)
+	@sh scripts/bootstrap.sh dev
+	@sh scripts/setup_tests.sh
+	@PYTHONASYNCIODEBUG=1 $(PY) -X dev -m pytest $(T)
+
+check: ## ruff and mypy --strict on everything
+	@sh scripts/bootstrap.sh dev
+	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
+
+bench: ## measure against peers (B=name, QUICK=1 for a minute)
+	@sh scripts/bootstrap.sh dev
+	@sh scripts/setup_tests.sh
+	@$(PY) -m tests.bench $(or $(B),all) $(if $(QUICK),--quick)
+
+clean: ## end everything and remove what was made here (not your settings)
+	@[ ! -x $(PY) ] || $(PY) scripts/cli.py down
+	@rm -rf run go2rtc/bin .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Planaria's processes: floor files first, then one folder a concern."""

@@ -1,0 +1,177 @@
+"""ZeroMQ between our processes: which endpoints there are, who binds them, and requests that survive a restart.
+
+| endpoint                    | pattern        | binds            | connects                   | carries              |
+|-----------------------------|----------------|------------------|----------------------------|----------------------|
+| warden.heartbeat            | PULL <- PUSH   | warden           | every process              | Heartbeat            |
+| headless_agent.N.control    | ROUTER <- DEALER | producer N     | webrtc_peer, scripts/cli.py | Request -> Reply     |
+
+Sockets lie in run/bus (0700) as ipc:// only. LINGER 0, small high-water marks, a size limit on every reader, and
+IMMEDIATE, so that a message to nobody fails at once instead of waiting in a queue. Never REQ/REP: a server that
+dies between the two leaves the client waiting for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import zmq
+
+from procs.errors import ConfigError, DeadlineExceeded, Refused
+from procs.messages import MAX_BYTES, Command, Reply, Request, decode, encode
+
+WARDEN_HEARTBEAT = "warden.heartbeat"
+HIGH_WATER = 64  # messages; a frozen reader must not grow its writer
+RESEND_S = 0.25  # an unanswered idempotent request goes out again this often
+MAX_SOCKET_PATH = 107  # sockaddr_un
+
+
+def control_of(instance: str) -> str:
+    """The endpoint at which one producer takes commands."""
+    return f"headless_agent.{instance}.control"
+
+
+def address(run_dir: Path, endpoint: str) -> str:
+    """The ipc:// address of an endpoint. Raises ConfigError where the path is too long for a socket."""
+    directory = run_dir / "bus"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = str(directory / endpoint)
+    if len(path.encode()) > MAX_SOCKET_PATH:
+        raise ConfigError(
+            f"PLANARIA_RUN_DIR={str(run_dir)!r}: too long for a socket: {len(path)} characters with {endpoint}, and"
+            f" {MAX_SOCKET_PATH} are allowed; choose a shorter directory"
+        )
+    return f"ipc://{path}"
+
+
+def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
+    sock = context.socket(kind)
+    sock.setsockopt(zmq.LINGER, 0)
+    sock.setsockopt(zmq.SNDHWM, HIGH_WATER)
+    sock.setsockopt(zmq.RCVHWM, HIGH_WATER)
+    sock.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
+    sock.setsockopt(zmq.IMMEDIATE, 1)
+    sock.setsockopt(zmq.RECONNECT_IVL, 10)  # ms; a killed binder is back within tens of ms
+    sock.setsockopt(zmq.RECONNECT_IVL_MAX, 100)
+    return sock
+
+
+def binder(context: zmq.Context[zmq.Socket[bytes]], kind: int, run_dir: Path, endpoint: str) -> zmq.Socket[bytes]:
+    """A bound socket. A stale file of a dead binder is no obstacle; a living one is silently cut off, so whoever
+    binds holds a lock of the same name first."""
+    sock = _socket(context, kind)
+    sock.bind(address(run_dir, endpoint))
+    return sock
+
+
+def connector(context: zmq.Context[zmq.Socket[bytes]], kind: int, run_dir: Path, endpoint: str) -> zmq.Socket[bytes]:
+    """A connected socket; the binder need not be there yet."""
+    sock = _socket(context, kind)
+    sock.connect(address(run_dir, endpoint))
+    return sock
+
+
+def now_ms() -> int:
+    """This machine's monotonic clock, as deadlines on the bus use it."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Responder:
+    """Answers requests at one endpoint. `refused` counts messages that were not taken, `expired` those too late."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], run_dir: Path, endpoint: str) -> None:
+        self._sock = binder(context, zmq.ROUTER, run_dir, endpoint)
+        self.refused = 0
+        self.expired = 0
+
+    def serve(self, handle: Callable[[Command], Reply | None], wait_s: float) -> bool:
+        """Wait for one request and answer it with what `handle` gives (None: plain ok; Refused: its reason).
+
+        Returns False if none came within wait_s.
+        """
+        if not self._sock.poll(int(wait_s * 1000)):
+            return False
+        frames = self._sock.recv_multipart()
+        try:
+            if len(frames) != 2:
+                raise Refused(f"a request is one frame, not {len(frames) - 1}")
+            request = decode(frames[1], Request)
+        except Refused as reason:
+            self.refused += 1
+            self._answer(frames[0], Reply(id=0, ok=False, reason=str(reason)))
+            return True
+        if request.deadline_ms < now_ms():
+            self.expired += 1  # whoever asked has given up: a stale command must not act
+            return True
+        try:
+            reply = handle(request.body) or Reply(id=request.id, ok=True)
+        except Refused as reason:
+            self.refused += 1
+            reply = Reply(id=request.id, ok=False, reason=str(reason))
+        self._answer(frames[0], Reply(id=request.id, ok=reply.ok, reason=reply.reason, body=reply.body))
+        return True
+
+    def _answer(self, to: bytes, reply: Reply) -> None:
+        with contextlib.suppress(zmq.Again):  # the asker's queue is full or it is gone; its deadline tells it
+            self._sock.send_multipart([to, encode(reply)], flags=zmq.DONTWAIT)
+
+
+class Requester:
+    """Asks one endpoint. Usable as a context manager; not shared between threads."""
+
+    def __init__(self, run_dir: Path, endpoint: str, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
+        self._endpoint = endpoint
+        self._sock = connector(context or zmq.Context.instance(), zmq.DEALER, run_dir, endpoint)
+        # Ids of one asker never repeat, also not after its restart: a late reply can't be taken for another's.
+        self._ids = itertools.count(int.from_bytes(os.urandom(6), "big") << 8)
+
+    def __enter__(self) -> Requester:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sock.close()
+
+    def ask(self, body: Command, *, within_s: float = 2.0, idempotent: bool = True) -> Reply:
+        """Send a command and return its reply. An idempotent one is sent again while the other side restarts.
+
+        Raises DeadlineExceeded, and Refused when the other side did not take it.
+        """
+        deadline = now_ms() + int(within_s * 1000)
+        request = Request(id=next(self._ids), deadline_ms=deadline, idempotent=idempotent, body=body)
+        data, sent = encode(request), False
+        while (left := deadline - now_ms()) > 0:
+            if not sent or idempotent:
+                sent = self._send(data, left) or sent
+            reply = self._reply_to(request.id, min(left, int(RESEND_S * 1000)))
+            if reply and not reply.ok:
+                raise Refused(f"{self._endpoint}: {reply.reason}")
+            if reply:
+                return reply
+        what = "no answer" if sent else "nobody there"
+        raise DeadlineExceeded(f"{self._endpoint}: {what} within {within_s:g} s", retry=idempotent or not sent)
+
+    def _send(self, data: bytes, left_ms: int) -> bool:
+        if not self._sock.poll(min(left_ms, int(RESEND_S * 1000)), zmq.POLLOUT):
+            return False
+        try:
+            self._sock.send(data, flags=zmq.DONTWAIT)
+        except zmq.Again:  # the peer died between poll and send
+            return False
+        return True
+
+    def _reply_to(self, request_id: int, wait_ms: int) -> Reply | None:
+        until = now_ms() + wait_ms
+        while (left := until - now_ms()) >= 0:
+            if not self._sock.poll(left):
+                return None
+            reply = decode(self._sock.recv(), Reply)
+            if reply.id in (request_id, 0):  # 0: refused before its id could be read
+                return reply
+        return None

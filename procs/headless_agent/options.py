@@ -1,0 +1,122 @@
+"""What a producer can be told: the published options and METABONK_* variables, ours beside them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from procs import settings
+from procs.errors import NotHere
+from procs.settings import BITRATE, NAME, SWITCH, Layers, one_of, option, seconds, whole
+
+HANG_LIMIT_S = 10.0
+MAX_PES_BITS = 480_000  # a picture over 65,535 bytes has no PES length, and go2rtc would hold it for a frame
+
+EXAMPLES = """\
+  python -m procs.headless_agent --width 640 --height 360 --fps 30 --duration 5 > five-seconds.ts
+  python -m procs.headless_agent --instance-id omega-0 | ffplay -fflags nobuffer -
+  kill -USR1 PID                                   the next picture is a keyframe
+
+exit codes: 0 duration reached, 2 bad option, 3 not here, 4 no first frame, 5 reader blocked, 6 reader gone,
+7 encoder failed, 1 anything else"""
+
+
+def _both(suffix: str) -> tuple[str, str]:
+    return f"PLANARIA_{suffix}", f"METABONK_{suffix}"
+
+
+@dataclass(frozen=True)
+class Producer:
+    """One stream: what it shows and how it is encoded."""
+
+    instance_id: str = option("agent-0", NAME, env=_both("INSTANCE_ID"), help="name of the stream, shown in it")
+    width: int = option(1280, whole(16, 8192, even=True), env=_both("HEADLESS_W"), help="pixels")
+    height: int = option(720, whole(16, 8192, even=True), env=_both("HEADLESS_H"), help="pixels")
+    fps: int = option(60, whole(1, 240), env=_both("HEADLESS_FPS"), help="pictures a second")
+    gop: int = option(60, whole(1, 1200), env=_both("HEADLESS_GOP"), help="pictures from keyframe to keyframe")
+    bitrate: int = option(6_000_000, BITRATE, env=_both("HEADLESS_BITRATE"), help="bits a second: 800k, 2.5M")
+    renderer: str = option("cpu", one_of("cpu", "egl"), env=_both("HEADLESS_RENDERER"), help="what draws")
+    encoder: str = option(
+        "auto",
+        one_of("auto", "x264", "ffmpeg", "nvenc", "vpf", "nvenc-cuda"),
+        env=_both("HEADLESS_ENCODER"),
+        help="what encodes: auto, x264 (others are not here yet)",
+    )
+    device_idx: int = option(
+        0, whole(0, 63), env=("PLANARIA_HEADLESS_DEVICE_IDX", "METABONK_EGL_DEVICE_IDX"), help="GPU of egl and vpf"
+    )
+    force_sw: bool = option(False, SWITCH, env=_both("HEADLESS_FORCE_SW"), help="software encoder only")
+    stdout_chunk: int = option(65536, whole(512, 1 << 20), env=_both("HEADLESS_CHUNK"), help="bytes a write at most")
+    debug: bool = option(False, SWITCH, env=_both("HEADLESS_DEBUG"), help="say more on stderr")
+    pattern: str = option(
+        "planaria",
+        one_of("planaria", "testsrc2"),
+        env=("PLANARIA_HEADLESS_PATTERN",),
+        help="what the cpu renderer draws",
+    )
+    out: str = option(
+        "mpegts",
+        one_of("mpegts", "h264"),
+        env=("PLANARIA_HEADLESS_OUT",),
+        help="mpegts (with PES lengths and clock) or h264 (Annex-B with look-ahead)",
+    )
+    duration: float = option(
+        0.0, seconds(0, 1e9), env=("PLANARIA_HEADLESS_DURATION",), help="seconds to run; 0 is for ever"
+    )
+    x264_preset: str = option(
+        "ultrafast",
+        one_of("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"),
+        env=_both("X264_PRESET"),
+        help="x264's speed against quality",
+    )
+    x264_tune: str = option(
+        "zerolatency", one_of("zerolatency"), env=_both("X264_TUNE"), help="only zerolatency holds no frames back"
+    )
+    x264_threads: int = option(
+        0, whole(0, 64), env=("PLANARIA_X264_THREADS",), help="0: one per 130 Mpixel/s, which is cheapest"
+    )
+    bufsize: int = option(
+        0,
+        settings.Kind(lambda t: 0 if t == "0" else BITRATE.parse(t), f"0 (chosen by bit rate), or {BITRATE.allowed}"),
+        env=("PLANARIA_BUFSIZE", "METABONK_NVENC_BUFSIZE"),
+        help="rate control buffer in bits; 0: a tenth of a second",
+    )
+    first_frame_limit_s: float = option(
+        5.0, seconds(0.001, 600), env=("PLANARIA_FIRST_FRAME_LIMIT_S",), help="no picture by then: exit 4"
+    )
+    stdout_limit_s: float = option(
+        10.0, seconds(0.1, 600), env=("PLANARIA_STDOUT_LIMIT_S",), help="reader blocked for so long: exit 5"
+    )
+
+    @property
+    def vbv_bits(self) -> int:
+        """Rate control buffer in bits: small, so that a keyframe neither bursts nor outgrows a PES length."""
+        return self.bufsize or min(max(self.bitrate // 10, 2 * self.bitrate // self.fps), MAX_PES_BITS)
+
+    @property
+    def threads(self) -> int:
+        """Encoder threads: as few as hold the rate, since each more costs CPU."""
+        wanted = -(-self.width * self.height * self.fps // 130_000_000)
+        return self.x264_threads or max(1, min(wanted, os.cpu_count() or 1))
+
+
+def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Producer:
+    """Settings of this process. Raises ConfigError, and NotHere for a renderer or encoder still to come."""
+    parser = settings.command_line(
+        "headless_agent", "One stream of H.264 on stdout, for go2rtc's exec: source.", EXAMPLES
+    )
+    flags = settings.parse_flags(parser, Producer, sys.argv[1:] if argv is None else argv)
+    environment, env_file = settings.from_environment(os.environ if environ is None else environ)
+    chosen = settings.load(Producer, Layers(flags, environment, env_file))
+    refuse_missing(chosen)
+    return chosen
+
+
+def refuse_missing(chosen: Producer) -> None:
+    """Raise NotHere for what can be named but is not built yet."""
+    if chosen.renderer != "cpu":
+        raise NotHere(f"renderer {chosen.renderer}: not here yet; use --renderer cpu")
+    if chosen.encoder not in ("auto", "x264"):
+        raise NotHere(f"encoder {chosen.encoder}: not here yet; use --encoder x264 or auto")

@@ -1,0 +1,222 @@
+"""The life of every process of ours: it starts by recovering and stops by dying.
+
+`run` gives a process all of design section 2: it dies with its parent, is alone under its name, waits when it is
+in a crash loop, turns a hang into a crash, says that it lives, and ends with the exit code of what ended it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import fcntl
+import inspect
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from procs import log, settings
+from procs.backoff import crash_pause
+from procs.errors import ParentGone, PlanariaError
+
+S = TypeVar("S")
+BEAT_S = 1.0
+CRASH_ROW_FORGOTTEN_S = 60.0  # two failed starts further apart than this are no loop
+_PR_SET_PDEATHSIG = 1
+
+
+def bind_to_parent() -> None:
+    """Have the kernel kill us when our parent dies. To be called on the first line, and again after each fork.
+
+    The signal is armed for a parent that is still there, so one that died before this call must be noticed here:
+    PLANARIA_PARENT is the pid that a wrapper saw. (source: prctl(2), PR_SET_PDEATHSIG)
+    """
+    import ctypes
+
+    parent = os.getppid()
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+        raise ParentGone(f"prctl(PR_SET_PDEATHSIG) failed: {os.strerror(ctypes.get_errno())}")
+    told = os.environ.pop("PLANARIA_PARENT", "")  # popped: our children have another parent
+    if os.getppid() != parent or (told.isdigit() and int(told) != parent):
+        raise ParentGone(f"parent {told or parent} died while we started")
+
+
+def hold(path: Path, *, wait: bool) -> int | None:
+    """Take the lock of a file for as long as this process lives; the kernel frees it at death, however we die.
+
+    Returns the descriptor, or None if another process holds it and we were not to wait.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not wait:
+            os.close(descriptor)
+            return None
+        log.info("another copy is running; waiting for it to end", lock=str(path))
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+class CrashRow:
+    """How many runs in a row died before they served, kept in a file that outlives us. Only a hint: losing it costs
+    nothing but a pause, so it is not synced to disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def begin(self) -> int:
+        """Count this run as failed until `served` says otherwise; returns the failures before it."""
+        failures = 0
+        with contextlib.suppress(OSError, ValueError):
+            if time.time() - self._path.stat().st_mtime < CRASH_ROW_FORGOTTEN_S:
+                failures = int(self._path.read_text())
+        with contextlib.suppress(OSError):
+            self._path.write_text(str(failures + 1))
+        return failures
+
+    def served(self) -> None:
+        """This run is a good one: the row is over."""
+        self._path.unlink(missing_ok=True)
+
+
+class Alive:
+    """What a main loop tells the rest of the world: `beat` at every turn, `serving` once it does its work."""
+
+    def __init__(self, program: str, instance: str, run_dir: Path, row: CrashRow, hang_limit_s: float) -> None:
+        self.program, self.instance, self.run_dir = program, instance, run_dir
+        self._row, self._hang_limit_s = row, hang_limit_s
+        self._armed_at = -BEAT_S
+        self._sends_heartbeats = False
+        self.beats = 0
+        self.is_serving = False
+
+    def beat(self) -> None:
+        """The main loop turns. Cheap enough for every frame: the watchdog is re-armed once a second at most."""
+        self.beats += 1
+        now = time.monotonic()
+        if now - self._armed_at >= BEAT_S:
+            self._armed_at = now
+            # A thread of C that needs no lock of the interpreter: it fires even when Python can't run a line.
+            faulthandler.dump_traceback_later(self._hang_limit_s, exit=True)
+            if self.is_serving and not self._sends_heartbeats:
+                self._sends_heartbeats = True
+                threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
+
+    def serving(self) -> None:
+        """The work is there to be had (first answer, first frame): this run is no crash. Heartbeats start with the
+        next beats. To be called just before the first output, so that a kill right after it finds the row ended."""
+        if not self.is_serving:
+            self.is_serving = True
+            self._row.served()
+
+    def _send_heartbeats(self) -> None:
+        # Imported here, in a thread: ZeroMQ and msgspec cost 90 ms, more than a whole first frame.
+        import zmq
+
+        from procs import bus
+        from procs.messages import Heartbeat, encode
+
+        sock = bus.connector(zmq.Context.instance(), zmq.PUSH, self.run_dir, bus.WARDEN_HEARTBEAT)
+        seen = -1
+        while True:
+            if self.beats != seen:  # a main loop that stands still sends nothing, though this thread runs
+                seen = self.beats
+                message = Heartbeat(program=self.program, instance=self.instance, pid=os.getpid(), serving=True)
+                with contextlib.suppress(zmq.Again):  # nobody listens: a beat is worth nothing later
+                    sock.send(encode(message), flags=zmq.DONTWAIT)
+            time.sleep(BEAT_S)
+
+
+def run(
+    program: str,
+    load: Callable[[], S],
+    main: Callable[[S, Alive], Awaitable[None] | None],
+    *,
+    instance: Callable[[S], str] = lambda _: "",
+    singleton: bool = True,
+    pause_cap_s: float = 30.0,
+    hang_limit_s: float = 10.0,
+) -> NoReturn:
+    """Be one process of the suite: load settings, then run `main` (plain or async) until it returns or raises.
+
+    `instance` names the copy where a program has several. Never returns: exits 0 when `main` returns, else with the
+    code of the error (procs/errors.py), 1 for anything unforeseen. Nothing is cleaned up on the way out.
+    """
+    log.configure(program)
+    threading.excepthook = _die_of_thread  # a thread that fails silently would leave half a process
+    try:
+        bind_to_parent()
+        loaded = load()
+        _live(program, instance(loaded), loaded, main, singleton, pause_cap_s, hang_limit_s)
+    except SystemExit as exit_request:  # argparse's --help
+        _exit(exit_request.code if isinstance(exit_request.code, int) else 1)
+    except KeyboardInterrupt:
+        _exit(130)
+    except PlanariaError as error:
+        log.error(str(error))
+        _exit(error.exit_code)
+    except Exception as error:  # the one place: an unforeseen error is a crash, and a crash is an exit
+        log.error(f"unforeseen {type(error).__name__}: {error}", trace=True)
+        _exit(1)
+    _exit(0)
+
+
+def _live(
+    program: str,
+    instance: str,
+    loaded: S,
+    main: Callable[[S, Alive], Awaitable[None] | None],
+    singleton: bool,
+    pause_cap_s: float,
+    hang_limit_s: float,
+) -> None:
+    name = f"{program}-{instance}" if instance else program
+    run_dir = settings.run_dir()
+    if singleton:
+        hold(run_dir / f"{name}.lock", wait=True)  # the descriptor stays open for as long as we live
+    row = CrashRow(run_dir / f"{name}.crashes")
+    failures = row.begin()
+    pause_s = crash_pause(failures, cap_s=pause_cap_s)
+    if pause_s:
+        log.warning("crash loop: waiting before this start", failures=failures, wait_s=round(pause_s, 2))
+        time.sleep(pause_s)
+    alive = Alive(program, instance, run_dir, row, hang_limit_s)
+    alive.beat()
+    work = main(loaded, alive)
+    if inspect.isawaitable(work):
+        import asyncio  # here: 45 ms that a producer, which has no event loop, need not pay
+
+        asyncio.run(_with_beats(work, alive))
+
+
+async def _with_beats(work: Awaitable[None], alive: Alive) -> None:
+    """Run async work with a beat that stops when the event loop does."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+
+    def beat() -> None:
+        alive.beat()
+        loop.call_later(BEAT_S, beat)
+
+    beat()
+    await work
+
+
+def _die_of_thread(args: threading.ExceptHookArgs) -> None:
+    error = args.exc_value
+    log.error(f"thread {args.thread.name if args.thread else '?'}: {type(error).__name__}: {error}")
+    _exit(error.exit_code if isinstance(error, PlanariaError) else 1)
+
+
+def _exit(code: int) -> NoReturn:
+    """Leave at once: no finalizers, no waiting for threads. What must be written has been written."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,137 @@
+"""Log lines on stderr: one JSON object each for programs, tagged text for a terminal.
+
+Secrets are cut out by field name and inside URLs; a line that repeats is held back and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+REPEATS_ALLOWED = 5
+REPEAT_WINDOW_S = 10.0
+MAX_TEXT = 2000  # of one value, so that no peer can flood the disk through our log
+
+_SECRET_NAME = re.compile(r"(?i)(secret|token|passw|credential|authorization|cookie|api_?key|private)")
+_SECRET_IN_URL = (
+    (re.compile(r"(://[^/\s:@]*:)[^/\s@]+@"), r"\1***@"),
+    (re.compile(r"(?i)([?&](?:[a-z_]*(?:secret|token|passw|key)[a-z_]*)=)[^&\s\"']+"), r"\1***"),
+)
+_logger = logging.getLogger("planaria")
+
+
+def redact(name: str, value: object) -> object:
+    """The value as it may be logged: numbers as they are, text shortened and without secrets."""
+    if _SECRET_NAME.search(name):
+        return "***"
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = str(value)[:MAX_TEXT]
+    for pattern, replacement in _SECRET_IN_URL:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+class _Repeats(logging.Filter):
+    """Lets REPEATS_ALLOWED equal lines through per window, then says once how many were held back."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+        self._seen: dict[tuple[int, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        key, now = (record.levelno, record.getMessage()), self._clock()
+        since, count = self._seen.get(key, (now, 0))
+        if now - since >= REPEAT_WINDOW_S:
+            if count > REPEATS_ALLOWED:
+                record.held_back = count - REPEATS_ALLOWED
+            since, count = now, 0
+        if len(self._seen) > 1000:  # a bound, for events that carry changing text
+            self._seen.clear()
+        self._seen[key] = (since, count + 1)
+        return count < REPEATS_ALLOWED
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    found: dict[str, object] = dict(getattr(record, "fields", {}))
+    held_back = getattr(record, "held_back", 0)
+    if held_back:
+        found["held_back"] = held_back
+    if record.exc_info:
+        found["trace"] = logging.Formatter().formatException(record.exc_info)
+    return {name: redact(name, value) for name, value in found.items()}
+
+
+class _Json(logging.Formatter):
+    def __init__(self, tag: str) -> None:
+        super().__init__()
+        self._tag = tag
+
+    def format(self, record: logging.LogRecord) -> str:
+        import json  # here: a producer's first line comes after its first frame
+
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "tag": self._tag,
+            "event": redact("", record.getMessage()),
+            **_fields(record),
+        }
+        return json.dumps(line, ensure_ascii=True)
+
+
+class _Text(logging.Formatter):
+    def __init__(self, tag: str) -> None:
+        super().__init__()
+        self._tag = tag
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        extra = " ".join(f"{name}={value}" for name, value in _fields(record).items())
+        # A terminal obeys control characters, and the text may come from a peer.
+        text = "".join(
+            c if c.isprintable() or c == "\n" else "?" for c in f"{redact('', record.getMessage())}  {extra}"
+        )
+        return f"{time.strftime('%H:%M:%S')} {self._tag} | {level}{text.rstrip()}"
+
+
+def configure(
+    tag: str, *, debug: bool = False, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Send all logging of this process to one stream. PLANARIA_LOG=json or text overrides the choice by terminal."""
+    out = stream or sys.stderr
+    style = os.environ.get("PLANARIA_LOG") or ("text" if out.isatty() else "json")
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(_Text(tag) if style == "text" else _Json(tag))
+    handler.addFilter(_Repeats(clock))
+    logging.raiseExceptions = False  # a log whose reader is gone must not change what a process does
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)  # libraries speak when something is wrong
+    _logger.setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def debug(event: str, /, **fields: object) -> None:
+    """A line for whoever debugs."""
+    _logger.debug(event, extra={"fields": fields})
+
+
+def info(event: str, /, **fields: object) -> None:
+    """A line about something that is as it should be."""
+    _logger.info(event, extra={"fields": fields})
+
+
+def warning(event: str, /, **fields: object) -> None:
+    """A line about something that was put up with."""
+    _logger.warning(event, extra={"fields": fields})
+
+
+def error(event: str, /, *, trace: bool = False, **fields: object) -> None:
+    """A line about something that ended or refused; `trace` adds the stack of the exception in hand."""
+    _logger.error(event, extra={"fields": fields}, exc_info=trace)

@@ -1,0 +1,333 @@
+"""Typed settings: defaults < YAML file < .env < environment < flags. A wrong value is one line and exit 2.
+
+A program declares a frozen dataclass whose fields are made by `option`; `load` fills it. Each value keeps
+where it came from, so that an error can name key, value, source, and what is allowed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from procs.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+S = TypeVar("S")
+ROOT = Path(__file__).resolve().parent.parent
+
+# Every variable of ours. A PLANARIA_* name that is not here is a typing error, and refused as one.
+# tests/unit/test_settings.py holds this against what the programs declare and against .env.example.
+OUR_ENV = frozenset(
+    {
+        "PLANARIA_BUFSIZE",
+        "PLANARIA_FFMPEG",
+        "PLANARIA_FIRST_FRAME_LIMIT_S",
+        "PLANARIA_GO2RTC_API",
+        "PLANARIA_GO2RTC_PASSWORD",
+        "PLANARIA_GO2RTC_RTSP",
+        "PLANARIA_GO2RTC_USERNAME",
+        "PLANARIA_GO2RTC_WEBRTC",
+        "PLANARIA_HEADLESS_BITRATE",
+        "PLANARIA_HEADLESS_CHUNK",
+        "PLANARIA_HEADLESS_DEBUG",
+        "PLANARIA_HEADLESS_DEVICE_IDX",
+        "PLANARIA_HEADLESS_DURATION",
+        "PLANARIA_HEADLESS_ENCODER",
+        "PLANARIA_HEADLESS_FORCE_SW",
+        "PLANARIA_HEADLESS_FPS",
+        "PLANARIA_HEADLESS_GOP",
+        "PLANARIA_HEADLESS_H",
+        "PLANARIA_HEADLESS_OUT",
+        "PLANARIA_HEADLESS_PATTERN",
+        "PLANARIA_HEADLESS_RENDERER",
+        "PLANARIA_HEADLESS_W",
+        "PLANARIA_INSTANCE_ID",
+        "PLANARIA_INSTANCE_PREFIX",
+        "PLANARIA_LOG",
+        "PLANARIA_PARENT",  # pid that a wrapper hands down; see life.bind_to_parent
+        "PLANARIA_RUN_DIR",
+        "PLANARIA_SETTINGS",
+        "PLANARIA_STDOUT_LIMIT_S",
+        "PLANARIA_SUITE",  # marks every process of one checkout's suite; set by `make up`
+        "PLANARIA_UP_LIMIT_S",
+        "PLANARIA_WORKERS",
+        "PLANARIA_X264_PRESET",
+        "PLANARIA_X264_THREADS",
+        "PLANARIA_X264_TUNE",
+    }
+)
+
+
+class Kind(NamedTuple):
+    """A type of value: how to read it from text, and what is allowed, in words that end "must be ..."."""
+
+    parse: Callable[[str], Any]
+    allowed: str
+
+
+class Option(NamedTuple):
+    """What `option` keeps beside a field's default."""
+
+    kind: Kind
+    env: tuple[str, ...]
+    help: str
+
+
+def option(default: Any, kind: Kind, *, env: tuple[str, ...] = (), help: str) -> Any:
+    """A dataclass field that `load` can fill. `env`: variables that set it, the first that is set wins."""
+    return field(default=default, metadata={"option": Option(kind, env, help)})
+
+
+def whole(low: int, high: int, *, even: bool = False) -> Kind:
+    """A whole number in [low, high]."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high or (even and value % 2):
+            raise ValueError
+        return value
+
+    return Kind(parse, f"{'an even' if even else 'a'} whole number from {low} to {high}")
+
+
+def seconds(low: float, high: float) -> Kind:
+    """A finite number of seconds in [low, high]."""
+
+    def parse(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:  # also refuses nan, which compares false
+            raise ValueError
+        return value
+
+    return Kind(parse, f"seconds from {low:g} to {high:g}")
+
+
+def one_of(*choices: str) -> Kind:
+    """One of a few words."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError
+        return text
+
+    return Kind(parse, "one of " + ", ".join(choices))
+
+
+def matching(pattern: str, allowed: str) -> Kind:
+    """Text that matches a regular expression as a whole."""
+    compiled = re.compile(pattern)
+
+    def parse(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError
+        return text
+
+    return Kind(parse, allowed)
+
+
+def _parse_switch(text: str) -> bool:
+    lowered = text.lower()
+    if lowered not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+        raise ValueError
+    return lowered in ("1", "true", "yes", "on")
+
+
+_BITRATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([kKmM]?)")
+
+
+def _parse_bitrate(text: str) -> int:
+    match = _BITRATE.fullmatch(text)
+    if not match:
+        raise ValueError
+    value = round(float(match[1]) * {"": 1, "k": 1_000, "m": 1_000_000}[match[2].lower()])
+    if not 10_000 <= value <= 200_000_000:
+        raise ValueError
+    return value
+
+
+class Address(NamedTuple):
+    """A host and a port to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.host == "::1" or self.host.startswith("127.")
+
+
+def _parse_address(text: str) -> Address:
+    import ipaddress  # here: only programs that listen pay for it
+
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not 1 <= int(port) <= 65535:
+        raise ValueError
+    return Address(str(ipaddress.ip_address(bare)), int(port))
+
+
+SWITCH = Kind(_parse_switch, "1 or 0 (also true, false, yes, no, on, off)")
+BITRATE = Kind(_parse_bitrate, "bits per second from 10k to 200M, such as 800k, 2.5M or 6000000")
+ADDRESS = Kind(_parse_address, "an IP address and a port, such as 127.0.0.1:1984")
+TEXT = Kind(lambda text: text, "text")
+# A stream's name goes into RTSP paths, file names, query strings and a command line, so it is kept plain.
+NAME = matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "1 to 64 of A-Z a-z 0-9 _ . -, starting with a letter or digit")
+PATH = Kind(lambda text: Path(text).expanduser(), "a path")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Where values come from, strongest first. `flags` and `document` are keyed by field, the others by variable."""
+
+    flags: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    env_file: Mapping[str, str] = field(default_factory=dict)
+    document: Mapping[str, Any] = field(default_factory=dict)
+    document_name: str = "settings file"
+
+
+def options_of(cls: type[Any]) -> dict[str, tuple[Option, Any]]:
+    """Field name -> (option, default) of a settings class, in the order written."""
+    return {f.name: (f.metadata["option"], f.default) for f in fields(cls) if "option" in f.metadata}
+
+
+def load(cls: type[S], layers: Layers) -> S:
+    """Fill a settings class. Raises ConfigError for the first wrong value or unknown key."""
+    known = options_of(cls)
+    for key in layers.document:
+        if key not in known:
+            raise ConfigError(f"{key}: unknown key in {layers.document_name}{_nearest(str(key), known)}")
+    values = {}
+    for name, (opt, _) in known.items():
+        found = _find(name, opt, layers)
+        if found:
+            values[name] = _parse(opt.kind, *found)
+    return cls(**values)
+
+
+def names_set(cls: type[Any], layers: Layers) -> frozenset[str]:
+    """The options that some layer sets, as against those left at their default."""
+    return frozenset(name for name, (opt, _) in options_of(cls).items() if _find(name, opt, layers))
+
+
+def _find(name: str, opt: Option, layers: Layers) -> tuple[str, Any, str] | None:
+    """(key as the person wrote it, raw value, where), of the strongest layer that sets the option."""
+    if name in layers.flags:
+        return f"--{name.replace('_', '-')}", layers.flags[name], "command line"
+    for variables, where in ((layers.environ, "environment"), (layers.env_file, ".env")):
+        for variable in opt.env:
+            if variables.get(variable, "") != "":
+                return variable, variables[variable], where
+    if name in layers.document:
+        return name, layers.document[name], layers.document_name
+    return None
+
+
+def _parse(kind: Kind, key: str, value: Any, where: str) -> Any:
+    if isinstance(value, bool):  # YAML's own true and false
+        value = "true" if value else "false"
+    if not isinstance(value, str | int | float):
+        raise ConfigError(f"{key}={value!r} ({where}): must be {kind.allowed}")
+    try:
+        return kind.parse(str(value).strip())
+    except ValueError:
+        raise ConfigError(f"{key}={value!r} ({where}): must be {kind.allowed}") from None
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known keys: {', '.join(sorted(known))}"
+
+
+def refuse_unknown_variables(variables: Mapping[str, str], where: str) -> None:
+    """Raise ConfigError if a PLANARIA_* variable is none of ours. Other people's variables are left alone."""
+    for name in variables:
+        if name.startswith("PLANARIA_") and name not in OUR_ENV:
+            raise ConfigError(f"{name}: unknown variable ({where}){_nearest(name, OUR_ENV)}")
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Variables of a .env file; {} when there is none. Raises ConfigError that names the broken line."""
+    if not path.exists():
+        return {}
+    import io
+
+    from dotenv.parser import parse_stream  # here: 15 ms, and most starts have no file to read
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    values: dict[str, str] = {}
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error or (binding.key is not None and binding.value is None):
+            # The line is not shown: what should have been a value may be a secret.
+            raise ConfigError(f"{path}: line {binding.original.line}: must be NAME=value, with quotes closed")
+        if binding.key is not None:
+            values[binding.key] = binding.value or ""
+    refuse_unknown_variables(values, str(path))
+    return values
+
+
+def from_environment(environ: Mapping[str, str], root: Path = ROOT) -> tuple[dict[str, str], dict[str, str]]:
+    """(environment, .env) as `Layers` wants them, both checked for unknown names.
+
+    Inside a suite `make up` has already merged .env into the environment, so the file is not read again.
+    """
+    refuse_unknown_variables(environ, "environment")
+    env_file = {} if "PLANARIA_SUITE" in environ else read_env_file(root / ".env")
+    return dict(environ), env_file
+
+
+def run_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Directory of locks and sockets, made 0700. Raises ConfigError if it can't be."""
+    path = Path(environ.get("PLANARIA_RUN_DIR") or ROOT / "run")
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"PLANARIA_RUN_DIR={str(path)!r}: cannot be made: {error.strerror}") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigError(f"PLANARIA_RUN_DIR={str(path)!r}: must be a directory we can write to")
+    return path
+
+
+def command_line(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """A parser whose mistakes are one line (ConfigError), and whose --help ends with examples."""
+    import argparse
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> Any:
+            raise ConfigError(f"{message}; {self.prog} --help lists what there is")
+
+    return Parser(
+        prog=prog,
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def parse_flags(parser: argparse.ArgumentParser, cls: type[Any], argv: Sequence[str]) -> dict[str, str]:
+    """Give the parser a flag for each option of a settings class; return those that a command line sets."""
+    for name, (opt, default) in options_of(cls).items():
+        shown = "" if default in (None, "", False) else f" (default {default})"
+        text = f"{opt.help}{shown}{'; ' + ', '.join(opt.env) if opt.env else ''}".replace("%", "%%")
+        flag = "--" + name.replace("_", "-")
+        if opt.kind is SWITCH:
+            parser.add_argument(flag, dest=name, action="store_const", const="1", help=text)
+        else:
+            parser.add_argument(flag, dest=name, metavar=name.rpartition("_")[2].upper(), help=text)
+    return {name: value for name, value in vars(parser.parse_args(list(argv))).items() if value is not None}

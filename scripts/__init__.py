@@ -1,0 +1,1 @@
+"""Entry points that people and go2rtc call; each is thin and leaves the work to procs/."""

@@ -1,0 +1,85 @@
+#!/bin/sh
+# bootstrap.sh [dev]: make .venv at the repo root and install the locked requirements; `dev` adds what the tests need.
+#
+# With nothing to do it costs milliseconds. It may be killed at any point: .venv/stamp says "unfinished" from the first
+# change on and is written last, so the next run makes anew whatever was left half made.
+set -eu
+
+say() { echo "bootstrap: $*" >&2; }
+stop() { say "$*"; exit 2; }
+
+case "$*" in
+    '') locks=requirements.txt ;;
+    dev) locks='requirements.txt requirements-dev.txt' ;;
+    *) stop "unknown argument: $*. Usage: scripts/bootstrap.sh [dev]" ;;
+esac
+wanted=${locks##* }
+root=$(dirname -- "$0")/..
+cd "$root" && root=$(pwd -P)
+
+# A venv holds absolute paths, so it is good for one checkout and one interpreter only.
+place() { echo "$root $(readlink -f .venv/bin/python)"; }
+
+in_place() { [ -x .venv/bin/python ] && [ -f .venv/stamp ] && grep -qxF "$(place)" .venv/stamp; }
+
+finished() { in_place && grep -qxF "$(cksum "$wanted")" .venv/stamp; }
+
+# A venv that somebody made by hand has no stamp; it serves if it is new enough and has pip.
+made_by_hand() {
+    [ -x .venv/bin/python ] && [ ! -e .venv/stamp ] &&
+        .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+find_python() {
+    for candidate in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11; do
+        [ -n "$candidate" ] || continue
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+make_venv() {
+    python=$(find_python) || stop "no Python 3.11 or newer found: install one (Debian: apt-get install python3-venv)" \
+        "or name it: PYTHON=/path/to/python3 scripts/bootstrap.sh $*"
+    "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+        stop "$python lacks the venv module: apt-get install python3-venv (Debian), or name another one with PYTHON=..."
+    say "making .venv with $("$python" -V)"
+    # bin first: without it nobody takes what a kill leaves here for a venv. The folder itself may be a mount point.
+    rm -rf .venv/bin .venv 2>/dev/null || true
+    mkdir -p .venv
+    echo unfinished >.venv/stamp
+    "$python" -m venv .venv || stop "$python could not make .venv (see above): mend that, or name another: PYTHON=..."
+}
+
+install() {
+    echo unfinished >.venv/stamp
+    say "installing $wanted (up to a minute the first time)"
+    .venv/bin/python -m pip install -q --disable-pip-version-check --no-input --require-hashes -r "$wanted" || {
+        # A pip that fails, unlike one that is killed, takes back what it began: without a network the venv stays.
+        .venv/bin/python -c 'import pip' 2>/dev/null && place >.venv/stamp
+        say "pip could not install $wanted (see above): mend that, then run this again"
+        exit 1
+    }
+    .venv/bin/python -m compileall -q procs scripts || true  # so that the first start is a fast one
+    # shellcheck disable=SC2086  # two names
+    { place; cksum $locks; } >.venv/stamp.new
+    mv .venv/stamp.new .venv/stamp
+}
+
+if finished; then exit 0; fi
+
+if [ -d .venv ]; then home=.venv; else home=.; fi
+[ -w "$home" ] || stop "$root is read-only for $(id -un): make it writable, or copy the checkout to a place that is"
+
+# A file that is there anyway serves as the lock. Pip inherits it: where only this shell is killed, the next run waits.
+if command -v flock >/dev/null; then
+    exec 9<requirements.txt
+    flock -n 9 || { say "waiting for another bootstrap of this checkout"; flock 9 || true; }
+    if finished; then exit 0; fi
+fi
+
+in_place || made_by_hand || make_venv "$@"
+install

@@ -1,0 +1,217 @@
+"""The suite from a shell: up, down, status, logs, keyframe, bitrate.
+
+scripts/cli.py up                        start everything, wait until it serves, say where
+scripts/cli.py status --json             processes and streams, for programs
+scripts/cli.py keyframe omega-0          the next picture is a keyframe
+scripts/cli.py bitrate omega-0 2M        encode at another rate from the next picture on
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from procs import log, settings
+from procs.errors import ConfigError, PlanariaError, Unhealthy
+from procs.settings import BITRATE, NAME, ROOT
+from scripts import go2rtc_binary, health, suite
+from scripts.go2rtc_generate_config import configuration, find_ffmpeg, to_yaml, write_atomically
+from scripts.suite_settings import Plan, load_plan
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+def up(arguments: argparse.Namespace) -> None:
+    """Bring the suite up as the settings say, or leave it as it is if it already is."""
+    suite.prepare_run_dir(ROOT)
+    plan = load_plan(ROOT, os.environ)
+    with suite.exclusive(ROOT):
+        started = _start_if_needed(plan)
+        try:
+            health.wait(ROOT, plan, plan.suite.up_limit_s, say)
+        except Unhealthy:
+            if started:
+                suite.kill_all(ROOT)  # nothing half-started; the log stays
+            raise
+    _print_status(_status(plan))
+    _print_addresses(plan)
+
+
+def _start_if_needed(plan: Plan) -> bool:
+    """Start supervisord unless it runs with just these settings. Returns whether it was started."""
+    binary = go2rtc_binary.find_or_fetch(ROOT, plan.environment, say)
+    config = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite)))
+    variables = json.dumps(
+        sorted((k, v) for k, v in plan.environment.items() if k.startswith(("PLANARIA_", "METABONK_")))
+    )
+    wanted = suite.fingerprint(config, (ROOT / "supervisord.conf").read_text(), str(binary), variables)
+    path = ROOT / "run/fingerprint"
+    if suite.supervisord_pid(ROOT):
+        if path.exists() and path.read_text() == wanted:
+            say("already up")
+            return False
+        say("the settings have changed: restarting")
+    suite.kill_all(ROOT)
+    suite.refuse_taken("PLANARIA_GO2RTC_API", plan.suite.api)
+    suite.refuse_taken("PLANARIA_GO2RTC_RTSP", plan.suite.rtsp)
+    suite.refuse_taken("PLANARIA_GO2RTC_WEBRTC", plan.suite.webrtc, udp=True)
+    write_atomically(ROOT / "run/go2rtc.yaml", config)
+    link = ROOT / f"run/.go2rtc.{os.getpid()}"
+    link.symlink_to(binary)
+    os.replace(link, ROOT / "run/go2rtc")
+    write_atomically(path, wanted)
+    say("starting supervisord")
+    suite.start(ROOT, plan.environment)
+    return True
+
+
+def down(arguments: argparse.Namespace) -> None:
+    """End every process of this checkout."""
+    with suite.exclusive(ROOT):
+        ended = suite.kill_all(ROOT)
+    say(f"ended {ended} processes" if ended else "nothing was running")
+
+
+def status(arguments: argparse.Namespace) -> None:
+    """What runs, and who watches what."""
+    answer = _status(load_plan(ROOT, os.environ))
+    if arguments.json:
+        print(json.dumps(answer))
+    else:
+        _print_status(answer)
+
+
+def _status(plan: Plan) -> dict[str, Any]:
+    if not suite.supervisord_pid(ROOT):
+        raise Unhealthy("the suite is down; make up starts it")
+    processes = [process._asdict() for process in suite.processes(ROOT)]
+    try:
+        listed = health.get_json(plan.suite.api, "/api/streams")
+    except (OSError, http.client.HTTPException, ValueError):
+        listed = {}
+    streams = [
+        {
+            "name": name,
+            "watched_by": len(listed.get(name, {}).get("consumers") or []),
+            "bytes_received": sum(p.get("bytes_recv", 0) for p in listed.get(name, {}).get("producers") or []),
+            "rtsp": f"rtsp://{plan.suite.rtsp}/{name}",
+        }
+        for name in (*plan.producers, *plan.sources)
+    ]
+    for process in processes:
+        if process["name"] == "go2rtc" and listed and process["state"] in ("STARTING", "RUNNING"):
+            process["state"] = "SERVING"  # supervisord's word means only that it has not died yet
+    return {"processes": processes, "streams": streams}
+
+
+def _print_status(answer: dict[str, Any]) -> None:
+    rows = [("PROCESS", "STATE", "PID", "UP")]
+    rows += [(p["name"], p["state"].lower(), str(p["pid"] or "-"), f"{p['uptime_s']} s") for p in answer["processes"]]
+    _print_table(rows)
+    print()
+    rows = [("STREAM", "WATCHED BY", "RECEIVED", "ADDRESS")]
+    rows += [
+        (s["name"], str(s["watched_by"] or "nobody"), f"{s['bytes_received'] / 1e6:.1f} MB", s["rtsp"])
+        for s in answer["streams"]
+    ]
+    _print_table(rows)
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_addresses(plan: Plan) -> None:
+    first = next(iter((*plan.producers, *plan.sources)), None)
+    print(f"\npages   http://{plan.suite.api}/")
+    if first:
+        print(f"watch   http://{plan.suite.api}/stream.html?src={first}")
+        print(f"play    ffplay -fflags nobuffer rtsp://{plan.suite.rtsp}/{first}")
+    print("next    make status, make logs, make down; streams are set in planaria.yaml (see README.md)")
+
+
+def logs(arguments: argparse.Namespace) -> None:
+    """Become `tail`, following every log from now on."""
+    files = sorted(str(path) for path in (ROOT / "run/log").glob("*.log"))
+    if not files:
+        raise Unhealthy("there are no logs yet; make up starts the suite")
+    os.execvp("tail", ["tail", "-n", "20", "-F", *files])
+
+
+def keyframe(arguments: argparse.Namespace) -> None:
+    """Ask a running producer for a keyframe."""
+    from procs.messages import Keyframe
+
+    _command(arguments.stream, Keyframe())
+
+
+def bitrate(arguments: argparse.Namespace) -> None:
+    """Change a running producer's bit rate."""
+    from procs.messages import Bitrate
+
+    try:
+        bits_per_s = BITRATE.parse(arguments.rate)
+    except ValueError:
+        raise ConfigError(f"RATE={arguments.rate!r} (command line): must be {BITRATE.allowed}") from None
+    _command(arguments.stream, Bitrate(bits_per_s=bits_per_s))
+
+
+def _command(stream: str, command: Any) -> None:
+    from procs import bus
+
+    try:
+        name = NAME.parse(stream)
+    except ValueError:
+        raise ConfigError(f"STREAM={stream!r} (command line): must be {NAME.allowed}") from None
+    with bus.Requester(settings.run_dir(), bus.control_of(name)) as requester:
+        requester.ask(command)
+    say(f"{name}: done")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = settings.command_line("cli.py", "The suite from a shell.", (__doc__ or "").partition("\n\n")[2])
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for verb in (up, down, status, logs, keyframe, bitrate):
+        sub = verbs.add_parser(verb.__name__, help=(verb.__doc__ or "").rstrip("."))
+        sub.set_defaults(verb=verb)
+        if verb is status:
+            sub.add_argument("--json", action="store_true", help="one JSON object, for programs")
+        if verb in (keyframe, bitrate):
+            sub.add_argument("stream", metavar="STREAM", help="such as omega-0; it must be watched by somebody")
+        if verb is bitrate:
+            sub.add_argument("rate", metavar="RATE", help=BITRATE.allowed)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code is that of procs/errors.py."""
+    log.configure("cli")
+    try:
+        arguments = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+        arguments.verb(arguments)
+    except PlanariaError as error:
+        print(f"planaria: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `make status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

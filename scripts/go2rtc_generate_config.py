@@ -1,0 +1,154 @@
+"""Write go2rtc's configuration: a producer per stream, loopback listeners, and as few doors as will do.
+
+scripts/go2rtc_generate_config.py --out run/go2rtc.yaml
+scripts/go2rtc_generate_config.py --workers 10 --instance-prefix cam --out -
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import yaml
+
+from procs import settings
+from procs.errors import ConfigError, PlanariaError
+from procs.headless_agent.options import Producer
+from procs.settings import ROOT
+from scripts.suite_settings import Plan, Suite, load_plan
+
+WRAPPER = "scripts/go2rtc_exec_headless_agent.sh"
+KILL = "#killsignal=9#killtimeout=1"  # our one way to stop; go2rtc would wait for ever without the timeout
+
+# What viewers and go2rtc's own player pages use. Not here: config, restart, exit, log, exec, ffmpeg, discovery.
+ALLOW_PATHS = [
+    "/",
+    "/api",
+    "/api/ws",
+    "/api/webrtc",
+    "/api/streams",
+    "/api/stream.mp4",
+    "/api/stream.m3u8",
+    "/api/stream.mjpeg",
+    "/api/stream.ts",
+    "/api/stream.flv",
+    "/api/stream.aac",
+    "/api/frame.jpeg",
+    "/api/frame.mp4",
+    "/api/hls/playlist.m3u8",
+    "/api/hls/init.mp4",
+    "/api/hls/segment.m4s",
+    "/api/hls/segment.ts",
+]
+
+
+def exec_source(root: Path, name: str, chosen: Producer, names_set: frozenset[str]) -> str:
+    """The exec: source of one stream. go2rtc splits it at blanks, knows quotes but no escapes, and cuts it at #."""
+    words = [_quoted(root / WRAPPER), name]
+    for field in settings.options_of(Producer):
+        if field in names_set:
+            value = getattr(chosen, field)
+            flag = "--" + field.replace("_", "-")
+            words += ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]
+    return f"exec:{' '.join(words)}{KILL}"
+
+
+def _quoted(path: Path) -> str:
+    text = str(path)
+    if any(character in text for character in "'\"#%$\\\n\t"):
+        raise ConfigError(f"{text!r}: go2rtc cannot run a program at such a path: move this checkout to a plainer one")
+    return f"'{text}'" if " " in text else text
+
+
+def configuration(root: Path, plan: Plan, ffmpeg: Path) -> dict[str, Any]:
+    """go2rtc's configuration as YAML will hold it."""
+    suite = plan.suite
+    login = {"username": suite.username, "password": suite.password} if suite.username else {}
+    streams = {name: exec_source(root, name, *producer) for name, producer in plan.producers.items()}
+    programs = [str(root / WRAPPER)]
+    if any(source.startswith("ffmpeg:") for source in plan.sources.values()):
+        programs.append(str(ffmpeg))  # go2rtc runs a file source through its exec module
+    return {
+        "app": {
+            "modules": ["api", "ws", "http", "rtsp", "webrtc", "mp4", "hls", "mjpeg", "mpeg", "exec", "ffmpeg", "rtmp"]
+        },
+        "api": {"listen": str(suite.api), "allow_paths": ALLOW_PATHS, **login},
+        "rtsp": {"listen": str(suite.rtsp), **login},
+        "webrtc": {"listen": str(suite.webrtc), **_candidates(suite)},
+        "exec": {"allow_paths": programs},
+        "ffmpeg": {"bin": str(ffmpeg)},
+        # exec at debug: go2rtc passes on what a producer says only then
+        "log": {"format": "text", "level": "info", "exec": "debug"},
+        "streams": {**streams, **plan.sources},
+    }
+
+
+def _candidates(suite: Suite) -> dict[str, Any]:
+    """On loopback the only address worth offering is that one; asking a STUN server would leave the machine."""
+    return {"candidates": [str(suite.webrtc)], "ice_servers": []} if suite.webrtc.is_loopback else {}
+
+
+def find_ffmpeg(suite: Suite) -> Path:
+    """The ffmpeg that go2rtc uses: the one that was set, else the one that imageio-ffmpeg ships."""
+    if suite.ffmpeg:
+        if not os.access(suite.ffmpeg, os.X_OK):
+            raise ConfigError(f"PLANARIA_FFMPEG={str(suite.ffmpeg)!r}: is no program")
+        return suite.ffmpeg
+    import imageio_ffmpeg
+
+    return Path(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def to_yaml(configured: dict[str, Any]) -> str:
+    """The text of go2rtc's configuration file."""
+    head = "# Written by scripts/go2rtc_generate_config.py; change planaria.yaml or .env and run `make up` instead.\n"
+    return head + yaml.safe_dump(configured, sort_keys=False, width=1000)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file so that a crash leaves the old or the new one, readable by us alone (it may hold passwords)."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the file; 2 for a wrong setting."""
+    parser = settings.command_line(
+        "go2rtc_generate_config", "Write go2rtc's configuration.", (__doc__ or "").partition("\n\n")[2]
+    )
+    parser.add_argument(
+        "--out", default="run/go2rtc.yaml", help="file to write, - for stdout (default run/go2rtc.yaml)"
+    )
+    parser.add_argument("--mode", choices=["exec"], default="exec", help="go2rtc starts a producer per watched stream")
+    try:
+        flags = settings.parse_flags(parser, Suite, sys.argv[1:] if argv is None else argv)
+        out = flags.pop("out")
+        flags.pop("mode")
+        plan = load_plan(ROOT, os.environ, flags)
+        text = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite)))
+        if out == "-":
+            print(text, end="")
+        else:
+            Path(out).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(Path(out), text)
+    except PlanariaError as error:
+        print(f"go2rtc_generate_config: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"go2rtc_generate_config: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

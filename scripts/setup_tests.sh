@@ -1,0 +1,43 @@
+#!/bin/sh
+# Make sure that the programs tests drive are installed. Never fails: without them, tests that need them are skipped.
+set -eu
+
+# command  Debian package
+needed='
+ffmpeg    ffmpeg
+ffprobe   ffmpeg
+chromium  chromium
+'
+
+say() { echo "setup_tests: $*" >&2; }
+
+missing() {
+    echo "$needed" | while read -r command package; do
+        [ -z "$command" ] || command -v "$command" >/dev/null || echo "$package"
+    done | sort -u | tr '\n' ' ' | sed 's/ $//'
+}
+
+# apt's own output matters only when it fails. An `update` that fails may still leave lists that are good enough.
+as_root() {
+    # shellcheck disable=SC2086,SC2016  # several packages; $@ is for the inner shell
+    output=$("$@" env DEBIAN_FRONTEND=noninteractive sh -c '
+        apt-get update -qq
+        exec apt-get install -qq --yes --no-install-recommends -o DPkg::Lock::Timeout=120 "$@"
+    ' sh $packages 2>&1) || { echo "$output" | tail -n 3 >&2; return 1; }
+}
+
+packages=$(missing)
+[ -n "$packages" ] || exit 0
+
+if command -v apt-get >/dev/null; then
+    if [ "$(id -u)" = 0 ]; then
+        say "installing $packages (a minute or two)"
+        if as_root; then exit 0; fi
+    elif sudo -n true 2>/dev/null; then
+        say "installing $packages with sudo (a minute or two)"
+        if as_root sudo -n; then exit 0; fi
+    fi
+    say "tests that need $packages will be skipped; to run them: sudo apt-get update && sudo apt-get install -y $packages"
+else
+    say "tests that need $packages will be skipped; to run them, install these with your system's package manager"
+fi

@@ -1,0 +1,191 @@
+"""The processes of one checkout: start them, find them, end them. They are known by a mark in their environment."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import time
+import xmlrpc.client
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from procs import life
+from procs.errors import ConfigError, Unhealthy
+from procs.settings import Address
+
+MARK = "PLANARIA_SUITE"
+RPC_LIMIT_S = 3.0
+DIE_LIMIT_S = 10.0
+PYTHON = ".venv/bin/python"
+
+
+class Process(NamedTuple):
+    """A supervised process as supervisord sees it."""
+
+    name: str
+    state: str
+    pid: int
+    uptime_s: int
+    said: str
+
+
+class _UnixTransport(xmlrpc.client.Transport):
+    """XML-RPC over a unix socket, with a deadline: a frozen supervisord must not freeze us too."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = str(path)
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection("localhost", timeout=RPC_LIMIT_S)
+        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.sock.settimeout(RPC_LIMIT_S)
+        connection.sock.connect(self._path)
+        return connection
+
+
+def processes(root: Path) -> list[Process]:
+    """What supervisord knows, asked over its socket. Raises Unhealthy when it does not answer."""
+    proxy = xmlrpc.client.ServerProxy("http://localhost", transport=_UnixTransport(root / "run/supervisor.sock"))
+    try:
+        answer: Any = proxy.supervisor.getAllProcessInfo()
+    except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+        raise Unhealthy(f"supervisord does not answer ({error}); run make up") from None
+    return [
+        Process(
+            info["name"] if info["name"] == info["group"] else f"{info['group']}:{info['name']}",
+            info["statename"],
+            info["pid"],
+            max(0, info["now"] - info["start"]) if info["pid"] else 0,
+            info["spawnerr"] or info["description"],
+        )
+        for info in answer
+    ]
+
+
+def marked(root: Path) -> list[int]:
+    """Pids of every living process of this checkout's suite, whoever its parent is now."""
+    mark = f"{MARK}={root}".encode()
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        try:
+            if mark in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):  # empty for a zombie
+                found.append(int(entry))
+        except OSError:  # gone meanwhile, or somebody else's
+            continue
+    return sorted(found)
+
+
+def supervisord_pid(root: Path) -> int:
+    """The running supervisord of this checkout, or 0."""
+    try:
+        pid = int((root / "run/supervisord.pid").read_text())
+    except (OSError, ValueError):
+        return 0
+    return pid if pid in marked(root) else 0
+
+
+def start(root: Path, environment: Mapping[str, str]) -> None:
+    """Start supervisord in the background. Raises Unhealthy with its own words if it refuses."""
+    command = [PYTHON, "-m", "supervisor.supervisord", "-c", "supervisord.conf"]
+    environ = {**environment, MARK: str(root)}
+    done = subprocess.run(command, cwd=root, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode:
+        words = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise Unhealthy(f"supervisord did not start: {words[-1] if words else f'exit {done.returncode}'}")
+
+
+def kill_all(root: Path) -> int:
+    """End every process of the suite; returns how many there were. supervisord first, or it would restart the rest.
+
+    Raises Unhealthy if one is still there after DIE_LIMIT_S.
+    """
+    first, ended = supervisord_pid(root), set()
+    deadline = time.monotonic() + DIE_LIMIT_S
+    while living := marked(root):
+        if time.monotonic() > deadline:
+            raise Unhealthy(f"still alive after SIGKILL: pids {living}")
+        for pid in [first] if first in living else living:
+            _kill(pid)
+            ended.add(pid)
+        ended.update(living)
+        time.sleep(0.02)
+    return len(ended)
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        raise Unhealthy(f"pid {pid} belongs to another user; run make down as that user") from None
+
+
+@contextmanager
+def exclusive(root: Path) -> Iterator[None]:
+    """One `up` or `down` of a checkout at a time; the second waits."""
+    prepare_run_dir(root)
+    lock = life.hold(root / "run/suite.lock", wait=True)
+    yield
+    os.close(lock or -1)  # only so that tests can take it again in the same process
+
+
+def prepare_run_dir(root: Path) -> None:
+    """Make run/ and its folders, 0700. Raises ConfigError where that can't be."""
+    for directory in (root / "run", root / "run/log"):
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            (directory / ".writable").touch()
+        except OSError as error:
+            raise ConfigError(
+                f"{directory}: cannot be written to ({error.strerror}); make up keeps its state there"
+            ) from None
+
+
+def fingerprint(*texts: str) -> str:
+    """One word for everything that the running processes were started with."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def refuse_taken(key: str, address: Address, *, udp: bool = False) -> None:
+    """Raise ConfigError if somebody listens at an address already, and say who."""
+    kinds = [socket.SOCK_STREAM] + ([socket.SOCK_DGRAM] if udp else [])
+    for kind in kinds:
+        with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, kind) as probe:
+            if kind == socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or a port in TIME_WAIT would look taken
+            try:
+                probe.bind(tuple(address))
+            except OSError as error:
+                raise ConfigError(
+                    f"{key}={address}: {error.strerror}{_owner(address.port)}; choose another port"
+                ) from None
+
+
+def _owner(port: int) -> str:
+    """Who listens on a TCP port, as far as we may know."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        rows = Path(table).read_text().splitlines()[1:] if Path(table).exists() else []
+        inodes |= {
+            f"socket:[{row.split()[9]}]"
+            for row in rows
+            if row.split()[1].endswith(f":{port:04X}") and row.split()[3] == "0A"
+        }
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(descriptor) in inodes:
+                pid = descriptor.parts[2]
+                return f" by pid {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})"
+        except OSError:
+            continue
+    return ""

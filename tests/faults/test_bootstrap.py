@@ -1,0 +1,240 @@
+"""bootstrap.sh where something is missing, after a kill, and with nothing to do. A fake python stands in for pip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[2]
+TOOLS = ("sh", "cat", "cksum", "dirname", "flock", "grep", "id", "ln", "mkdir", "mv", "readlink", "rm")
+
+# Logs what it is asked for, and fails where a file of that name says so: too-old, no-ensurepip, pip-fails, die-in-pip.
+FAKE_PYTHON = """#!/bin/sh
+here={here}
+echo "$*" >>"$here/log"
+case "$*" in
+    -V) echo Python 3.99 ;;
+    *'import venv, ensurepip'*) [ ! -e "$here/no-ensurepip" ] ;;
+    *version_info*) [ ! -e "$here/too-old" ] ;;
+    '-m venv .venv') mkdir -p .venv/bin; ln -s "$0" .venv/bin/python ;;
+    '-m pip '*)
+        if [ -e "$here/die-in-pip" ]; then kill -9 "$PPID"; fi
+        if [ -e "$here/pip-fails" ]; then echo 'ERROR: no such thing' >&2; exit 1; fi ;;
+esac
+"""
+
+
+class Machine:
+    """A copy of what bootstrap.sh reads, and a PATH with one fake python3 on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.root, self.path = folder, folder / "checkout", folder / "path"
+        (self.root / "scripts").mkdir(parents=True)
+        for name in ("scripts/bootstrap.sh", "requirements.txt", "requirements-dev.txt"):
+            shutil.copy(REPO / name, self.root / name)
+        self.path.mkdir()
+        for name in TOOLS:
+            if found := shutil.which(name):
+                (self.path / name).symlink_to(found)
+        self.python = self.path / "python3"
+        self.python.write_text(FAKE_PYTHON.format(here=folder))
+        self.python.chmod(0o755)
+
+    def has(self, trouble: str) -> None:
+        (self.folder / trouble).touch()
+
+    def mended(self, trouble: str) -> None:
+        (self.folder / trouble).unlink()
+
+    def asked(self) -> list[str]:
+        """What python was asked for since the last call."""
+        log = self.folder / "log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return lines
+
+    def bootstrap(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.root / "scripts" / "bootstrap.sh", *words],
+            env={"PATH": str(self.path), **environ},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """Exit 2 and one line."""
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def pip_calls(asked: list[str]) -> list[str]:
+    return [line for line in asked if line.startswith("-m pip")]
+
+
+def test_the_first_run_installs_the_locked_requirements(machine: Machine) -> None:
+    done = machine.bootstrap()
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "making .venv with Python 3.99" in done.stderr
+    assert "installing requirements.txt" in done.stderr
+    (pip,) = pip_calls(machine.asked())
+    assert "--require-hashes -r requirements.txt" in pip
+
+
+def test_the_second_run_is_silent_and_starts_no_python(machine: Machine) -> None:
+    machine.bootstrap()
+    machine.asked()
+    done = machine.bootstrap()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert machine.asked() == []
+
+
+def test_dev_is_a_superset(machine: Machine) -> None:
+    machine.bootstrap()
+    machine.asked()
+    assert machine.bootstrap("dev").returncode == 0
+    assert "-r requirements-dev.txt" in pip_calls(machine.asked())[0]
+    for words in ([], ["dev"]):
+        assert machine.bootstrap(*words).stderr == ""
+    assert machine.asked() == []
+
+
+def test_a_changed_lock_is_installed_into_the_same_venv(machine: Machine) -> None:
+    machine.bootstrap()
+    machine.asked()
+    with (machine.root / "requirements.txt").open("a") as lock:
+        lock.write("# changed\n")
+    assert machine.bootstrap().returncode == 0
+    asked = machine.asked()
+    assert len(pip_calls(asked)) == 1
+    assert "-m venv .venv" not in asked
+
+
+def test_killed_in_the_middle_it_makes_the_venv_anew(machine: Machine) -> None:
+    machine.has("die-in-pip")
+    assert machine.bootstrap().returncode == -9
+    machine.mended("die-in-pip")
+    half_made = machine.root / ".venv" / "half-made"
+    half_made.touch()
+    machine.asked()
+    assert machine.bootstrap().returncode == 0
+    assert "-m venv .venv" in machine.asked()
+    assert not half_made.exists()
+    assert machine.bootstrap().stderr == ""
+
+
+def test_killed_during_an_update_it_makes_the_venv_anew(machine: Machine) -> None:
+    machine.bootstrap()
+    machine.has("die-in-pip")
+    assert machine.bootstrap("dev").returncode == -9
+    machine.mended("die-in-pip")
+    machine.asked()
+    assert machine.bootstrap().returncode == 0
+    assert "-m venv .venv" in machine.asked()
+
+
+def test_a_venv_whose_interpreter_has_gone_is_made_anew(machine: Machine) -> None:
+    machine.bootstrap()
+    (machine.root / ".venv" / "bin" / "python").unlink()
+    machine.asked()
+    assert machine.bootstrap().returncode == 0
+    assert "-m venv .venv" in machine.asked()
+
+
+def test_a_checkout_that_moved_makes_its_venv_anew(machine: Machine) -> None:
+    machine.bootstrap()
+    machine.asked()
+    machine.root = machine.root.rename(machine.folder / "elsewhere")
+    assert machine.bootstrap().returncode == 0
+    assert "-m venv .venv" in machine.asked()
+
+
+def test_a_venv_made_by_hand_is_kept(machine: Machine) -> None:
+    (machine.root / ".venv" / "bin").mkdir(parents=True)
+    (machine.root / ".venv" / "bin" / "python").symlink_to(machine.python)
+    assert machine.bootstrap().returncode == 0
+    asked = machine.asked()
+    assert len(pip_calls(asked)) == 1
+    assert "-m venv .venv" not in asked
+
+
+def test_several_at_once_install_once(machine: Machine) -> None:
+    if not shutil.which("flock"):
+        pytest.skip("needs flock")
+    many = [
+        subprocess.Popen(
+            [machine.root / "scripts" / "bootstrap.sh"], env={"PATH": str(machine.path)}, stderr=subprocess.DEVNULL
+        )
+        for _ in range(5)
+    ]
+    assert [one.wait(30) for one in many] == [0] * 5
+    assert len(pip_calls(machine.asked())) == 1
+
+
+def test_python_names_the_interpreter(machine: Machine) -> None:
+    mine = machine.python.rename(machine.folder / "mine")
+    assert machine.bootstrap(PYTHON=str(mine)).returncode == 0
+
+
+def test_without_flock(machine: Machine) -> None:
+    (machine.path / "flock").unlink(missing_ok=True)
+    assert machine.bootstrap().returncode == 0
+
+
+def test_no_python(machine: Machine) -> None:
+    machine.python.unlink()
+    text = refused(machine.bootstrap())
+    assert "no Python 3.11 or newer found" in text
+    assert "PYTHON=/path/to/python3" in text
+
+
+def test_only_an_old_python(machine: Machine) -> None:
+    machine.has("too-old")
+    assert "no Python 3.11 or newer found" in refused(machine.bootstrap())
+    assert not (machine.root / ".venv").exists()
+
+
+def test_no_venv_module(machine: Machine) -> None:
+    machine.has("no-ensurepip")
+    assert "apt-get install python3-venv" in refused(machine.bootstrap())
+    assert not (machine.root / ".venv").exists()
+
+
+def test_an_argument_nobody_knows(machine: Machine) -> None:
+    assert "unknown argument: prod. Usage:" in refused(machine.bootstrap("prod"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="file modes do not bind root")
+def test_a_read_only_checkout(machine: Machine) -> None:
+    machine.root.chmod(0o555)
+    try:
+        assert "is read-only for" in refused(machine.bootstrap())
+    finally:
+        machine.root.chmod(0o755)
+
+
+def test_pip_that_fails_is_shown_and_tried_again_in_the_same_venv(machine: Machine) -> None:
+    machine.has("pip-fails")
+    done = machine.bootstrap()
+    assert done.returncode == 1
+    assert "ERROR: no such thing" in done.stderr
+    assert done.stderr.endswith("pip could not install requirements.txt (see above): mend that, then run this again\n")
+    machine.mended("pip-fails")
+    machine.asked()
+    assert machine.bootstrap().returncode == 0
+    asked = machine.asked()
+    assert len(pip_calls(asked)) == 1
+    assert "-m venv .venv" not in asked

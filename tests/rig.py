@@ -1,0 +1,143 @@
+"""A real go2rtc on free ports with the configuration that we generate, for tests and benches. Ended by pid."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from procs.settings import ROOT, Address
+from scripts import go2rtc_binary, health
+from scripts.go2rtc_generate_config import configuration, find_ffmpeg
+from scripts.suite_settings import load_plan
+
+T = TypeVar("T")
+AGENT = [sys.executable, "-m", "procs.headless_agent"]
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody has right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(look: Callable[[], T], within_s: float = 10.0, every_s: float = 0.02) -> T:
+    """What `look` gives once it is true. Fails the test after the limit."""
+    deadline = time.monotonic() + within_s
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {look}"
+        time.sleep(every_s)
+    return found
+
+
+def clean_environ(**more: str) -> dict[str, str]:
+    """This process's environment without anything that sets ours up."""
+    kept = {k: v for k, v in os.environ.items() if not re.match(r"PLANARIA_|METABONK_|GO2RTC_", k)}
+    return {**kept, **more}
+
+
+@dataclass
+class Go2rtc:
+    """A running go2rtc."""
+
+    process: subprocess.Popen[bytes]
+    api: Address
+    rtsp: Address
+    run_dir: Path
+    log: Path
+
+    def url(self, path: str) -> str:
+        """An address of its API or pages."""
+        return f"http://{self.api}/{path.lstrip('/')}"
+
+    def stream(self, name: str) -> str:
+        """The RTSP address of a stream."""
+        return f"rtsp://{self.rtsp}/{name}"
+
+    def producers(self, name: str = "") -> list[int]:
+        """Pids of its living producers, of one stream or of all."""
+        found = []
+        for child in children(self.process.pid):
+            command = command_line(child)
+            if "procs.headless_agent" in command and (not name or name in command):
+                found.append(child)
+        return found
+
+
+def children(parent: int) -> list[int]:
+    """Pids of the living children of a process."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == parent and fields[0] != "Z":
+                found.append(int(entry))
+    return found
+
+
+def command_line(pid: int) -> list[str]:
+    """The arguments a process was started with."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+    except OSError:
+        return []
+
+
+@contextmanager
+def go2rtc(
+    document: Mapping[str, Any] | None = None, *, sources: Mapping[str, str] | None = None, run_dir: Path | None = None
+) -> Iterator[Go2rtc]:
+    """Run go2rtc on what `document` (as planaria.yaml) generates. `sources`: go2rtc sources added as they are."""
+    directory = Path(tempfile.mkdtemp(prefix="planaria-"))
+    run = run_dir or directory / "run"
+    run.mkdir(mode=0o700, exist_ok=True)
+    settings_file = directory / "planaria.yaml"
+    settings_file.write_text(yaml.safe_dump(dict(document or {})))
+    plan = load_plan(ROOT, clean_environ(PLANARIA_SETTINGS=str(settings_file)))
+    ports = [Address("127.0.0.1", free_port()) for _ in range(3)]
+    plan = replace(plan, suite=replace(plan.suite, api=ports[0], rtsp=ports[1], webrtc=ports[2]))
+    config = configuration(ROOT, plan, find_ffmpeg(plan.suite))
+    if sources:
+        config["streams"] |= sources
+        del config["exec"]["allow_paths"]
+    (directory / "go2rtc.yaml").write_text(yaml.safe_dump(config))
+    log = directory / "go2rtc.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [go2rtc_binary.find_or_fetch(ROOT, os.environ, lambda text: None), "-config", directory / "go2rtc.yaml"],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=clean_environ(PLANARIA_RUN_DIR=str(run)),
+        )
+    try:
+        until(lambda: _answers(ports[0]))
+        yield Go2rtc(process, ports[0], ports[1], run, log)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _answers(api: Address) -> bool:
+    try:
+        health.get_json(api, "/api/streams")
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,66 @@
+"""The architecture stands written three times: `ls procs/`, supervisord.conf, the README's picture. They agree."""
+
+from __future__ import annotations
+
+import configparser
+import re
+
+from procs import settings
+from procs.headless_agent.options import Producer
+from procs.settings import ROOT
+from scripts.suite_settings import Suite
+from tests.test_arrows import FLOOR
+
+FOREIGN = {"go2rtc"}  # supervised, but not ours
+STARTED_BY_GO2RTC = {"headless_agent"}
+
+
+def rooms() -> set[str]:
+    """The folders of procs/ that are processes."""
+    return {p.parent.name for p in (ROOT / "procs").glob("*/__main__.py")} - set(FLOOR)
+
+
+def programs() -> set[str]:
+    """The programs of supervisord.conf, by room."""
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(" ;",))
+    parser.read(ROOT / "supervisord.conf")
+    names = [s.partition(":")[2] for s in parser.sections() if re.match(r"(fcgi-)?program:|eventlistener:", s)]
+    return {name if name in FOREIGN else next((r for r in rooms() if name.startswith(r)), name) for name in names}
+
+
+def picture() -> set[str]:
+    """The names in square brackets of the README's first picture."""
+    drawn = re.search(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert drawn, "README.md has no picture in a ```text block"
+    return set(re.findall(r"\[([a-z0-9_]+)\]", drawn[1]))
+
+
+def test_rooms_are_supervised() -> None:
+    assert programs() - FOREIGN == rooms() - STARTED_BY_GO2RTC
+
+
+def test_the_picture_shows_every_process() -> None:
+    assert picture() == rooms() | FOREIGN | {"supervisord"}
+
+
+def test_each_program_says_what_stops_without_it() -> None:
+    lines = (ROOT / "supervisord.conf").read_text().splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith(("[program:", "[fcgi-program:", "[eventlistener:")):
+            assert lines[number - 1].startswith(";"), f"{line} has no comment above it"
+
+
+def test_every_variable_of_ours_is_declared_and_explained() -> None:
+    declared = {
+        name
+        for cls in (Producer, Suite)
+        for opt, _ in settings.options_of(cls).values()
+        for name in opt.env
+        if name.startswith("PLANARIA_")
+    }
+    by_hand = {"PLANARIA_LOG", "PLANARIA_PARENT", "PLANARIA_RUN_DIR", "PLANARIA_SETTINGS", "PLANARIA_SUITE"}
+    assert declared | by_hand == settings.OUR_ENV
+    internal = {"PLANARIA_PARENT", "PLANARIA_SUITE"}
+    example = (ROOT / ".env.example").read_text()
+    missing = [name for name in settings.OUR_ENV - internal if not re.search(rf"^#? ?{name}=", example, re.M)]
+    assert not missing, f".env.example does not explain {missing}"

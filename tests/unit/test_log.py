@@ -1,0 +1,91 @@
+"""Log lines: one JSON object each, without secrets, without floods."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from procs import log
+
+Lines = Callable[[], list[dict[str, object]]]
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def lines(clock: Clock) -> Iterator[Lines]:
+    """Configure logging into memory; call it for what was logged, as JSON."""
+    kept = logging.getLogger().handlers[:]
+    out = io.StringIO()
+    log.configure("test", stream=out, clock=clock, debug=True)
+    yield lambda: [json.loads(line) for line in out.getvalue().splitlines()]
+    logging.getLogger().handlers[:] = kept
+
+
+def test_a_line_is_one_json_object(lines: Lines) -> None:
+    log.info("two\nlines \x1b[31m", width=3, path="a\nb")
+    (line,) = lines()
+    assert line["tag"] == "test" and line["level"] == "info" and line["event"] == "two\nlines \x1b[31m"
+    assert (line["width"], line["path"]) == (3, "a\nb")
+
+
+@pytest.mark.parametrize("name", ["device_secret", "token", "Authorization", "PASSWORD", "api_key", "cookie"])
+def test_secrets_are_cut_by_name(lines: Lines, name: str) -> None:
+    log.info("x", **{name: "hunter2"})
+    assert lines()[0][name] == "***"
+
+
+def test_secrets_are_cut_inside_urls(lines: Lines) -> None:
+    log.warning("no rtsp://admin:hunter2@cam/1", url="http://h/x?a=1&token=hunter2&b=2")
+    line = lines()[0]
+    assert line["event"] == "no rtsp://admin:***@cam/1"
+    assert line["url"] == "http://h/x?a=1&token=***&b=2"
+
+
+def test_long_values_are_cut(lines: Lines) -> None:
+    log.info("x", text="y" * 10_000)
+    assert len(str(lines()[0]["text"])) == log.MAX_TEXT
+
+
+def test_repeats_are_held_back_and_counted(lines: Lines, clock: Clock) -> None:
+    for _ in range(105):
+        log.warning("again")
+    log.info("other")
+    assert [line["event"] for line in lines()] == ["again"] * 5 + ["other"]
+    clock.now = log.REPEAT_WINDOW_S
+    log.warning("again")
+    assert lines()[-1]["held_back"] == 100
+
+
+def test_an_exception_brings_its_trace(lines: Lines) -> None:
+    try:
+        raise ValueError("deep")
+    except ValueError:
+        log.error("failed", trace=True)
+    assert "ValueError: deep" in str(lines()[0]["trace"])
+
+
+def test_a_terminal_gets_text_without_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANARIA_LOG", "text")
+    kept = logging.getLogger().handlers[:]
+    out = io.StringIO()
+    log.configure("test", stream=out)
+    log.warning("bad \x1b]0;title\x07", width=3)
+    logging.getLogger().handlers[:] = kept
+    assert "test | warning: bad ?]0;title?  width=3" in out.getvalue()

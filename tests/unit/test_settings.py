@@ -1,0 +1,137 @@
+"""Settings: which layer wins, and one clear line for everything that is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from procs import settings
+from procs.errors import ConfigError
+from procs.settings import ADDRESS, BITRATE, NAME, SWITCH, Address, Layers, load, one_of, option, seconds, whole
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Settings of a test."""
+
+    size: int = option(4, whole(2, 100, even=True), env=("PLANARIA_SIZE", "METABONK_SIZE"), help="how large")
+    loud: bool = option(False, SWITCH, env=("PLANARIA_LOUD",), help="how loud")
+    word: str = option("a", one_of("a", "b"), help="which")
+
+
+def test_each_layer_beats_those_below_it() -> None:
+    layers: dict[str, Any] = {}
+    assert load(Toy, Layers()).size == 4
+    for strength, (layer, key) in enumerate(
+        [("document", "size"), ("env_file", "METABONK_SIZE"), ("environ", "METABONK_SIZE"), ("flags", "size")], start=3
+    ):
+        layers[layer] = {key: str(2 * strength)}
+        assert load(Toy, Layers(**layers)).size == 2 * strength
+
+
+def test_our_variable_beats_the_published_one_and_an_empty_one_is_unset() -> None:
+    assert load(Toy, Layers(environ={"METABONK_SIZE": "8", "PLANARIA_SIZE": "6"})).size == 6
+    assert load(Toy, Layers(environ={"METABONK_SIZE": "8", "PLANARIA_SIZE": ""})).size == 8
+
+
+@pytest.mark.parametrize(
+    ("layers", "parts"),
+    [
+        (Layers(flags={"size": "3"}), ["--size", "'3'", "command line", "even whole number from 2 to 100"]),
+        (Layers(environ={"METABONK_SIZE": "x"}), ["METABONK_SIZE", "'x'", "environment"]),
+        (Layers(env_file={"PLANARIA_SIZE": "102"}), ["PLANARIA_SIZE", "'102'", ".env"]),
+        (Layers(document={"size": [1]}, document_name="p.yaml"), ["size", "[1]", "p.yaml"]),
+        (Layers(document={"word": "c"}, document_name="p.yaml"), ["word", "'c'", "one of a, b"]),
+        (Layers(document={"siez": 4}, document_name="p.yaml"), ["siez", "unknown key in p.yaml", "did you mean size?"]),
+        (Layers(document={"zzz": 4}, document_name="p.yaml"), ["zzz", "known keys: loud, size, word"]),
+        (Layers(document={"loud": "maybe"}), ["loud", "1 or 0"]),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_everything(layers: Layers, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(Toy, layers)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert all(part in text for part in parts), text
+
+
+def test_yaml_booleans_are_switches() -> None:
+    assert load(Toy, Layers(document={"loud": True})).loud is True
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"), [("6M", 6_000_000), ("800k", 800_000), ("2.5m", 2_500_000), ("64000", 64_000)]
+)
+def test_bitrates(text: str, bits: int) -> None:
+    assert BITRATE.parse(text) == bits
+
+
+@pytest.mark.parametrize("text", ["abc", "", "-1", "0", "6G", "1e6", "6 M", "999999M", "nan", "9999", "٣M"])
+def test_wrong_bitrates(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        BITRATE.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["a b", "a'b", 'a"b', "a#b", "a;b", "a$b", "a/b", "../a", "", "-a", ".a", "a" * 65, "ä", "a\nb"]
+)
+def test_wrong_names(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        NAME.parse(text)
+
+
+def test_addresses() -> None:
+    assert ADDRESS.parse("127.0.0.1:1984") == Address("127.0.0.1", 1984)
+    assert str(ADDRESS.parse("[::1]:80")) == "[::1]:80"
+    assert ADDRESS.parse("127.0.0.9:1").is_loopback
+    assert not ADDRESS.parse("0.0.0.0:1").is_loopback
+    for wrong in ("1984", ":1984", "127.0.0.1:0", "127.0.0.1:65536", "localhost:80", "127.0.0.1:x"):
+        with pytest.raises(ValueError):  # noqa: PT011
+            ADDRESS.parse(wrong)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "11", "x"])
+def test_wrong_seconds(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        seconds(0, 10).parse(text)
+
+
+def test_an_unknown_variable_of_ours_is_refused_and_others_are_left_alone() -> None:
+    settings.refuse_unknown_variables({"HOME": "/", "METABONK_ANYTHING": "1", "PLANARIA_RUN_DIR": "x"}, "environment")
+    with pytest.raises(
+        ConfigError, match=r"PLANARIA_RUNDIR: unknown variable \(environment\); did you mean PLANARIA_RUN_DIR"
+    ):
+        settings.refuse_unknown_variables({"PLANARIA_RUNDIR": "x"}, "environment")
+
+
+def test_env_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    assert settings.read_env_file(path) == {}
+    path.write_text("# comment\nA=1\nexport B='two words'\nMETABONK_SIZE=\n")
+    assert settings.read_env_file(path) == {"A": "1", "B": "two words", "METABONK_SIZE": ""}
+
+
+@pytest.mark.parametrize("broken", ["A=1\nPASSWORD hunter2\n", "A=1\nPASSWORD='hunter2\n", "A=1\n=hunter2\n"])
+def test_a_broken_env_file_names_the_line_and_no_secret(tmp_path: Path, broken: str) -> None:
+    (tmp_path / ".env").write_text(broken)
+    with pytest.raises(ConfigError, match="line 2") as caught:
+        settings.read_env_file(tmp_path / ".env")
+    assert "\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_env_file_of_bytes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"A=\xff\xfe")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        settings.read_env_file(tmp_path / ".env")
+
+
+def test_run_dir_is_ours_alone(tmp_path: Path) -> None:
+    path = settings.run_dir({"PLANARIA_RUN_DIR": str(tmp_path / "deep/run")})
+    assert path.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="PLANARIA_RUN_DIR="):
+        settings.run_dir({"PLANARIA_RUN_DIR": str(tmp_path / "file/run")})
