@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -23,13 +24,14 @@ class AccessUnit(NamedTuple):
 
 
 class X264:
-    """Constant bit rate with a small buffer: only then does x264 take a new rate while it runs."""
+    """Constant bit rate with a small buffer: only then does x264 take a lower rate while it runs."""
 
     name = "x264"
 
     def __init__(self, chosen: Producer, pixel_format: str) -> None:
+        self._chosen, self._pixel_format = chosen, pixel_format
         self._context = self._open(chosen, pixel_format)
-        self.bitrate = chosen.bitrate
+        self.bitrate = self._ceiling = chosen.bitrate
 
     @staticmethod
     def _open(chosen: Producer, pixel_format: str) -> av.VideoCodecContext:
@@ -68,6 +70,12 @@ class X264:
         return AccessUnit(bytes(packets[0]), packets[0].is_keyframe)
 
     def set_bitrate(self, bits_per_s: int) -> None:
-        """Encode at another rate from the next picture on."""
+        """Encode at another rate from the next picture on.
+
+        x264 goes no higher than the rate it was opened at, so a higher one opens it anew, with a keyframe.
+        """
+        if bits_per_s > self._ceiling:
+            self._chosen, self._ceiling = replace(self._chosen, bitrate=bits_per_s), bits_per_s
+            self._context = self._open(self._chosen, self._pixel_format)
         self._context.bit_rate = bits_per_s
         self.bitrate = bits_per_s
