@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -24,12 +25,12 @@ LOG_LINES = 8
 
 def get_json(api: Address, path: str) -> Any:
     """A GET of go2rtc's API. Raises OSError or ValueError while it does not serve."""
-    connection = http.client.HTTPConnection(api.host, api.port, timeout=ASK_LIMIT_S)
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    if answer.status != 200:
-        raise OSError(f"{path}: status {answer.status}")
-    return json.loads(answer.read())
+    with contextlib.closing(http.client.HTTPConnection(api.host, api.port, timeout=ASK_LIMIT_S)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise OSError(f"{path}: status {answer.status}")
+        return json.loads(answer.read())
 
 
 def describe(rtsp: Address, stream: str) -> str:

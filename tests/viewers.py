@@ -10,7 +10,8 @@ import socket
 import struct
 import threading
 import time
-from typing import NamedTuple
+from contextlib import closing
+from typing import BinaryIO, NamedTuple
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -37,6 +38,11 @@ class Viewer(threading.Thread):
         super().__init__(name=name, daemon=True)
         self.arrivals: list[Arrival] = []
         self.ended = ""
+        self._left = False
+
+    def leave(self) -> None:
+        """Close the connection at the next picture."""
+        self._left = True
 
     def run(self) -> None:
         try:
@@ -51,6 +57,8 @@ class Viewer(threading.Thread):
 
     def seen(self, rtp_time: int = 0, stamp: sei.Stamp | None = None) -> None:
         """Note one picture."""
+        if self._left:
+            raise ConnectionAbortedError("left")
         self.arrivals.append(Arrival(time.monotonic_ns(), rtp_time, stamp))
 
     def gap_ms(self, since_ns: int) -> float | None:
@@ -70,22 +78,24 @@ class RtspViewer(Viewer):
     def read(self) -> None:
         with socket.create_connection((self._rtsp.host, self._rtsp.port), timeout=READ_LIMIT_S) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            file = connection.makefile("rb")
+            with connection.makefile("rb") as file:
+                self._play(connection, file)
 
-            def ask(line: str, more: str = "") -> tuple[dict[str, str], bytes]:
-                connection.sendall(f"{line} RTSP/1.0\r\nCSeq: 1\r\n{more}\r\n".encode())
-                return _rtsp_answer(file)
+    def _play(self, connection: socket.socket, file: BinaryIO) -> None:
+        def ask(line: str, more: str = "") -> tuple[dict[str, str], bytes]:
+            connection.sendall(f"{line} RTSP/1.0\r\nCSeq: 1\r\n{more}\r\n".encode())
+            return _rtsp_answer(file)
 
-            sdp = ask(f"DESCRIBE {self._url}", "Accept: application/sdp\r\n")[1].decode()
-            control = re.findall(r"a=control:(\S+)", sdp.partition("m=video")[2])[0]
-            track = control if control.startswith("rtsp://") else f"{self._url}/{control}"
-            setup = ask(f"SETUP {track}", "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n")[0]
-            session = setup["session"].partition(";")[0]
-            connection.sendall(f"PLAY {self._url} RTSP/1.0\r\nCSeq: 2\r\nSession: {session}\r\n\r\n".encode())
-            self._packets(file)
+        sdp = ask(f"DESCRIBE {self._url}", "Accept: application/sdp\r\n")[1].decode()
+        control = re.findall(r"a=control:(\S+)", sdp.partition("m=video")[2])[0]
+        track = control if control.startswith("rtsp://") else f"{self._url}/{control}"
+        setup = ask(f"SETUP {track}", "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n")[0]
+        session = setup["session"].partition(";")[0]
+        connection.sendall(f"PLAY {self._url} RTSP/1.0\r\nCSeq: 2\r\nSession: {session}\r\n\r\n".encode())
+        self._packets(file)
 
-    def _packets(self, file: object) -> None:
-        read = file.read  # type: ignore[attr-defined]
+    def _packets(self, file: BinaryIO) -> None:
+        read = file.read
         stamp: sei.Stamp | None = None
         while first := read(1):
             if first != b"$":  # the answer to PLAY, between packets
@@ -101,14 +111,14 @@ class RtspViewer(Viewer):
                 stamp = None
 
 
-def _rtsp_answer(file: object, head: bytes = b"") -> tuple[dict[str, str], bytes]:
-    lines = [head + file.readline()]  # type: ignore[attr-defined]
-    while (line := file.readline()) not in (b"\r\n", b""):  # type: ignore[attr-defined]
+def _rtsp_answer(file: BinaryIO, head: bytes = b"") -> tuple[dict[str, str], bytes]:
+    lines = [head + file.readline()]
+    while (line := file.readline()) not in (b"\r\n", b""):
         lines.append(line)
     if b" 200 " not in lines[0]:
         raise ConnectionRefusedError(lines[0].decode(errors="replace").strip() or "connection closed")
     headers = {k.strip().lower(): v.strip() for k, _, v in (line.decode().partition(":") for line in lines[1:])}
-    return headers, file.read(int(headers.get("content-length", 0)))  # type: ignore[attr-defined]
+    return headers, file.read(int(headers.get("content-length", 0)))
 
 
 def _stamp_of(payload: bytes) -> sei.Stamp | None:
@@ -128,16 +138,17 @@ class Mp4Viewer(Viewer):
         self._api, self._path = api, f"/api/stream.mp4?src={stream}"
 
     def read(self) -> None:
-        connection = http.client.HTTPConnection(self._api.host, self._api.port, timeout=READ_LIMIT_S)
-        connection.request("GET", self._path)
-        answer = connection.getresponse()
-        if answer.status != 200:
-            raise ConnectionRefusedError(f"status {answer.status}: {answer.read(300)!r}")
-        while head := answer.read(8):
-            size, kind = struct.unpack(">I4s", head)
-            body = answer.read(size - 8)
-            if kind == b"mdat":
-                self.seen(stamp=_stamp_of(body))
+        address = (self._api.host, self._api.port)
+        with closing(http.client.HTTPConnection(*address, timeout=READ_LIMIT_S)) as connection:
+            connection.request("GET", self._path)
+            with connection.getresponse() as answer:
+                if answer.status != 200:
+                    raise ConnectionRefusedError(f"status {answer.status}: {answer.read(300)!r}")
+                while head := answer.read(8):
+                    size, kind = struct.unpack(">I4s", head)
+                    body = answer.read(size - 8)
+                    if kind == b"mdat":
+                        self.seen(stamp=_stamp_of(body))
 
 
 class MseViewer(Viewer):
