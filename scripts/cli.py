@@ -58,10 +58,13 @@ def _start_if_needed(plan: Plan) -> bool:
     wanted = suite.fingerprint(config, (ROOT / "supervisord.conf").read_text(), str(binary), variables)
     path = ROOT / "run/fingerprint"
     if suite.supervisord_pid(ROOT):
-        if path.exists() and path.read_text() == wanted:
+        if not path.exists() or path.read_text() != wanted:
+            say("the settings have changed: restarting")
+        elif not suite.answers(ROOT):
+            say("supervisord does not answer: restarting")
+        else:
             say("already up")
             return False
-        say("the settings have changed: restarting")
     suite.kill_all(ROOT)
     suite.refuse_taken("PLANARIA_GO2RTC_API", plan.suite.api)
     suite.refuse_taken("PLANARIA_GO2RTC_RTSP", plan.suite.rtsp)

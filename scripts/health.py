@@ -92,7 +92,7 @@ def one_of_each_kind(plan: Plan) -> list[str]:
 
 def _refuse_fatal(root: Path) -> None:
     for process in suite.processes(root):
-        if process.state in ("FATAL", "EXITED", "STOPPED", "UNKNOWN"):
+        if process.state in ("FATAL", "STOPPED", "UNKNOWN"):
             raise Unhealthy(f"{process.name}: {process.state}: {process.said}{last_words(root, process.name)}")
 
 

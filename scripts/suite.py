@@ -52,9 +52,10 @@ class _UnixTransport(xmlrpc.client.Transport):
 
 def processes(root: Path) -> list[Process]:
     """What supervisord knows, asked over its socket. Raises Unhealthy when it does not answer."""
-    proxy = xmlrpc.client.ServerProxy("http://localhost", transport=_UnixTransport(root / "run/supervisor.sock"))
+    transport = _UnixTransport(root / "run/supervisor.sock")
     try:
-        answer: Any = proxy.supervisor.getAllProcessInfo()
+        with xmlrpc.client.ServerProxy("http://localhost", transport=transport) as proxy:
+            answer: Any = proxy.supervisor.getAllProcessInfo()
     except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
         raise Unhealthy(f"supervisord does not answer ({error}); run make up") from None
     return [
@@ -67,6 +68,15 @@ def processes(root: Path) -> list[Process]:
         )
         for info in answer
     ]
+
+
+def answers(root: Path) -> bool:
+    """Whether supervisord answers. If not it is as good as dead."""
+    try:
+        processes(root)
+    except Unhealthy:
+        return False
+    return True
 
 
 def marked(root: Path) -> list[int]:

@@ -1,0 +1,105 @@
+"""Headless Chromium plays a stream through go2rtc's own page: the pixels it shows are read back."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from procs.errors import Refused
+from procs.media import barcode
+from tests import rig
+from tests.rig import until
+
+# Draws what the player shows into a canvas and returns its luma: base64 of width * height bytes.
+LUMA = """() => {
+  const video = document.querySelector('video');
+  if (!video || video.readyState < 2 || !video.videoWidth) return null;
+  const canvas = document.createElement('canvas');
+  canvas.width = video.videoWidth; canvas.height = video.videoHeight;
+  const context = canvas.getContext('2d', {willReadFrequently: true});
+  context.drawImage(video, 0, 0);
+  const rgba = context.getImageData(0, 0, canvas.width, canvas.height).data;
+  const luma = new Uint8Array(canvas.width * canvas.height);
+  for (let i = 0; i < luma.length; i++)
+    luma[i] = 0.2126 * rgba[4 * i] + 0.7152 * rgba[4 * i + 1] + 0.0722 * rgba[4 * i + 2];
+  let text = '';
+  for (let i = 0; i < luma.length; i += 8192) text += String.fromCharCode(...luma.subarray(i, i + 8192));
+  return {width: canvas.width, height: canvas.height, luma: btoa(text)};
+}"""
+
+
+class Shown(NamedTuple):
+    """What a player shows at one moment."""
+
+    width: int
+    height: int
+    code: barcode.Code
+
+
+def shown(page: Page) -> Shown | None:
+    """Read the picture off the page; None while there is none that can be read."""
+    answer = page.evaluate(LUMA)
+    if not answer:
+        return None
+    width, height = answer["width"], answer["height"]
+    try:
+        return Shown(width, height, barcode.read(base64.b64decode(answer["luma"]), width, height, width))
+    except Refused:
+        return None
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    """A page of the system's Chromium, which may not leave this machine."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
+                  "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"],
+        )  # fmt: skip
+        yield browser.new_page(viewport={"width": 1280, "height": 720})
+        browser.close()
+
+
+@pytest.mark.needs("chromium")
+def test_chromium_plays_through_go2rtcs_own_page_and_goes_on_after_a_kill(page: Page, streams: rig.Go2rtc) -> None:
+    page.goto(streams.url("stream.html?src=omega-5&mode=mse"))
+    first = until(lambda: shown(page), 30, 0.1)
+    assert (first.width, first.height) == (640, 360)
+    later = until(lambda: _after(page, first.code.time_us), 10, 0.1)
+    assert later.code.frame > first.code.frame, "pixels move"
+    (producer,) = streams.producers("omega-5")
+    os.kill(producer, signal.SIGKILL)
+    again = until(lambda: _after(page, later.code.time_us, frame_below=later.code.frame), 20, 0.1)
+    assert again.code.time_us > later.code.time_us, "pictures of the new producer, without a reload"
+
+
+def _after(page: Page, time_us: int, frame_below: int = 2**32) -> Shown | None:
+    now = shown(page)
+    return now if now and now.code.time_us > time_us and now.code.frame < frame_below else None
+
+
+@pytest.mark.needs("chromium")
+def test_go2rtcs_index_page_lists_the_streams(page: Page, streams: rig.Go2rtc) -> None:
+    page.goto(streams.url("/"))
+    page.wait_for_selector("text=omega-9")
+    assert page.locator("#streams tr").count() == 10
+
+
+@pytest.mark.needs("chromium")
+def test_the_readmes_picture_can_be_made(page: Page, tmp_path: Path) -> None:
+    """With README_PICTURE set to a path, the picture is kept there."""
+    with rig.go2rtc({"workers": 4, "producer": {"width": 640, "height": 360, "fps": 30}}) as running:
+        page.goto(running.url("stream.html?" + "&".join(f"src=omega-{i}&mode=mse" for i in range(4))))
+        until(lambda: shown(page), 30, 0.1)
+        page.wait_for_timeout(1500)
+        path = os.environ.get("README_PICTURE", str(tmp_path / "streams.png"))
+        page.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1280, "height": 180})

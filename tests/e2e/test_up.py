@@ -1,0 +1,386 @@
+"""`make up` in a clean clone, as a person runs it; then everything that can be wrong with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+from procs.settings import ROOT, Address
+from scripts import suite
+from tests.decoding import seen_in
+from tests.rig import clean_environ, free_port, until
+from tests.viewers import RtspViewer
+
+pytestmark = pytest.mark.timeout(300)  # the first `make up` installs from the package index
+
+
+class Clone:
+    """A checkout of its own, with ports of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        for name in subprocess.run(listed, capture_output=True, check=True).stdout.decode().split("\0"):
+            if name and (ROOT / name).is_file():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, root / name)
+        self.api, self.rtsp, self.webrtc = (f"127.0.0.1:{free_port()}" for _ in range(3))
+        self.settings: dict[str, object] = {"producer": {"width": 320, "height": 180, "fps": 30}}
+        self.write_settings()
+
+    def write_settings(self, **more: object) -> None:
+        """planaria.yaml with the ports, the common settings, and more."""
+        document = {"api": self.api, "rtsp": self.rtsp, "webrtc": self.webrtc, **self.settings, **more}
+        (self.root / "planaria.yaml").write_text(yaml.safe_dump(document))
+
+    def make(self, target: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a make target in it."""
+        return self.run("make", "--no-print-directory", target, environ=environ)
+
+    def cli(self, *words: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run scripts/cli.py in it; its exit code is not changed by make."""
+        return self.run(".venv/bin/python", "scripts/cli.py", *words, environ=environ)
+
+    def run(self, *command: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run any command in its root."""
+        return subprocess.run(
+            command,
+            cwd=self.root,
+            env=clean_environ(**(environ or {})),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def stream(self, name: str) -> str:
+        """The RTSP address of a stream."""
+        return f"rtsp://{self.rtsp}/{name}"
+
+    def living(self) -> list[int]:
+        """Pids of its processes."""
+        return suite.marked(self.root)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    """A clone in a directory with a blank in its name; ended, whatever happens."""
+    made = Clone(tmp_path_factory.mktemp("a clone"))
+    yield made
+    suite.kill_all(made.root)
+
+
+def said(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines of error that are neither progress nor make's own."""
+    return [line for line in done.stderr.splitlines() if line.startswith("planaria: ")]
+
+
+def test_make_up_in_a_clean_clone_plays(clone: Clone) -> None:
+    done = clone.make("up")
+    assert done.returncode == 0, done.stderr
+    assert "installing" in done.stderr and "waiting for a first picture of omega-0" in done.stderr, "it shows progress"
+    assert "go2rtc" in done.stdout and "serving" in done.stdout
+    assert clone.stream("omega-0") in done.stdout and f"http://{clone.api}/" in done.stdout and "next" in done.stdout
+    seen = seen_in(clone.stream("omega-0"), 10, rtsp_transport="tcp")
+    assert all(picture.stamp and picture.stamp.frame == picture.code.frame for picture in seen)
+
+
+def test_supervisorctl_works_from_the_root(clone: Clone) -> None:
+    done = clone.run(".venv/bin/supervisorctl", "-c", "supervisord.conf", "status")
+    assert done.stdout.split()[:2] in (["go2rtc", "RUNNING"], ["go2rtc", "STARTING"])
+
+
+def test_up_again_leaves_everything_as_it_is(clone: Clone) -> None:
+    before = clone.living()
+    done = clone.make("up")
+    assert (done.returncode, clone.living()) == (0, before)
+    assert "already up" in done.stderr
+
+
+def test_two_at_once_give_one_copy(clone: Clone) -> None:
+    clone.make("down")
+    both = [
+        subprocess.Popen(
+            ["make", "up"], cwd=clone.root, env=clean_environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    for one in both:
+        one.communicate(timeout=120)
+    assert [one.returncode for one in both] == [0, 0]
+    assert len(clone.living()) == 2, "supervisord and go2rtc"
+
+
+def test_status_for_people_and_programs(clone: Clone) -> None:
+    viewer = RtspViewer(suite_address(clone.rtsp), "omega-1")
+    viewer.start()
+    until(lambda: viewer.arrivals, 20)
+    answer = json.loads(clone.cli("status", "--json").stdout)
+    assert answer["processes"][0]["name"] == "go2rtc" and answer["processes"][0]["state"] == "SERVING"
+    watched = {stream["name"]: stream["watched_by"] for stream in answer["streams"]}
+    assert watched == {f"omega-{i}": int(i == 1) for i in range(6)}
+    table = clone.make("status").stdout
+    assert "PROCESS" in table and "omega-1  1" in table
+
+
+def suite_address(text: str) -> Address:
+    """host:port as the viewers take it."""
+    host, _, port = text.rpartition(":")
+    return Address(host, int(port))
+
+
+def test_commands_reach_a_watched_stream_and_say_why_not_otherwise(clone: Clone) -> None:
+    viewer = RtspViewer(suite_address(clone.rtsp), "omega-2")
+    viewer.start()
+    until(lambda: viewer.arrivals, 20)
+    assert clone.cli("keyframe", "omega-2").returncode == 0
+    assert clone.cli("bitrate", "omega-2", "500k").returncode == 0
+    wrong = clone.cli("bitrate", "omega-2", "abc")
+    assert (wrong.returncode, said(wrong)[0]) == (2, "planaria: RATE='abc' (command line): must be " + BITS)
+    nobody = clone.cli("keyframe", "omega-5")
+    assert nobody.returncode == 10
+    assert "nobody there" in said(nobody)[0]
+
+
+BITS = "bits per second from 10k to 200M, such as 800k, 2.5M or 6000000"
+
+
+def test_two_clones_live_side_by_side(clone: Clone, tmp_path: Path) -> None:
+    other = Clone(tmp_path)
+    os.symlink(clone.root / "go2rtc/bin", other.root / "go2rtc/bin")  # one fetch is enough for a test
+    try:
+        done = other.make("up")
+        assert done.returncode == 0, done.stderr
+        first = seen_in(clone.stream("omega-0"), 3, rtsp_transport="tcp")
+        second = seen_in(other.stream("omega-0"), 3, rtsp_transport="tcp")
+        assert len(first) == len(second) == 3
+        before = clone.living()
+        assert other.make("down").returncode == 0
+        assert (other.living(), clone.living()) == ([], before)
+    finally:
+        suite.kill_all(other.root)
+
+
+def test_changed_settings_restart_it(clone: Clone) -> None:
+    clone.write_settings(workers=2)
+    done = clone.make("up")
+    assert "settings have changed" in done.stderr
+    assert "omega-1" in done.stdout and "omega-2" not in done.stdout
+    clone.write_settings()
+    assert clone.make("up").returncode == 0
+
+
+def test_kill_9_of_go2rtc_brings_it_back_and_of_supervisord_ends_everything(clone: Clone) -> None:
+    viewer = RtspViewer(suite_address(clone.rtsp), "omega-0")
+    viewer.start()
+    until(lambda: viewer.arrivals, 20)
+    (go2rtc,) = [p.pid for p in suite.processes(clone.root)]
+    os.kill(go2rtc, signal.SIGKILL)
+    until(lambda: _serves_with_another_pid(clone, go2rtc), 20)
+    assert seen_in(clone.stream("omega-0"), 3, rtsp_transport="tcp")
+    viewer = RtspViewer(suite_address(clone.rtsp), "omega-0")
+    viewer.start()
+    until(lambda: viewer.arrivals, 20)
+    assert len(clone.living()) == 3
+    os.kill(suite.supervisord_pid(clone.root), signal.SIGKILL)
+    until(lambda: not clone.living(), 5)
+    down = clone.cli("status")
+    assert (down.returncode, said(down)) == (8, ["planaria: the suite is down; make up starts it"])
+    assert clone.make("up").returncode == 0, "a stale pid file and socket are no obstacle"
+
+
+def _serves_with_another_pid(clone: Clone, old: int) -> bool:
+    answer = json.loads(clone.cli("status", "--json").stdout)["processes"][0]
+    return bool(answer["pid"] != old and answer["state"] == "SERVING")
+
+
+def test_down_leaves_nothing(clone: Clone) -> None:
+    viewer = RtspViewer(suite_address(clone.rtsp), "omega-0")
+    viewer.start()
+    until(lambda: viewer.arrivals, 20)
+    assert len(clone.living()) == 3
+    assert clone.make("down").returncode == 0
+    assert clone.living() == []
+    mentioned = [pid for pid in os.listdir("/proc") if pid.isdigit() and _mentions(pid, clone.root)]
+    assert mentioned == []
+    assert clone.make("down").returncode == 0, "down twice is fine"
+
+
+def _mentions(pid: str, root: Path) -> bool:
+    try:
+        return str(root).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def down(clone: Clone) -> Iterator[Clone]:
+    """The clone with nothing running; its settings are put back afterwards."""
+    suite.kill_all(clone.root)
+    yield clone
+    suite.kill_all(clone.root)
+    (clone.root / ".env").unlink(missing_ok=True)
+    clone.write_settings()
+
+
+WRONG: list[tuple[str, dict[str, object], str, dict[str, str], int, list[str]]] = [
+    ("unknown key", {"wrokers": 3}, "", {}, 2, ["wrokers: unknown key in", "planaria.yaml; did you mean workers?"]),
+    ("unknown producer key", {"producer": {"widht": 3}}, "", {}, 2, ["widht: unknown key", "did you mean width?"]),
+    ("size 0", {"producer": {"width": 0}}, "", {}, 2, ["width=0", "planaria.yaml: producer", "even whole number"]),
+    ("odd size", {"streams": {"a": {"height": 721}}}, "", {}, 2, ["height=721", "streams.a", "even"]),
+    ("huge size", {"producer": {"width": 100000}}, "", {}, 2, ["width=100000", "8192"]),
+    ("fps 0", {"producer": {"fps": 0}}, "", {}, 2, ["fps=0", "1 to 240"]),
+    ("bitrate abc", {}, "METABONK_HEADLESS_BITRATE=abc\n", {}, 2, ["METABONK_HEADLESS_BITRATE='abc' (.env)", "2.5M"]),
+    ("blank in name", {"streams": {"a b": {}}}, "", {}, 2, ["'a b'", "stream's name must be"]),
+    ("quote in name", {"streams": {"a'b": {}}}, "", {}, 2, ["stream's name must be"]),
+    ("hash in name", {"streams": {"a#b": {}}}, "", {}, 2, ["'a#b'", "stream's name must be"]),
+    ("shell in name", {"streams": {"$(touch x)": {}}}, "", {}, 2, ["stream's name must be"]),
+    ("name in env", {}, "", {"METABONK_INSTANCE_PREFIX": "a;b"}, 2, ["METABONK_INSTANCE_PREFIX='a;b' (environment)"]),
+    ("broken .env", {}, "GOOD=1\nBROKEN LINE\n", {}, 2, [".env: line 2: must be NAME=value"]),
+    (
+        "unknown variable",
+        {},
+        "PLANARIA_WROKERS=3\n",
+        {},
+        2,
+        ["PLANARIA_WROKERS: unknown variable", "PLANARIA_WORKERS?"],
+    ),
+    (
+        "exec source",
+        {"sources": {"x": "exec:rm -rf /"}},
+        "",
+        {},
+        2,
+        ["'exec:rm -rf /'", "sources.x", "must be an rtsp"],
+    ),
+    ("missing file", {"sources": {"x": {"file": "/nonexistent.mp4"}}}, "", {}, 2, ["/nonexistent.mp4", "no such file"]),
+    ("name twice", {"sources": {"omega-0": "rtsp://127.0.0.1/x"}}, "", {}, 2, ["omega-0: is both"]),
+    ("not here yet", {"producer": {"renderer": "egl"}}, "", {}, 3, ["renderer egl: not here yet"]),
+    ("open door", {"api": "0.0.0.0:1984"}, "", {}, 2, ["0.0.0.0:1984", "without a login", "openssl rand"]),
+    (
+        "no such settings",
+        {},
+        "",
+        {"PLANARIA_SETTINGS": "/nonexistent.yaml"},
+        2,
+        ["/nonexistent.yaml", "cannot be read"],
+    ),
+    ("no go2rtc", {}, "", {"GO2RTC_BIN": "/nonexistent"}, 2, ["GO2RTC_BIN"]),
+    ("no ffmpeg", {}, "PLANARIA_FFMPEG=/nonexistent\n", {}, 2, ["PLANARIA_FFMPEG='/nonexistent': is no program"]),
+    ("list for settings", {"producer": [1]}, "", {}, 2, ["producer: must be 'key: value' lines, not list"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("more", "env_file", "environ", "code", "parts"), [w[1:] for w in WRONG], ids=[w[0] for w in WRONG]
+)
+def test_wrong_settings_are_one_line_and_nothing_starts(
+    down: Clone, more: dict[str, object], env_file: str, environ: dict[str, str], code: int, parts: list[str]
+) -> None:
+    down.write_settings(**more)
+    (down.root / ".env").write_text(env_file)
+    done = down.cli("up", environ=environ)
+    assert done.returncode == code, done.stderr
+    assert len(said(done)) == 1 and "Traceback" not in done.stderr
+    assert all(part in said(done)[0] for part in parts), said(done)
+    assert down.living() == []
+
+
+def test_yaml_that_is_none_names_its_line(down: Clone) -> None:
+    (down.root / "planaria.yaml").write_text("workers: 3\n  api: [\n")
+    done = down.cli("up")
+    assert (done.returncode, down.living()) == (2, [])
+    assert "planaria.yaml: line 2:" in said(done)[0]
+
+
+@pytest.mark.parametrize("port", ["api", "rtsp", "webrtc"])
+def test_a_taken_port_names_who_has_it(down: Clone, port: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        down.write_settings(**{port: f"127.0.0.1:{other.getsockname()[1]}"})
+        done = down.cli("up")
+    assert (done.returncode, down.living()) == (2, [])
+    (line,) = said(done)
+    assert f"PLANARIA_GO2RTC_{port.upper()}=127.0.0.1:{other_port(line)}" in line
+    assert f"Address already in use by pid {os.getpid()} (" in line and "choose another port" in line
+
+
+def other_port(line: str) -> str:
+    """The port that an error names."""
+    return line.partition("127.0.0.1:")[2].partition(":")[0]
+
+
+def test_a_producer_that_cannot_play_is_named_with_its_last_words_and_all_is_ended(down: Clone) -> None:
+    down.write_settings(producer={"first_frame_limit_s": 0.001})
+    done = down.cli("up")
+    assert done.returncode == 8, done.stderr
+    assert "headless_agent omega-0: " in said(done)[0]
+    assert "no first picture within 0.001 s" in done.stderr and "run/log/go2rtc.log" in done.stderr
+    assert down.living() == []
+
+
+def test_a_go2rtc_that_is_no_go2rtc_is_refused(down: Clone, tmp_path: Path) -> None:
+    fake = tmp_path / "go2rtc"
+    fake.write_text("#!/bin/sh\nexit 1\n")
+    fake.chmod(0o755)
+    done = down.cli("up", environ={"GO2RTC_BIN": str(fake)})
+    assert (done.returncode, down.living()) == (2, [])
+    assert "GO2RTC_BIN" in said(done)[0]
+
+
+def test_a_go2rtc_that_dies_at_once_is_named_with_its_last_words(down: Clone, tmp_path: Path) -> None:
+    fake = tmp_path / "go2rtc"
+    fake.write_text(
+        '#!/bin/sh\ncase "$1" in *v*rsion) echo "go2rtc version 1.9.14";; *) echo "no memory"; exit 1;; esac\n'
+    )
+    fake.chmod(0o755)
+    done = down.cli("up", environ={"GO2RTC_BIN": str(fake), "PLANARIA_UP_LIMIT_S": "4"})
+    assert (done.returncode, down.living()) == (8, []), done.stderr
+    assert said(done)[0].startswith("planaria: go2rtc: ") and "no memory" in done.stderr
+
+
+def test_a_read_only_checkout_is_named(down: Clone) -> None:
+    shutil.rmtree(down.root / "run")
+    done = _in_read_only(down)
+    assert "Read-only file system" in done.stderr or "Permission denied" in done.stderr
+    assert "cannot be written to" in done.stderr
+    assert down.living() == []
+
+
+def _in_read_only(clone: Clone) -> subprocess.CompletedProcess[str]:
+    """`cli.py up` in a checkout that can't be written: by mount for root, who ignores modes, else by mode."""
+    if os.geteuid():
+        clone.root.chmod(0o500)
+        try:
+            return clone.cli("up")
+        finally:
+            clone.root.chmod(0o700)
+    mount = 'mount --bind "$PWD" "$PWD" && mount -o remount,ro,bind "$PWD"'
+    script = f'{mount} && cd "$PWD" && .venv/bin/python scripts/cli.py up'
+    return clone.run("unshare", "--mount", "sh", "-c", script)
+
+
+def test_a_frozen_supervisord_does_not_freeze_us(clone: Clone) -> None:
+    assert clone.make("up").returncode == 0
+    pid = suite.supervisord_pid(clone.root)
+    os.kill(pid, signal.SIGSTOP)
+    before = time.monotonic()
+    done = clone.cli("status")
+    assert done.returncode == 8 and time.monotonic() - before < 20
+    assert "supervisord does not answer" in said(done)[0]
+    again = clone.make("up")
+    assert again.returncode == 0 and "does not answer: restarting" in again.stderr
+    assert suite.supervisord_pid(clone.root) not in (0, pid)
+    os.kill(suite.supervisord_pid(clone.root), signal.SIGSTOP)
+    assert clone.make("down").returncode == 0
+    assert clone.living() == []
