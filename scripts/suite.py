@@ -35,18 +35,29 @@ class Process(NamedTuple):
     said: str
 
 
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket, with a deadline: a frozen supervisord must not freeze us too."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=RPC_LIMIT_S)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(RPC_LIMIT_S)
+        self.sock.connect(self._path)
+
+
 class _UnixTransport(xmlrpc.client.Transport):
-    """XML-RPC over a unix socket, with a deadline: a frozen supervisord must not freeze us too."""
+    """XML-RPC over a unix socket."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._path = str(path)
+        self._path = path
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection("localhost", timeout=RPC_LIMIT_S)
-        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.sock.settimeout(RPC_LIMIT_S)
-        connection.sock.connect(self._path)
+        connection = _UnixConnection(self._path)
+        self._connection = host, connection  # where the base class looks for what it has to close
         return connection
 
 
