@@ -63,7 +63,6 @@ install() {
         say "pip could not install $wanted (see above): mend that, then run this again"
         exit 1
     }
-    .venv/bin/python -m compileall -q procs scripts || true  # so that the first start is a fast one
     # shellcheck disable=SC2086  # two names
     { place; cksum $locks; } >.venv/stamp.new
     mv .venv/stamp.new .venv/stamp

@@ -74,6 +74,7 @@ def _start_if_needed(plan: Plan) -> bool:
     link.symlink_to(binary)
     os.replace(link, ROOT / "run/go2rtc")
     write_atomically(path, wanted)
+    suite.precompile(ROOT)
     say("starting supervisord")
     suite.start(ROOT, plan.environment)
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import hashlib
 import http.client
 import os
@@ -112,6 +113,12 @@ def supervisord_pid(root: Path) -> int:
     except (OSError, ValueError):
         return 0
     return pid if pid in marked(root) else 0
+
+
+def precompile(root: Path) -> None:
+    """Write the bytecode of procs/ where it is missing or old. A producer that has to compile us starts 20 ms later,
+    and many environments tell Python not to keep what it compiles."""
+    compileall.compile_dir(root / "procs", quiet=2)
 
 
 def start(root: Path, environment: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -30,6 +31,8 @@ def produce(chosen: Producer, alive: Alive) -> None:
     loop = _Loop(chosen, alive, wishes)
     loop.step()
     first.set()
+    gc.freeze()  # what the imports made stays; no collection has to walk it between two frames
+    gc.enable()
     listen_to_bus(chosen.instance_id, alive.run_dir, wishes, loop.describe)
     log.info(
         f"encoder x264 ({'named' if chosen.encoder == 'x264' else 'auto: the only one here yet'})", **_facts(chosen)

@@ -1,0 +1,40 @@
+"""Run benches: python -m tests.bench NAME [--json] [--quick]; NAME is all, or one of those listed by --help."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+
+from procs.errors import PlanariaError
+from procs.settings import ROOT, command_line
+from scripts import suite
+from tests.bench import producer
+from tests.bench.measure import Result
+
+BENCHES: dict[str, Callable[[bool], Result]] = {"producer": producer.bench}
+EXAMPLES = """\
+  python -m tests.bench producer
+  python -m tests.bench producer --quick --json | tail -n 1"""
+
+
+def main() -> int:
+    """Run and print; the exit code says only whether it ran, never whether it was fast."""
+    parser = command_line("tests.bench", "Measure ours against its peers.", EXAMPLES)
+    parser.add_argument("name", choices=["all", *BENCHES], help="which bench")
+    parser.add_argument("--json", action="store_true", help="one JSON object a bench, as the last line")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: within 60 s, rougher")
+    try:
+        arguments = parser.parse_args()
+        suite.precompile(ROOT)
+        for name in BENCHES if arguments.name == "all" else [arguments.name]:
+            result = BENCHES[name](arguments.quick)
+            print(json.dumps(result.as_json()) if arguments.json else result.as_table())
+    except PlanariaError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
