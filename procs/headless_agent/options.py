@@ -11,7 +11,6 @@ from procs import settings
 from procs.errors import NotHere
 from procs.settings import BITRATE, NAME, SWITCH, Layers, one_of, option, seconds, whole
 
-HANG_LIMIT_S = 10.0
 MAX_PES_BITS = 480_000  # a picture over 65,535 bytes has no PES length, and go2rtc would hold it for a frame
 
 EXAMPLES = """\
@@ -89,6 +88,10 @@ class Producer:
     stdout_limit_s: float = option(
         10.0, seconds(0.1, 600), env=("PLANARIA_STDOUT_LIMIT_S",), help="reader blocked for so long: exit 5"
     )
+
+    def name(self) -> str:
+        """What tells this copy from others: for locks, logs and the control endpoint."""
+        return self.instance_id
 
     @property
     def vbv_bits(self) -> int:

@@ -1,0 +1,148 @@
+"""go2rtc's configuration: what is in it, and what can't be talked into it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from procs.errors import ConfigError
+from scripts.go2rtc_generate_config import ALLOW_PATHS, configuration, exec_source, main, to_yaml, write_atomically
+from scripts.suite_settings import load_plan
+from tests.rig import clean_environ
+
+HERE = Path("/srv/planaria")
+FFMPEG = Path("/usr/bin/ffmpeg")
+
+
+def generated(tmp_path: Path, document: dict[str, Any] | None = None, /, **environ: str) -> dict[str, Any]:
+    """The configuration as go2rtc would read it."""
+    (tmp_path / "planaria.yaml").write_text(yaml.safe_dump(document or {}))
+    plan = load_plan(tmp_path, environ)
+    loaded: dict[str, Any] = yaml.safe_load(to_yaml(configuration(HERE, plan, FFMPEG)))
+    return loaded
+
+
+def test_the_published_default_is_six_streams_called_omega(tmp_path: Path) -> None:
+    streams = generated(tmp_path)["streams"]
+    assert list(streams) == [f"omega-{i}" for i in range(6)]
+    wrapper = "/srv/planaria/scripts/go2rtc_exec_headless_agent.sh"
+    assert streams["omega-3"] == f"exec:{wrapper} omega-3#killsignal=9#killtimeout=1"
+
+
+def test_published_variables_choose_number_and_name(tmp_path: Path) -> None:
+    environ = {"METABONK_DEFAULT_WORKERS": "2", "METABONK_INSTANCE_PREFIX": "cam"}
+    assert list(generated(tmp_path, **environ)["streams"]) == ["cam-0", "cam-1"]
+
+
+def test_it_listens_on_loopback_and_lets_in_as_little_as_will_do(tmp_path: Path) -> None:
+    config = generated(tmp_path)
+    assert [config[part]["listen"] for part in ("api", "rtsp", "webrtc")] == [
+        "127.0.0.1:1984",
+        "127.0.0.1:8554",
+        "127.0.0.1:8555",
+    ]
+    assert config["exec"]["allow_paths"] == ["/srv/planaria/scripts/go2rtc_exec_headless_agent.sh"]
+    assert config["api"]["allow_paths"] == ALLOW_PATHS
+    assert not {"/api/config", "/api/restart", "/api/exit", "/api/exec", "/api/log", "/api/ffmpeg"} & set(ALLOW_PATHS)
+    assert config["webrtc"]["ice_servers"] == [], "nothing asks a server out there"
+
+
+def test_only_what_was_set_is_on_the_command_line_and_one_streams_options_win(tmp_path: Path) -> None:
+    document = {
+        "workers": 2,
+        "producer": {"fps": 25, "force_sw": True},
+        "streams": {"omega-1": {"fps": 60, "width": 640}},
+    }
+    streams = generated(tmp_path, document, METABONK_HEADLESS_FPS="30")["streams"]
+    assert " omega-0 --fps 30 --force-sw#" in streams["omega-0"], (
+        "the environment is stronger than the file's common part"
+    )
+    assert " omega-1 --width 640 --fps 60 --force-sw#" in streams["omega-1"]
+
+
+def test_a_path_with_a_blank_is_quoted_and_one_that_go2rtc_cannot_run_is_refused(tmp_path: Path) -> None:
+    plan = load_plan(tmp_path, {"PLANARIA_WORKERS": "1"})
+    chosen = plan.producers["omega-0"]
+    quoted = exec_source(Path("/srv/my suite"), "omega-0", *chosen)
+    assert quoted.startswith("exec:'/srv/my suite/scripts/go2rtc_exec_headless_agent.sh' omega-0#")
+    for bad in ("/srv/it's", "/srv/a#b", '/srv/"x"', "/srv/100%", "/srv/a\nb", "/srv/$HOME"):
+        with pytest.raises(ConfigError, match="plainer one"):
+            exec_source(Path(bad), "omega-0", *chosen)
+
+
+def test_a_login_opens_wider_listeners_and_nothing_less_does(tmp_path: Path) -> None:
+    wide = {"PLANARIA_GO2RTC_API": "0.0.0.0:1984"}
+    with pytest.raises(ConfigError, match="without a login"):
+        generated(tmp_path, **wide)
+    with pytest.raises(ConfigError, match="without a login"):
+        generated(tmp_path, **wide, PLANARIA_GO2RTC_USERNAME="a")
+    config = generated(tmp_path, **wide, PLANARIA_GO2RTC_USERNAME="a", PLANARIA_GO2RTC_PASSWORD="b")
+    assert config["api"]["username"] == "a" and config["rtsp"]["password"] == "b"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "exec:id",
+        "echo:id",
+        "expr:1",
+        "ffmpeg:/etc/passwd",
+        "rtsp://a b",
+        "rtsp://a#exec:id",
+        "rtsp:",
+        ["rtsp://a"],
+        {},
+        3,
+    ],
+)
+def test_sources_that_could_run_or_read_something_are_refused(tmp_path: Path, source: object) -> None:
+    with pytest.raises(ConfigError, match=r"sources\.x\): must be"):
+        generated(tmp_path, {"sources": {"x": source}})
+
+
+def test_a_camera_keeps_its_password_in_the_environment(tmp_path: Path) -> None:
+    source = "rtsp://user:${DOOR_PASSWORD}@192.0.2.7/stream1"
+    assert generated(tmp_path, {"sources": {"door": source}}, DOOR_PASSWORD="x")["streams"]["door"] == source
+
+
+def test_a_file_source_is_the_only_reason_to_let_ffmpeg_be_run(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    film.touch()
+    config = generated(tmp_path, {"workers": 0, "sources": {"film": {"file": str(film)}}})
+    assert config["exec"]["allow_paths"][1:] == [str(FFMPEG)]
+    for bad in ({"file": "film.mp4"}, {"file": f"{tmp_path}/a b.mp4"}, {"file": "/x#y"}, {"file": str(film), "x": 1}):
+        with pytest.raises(ConfigError, match=r"sources\.film"):
+            generated(tmp_path, {"sources": {"film": bad}})
+
+
+def test_an_instance_id_and_a_duration_make_no_sense_for_a_stream(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the stream's name is its instance id"):
+        generated(tmp_path, {"streams": {"a": {"instance_id": "b"}}})
+    with pytest.raises(ConfigError, match="runs for as long as it is watched"):
+        generated(tmp_path, {"producer": {"duration": 3}})
+
+
+def test_a_file_is_replaced_as_a_whole_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("old")
+    write_atomically(path, "new")
+    assert (path.read_text(), path.stat().st_mode & 0o777, list(tmp_path.iterdir())) == ("new", 0o600, [path])
+
+
+def test_the_script_prints_writes_and_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.environ", clean_environ(PLANARIA_SETTINGS=str(tmp_path / "planaria.yaml")))
+    (tmp_path / "planaria.yaml").write_text("workers: 1\n")
+    assert main(["--out", "-", "--instance-prefix", "cam"]) == 0
+    assert list(yaml.safe_load(capsys.readouterr().out)["streams"]) == ["cam-0"]
+    assert main(["--out", str(tmp_path / "new/go2rtc.yaml")]) == 0
+    assert (tmp_path / "new/go2rtc.yaml").is_file()
+    assert main(["--workers", "-3"]) == 2
+    assert main(["--mode", "telepathy"]) == 2
+    assert main(["--out", "/proc/nowhere/x"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and "--workers='-3'" in lines[0] and "--mode" in lines[1] and "/proc/nowhere" in lines[2]
