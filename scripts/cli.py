@@ -51,7 +51,8 @@ def up(arguments: argparse.Namespace) -> None:
 def _start_if_needed(plan: Plan) -> bool:
     """Start supervisord unless it runs with just these settings. Returns whether it was started."""
     binary = go2rtc_binary.find_or_fetch(ROOT, plan.environment, say)
-    config = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite)))
+    gop_cache = go2rtc_binary.has_gop_cache(binary)
+    config = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite), gop_cache=gop_cache))
     variables = json.dumps(
         sorted((k, v) for k, v in plan.environment.items() if k.startswith(("PLANARIA_", "METABONK_")))
     )

@@ -135,6 +135,11 @@ def version(binary: Path) -> str:
     return match[1].decode("ascii", "replace")
 
 
+def has_gop_cache(binary: Path) -> bool:
+    """Whether this build keeps the last GOP of a stream for those who join it (`#gop=1`); upstream's does not."""
+    return "-cui." in version(binary)
+
+
 def _named(binary: Path) -> Path:
     binary = binary.absolute()  # a bare name would be looked up on PATH
     try:

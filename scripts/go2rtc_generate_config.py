@@ -24,6 +24,7 @@ from scripts.suite_settings import Plan, Suite, load_plan
 
 WRAPPER = "scripts/go2rtc_exec_headless_agent.sh"
 KILL = "#killsignal=9#killtimeout=1"  # our one way to stop; go2rtc would wait for ever without the timeout
+GOP_CACHE = "#gop=1"  # a viewer who joins sees a picture at once instead of at the next keyframe
 
 # What viewers and go2rtc's own player pages use. Not here: config, restart, exit, log, exec, ffmpeg, discovery.
 ALLOW_PATHS = [
@@ -65,11 +66,12 @@ def _quoted(path: Path) -> str:
     return f"'{text}'" if " " in text else text
 
 
-def configuration(root: Path, plan: Plan, ffmpeg: Path) -> dict[str, Any]:
-    """go2rtc's configuration as YAML will hold it."""
+def configuration(root: Path, plan: Plan, ffmpeg: Path, *, gop_cache: bool = False) -> dict[str, Any]:
+    """go2rtc's configuration as YAML will hold it. `gop_cache`: this go2rtc can keep the last GOP for joiners."""
     suite = plan.suite
     login = {"username": suite.username, "password": suite.password} if suite.username else {}
-    streams = {name: exec_source(root, name, *producer) for name, producer in plan.producers.items()}
+    more = GOP_CACHE if gop_cache else ""
+    streams = {name: exec_source(root, name, *producer) + more for name, producer in plan.producers.items()}
     programs = [str(root / WRAPPER)]
     if any(source.startswith("ffmpeg:") for source in plan.sources.values()):
         programs.append(str(ffmpeg))  # go2rtc runs a file source through its exec module
@@ -130,12 +132,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", default="run/go2rtc.yaml", help="file to write, - for stdout (default run/go2rtc.yaml)"
     )
     parser.add_argument("--mode", choices=["exec"], default="exec", help="go2rtc starts a producer per watched stream")
+    parser.add_argument(
+        "--gop-cache", action="store_true", help="for a go2rtc that has one (`make up` finds out itself)"
+    )
     try:
         flags = settings.parse_flags(parser, Suite, sys.argv[1:] if argv is None else argv)
         out = flags.pop("out")
         flags.pop("mode")
+        gop_cache = bool(flags.pop("gop_cache"))
         plan = load_plan(ROOT, os.environ, flags)
-        text = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite)))
+        text = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite), gop_cache=gop_cache))
         if out == "-":
             print(text, end="")
         else:

@@ -113,7 +113,8 @@ def go2rtc(
     plan = load_plan(ROOT, clean_environ(PLANARIA_SETTINGS=str(settings_file)))
     ports = [Address("127.0.0.1", free_port()) for _ in range(3)]
     plan = replace(plan, suite=replace(plan.suite, api=ports[0], rtsp=ports[1], webrtc=ports[2]))
-    config = configuration(ROOT, plan, find_ffmpeg(plan.suite))
+    binary = go2rtc_binary.find_or_fetch(ROOT, os.environ, lambda text: None)
+    config = configuration(ROOT, plan, find_ffmpeg(plan.suite), gop_cache=go2rtc_binary.has_gop_cache(binary))
     if sources:
         config["streams"] |= sources
         del config["exec"]["allow_paths"]
@@ -121,7 +122,7 @@ def go2rtc(
     log = directory / "go2rtc.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [go2rtc_binary.find_or_fetch(ROOT, os.environ, lambda text: None), "-config", directory / "go2rtc.yaml"],
+            [binary, "-config", directory / "go2rtc.yaml"],
             stdout=out,
             stderr=subprocess.STDOUT,
             env=clean_environ(PLANARIA_RUN_DIR=str(run)),

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from procs.settings import Address
+from procs.settings import ROOT, Address
+from scripts import go2rtc_binary
 from tests import rig
 from tests.decoding import code_of, frames_of, seen_in
 from tests.rig import until
@@ -141,6 +142,19 @@ def test_a_producer_dies_with_go2rtc() -> None:
         (producer,) = running.producers()
         running.process.kill()
         until(lambda: not rig.command_line(producer), 5)
+
+
+def test_a_viewer_who_joins_sees_a_picture_at_once_where_go2rtc_has_a_gop_cache() -> None:
+    if not go2rtc_binary.has_gop_cache(go2rtc_binary.find_or_fetch(ROOT, os.environ, lambda text: None)):
+        pytest.skip("this go2rtc has no GOP cache")
+    with rig.go2rtc({"workers": 1, "producer": {"width": 320, "height": 180, "fps": 30, "gop": 900}}) as running:
+        first = RtspViewer(running.rtsp, "omega-0")
+        first.start()
+        until(lambda: len(first.arrivals) > 40, 20)
+        assert len(frames_of(running.stream("omega-0"), 60, rtsp_transport="tcp")) == 60, (
+            "the next keyframe is 30 s away"
+        )
+        first.leave()
 
 
 def test_a_snapshot_works_with_the_ffmpeg_we_ship(streams: rig.Go2rtc) -> None:

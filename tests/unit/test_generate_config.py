@@ -32,6 +32,12 @@ def test_the_published_default_is_six_streams_called_omega(tmp_path: Path) -> No
     assert streams["omega-3"] == f"exec:{wrapper} omega-3#killsignal=9#killtimeout=1"
 
 
+def test_a_gop_cache_is_asked_for_only_where_there_is_one(tmp_path: Path) -> None:
+    plan = load_plan(tmp_path, {"PLANARIA_WORKERS": "1"})
+    assert configuration(HERE, plan, FFMPEG, gop_cache=True)["streams"]["omega-0"].endswith("#gop=1")
+    assert "gop" not in configuration(HERE, plan, FFMPEG)["streams"]["omega-0"]
+
+
 def test_published_variables_choose_number_and_name(tmp_path: Path) -> None:
     environ = {"METABONK_DEFAULT_WORKERS": "2", "METABONK_INSTANCE_PREFIX": "cam"}
     assert list(generated(tmp_path, **environ)["streams"]) == ["cam-0", "cam-1"]
