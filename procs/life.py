@@ -45,20 +45,28 @@ def bind_to_parent() -> None:
         raise ParentGone(f"parent {told or parent} died while we started")
 
 
-def hold(path: Path, *, wait: bool) -> int | None:
-    """Take the lock of a file for as long as this process lives; the kernel frees it at death, however we die.
+def hold(path: Path) -> int:
+    """Take the lock of a file for as long as this process lives, waiting for it if need be; returns the descriptor.
 
-    Returns the descriptor, or None if another process holds it and we were not to wait.
+    The kernel frees it at death, however we die. It is a record lock (fcntl(2)), not flock(2): that one would be
+    shared with every child that inherits the descriptor, and a child that outlives us would keep our successor out.
     """
+    descriptor = try_hold(path)
+    if descriptor is None:
+        log.info("another copy is running; waiting for it to end", lock=str(path))
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def try_hold(path: Path) -> int | None:
+    """As `hold`, but None if another process has it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if not wait:
-            os.close(descriptor)
-            return None
-        log.info("another copy is running; waiting for it to end", lock=str(path))
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # POSIX allows either
+        os.close(descriptor)
+        return None
     return descriptor
 
 
@@ -178,7 +186,7 @@ def _live(
     name = f"{program}-{instance}" if instance else program
     run_dir = settings.run_dir()
     if singleton:
-        hold(run_dir / f"{name}.lock", wait=True)  # the descriptor stays open for as long as we live
+        hold(run_dir / f"{name}.lock")  # the descriptor stays open for as long as we live
     row = CrashRow(run_dir / f"{name}.crashes")
     failures = row.begin()
     pause_s = crash_pause(failures, cap_s=pause_cap_s)

@@ -22,46 +22,19 @@ S = TypeVar("S")
 ROOT = Path(__file__).resolve().parent.parent
 
 # Every variable of ours. A PLANARIA_* name that is not here is a typing error, and refused as one.
-# tests/unit/test_settings.py holds this against what the programs declare and against .env.example.
-OUR_ENV = frozenset(
-    {
-        "PLANARIA_BUFSIZE",
-        "PLANARIA_FFMPEG",
-        "PLANARIA_FIRST_FRAME_LIMIT_S",
-        "PLANARIA_GO2RTC_API",
-        "PLANARIA_GO2RTC_PASSWORD",
-        "PLANARIA_GO2RTC_RTSP",
-        "PLANARIA_GO2RTC_USERNAME",
-        "PLANARIA_GO2RTC_WEBRTC",
-        "PLANARIA_HEADLESS_BITRATE",
-        "PLANARIA_HEADLESS_CHUNK",
-        "PLANARIA_HEADLESS_DEBUG",
-        "PLANARIA_HEADLESS_DEVICE_IDX",
-        "PLANARIA_HEADLESS_DURATION",
-        "PLANARIA_HEADLESS_ENCODER",
-        "PLANARIA_HEADLESS_FORCE_SW",
-        "PLANARIA_HEADLESS_FPS",
-        "PLANARIA_HEADLESS_GOP",
-        "PLANARIA_HEADLESS_H",
-        "PLANARIA_HEADLESS_OUT",
-        "PLANARIA_HEADLESS_PATTERN",
-        "PLANARIA_HEADLESS_RENDERER",
-        "PLANARIA_HEADLESS_W",
-        "PLANARIA_INSTANCE_ID",
-        "PLANARIA_INSTANCE_PREFIX",
-        "PLANARIA_LOG",
-        "PLANARIA_PARENT",  # pid that a wrapper hands down; see life.bind_to_parent
-        "PLANARIA_RUN_DIR",
-        "PLANARIA_SETTINGS",
-        "PLANARIA_STDOUT_LIMIT_S",
-        "PLANARIA_SUITE",  # marks every process of one checkout's suite; set by `make up`
-        "PLANARIA_UP_LIMIT_S",
-        "PLANARIA_WORKERS",
-        "PLANARIA_X264_PRESET",
-        "PLANARIA_X264_THREADS",
-        "PLANARIA_X264_TUNE",
-    }
-)
+# tests/test_in_step.py holds this against what the programs declare and against .env.example.
+# PLANARIA_SUITE marks every process of one checkout's suite; PLANARIA_PARENT is for life.bind_to_parent.
+OUR_ENV = frozenset({
+    "PLANARIA_BUFSIZE", "PLANARIA_FFMPEG", "PLANARIA_FIRST_FRAME_LIMIT_S", "PLANARIA_GO2RTC_API",
+    "PLANARIA_GO2RTC_PASSWORD", "PLANARIA_GO2RTC_RTSP", "PLANARIA_GO2RTC_USERNAME", "PLANARIA_GO2RTC_WEBRTC",
+    "PLANARIA_HEADLESS_BITRATE", "PLANARIA_HEADLESS_CHUNK", "PLANARIA_HEADLESS_DEBUG",
+    "PLANARIA_HEADLESS_DEVICE_IDX", "PLANARIA_HEADLESS_DURATION", "PLANARIA_HEADLESS_ENCODER",
+    "PLANARIA_HEADLESS_FORCE_SW", "PLANARIA_HEADLESS_FPS", "PLANARIA_HEADLESS_GOP", "PLANARIA_HEADLESS_H",
+    "PLANARIA_HEADLESS_OUT", "PLANARIA_HEADLESS_PATTERN", "PLANARIA_HEADLESS_RENDERER", "PLANARIA_HEADLESS_W",
+    "PLANARIA_INSTANCE_ID", "PLANARIA_INSTANCE_PREFIX", "PLANARIA_LOG", "PLANARIA_PARENT", "PLANARIA_RUN_DIR",
+    "PLANARIA_SETTINGS", "PLANARIA_STDOUT_LIMIT_S", "PLANARIA_SUITE", "PLANARIA_UP_LIMIT_S", "PLANARIA_WORKERS",
+    "PLANARIA_X264_PRESET", "PLANARIA_X264_THREADS", "PLANARIA_X264_TUNE",
+})  # fmt: skip
 
 
 class Kind(NamedTuple):
@@ -77,11 +50,15 @@ class Option(NamedTuple):
     kind: Kind
     env: tuple[str, ...]
     help: str
+    secret: bool
 
 
-def option(default: Any, kind: Kind, *, env: tuple[str, ...] = (), help: str) -> Any:
-    """A dataclass field that `load` can fill. `env`: variables that set it, the first that is set wins."""
-    return field(default=default, metadata={"option": Option(kind, env, help)})
+def option(default: Any, kind: Kind, *, env: tuple[str, ...] = (), help: str, secret: bool = False) -> Any:
+    """A dataclass field that `load` can fill. `env`: variables that set it, the first that is set wins.
+
+    A secret gets no flag: command lines can be read by everybody.
+    """
+    return field(default=default, metadata={"option": Option(kind, env, help, secret)})
 
 
 def whole(low: int, high: int, *, even: bool = False) -> Kind:
@@ -204,9 +181,7 @@ def options_of(cls: type[Any]) -> dict[str, tuple[Option, Any]]:
 def load(cls: type[S], layers: Layers) -> S:
     """Fill a settings class. Raises ConfigError for the first wrong value or unknown key."""
     known = options_of(cls)
-    for key in layers.document:
-        if key not in known:
-            raise ConfigError(f"{key}: unknown key in {layers.document_name}{_nearest(str(key), known)}")
+    refuse_unknown_keys(layers.document, known, layers.document_name)
     values = {}
     for name, (opt, _) in known.items():
         found = _find(name, opt, layers)
@@ -249,6 +224,13 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else f"; known keys: {', '.join(sorted(known))}"
+
+
+def refuse_unknown_keys(document: Mapping[Any, Any], known: Iterable[str], where: str) -> None:
+    """Raise ConfigError if a file has a key that is none of the known ones."""
+    for key in document:
+        if key not in known:
+            raise ConfigError(f"{key}: unknown key in {where}{_nearest(str(key), known)}")
 
 
 def refuse_unknown_variables(variables: Mapping[str, str], where: str) -> None:
@@ -323,6 +305,8 @@ def command_line(prog: str, description: str, examples: str) -> argparse.Argumen
 def parse_flags(parser: argparse.ArgumentParser, cls: type[Any], argv: Sequence[str]) -> dict[str, str]:
     """Give the parser a flag for each option of a settings class; return those that a command line sets."""
     for name, (opt, default) in options_of(cls).items():
+        if opt.secret:
+            continue
         shown = "" if default in (None, "", False) else f" (default {default})"
         text = f"{opt.help}{shown}{'; ' + ', '.join(opt.env) if opt.env else ''}".replace("%", "%%")
         flag = "--" + name.replace("_", "-")

@@ -12,6 +12,7 @@ import argparse
 import http.client
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,10 +54,8 @@ def _start_if_needed(plan: Plan) -> bool:
     binary = go2rtc_binary.find_or_fetch(ROOT, plan.environment, say)
     gop_cache = go2rtc_binary.has_gop_cache(binary)
     config = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite), gop_cache=gop_cache))
-    variables = json.dumps(
-        sorted((k, v) for k, v in plan.environment.items() if k.startswith(("PLANARIA_", "METABONK_")))
-    )
-    wanted = suite.fingerprint(config, (ROOT / "supervisord.conf").read_text(), str(binary), variables)
+    code = [path.read_text() for path in (ROOT / "supervisord.conf", *sorted((ROOT / "procs").rglob("*.py")))]
+    wanted = suite.fingerprint(config, str(binary), json.dumps(_variables(plan, config)), *code)
     path = ROOT / "run/fingerprint"
     if suite.supervisord_pid(ROOT):
         if not path.exists() or path.read_text() != wanted:
@@ -79,6 +78,13 @@ def _start_if_needed(plan: Plan) -> bool:
     say("starting supervisord")
     suite.start(ROOT, plan.environment)
     return True
+
+
+def _variables(plan: Plan, config: str) -> list[tuple[str, str]]:
+    """The variables that our processes read, and those that go2rtc puts into its configuration."""
+    named = set(re.findall(r"\$\{(\w+)", config))
+    ours = ("PLANARIA_", "METABONK_")
+    return sorted((k, v) for k, v in plan.environment.items() if k.startswith(ours) or k in named)
 
 
 def down(arguments: argparse.Namespace) -> None:

@@ -29,8 +29,7 @@ def main() -> None:
     binary, config = run_dir / "go2rtc", run_dir / "go2rtc.yaml"
     try:
         life.bind_to_parent()
-        lock = life.hold(run_dir / "go2rtc.lock", wait=True)
-        os.set_inheritable(lock or 0, True)
+        os.set_inheritable(life.hold(run_dir / "go2rtc.lock"), True)
         os.execv(binary, [str(binary), "-config", str(config)])
     except (PlanariaError, OSError) as error:
         log.error(f"go2rtc does not start: {error}; run make up")

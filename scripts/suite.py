@@ -162,9 +162,9 @@ def _kill(pid: int) -> None:
 def exclusive(root: Path) -> Iterator[None]:
     """One `up` or `down` of a checkout at a time; the second waits."""
     prepare_run_dir(root)
-    lock = life.hold(root / "run/suite.lock", wait=True)
+    lock = life.hold(root / "run/suite.lock")
     yield
-    os.close(lock or -1)  # only so that tests can take it again in the same process
+    os.close(lock)
 
 
 def prepare_run_dir(root: Path) -> None:

@@ -46,7 +46,9 @@ class Suite:
         help="WebRTC media listens here (TCP, UDP)",
     )
     username: str = option("", TEXT, env=("PLANARIA_GO2RTC_USERNAME",), help="login of a listener beyond loopback")
-    password: str = option("", TEXT, env=("PLANARIA_GO2RTC_PASSWORD",), help="its password; best kept in .env")
+    password: str = option(
+        "", TEXT, env=("PLANARIA_GO2RTC_PASSWORD",), help="its password; best kept in .env", secret=True
+    )
     workers: int = option(
         6, whole(0, 1000), env=("PLANARIA_WORKERS", "METABONK_DEFAULT_WORKERS"), help="how many streams to generate"
     )
@@ -77,6 +79,7 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
     merged = {**env_file, **environment}
     path = Path(merged.get("PLANARIA_SETTINGS") or root / SETTINGS_FILE)
     document = _read_yaml(path, must_exist="PLANARIA_SETTINGS" in merged)
+    settings.refuse_unknown_keys(document, [*settings.options_of(Suite), *_SECTIONS], str(path))
     sections = {name: _mapping(document.pop(name, None), f"{path}: {name}") for name in _SECTIONS}
     suite = settings.load(Suite, Layers(flags or {}, environment, env_file, document, str(path)))
     _refuse_open_doors(suite)

@@ -1,8 +1,10 @@
 """python -m procs.headless_agent: one stream of H.264 on stdout, until killed."""
 
 import gc
+import signal
 
 gc.disable()  # until the first frame: imports leave nothing to collect, and looking for it costs 5 ms
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until then every picture is a keyframe anyway
 
 from procs import life  # noqa: E402
 from procs.headless_agent import options  # noqa: E402

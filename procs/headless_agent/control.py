@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from procs.life import hold
+from procs.life import try_hold
 
 LOCK_RETRY_S = 1.0
 
@@ -52,7 +52,7 @@ def listen_to_bus(instance: str, run_dir: Path, wishes: Wishes, describe: Callab
 
 def _serve(instance: str, run_dir: Path, wishes: Wishes, describe: Callable[[], dict[str, object]]) -> None:
     # A copy run by hand beside the stream must not take the endpoint over: binding would cut the first one off.
-    while hold(run_dir / f"headless_agent-{instance}.control.lock", wait=False) is None:
+    while try_hold(run_dir / f"headless_agent-{instance}.control.lock") is None:
         time.sleep(LOCK_RETRY_S)
     # Imported here, after the first frame: ZeroMQ and msgspec cost 90 ms.
     import msgspec

@@ -133,6 +133,20 @@ def test_a_second_copy_waits_until_the_first_is_killed(run_dir: Path) -> None:
         assert line_of(second) == "up"
 
 
+def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(run_dir: Path) -> None:
+    body = STAY.replace(
+        "alive.serving()",
+        "import subprocess as s; print(s.Popen(['sleep', '20'], close_fds=False).pid); alive.serving()",
+    )
+    with program(run_dir, body) as first:
+        child = int(line_of(first))
+        assert line_of(first) == "up"
+        first.kill()
+        with program(run_dir, STAY) as second:
+            assert has_said(second, 10), "the lock is still held"
+        os.kill(child, signal.SIGKILL)
+
+
 def test_instances_do_not_wait_for_each_other(run_dir: Path) -> None:
     body = STAY.replace("def main", "name = os.environ.get('TOY', 'a')\ndef main")
     code = f"{PRELUDE}\n{body}\nlife.run('toy', load, main, instance=lambda s: name)"

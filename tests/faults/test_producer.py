@@ -243,6 +243,27 @@ def test_a_keyframe_comes_when_asked_for_by_bus_and_by_signal(run_dir: Path) -> 
     assert len(keyframes) == 3 and keyframes[0] == 0, "the GOP is ten seconds, so two were asked for"
 
 
+def test_a_signal_that_comes_too_early_does_no_harm(run_dir: Path) -> None:
+    running = Running(run_dir, *SMALL, "--duration", "0.5")
+    deadline = time.monotonic() + 20
+    while running.process.poll() is None and time.monotonic() < deadline:
+        if _ignores_or_catches(running.process.pid):
+            running.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.002)
+    assert running.process.returncode == 0
+    running.end()
+
+
+def _ignores_or_catches(pid: int) -> bool:
+    """Whether SIGUSR1 would not kill it: /proc's masks of ignored and of caught signals."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigIgn", "SigCgt"))]
+    return any(mask >> (signal.SIGUSR1 - 1) & 1 for mask in masks)
+
+
 @pytest.mark.parametrize(("first", "second"), [("400k", 2_000_000), ("4M", 500_000)])
 def test_the_bit_rate_changes_while_it_runs_up_and_down(run_dir: Path, first: str, second: int) -> None:
     noisy = ["--pattern", "testsrc2", "--width", "640", "--height", "360", "--bitrate", first]
