@@ -53,9 +53,9 @@ def bench(quick: bool) -> Result:
         "rss_mb": "under 80",
         "psnr_extra_db": "from -0.5 to 0.5",
     }
-    _cpu(result, rounds=2 if quick else 5, seconds=2.5 if quick else 6)
+    _cpu(result, rounds=1 if quick else 5, seconds=3 if quick else 6)
     _first_byte(result, 5 if quick else 15)
-    _latency(result, 3 if quick else 10)
+    _latency(result, 2 if quick else 10)
     _gap(result, 4 if quick else 15)
     if not quick:
         _psnr(result)

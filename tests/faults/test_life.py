@@ -134,10 +134,7 @@ def test_a_second_copy_waits_until_the_first_is_killed(run_dir: Path) -> None:
 
 
 def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(run_dir: Path) -> None:
-    body = STAY.replace(
-        "alive.serving()",
-        "import subprocess as s; print(s.Popen(['sleep', '20'], close_fds=False).pid); alive.serving()",
-    )
+    body = STAY.replace("alive.serving()", "child = os.fork(); child or time.sleep(20); print(child); alive.serving()")
     with program(run_dir, body) as first:
         child = int(line_of(first))
         assert line_of(first) == "up"
