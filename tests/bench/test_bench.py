@@ -1,4 +1,4 @@
-"""The short form of every bench runs and keeps to the agreed names. No figure is asserted: that is not a test's work."""
+"""The short form of every bench runs and keeps to the agreed names. No figure is asserted: that is no test."""
 
 from __future__ import annotations
 
