@@ -11,16 +11,13 @@ up: ## start everything, wait until it serves, say where
 	@$(PY) scripts/cli.py up
 
 down: ## end everything; nothing of this checkout stays alive
-	@sh scripts/bootstrap.sh
-	@$(PY) scripts/cli.py down
+	@[ ! -x $(PY) ] || $(PY) scripts/cli.py down
 
 status: ## processes and streams (JSON=1 for programs)
-	@sh scripts/bootstrap.sh
-	@$(PY) scripts/cli.py status $(if $(JSON),--json)
+	@python3 scripts/cli.py status $(if $(JSON),--json)
 
 logs: ## follow all logs
-	@sh scripts/bootstrap.sh
-	@$(PY) scripts/cli.py logs
+	@python3 scripts/cli.py logs
 
 test: ## run all tests (T=path or -k expression to choose)
 	@sh scripts/bootstrap.sh dev

@@ -102,11 +102,17 @@ class _Text(logging.Formatter):
 
 
 def configure(
-    tag: str, *, debug: bool = False, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    tag: str,
+    *,
+    debug: bool = False,
+    style: str = "",
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Send all logging of this process to one stream. PLANARIA_LOG=json or text overrides the choice by terminal."""
+    """Send all logging of this process to one stream, as "json" or "text"; else as PLANARIA_LOG says, else text on a
+    terminal."""
     out = stream or sys.stderr
-    style = os.environ.get("PLANARIA_LOG") or ("text" if out.isatty() else "json")
+    style = style or os.environ.get("PLANARIA_LOG") or ("text" if out.isatty() else "json")
     handler = logging.StreamHandler(out)
     handler.setFormatter(_Text(tag) if style == "text" else _Json(tag))
     handler.addFilter(_Repeats(clock))

@@ -263,12 +263,20 @@ def read_env_file(path: Path) -> dict[str, str]:
     return values
 
 
+@dataclass(frozen=True)
+class _Everywhere:
+    """Options of every program, which each reads where it needs them."""
+
+    log: str = option("", one_of("json", "text"), env=("PLANARIA_LOG",), help="how log lines look")
+
+
 def from_environment(environ: Mapping[str, str], root: Path = ROOT) -> tuple[dict[str, str], dict[str, str]]:
     """(environment, .env) as `Layers` wants them, both checked for unknown names.
 
     Inside a suite `make up` has already merged .env into the environment, so the file is not read again.
     """
     refuse_unknown_variables(environ, "environment")
+    load(_Everywhere, Layers(environ=environ))
     env_file = {} if "PLANARIA_SUITE" in environ else read_env_file(root / ".env")
     return dict(environ), env_file
 
@@ -308,7 +316,8 @@ def parse_flags(parser: argparse.ArgumentParser, cls: type[Any], argv: Sequence[
         if opt.secret:
             continue
         shown = "" if default in (None, "", False) else f" (default {default})"
-        text = f"{opt.help}{shown}{'; ' + ', '.join(opt.env) if opt.env else ''}".replace("%", "%%")
+        allowed = "" if opt.kind in (SWITCH, TEXT, PATH) else f"; {opt.kind.allowed}"
+        text = f"{opt.help}{allowed}{shown}{'; ' + ', '.join(opt.env) if opt.env else ''}".replace("%", "%%")
         flag = "--" + name.replace("_", "-")
         if opt.kind is SWITCH:
             parser.add_argument(flag, dest=name, action="store_const", const="1", help=text)

@@ -57,7 +57,7 @@ make_venv() {
 install() {
     echo unfinished >.venv/stamp
     say "installing $wanted (up to a minute the first time)"
-    .venv/bin/python -m pip install -q --disable-pip-version-check --no-input --require-hashes -r "$wanted" || {
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-input --require-hashes -r "$wanted" || {
         # A pip that fails, unlike one that is killed, takes back what it began: without a network the venv stays.
         .venv/bin/python -c 'import pip' 2>/dev/null && place >.venv/stamp
         say "pip could not install $wanted (see above): mend that, then run this again"

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The suite from a shell: up, down, status, logs, keyframe, bitrate.
 
 scripts/cli.py up                        start everything, wait until it serves, say where
@@ -20,9 +21,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from scripts import own_python
+
+if __name__ == "__main__":
+    own_python.become()
+
 from procs import log, settings
-from procs.errors import ConfigError, PlanariaError, Unhealthy
-from procs.settings import BITRATE, NAME, ROOT
+from procs.errors import ConfigError, DeadlineExceeded, PlanariaError, Unhealthy
+from procs.settings import BITRATE, ROOT
 from scripts import go2rtc_binary, health, suite
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg, to_yaml, write_atomically
 from scripts.suite_settings import Plan, load_plan
@@ -39,6 +45,9 @@ def up(arguments: argparse.Namespace) -> None:
     plan = load_plan(ROOT, os.environ)
     with suite.exclusive(ROOT):
         started = _start_if_needed(plan)
+        if not started and health.changed_from_outside(plan):
+            say("go2rtc's streams were changed from outside: restarting it")
+            suite.kill(ROOT, "go2rtc")
         try:
             health.wait(ROOT, plan, plan.suite.up_limit_s, say)
         except Unhealthy:
@@ -66,9 +75,9 @@ def _start_if_needed(plan: Plan) -> bool:
             say("already up")
             return False
     suite.kill_all(ROOT)
-    suite.refuse_taken("PLANARIA_GO2RTC_API", plan.suite.api)
-    suite.refuse_taken("PLANARIA_GO2RTC_RTSP", plan.suite.rtsp)
-    suite.refuse_taken("PLANARIA_GO2RTC_WEBRTC", plan.suite.webrtc, udp=True)
+    suite.refuse_taken("api", plan.suite.api)
+    suite.refuse_taken("rtsp", plan.suite.rtsp)
+    suite.refuse_taken("webrtc", plan.suite.webrtc, udp=True)
     write_atomically(ROOT / "run/go2rtc.yaml", config)
     link = ROOT / f"run/.go2rtc.{os.getpid()}"
     link.symlink_to(binary)
@@ -106,7 +115,7 @@ def status(arguments: argparse.Namespace) -> None:
 def _status(plan: Plan) -> dict[str, Any]:
     if not suite.supervisord_pid(ROOT):
         raise Unhealthy("the suite is down; make up starts it")
-    processes = [process._asdict() for process in suite.processes(ROOT)]
+    processes = [process._asdict() for process in (*suite.processes(ROOT), *suite.producers(ROOT))]
     try:
         listed = health.get_json(plan.suite.api, "/api/streams")
     except (OSError, http.client.HTTPException, ValueError):
@@ -150,7 +159,7 @@ def _print_addresses(plan: Plan) -> None:
     print(f"\npages   http://{plan.suite.api}/")
     if first:
         print(f"watch   http://{plan.suite.api}/stream.html?src={first}")
-        print(f"play    ffplay -fflags nobuffer rtsp://{plan.suite.rtsp}/{first}")
+        print(f"play    ffplay -fflags nobuffer -rtsp_transport tcp rtsp://{plan.suite.rtsp}/{first}")
     print("next    make status, make logs, make down; streams are set in planaria.yaml (see README.md)")
 
 
@@ -183,20 +192,23 @@ def bitrate(arguments: argparse.Namespace) -> None:
 def _command(stream: str, command: Any) -> None:
     from procs import bus
 
-    try:
-        name = NAME.parse(stream)
-    except ValueError:
-        raise ConfigError(f"STREAM={stream!r} (command line): must be {NAME.allowed}") from None
-    with bus.Requester(settings.run_dir(), bus.control_of(name)) as requester:
-        requester.ask(command)
-    say(f"{name}: done")
+    plan = load_plan(ROOT, os.environ)
+    if stream not in plan.producers:
+        kind = "comes from elsewhere and takes no commands" if stream in plan.sources else "is no stream of this suite"
+        raise ConfigError(f"STREAM={stream!r} (command line): {kind}; there are {', '.join(plan.producers) or 'none'}")
+    with bus.Requester(ROOT / "run", bus.control_of(stream)) as requester:
+        try:
+            requester.ask(command)
+        except DeadlineExceeded as error:
+            raise Unhealthy(f"{stream}: nobody watches it, so its producer does not run ({error})") from None
+    say(f"{stream}: done")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = settings.command_line("cli.py", "The suite from a shell.", (__doc__ or "").partition("\n\n")[2])
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for verb in (up, down, status, logs, keyframe, bitrate):
-        sub = verbs.add_parser(verb.__name__, help=(verb.__doc__ or "").rstrip("."))
+        sub = verbs.add_parser(verb.__name__, help=(verb.__doc__ or "").rstrip("."), description=verb.__doc__)
         sub.set_defaults(verb=verb)
         if verb is status:
             sub.add_argument("--json", action="store_true", help="one JSON object, for programs")
@@ -209,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is that of procs/errors.py."""
-    log.configure("cli")
+    log.configure("make", style="text")
     try:
         arguments = _parser().parse_args(sys.argv[1:] if argv is None else argv)
         arguments.verb(arguments)

@@ -2,12 +2,14 @@
 
     python scripts/exec_go2rtc.py       what supervisord.conf starts; needs what `make up` laid out in run/
 
-The kernel keeps both the parent-death signal and the lock across exec. Only the standard library is imported, so
-that a killed go2rtc is back soon.
+The kernel keeps both the parent-death signal and the lock across exec. go2rtc gets its configuration as a sealed
+memory file: its API would write changes back into a plain one, and a restart would then bring them back instead of
+healing them. Only the standard library is imported, so that a killed go2rtc is back soon.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from pathlib import Path
@@ -17,6 +19,16 @@ sys.path.insert(0, str(ROOT))
 
 from procs import life, log  # noqa: E402
 from procs.errors import PlanariaError  # noqa: E402
+
+
+def sealed(content: bytes) -> int:
+    """A descriptor of a memory file that nobody can change any more, not even root; kept across exec."""
+    descriptor = os.memfd_create("go2rtc.yaml", os.MFD_ALLOW_SEALING)
+    os.write(descriptor, content)
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    os.set_inheritable(descriptor, True)
+    return descriptor
 
 
 def main() -> None:
@@ -30,7 +42,7 @@ def main() -> None:
     try:
         life.bind_to_parent()
         os.set_inheritable(life.hold(run_dir / "go2rtc.lock"), True)
-        os.execv(binary, [str(binary), "-config", str(config)])
+        os.execv(binary, [str(binary), "-config", f"/proc/self/fd/{sealed(config.read_bytes())}"])
     except (PlanariaError, OSError) as error:
         log.error(f"go2rtc does not start: {error}; run make up")
         sys.exit(1)

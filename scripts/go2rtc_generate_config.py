@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Write go2rtc's configuration: a producer per stream, loopback listeners, and as few doors as will do.
 
 scripts/go2rtc_generate_config.py --out run/go2rtc.yaml
@@ -13,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts import own_python
+
+if __name__ == "__main__":
+    own_python.become()
 
 import yaml
 

@@ -19,6 +19,7 @@ from scripts.suite_settings import Plan
 
 ASK_LIMIT_S = 2.0
 DESCRIBE_LIMIT_S = 20.0  # a cold producer on a slow machine
+STARTING_S = 2.0
 LOOK_EVERY_S = 0.05
 LOG_LINES = 8
 
@@ -59,27 +60,47 @@ def _complete(answer: bytes) -> bool:
 def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None]) -> None:
     """Return once everything serves. Raises Unhealthy with the process, the reason and its last log lines."""
     deadline = time.monotonic() + limit_s
-    wanted = {*plan.producers, *plan.sources}
-    why = "go2rtc has not answered yet"
     say("waiting for go2rtc")
-    while True:
+    while why := _why_not_listed(plan):
         _refuse_fatal(root)
-        try:
-            if wanted <= set(get_json(plan.suite.api, "/api/streams")):
-                break
-            why = "go2rtc does not list our streams"
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            why = f"go2rtc's API does not serve: {error}"
         if time.monotonic() > deadline:
             raise Unhealthy(f"go2rtc: {why}{last_words(root, 'go2rtc')}")
         time.sleep(LOOK_EVERY_S)
     for stream in one_of_each_kind(plan):
         say(f"waiting for a first picture of {stream}")
+        if why := _why_not_playing(plan.suite.rtsp, stream):
+            raise Unhealthy(f"headless_agent {stream}: {why}{last_words(root, 'go2rtc')}")
+
+
+def _why_not_listed(plan: Plan) -> str:
+    """Why go2rtc's list of streams is not ours; '' if it is."""
+    try:
+        listed = set(get_json(plan.suite.api, "/api/streams"))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return f"its API does not serve: {error}"
+    missing = sorted({*plan.producers, *plan.sources} - listed)
+    return f"it does not list {', '.join(missing)}" if missing else ""
+
+
+def _why_not_playing(rtsp: Address, stream: str) -> str:
+    """Why a stream can't be had over RTSP; '' if it can. Asked again for a moment: a go2rtc that has just started
+    listens before it knows how to start a producer, and says 404 meanwhile."""
+    until = time.monotonic() + STARTING_S
+    while True:
         try:
-            if "H264" not in describe(plan.suite.rtsp, stream):
-                raise OSError("no H.264 in its description")
+            return "" if "H264" in describe(rtsp, stream) else "no H.264 in its description"
         except OSError as error:
-            raise Unhealthy(f"headless_agent {stream}: {error}{last_words(root, 'go2rtc')}") from None
+            if time.monotonic() > until:
+                return str(error)
+        time.sleep(LOOK_EVERY_S)
+
+
+def changed_from_outside(plan: Plan) -> bool:
+    """Whether go2rtc serves other streams than ours: somebody added or deleted one by its API or its page."""
+    try:
+        return set(get_json(plan.suite.api, "/api/streams")) != {*plan.producers, *plan.sources}
+    except (OSError, http.client.HTTPException, ValueError):
+        return False  # it does not serve at all, which `wait` is about
 
 
 def one_of_each_kind(plan: Plan) -> list[str]:

@@ -82,6 +82,29 @@ def processes(root: Path) -> list[Process]:
     ]
 
 
+def producers(root: Path) -> list[Process]:
+    """The living producers, which go2rtc starts and supervisord knows nothing of."""
+    found = []
+    for pid in marked(root):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+            started_ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        except (OSError, IndexError):  # gone meanwhile
+            continue
+        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
+        if "procs.headless_agent" in words and "--instance-id" in words:
+            name = words[words.index("--instance-id") + 1]
+            found.append(Process(f"headless_agent {name}", "RUNNING", pid, int(age_s), ""))
+    return sorted(found)
+
+
+def kill(root: Path, program: str) -> None:
+    """End one program; supervisord starts it again."""
+    for process in processes(root):
+        if process.name == program and process.pid:
+            _kill(process.pid)
+
+
 def answers(root: Path) -> bool:
     """Whether supervisord answers. If not it is as good as dead."""
     try:
@@ -195,7 +218,8 @@ def refuse_taken(key: str, address: Address, *, udp: bool = False) -> None:
                 probe.bind(tuple(address))
             except OSError as error:
                 raise ConfigError(
-                    f"{key}={address}: {error.strerror}{_owner(address.port)}; choose another port"
+                    f"{key}={address} (planaria.yaml, or PLANARIA_GO2RTC_{key.upper()}): {error.strerror}"
+                    f"{_owner(address.port)}; choose another port"
                 ) from None
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from procs import settings
-from procs.errors import ConfigError
+from procs.errors import ConfigError, NotHere
 from procs.headless_agent.options import Producer, refuse_missing
 from procs.settings import ADDRESS, NAME, PATH, TEXT, Address, Layers, option, seconds, whole
 
@@ -96,6 +96,9 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
     }
     if both := sources.keys() & producers.keys():
         raise ConfigError(f"{sorted(both)[0]}: is both a stream and a source in {path}: rename one")
+    for name in re.findall(r"\$\{(\w*)", " ".join(sources.values())):
+        if name not in merged:
+            raise ConfigError(f"${{{name}}} ({path}: sources): is set neither in .env nor in the environment")
     return Plan(suite, producers, sources, merged)
 
 
@@ -141,7 +144,10 @@ def _producer(name: str, common: Layers, own: dict[str, Any], path: Path) -> tup
     producer = Producer(**{**values, "instance_id": name})
     if producer.duration:
         raise ConfigError(f"duration={producer.duration:g} ({where}): a stream runs for as long as it is watched")
-    refuse_missing(producer)
+    try:
+        refuse_missing(producer)
+    except NotHere as error:
+        raise NotHere(f"{error} ({where})") from None
     return producer, (settings.names_set(Producer, common) | own_names) - {"instance_id"}
 
 

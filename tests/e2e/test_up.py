@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,7 +19,7 @@ import pytest
 import yaml
 
 from procs.settings import ROOT, Address
-from scripts import suite
+from scripts import health, suite
 from tests.decoding import seen_in
 from tests.rig import clean_environ, free_port, until
 from tests.viewers import RtspViewer
@@ -131,7 +134,7 @@ def test_status_for_people_and_programs(clone: Clone) -> None:
     watched = {stream["name"]: stream["watched_by"] for stream in answer["streams"]}
     assert watched == {f"omega-{i}": int(i == 1) for i in range(6)}
     table = clone.make("status").stdout
-    assert "PROCESS" in table and "omega-1  1" in table
+    assert "PROCESS" in table and "omega-1  1" in table and "headless_agent omega-1  running" in table
 
 
 def suite_address(text: str) -> Address:
@@ -149,8 +152,11 @@ def test_commands_reach_a_watched_stream_and_say_why_not_otherwise(clone: Clone)
     wrong = clone.cli("bitrate", "omega-2", "abc")
     assert (wrong.returncode, said(wrong)[0]) == (2, "planaria: RATE='abc' (command line): must be " + BITS)
     nobody = clone.cli("keyframe", "omega-5")
-    assert nobody.returncode == 10
-    assert "nobody there" in said(nobody)[0]
+    assert nobody.returncode == 8
+    assert "omega-5: nobody watches it" in said(nobody)[0]
+    unknown = clone.cli("keyframe", "lobby")
+    assert unknown.returncode == 2
+    assert "STREAM='lobby' (command line): is no stream of this suite; there are omega-0, " in said(unknown)[0]
 
 
 BITS = "bits per second from 10k to 200M, such as 800k, 2.5M or 6000000"
@@ -177,6 +183,44 @@ def test_changed_settings_restart_it(clone: Clone) -> None:
     done = clone.make("up")
     assert "settings have changed" in done.stderr
     assert "omega-1" in done.stdout and "omega-2" not in done.stdout
+    clone.write_settings()
+    assert clone.make("up").returncode == 0
+
+
+def test_what_was_changed_over_the_api_is_healed(clone: Clone) -> None:
+    def listed() -> set[str]:
+        return set(health.get_json(suite_address(clone.api), "/api/streams"))
+
+    ours = listed()
+    for _ in range(2):
+        for method, query in (("DELETE", "src=omega-0"), ("PUT", "name=x&src=rtsp://127.0.0.1:1/x")):
+            request = urllib.request.Request(f"http://{clone.api}/api/streams?{query}", method=method)
+            with contextlib.suppress(urllib.error.HTTPError):  # go2rtc does it, then fails to write it down
+                urllib.request.urlopen(request, timeout=10).close()
+        assert listed() == ours - {"omega-0"} | {"x"}
+        done = clone.make("up")
+        assert done.returncode == 0 and "changed from outside: restarting it" in done.stderr
+        assert listed() == ours
+
+
+def test_a_changed_secret_restarts_it_and_a_missing_one_is_named(clone: Clone) -> None:
+    clone.write_settings(sources={"door": "rtsp://user:${DOOR_PASSWORD}@127.0.0.1:1/x"})
+    missing = clone.cli("up")
+    assert missing.returncode == 2
+    assert (
+        "${DOOR_PASSWORD} (" in said(missing)[0] and "is set neither in .env nor in the environment" in said(missing)[0]
+    )
+    for secret in ("hunter2", "hunter3"):
+        (clone.root / ".env").write_text(f"DOOR_PASSWORD={secret}\n")
+        done = clone.make("up")
+        assert done.returncode == 0 and "settings have changed" in done.stderr
+        (go2rtc,) = [p.pid for p in suite.processes(clone.root)]
+        assert f"DOOR_PASSWORD={secret}".encode() in Path(f"/proc/{go2rtc}/environ").read_bytes().split(b"\0")
+        assert "already up" in clone.make("up").stderr
+    files = [path for path in (clone.root / "run").rglob("*") if path.is_file() and not path.is_symlink()]
+    written = [path for path in files if b"hunter" in path.read_bytes()]
+    assert written == [], "no secret is written down"
+    (clone.root / ".env").unlink()
     clone.write_settings()
     assert clone.make("up").returncode == 0
 
@@ -311,13 +355,8 @@ def test_a_taken_port_names_who_has_it(down: Clone, port: str) -> None:
         done = down.cli("up")
     assert (done.returncode, down.living()) == (2, [])
     (line,) = said(done)
-    assert f"PLANARIA_GO2RTC_{port.upper()}=127.0.0.1:{other_port(line)}" in line
+    assert line.startswith(f"planaria: {port}=127.0.0.1:") and f"PLANARIA_GO2RTC_{port.upper()}" in line
     assert f"Address already in use by pid {os.getpid()} (" in line and "choose another port" in line
-
-
-def other_port(line: str) -> str:
-    """The port that an error names."""
-    return line.partition("127.0.0.1:")[2].partition(":")[0]
 
 
 def test_a_producer_that_cannot_play_is_named_with_its_last_words_and_all_is_ended(down: Clone) -> None:

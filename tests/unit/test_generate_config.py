@@ -112,6 +112,8 @@ def test_sources_that_could_run_or_read_something_are_refused(tmp_path: Path, so
 def test_a_camera_keeps_its_password_in_the_environment(tmp_path: Path) -> None:
     source = "rtsp://user:${DOOR_PASSWORD}@192.0.2.7/stream1"
     assert generated(tmp_path, {"sources": {"door": source}}, DOOR_PASSWORD="x")["streams"]["door"] == source
+    with pytest.raises(ConfigError, match=r"\$\{DOOR_PASSWORD\} .* is set neither"):
+        generated(tmp_path, {"sources": {"door": source}})
 
 
 def test_a_file_source_is_the_only_reason_to_let_ffmpeg_be_run(tmp_path: Path) -> None:

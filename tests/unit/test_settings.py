@@ -107,6 +107,19 @@ def test_an_unknown_variable_of_ours_is_refused_and_others_are_left_alone() -> N
         settings.refuse_unknown_variables({"PLANARIA_RUNDIR": "x"}, "environment")
 
 
+def test_a_wrong_log_style_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"PLANARIA_LOG='xml' \(environment\): must be one of json, text"):
+        settings.from_environment({"PLANARIA_LOG": "xml"}, tmp_path)
+
+
+def test_a_secret_has_no_flag() -> None:
+    from scripts.suite_settings import Suite
+
+    parser = settings.command_line("x", "x", "x")
+    with pytest.raises(ConfigError, match="unrecognized arguments: --password"):
+        settings.parse_flags(parser, Suite, ["--password", "hunter2"])
+
+
 def test_env_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     assert settings.read_env_file(path) == {}
