@@ -11,7 +11,7 @@ up: ## start everything, wait until it serves, say where
 	@$(PY) scripts/cli.py up
 
 down: ## end everything; nothing of this checkout stays alive
-	@[ ! -x $(PY) ] || $(PY) scripts/cli.py down
+	@python3 scripts/down.py
 
 status: ## processes and streams (JSON=1 for programs)
 	@python3 scripts/cli.py status $(if $(JSON),--json)
@@ -34,6 +34,6 @@ bench: ## measure against peers (B=name, QUICK=1 for a minute)
 	@$(PY) -m tests.bench $(or $(B),all) $(if $(QUICK),--quick)
 
 clean: ## end everything and remove what was made here (not your settings)
-	@[ ! -x $(PY) ] || $(PY) scripts/cli.py down
+	@python3 scripts/down.py
 	@rm -rf run go2rtc/bin .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -40,6 +40,7 @@ def address(run_dir: Path, endpoint: str) -> str:
     """The ipc:// address of an endpoint. Raises ConfigError where the path is too long for a socket."""
     directory = run_dir / "bus"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)  # it may have been made by somebody less careful
     path = str(directory / endpoint)
     if len(path.encode()) > MAX_SOCKET_PATH:
         raise ConfigError(

@@ -21,7 +21,7 @@ from typing import NoReturn, TypeVar
 
 from procs import log, settings
 from procs.backoff import crash_pause
-from procs.errors import ParentGone, PlanariaError
+from procs.errors import NotHere, ParentGone, PlanariaError
 
 S = TypeVar("S")
 BEAT_S = 1.0
@@ -168,6 +168,9 @@ def run(
     except PlanariaError as error:
         log.error(str(error))
         _exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        log.error(f"{error}: make up installs what is needed")
+        _exit(NotHere.exit_code)
     except Exception as error:  # the one place: an unforeseen error is a crash, and a crash is an exit
         log.error(f"unforeseen {type(error).__name__}: {error}", trace=True)
         _exit(1)
@@ -224,7 +227,7 @@ def _die_of_thread(args: threading.ExceptHookArgs) -> None:
 
 def _exit(code: int) -> NoReturn:
     """Leave at once: no finalizers, no waiting for threads. What must be written has been written."""
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # None where it was closed before we started
+            stream.flush()
     os._exit(code)

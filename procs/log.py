@@ -17,10 +17,13 @@ REPEATS_ALLOWED = 5
 REPEAT_WINDOW_S = 10.0
 MAX_TEXT = 2000  # of one value, so that no peer can flood the disk through our log
 
-_SECRET_NAME = re.compile(r"(?i)(secret|token|passw|credential|authorization|cookie|api_?key|private)")
-_SECRET_IN_URL = (
-    (re.compile(r"(://[^/\s:@]*:)[^/\s@]+@"), r"\1***@"),
-    (re.compile(r"(?i)([?&](?:[a-z_]*(?:secret|token|passw|key)[a-z_]*)=)[^&\s\"']+"), r"\1***"),
+_NAMES = r"[\w-]*(?:secret|token|passw|credential|authorization|cookie|api-?_?key|private|signature)[\w-]*"
+_SECRET_NAME = re.compile(rf"(?i){_NAMES}")
+_SECRET_IN_TEXT = (
+    (re.compile(r"(://)[^\s/\"']*@"), r"\1***@"),
+    (re.compile(r"(?i)\b(bearer|basic|digest)\s+[^\s,;\"']+"), r"\1 ***"),
+    (re.compile(r"(?i)([?&](?:key|sig|auth|code)=)[^&\s\"']+"), r"\1***"),
+    (re.compile(rf"(?i)({_NAMES}[\"']?\s*[=:]\s*)(?:\"[^\"]*\"|'[^']*'|[^\s&,;\"'}}]+)"), r"\1***"),
 )
 _logger = logging.getLogger("planaria")
 
@@ -31,10 +34,10 @@ def redact(name: str, value: object) -> object:
         return "***"
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = str(value)[:MAX_TEXT]
-    for pattern, replacement in _SECRET_IN_URL:
+    text = str(value)[: 4 * MAX_TEXT]
+    for pattern, replacement in _SECRET_IN_TEXT:
         text = pattern.sub(replacement, text)
-    return text
+    return text[:MAX_TEXT]  # cut last: half of a secret would not be known as one
 
 
 class _Repeats(logging.Filter):

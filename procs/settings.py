@@ -164,7 +164,8 @@ PATH = Kind(lambda text: Path(text).expanduser(), "a path")
 
 @dataclass(frozen=True)
 class Layers:
-    """Where values come from, strongest first. `flags` and `document` are keyed by field, the others by variable."""
+    """Where values come from, strongest first. `flags` and `document` are keyed by field, the others by variable.
+    All values are text; a section of `document` where a value should be is refused."""
 
     flags: Mapping[str, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
@@ -186,7 +187,7 @@ def load(cls: type[S], layers: Layers) -> S:
     for name, (opt, _) in known.items():
         found = _find(name, opt, layers)
         if found:
-            values[name] = _parse(opt.kind, *found)
+            values[name] = _parse(opt, *found)
     return cls(**values)
 
 
@@ -208,15 +209,14 @@ def _find(name: str, opt: Option, layers: Layers) -> tuple[str, Any, str] | None
     return None
 
 
-def _parse(kind: Kind, key: str, value: Any, where: str) -> Any:
-    if isinstance(value, bool):  # YAML's own true and false
-        value = "true" if value else "false"
-    if not isinstance(value, str | int | float):
-        raise ConfigError(f"{key}={value!r} ({where}): must be {kind.allowed}")
+def _parse(opt: Option, key: str, value: Any, where: str) -> Any:
     try:
-        return kind.parse(str(value).strip())
+        if not isinstance(value, str):  # a section where a value should be
+            raise ValueError
+        return opt.kind.parse(value.strip())
     except ValueError:
-        raise ConfigError(f"{key}={value!r} ({where}): must be {kind.allowed}") from None
+        shown = "***" if opt.secret else repr(value)
+        raise ConfigError(f"{key}={shown} ({where}): must be {opt.kind.allowed}") from None
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
@@ -230,7 +230,7 @@ def refuse_unknown_keys(document: Mapping[Any, Any], known: Iterable[str], where
     """Raise ConfigError if a file has a key that is none of the known ones."""
     for key in document:
         if key not in known:
-            raise ConfigError(f"{key}: unknown key in {where}{_nearest(str(key), known)}")
+            raise ConfigError(f"{key!r}: unknown key in {where}{_nearest(str(key), known)}")
 
 
 def refuse_unknown_variables(variables: Mapping[str, str], where: str) -> None:
@@ -254,7 +254,7 @@ def read_env_file(path: Path) -> dict[str, str]:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     values: dict[str, str] = {}
     for binding in parse_stream(io.StringIO(text)):
-        if binding.error or (binding.key is not None and binding.value is None):
+        if binding.error or (binding.key is not None and binding.value is None) or "\0" in binding.original.string:
             # The line is not shown: what should have been a value may be a secret.
             raise ConfigError(f"{path}: line {binding.original.line}: must be NAME=value, with quotes closed")
         if binding.key is not None:
@@ -283,7 +283,7 @@ def from_environment(environ: Mapping[str, str], root: Path = ROOT) -> tuple[dic
 
 def run_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Directory of locks and sockets, made 0700. Raises ConfigError if it can't be."""
-    path = Path(environ.get("PLANARIA_RUN_DIR") or ROOT / "run")
+    path = ROOT / (environ.get("PLANARIA_RUN_DIR") or "run")
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

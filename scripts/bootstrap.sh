@@ -4,6 +4,7 @@
 # With nothing to do it costs milliseconds. It may be killed at any point: .venv/stamp says "unfinished" from the first
 # change on and is written last, so the next run makes anew whatever was left half made.
 set -eu
+unset CDPATH  # or cd might go elsewhere, and print where
 
 say() { echo "bootstrap: $*" >&2; }
 stop() { say "$*"; exit 2; }

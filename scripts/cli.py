@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The suite from a shell: up, down, status, logs, keyframe, bitrate.
+"""The suite from a shell: up, status, logs, keyframe, bitrate. (Down is scripts/down.py, which needs nothing.)
 
 scripts/cli.py up                        start everything, wait until it serves, say where
 scripts/cli.py status --json             processes and streams, for programs
@@ -13,7 +13,6 @@ import argparse
 import http.client
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from scripts import own_python
 if __name__ == "__main__":
     own_python.become()
 
-from procs import log, settings
+from procs import bus, log, settings
 from procs.errors import ConfigError, DeadlineExceeded, PlanariaError, Unhealthy
 from procs.settings import BITRATE, ROOT
 from scripts import go2rtc_binary, health, suite
@@ -41,13 +40,9 @@ def say(text: str) -> None:
 
 def up(arguments: argparse.Namespace) -> None:
     """Bring the suite up as the settings say, or leave it as it is if it already is."""
-    suite.prepare_run_dir(ROOT)
-    plan = load_plan(ROOT, os.environ)
     with suite.exclusive(ROOT):
+        plan = load_plan(ROOT, os.environ)
         started = _start_if_needed(plan)
-        if not started and health.changed_from_outside(plan):
-            say("go2rtc's streams were changed from outside: restarting it")
-            suite.kill(ROOT, "go2rtc")
         try:
             health.wait(ROOT, plan, plan.suite.up_limit_s, say)
         except Unhealthy:
@@ -59,27 +54,28 @@ def up(arguments: argparse.Namespace) -> None:
 
 
 def _start_if_needed(plan: Plan) -> bool:
-    """Start supervisord unless it runs with just these settings. Returns whether it was started."""
+    """Start supervisord, unless the suite runs and serves with just these settings. Returns whether it was started."""
+    for name in plan.producers:
+        bus.address(ROOT / "run", bus.control_of(name))  # refuses a name too long for a socket in this directory
     binary = go2rtc_binary.find_or_fetch(ROOT, plan.environment, say)
     gop_cache = go2rtc_binary.has_gop_cache(binary)
     config = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite), gop_cache=gop_cache))
-    code = [path.read_text() for path in (ROOT / "supervisord.conf", *sorted((ROOT / "procs").rglob("*.py")))]
-    wanted = suite.fingerprint(config, str(binary), json.dumps(_variables(plan, config)), *code)
+    wanted = suite.fingerprint(config, str(binary), json.dumps(_variables(plan)), *_code())
     path = ROOT / "run/fingerprint"
     if suite.supervisord_pid(ROOT):
-        if not path.exists() or path.read_text() != wanted:
-            say("the settings have changed: restarting")
-        elif not suite.answers(ROOT):
-            say("supervisord does not answer: restarting")
-        else:
+        same = path.exists() and path.read_text() == wanted
+        why = health.why_not_serving(ROOT, plan) if same else "the settings have changed"
+        if not why:
             say("already up")
             return False
+        say(f"{why}: restarting")
     suite.kill_all(ROOT)
     suite.refuse_taken("api", plan.suite.api)
     suite.refuse_taken("rtsp", plan.suite.rtsp)
     suite.refuse_taken("webrtc", plan.suite.webrtc, udp=True)
     write_atomically(ROOT / "run/go2rtc.yaml", config)
-    link = ROOT / f"run/.go2rtc.{os.getpid()}"
+    link = ROOT / "run/.go2rtc.new"
+    link.unlink(missing_ok=True)
     link.symlink_to(binary)
     os.replace(link, ROOT / "run/go2rtc")
     write_atomically(path, wanted)
@@ -89,42 +85,42 @@ def _start_if_needed(plan: Plan) -> bool:
     return True
 
 
-def _variables(plan: Plan, config: str) -> list[tuple[str, str]]:
-    """The variables that our processes read, and those that go2rtc puts into its configuration."""
-    named = set(re.findall(r"\$\{(\w+)", config))
-    ours = ("PLANARIA_", "METABONK_")
-    return sorted((k, v) for k, v in plan.environment.items() if k.startswith(ours) or k in named)
+def _variables(plan: Plan) -> list[tuple[str, str]]:
+    """The variables that running processes have read."""
+    ours = [name for name in plan.environment if name.startswith(("PLANARIA_", "METABONK_"))]
+    return sorted((name, plan.environment[name]) for name in ours if name != "PLANARIA_UP_LIMIT_S")
 
 
-def down(arguments: argparse.Namespace) -> None:
-    """End every process of this checkout."""
-    with suite.exclusive(ROOT):
-        ended = suite.kill_all(ROOT)
-    say(f"ended {ended} processes" if ended else "nothing was running")
+def _code() -> list[str]:
+    """The text of what processes run, so that new code is taken up."""
+    return [path.read_text() for path in (ROOT / "supervisord.conf", *sorted((ROOT / "procs").rglob("*.py")))]
 
 
 def status(arguments: argparse.Namespace) -> None:
-    """What runs, and who watches what."""
-    answer = _status(load_plan(ROOT, os.environ))
+    """What runs, and how many watch what. Exits 8 when something does not serve."""
+    plan = load_plan(ROOT, os.environ)
+    if not suite.supervisord_pid(ROOT):
+        raise Unhealthy("the suite is down; make up starts it")
+    answer = _status(plan)
     if arguments.json:
         print(json.dumps(answer))
     else:
         _print_status(answer)
+    if why := health.why_not_serving(ROOT, plan):
+        raise Unhealthy(f"{why}; make up mends it")
 
 
 def _status(plan: Plan) -> dict[str, Any]:
-    if not suite.supervisord_pid(ROOT):
-        raise Unhealthy("the suite is down; make up starts it")
+    """The object that `status --json` prints. What go2rtc does not tell is None."""
     processes = [process._asdict() for process in (*suite.processes(ROOT), *suite.producers(ROOT))]
     try:
-        listed = health.get_json(plan.suite.api, "/api/streams")
+        listed = health.get_json(plan.suite, "/api/streams")
     except (OSError, http.client.HTTPException, ValueError):
         listed = {}
     streams = [
         {
             "name": name,
-            "watched_by": len(listed.get(name, {}).get("consumers") or []),
-            "bytes_received": sum(p.get("bytes_recv", 0) for p in listed.get(name, {}).get("producers") or []),
+            "watched_by": len(listed[name].get("consumers") or []) if name in listed else None,
             "rtsp": f"rtsp://{plan.suite.rtsp}/{name}",
         }
         for name in (*plan.producers, *plan.sources)
@@ -140,12 +136,12 @@ def _print_status(answer: dict[str, Any]) -> None:
     rows += [(p["name"], p["state"].lower(), str(p["pid"] or "-"), f"{p['uptime_s']} s") for p in answer["processes"]]
     _print_table(rows)
     print()
-    rows = [("STREAM", "WATCHED BY", "RECEIVED", "ADDRESS")]
-    rows += [
-        (s["name"], str(s["watched_by"] or "nobody"), f"{s['bytes_received'] / 1e6:.1f} MB", s["rtsp"])
-        for s in answer["streams"]
-    ]
-    _print_table(rows)
+    streams = [(s["name"], _watchers(s["watched_by"]), s["rtsp"]) for s in answer["streams"]]
+    _print_table([("STREAM", "WATCHED BY", "ADDRESS"), *streams])
+
+
+def _watchers(count: int | None) -> str:
+    return "unknown" if count is None else str(count or "nobody")
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
@@ -190,8 +186,6 @@ def bitrate(arguments: argparse.Namespace) -> None:
 
 
 def _command(stream: str, command: Any) -> None:
-    from procs import bus
-
     plan = load_plan(ROOT, os.environ)
     if stream not in plan.producers:
         kind = "comes from elsewhere and takes no commands" if stream in plan.sources else "is no stream of this suite"
@@ -207,7 +201,7 @@ def _command(stream: str, command: Any) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = settings.command_line("cli.py", "The suite from a shell.", (__doc__ or "").partition("\n\n")[2])
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in (up, down, status, logs, keyframe, bitrate):
+    for verb in (up, status, logs, keyframe, bitrate):
         sub = verbs.add_parser(verb.__name__, help=(verb.__doc__ or "").rstrip("."), description=verb.__doc__)
         sub.set_defaults(verb=verb)
         if verb is status:
@@ -232,7 +226,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # `make status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+    except OSError as error:  # disk full, a directory where a file should be, ...
+        print(f"planaria: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

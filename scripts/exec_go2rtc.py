@@ -10,6 +10,7 @@ healing them. Only the standard library is imported, so that a killed go2rtc is 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -18,7 +19,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from procs import life, log  # noqa: E402
-from procs.errors import PlanariaError  # noqa: E402
+from procs.errors import ConfigError, PlanariaError  # noqa: E402
+
+
+def whole(config: Path) -> bytes:
+    """The content of go2rtc's configuration, if it is what was written. A go2rtc that cannot read its configuration
+    starts with its defaults, which are open to the world: better none."""
+    head, _, content = config.read_bytes().partition(b"\n")
+    if head.split()[2:3] != [hashlib.sha256(content).hexdigest().encode()]:
+        raise ConfigError(f"{config} is not as it was written")
+    return content
 
 
 def sealed(content: bytes) -> int:
@@ -42,7 +52,7 @@ def main() -> None:
     try:
         life.bind_to_parent()
         os.set_inheritable(life.hold(run_dir / "go2rtc.lock"), True)
-        os.execv(binary, [str(binary), "-config", f"/proc/self/fd/{sealed(config.read_bytes())}"])
+        os.execv(binary, [str(binary), "-config", f"/proc/self/fd/{sealed(whole(config))}"])
     except (PlanariaError, OSError) as error:
         log.error(f"go2rtc does not start: {error}; run make up")
         sys.exit(1)

@@ -6,6 +6,7 @@
 #
 # `exec` at the end: no shell stands between go2rtc and the producer, so a kill reaches it and nothing is orphaned.
 set -eu
+unset CDPATH  # or cd might go elsewhere, and print where
 case "${1--h}" in
 -h | --help)
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0"

@@ -7,6 +7,7 @@ scripts/go2rtc_generate_config.py --workers 10 --instance-prefix cam --out -
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from procs.settings import ROOT
 from scripts.suite_settings import Plan, Suite, load_plan
 
 WRAPPER = "scripts/go2rtc_exec_headless_agent.sh"
+FILE_WRAPPER = "scripts/go2rtc_exec_file.sh"
 KILL = "#killsignal=9#killtimeout=1"  # our one way to stop; go2rtc would wait for ever without the timeout
 GOP_CACHE = "#gop=1"  # a viewer who joins sees a picture at once instead of at the next keyframe
 
@@ -65,10 +67,15 @@ def exec_source(root: Path, name: str, chosen: Producer, names_set: frozenset[st
     return f"exec:{' '.join(words)}{KILL}"
 
 
+def file_source(root: Path, ffmpeg: Path, file: Path) -> str:
+    """The exec: source that plays a file in a loop."""
+    return f"exec:{_quoted(root / FILE_WRAPPER)} {_quoted(ffmpeg)} {_quoted(file)}{KILL}"
+
+
 def _quoted(path: Path) -> str:
     text = str(path)
     if any(character in text for character in "'\"#%$\\\n\t"):
-        raise ConfigError(f"{text!r}: go2rtc cannot run a program at such a path: move this checkout to a plainer one")
+        raise ConfigError(f"{text!r}: go2rtc cannot be given such a path: move it to a plainer one")
     return f"'{text}'" if " " in text else text
 
 
@@ -78,9 +85,10 @@ def configuration(root: Path, plan: Plan, ffmpeg: Path, *, gop_cache: bool = Fal
     login = {"username": suite.username, "password": suite.password} if suite.username else {}
     more = GOP_CACHE if gop_cache else ""
     streams = {name: exec_source(root, name, *producer) + more for name, producer in plan.producers.items()}
-    programs = [str(root / WRAPPER)]
-    if any(source.startswith("ffmpeg:") for source in plan.sources.values()):
-        programs.append(str(ffmpeg))  # go2rtc runs a file source through its exec module
+    sources = {
+        name: file_source(root, ffmpeg, source) if isinstance(source, Path) else source
+        for name, source in plan.sources.items()
+    }
     return {
         "app": {
             "modules": ["api", "ws", "http", "rtsp", "webrtc", "mp4", "hls", "mjpeg", "mpeg", "exec", "ffmpeg", "rtmp"]
@@ -88,11 +96,11 @@ def configuration(root: Path, plan: Plan, ffmpeg: Path, *, gop_cache: bool = Fal
         "api": {"listen": str(suite.api), "allow_paths": ALLOW_PATHS, **login},
         "rtsp": {"listen": str(suite.rtsp), **login},
         "webrtc": {"listen": str(suite.webrtc), **_candidates(suite)},
-        "exec": {"allow_paths": programs},
+        "exec": {"allow_paths": [str(root / WRAPPER), str(root / FILE_WRAPPER)]},
         "ffmpeg": {"bin": str(ffmpeg)},
         # exec at debug: go2rtc passes on what a producer says only then
         "log": {"format": "text", "level": "info", "exec": "debug"},
-        "streams": {**streams, **plan.sources},
+        "streams": {**streams, **sources},
     }
 
 
@@ -104,7 +112,7 @@ def _candidates(suite: Suite) -> dict[str, Any]:
 def find_ffmpeg(suite: Suite) -> Path:
     """The ffmpeg that go2rtc uses: the one that was set, else the one that imageio-ffmpeg ships."""
     if suite.ffmpeg:
-        if not os.access(suite.ffmpeg, os.X_OK):
+        if not suite.ffmpeg.is_file() or not os.access(suite.ffmpeg, os.X_OK):
             raise ConfigError(f"PLANARIA_FFMPEG={str(suite.ffmpeg)!r}: is no program")
         return suite.ffmpeg
     import imageio_ffmpeg
@@ -113,9 +121,13 @@ def find_ffmpeg(suite: Suite) -> Path:
 
 
 def to_yaml(configured: dict[str, Any]) -> str:
-    """The text of go2rtc's configuration file."""
-    head = "# Written by scripts/go2rtc_generate_config.py; change planaria.yaml or .env and run `make up` instead.\n"
-    return head + yaml.safe_dump(configured, sort_keys=False, width=1000)
+    """The text of go2rtc's configuration file. Its first line tells scripts/exec_go2rtc.py that the rest is whole."""
+    text = "# Change planaria.yaml or .env and run `make up`: with a file changed by hand go2rtc does not start.\n"
+    text += yaml.safe_dump(configured, sort_keys=False, width=1000, allow_unicode=True)
+    try:
+        return f"# sha256 {hashlib.sha256(text.encode()).hexdigest()} of what follows\n{text}"
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{error.object[error.start : error.end]!r}: no character that go2rtc could read") from None
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -151,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if out == "-":
             print(text, end="")
         else:
-            Path(out).parent.mkdir(parents=True, exist_ok=True)
+            Path(out).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomically(Path(out), text)
     except PlanariaError as error:
         print(f"go2rtc_generate_config: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import json
@@ -9,13 +10,15 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from procs.errors import Unhealthy
+from procs.headless_agent.options import Producer
 from procs.settings import Address
 from scripts import suite
-from scripts.suite_settings import Plan
+from scripts.suite_settings import Plan, Suite
 
 ASK_LIMIT_S = 2.0
 DESCRIBE_LIMIT_S = 20.0  # a cold producer on a slow machine
@@ -24,21 +27,30 @@ LOOK_EVERY_S = 0.05
 LOG_LINES = 8
 
 
-def get_json(api: Address, path: str) -> Any:
+def get_json(settings: Suite, path: str) -> Any:
     """A GET of go2rtc's API. Raises OSError or ValueError while it does not serve."""
-    with contextlib.closing(http.client.HTTPConnection(api.host, api.port, timeout=ASK_LIMIT_S)) as connection:
-        connection.request("GET", path)
+    address = settings.api
+    with contextlib.closing(http.client.HTTPConnection(address.host, address.port, timeout=ASK_LIMIT_S)) as connection:
+        connection.request("GET", path, headers=_login(settings))
         answer = connection.getresponse()
         if answer.status != 200:
             raise OSError(f"{path}: status {answer.status}")
         return json.loads(answer.read())
 
 
-def describe(rtsp: Address, stream: str) -> str:
+def _login(settings: Suite) -> dict[str, str]:
+    """The header that go2rtc wants from callers that are not on loopback."""
+    pair = f"{settings.username}:{settings.password}".encode()
+    return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"} if settings.username else {}
+
+
+def describe(settings: Suite, stream: str) -> str:
     """The SDP of a stream; asking makes go2rtc start its producer. Raises OSError if there is none."""
-    request = f"DESCRIBE rtsp://{rtsp}/{stream} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n"
-    with socket.create_connection((rtsp.host, rtsp.port), timeout=DESCRIBE_LIMIT_S) as connection:
-        connection.sendall(request.encode())
+    url = f"rtsp://{settings.rtsp}/{stream}"
+    headers = {"CSeq": "1", "Accept": "application/sdp", **_login(settings)}
+    lines = [f"DESCRIBE {url} RTSP/1.0", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    with socket.create_connection((settings.rtsp.host, settings.rtsp.port), timeout=DESCRIBE_LIMIT_S) as connection:
+        connection.sendall("\r\n".join(lines).encode())
         answer = b""
         while not _complete(answer):
             piece = connection.recv(65536)
@@ -47,7 +59,7 @@ def describe(rtsp: Address, stream: str) -> str:
             answer += piece
     status = answer.split(b"\r\n", 1)[0].decode(errors="replace")
     if " 200 " not in f"{status} ":
-        raise OSError(f"rtsp://{rtsp}/{stream}: {status or 'no answer'}")
+        raise OSError(f"{url}: {status or 'no answer'}")
     return answer.decode(errors="replace")
 
 
@@ -61,60 +73,69 @@ def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None]) -> 
     """Return once everything serves. Raises Unhealthy with the process, the reason and its last log lines."""
     deadline = time.monotonic() + limit_s
     say("waiting for go2rtc")
-    while why := _why_not_listed(plan):
-        _refuse_fatal(root)
+    while why := why_not_serving(root, plan):
+        _refuse_hopeless(root, plan)
         if time.monotonic() > deadline:
-            raise Unhealthy(f"go2rtc: {why}{last_words(root, 'go2rtc')}")
+            raise Unhealthy(f"{why}{last_words(root, 'go2rtc')}")
         time.sleep(LOOK_EVERY_S)
     for stream in one_of_each_kind(plan):
         say(f"waiting for a first picture of {stream}")
-        if why := _why_not_playing(plan.suite.rtsp, stream):
+        if why := _why_not_playing(plan.suite, stream):
             raise Unhealthy(f"headless_agent {stream}: {why}{last_words(root, 'go2rtc')}")
 
 
-def _why_not_listed(plan: Plan) -> str:
-    """Why go2rtc's list of streams is not ours; '' if it is."""
+def why_not_serving(root: Path, plan: Plan) -> str:
+    """Why the suite is not as it should be at this moment, short of asking for a picture; '' if it is."""
     try:
-        listed = set(get_json(plan.suite.api, "/api/streams"))
+        by_name = {process.name: process for process in suite.processes(root)}
+        listed = set(get_json(plan.suite, "/api/streams"))
+    except Unhealthy as error:
+        return str(error)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return f"its API does not serve: {error}"
-    missing = sorted({*plan.producers, *plan.sources} - listed)
-    return f"it does not list {', '.join(missing)}" if missing else ""
+        return f"go2rtc: its API does not serve: {error}"
+    wanted = {*plan.producers, *plan.sources}
+    if listed != wanted:
+        return f"go2rtc: its streams were changed from outside: {', '.join(sorted(listed ^ wanted))}"
+    for key, address in _listeners(plan.suite):
+        if suite.listener(address) != by_name["go2rtc"].pid:
+            return f"go2rtc: it does not listen at {key}={address}"
+    return ""
 
 
-def _why_not_playing(rtsp: Address, stream: str) -> str:
+def _listeners(settings: Suite) -> list[tuple[str, Address]]:
+    return [("api", settings.api), ("rtsp", settings.rtsp), ("webrtc", settings.webrtc)]
+
+
+def _refuse_hopeless(root: Path, plan: Plan) -> None:
+    """Raise Unhealthy for what waiting does not mend: a program given up, a port that somebody else has taken."""
+    for process in suite.processes(root):
+        if process.state in ("FATAL", "STOPPED", "UNKNOWN"):
+            raise Unhealthy(f"{process.name}: {process.state}: {process.said}{last_words(root, process.name)}")
+    for key, address in _listeners(plan.suite):
+        holder = suite.listener(address)
+        if holder and holder not in suite.marked(root):
+            raise Unhealthy(f"go2rtc: {key}={address} is taken{suite.described(holder)}; choose another port")
+
+
+def _why_not_playing(settings: Suite, stream: str) -> str:
     """Why a stream can't be had over RTSP; '' if it can. Asked again for a moment: a go2rtc that has just started
     listens before it knows how to start a producer, and says 404 meanwhile."""
     until = time.monotonic() + STARTING_S
     while True:
         try:
-            return "" if "H264" in describe(rtsp, stream) else "no H.264 in its description"
+            return "" if "H264" in describe(settings, stream) else "no H.264 in its description"
         except OSError as error:
             if time.monotonic() > until:
                 return str(error)
         time.sleep(LOOK_EVERY_S)
 
 
-def changed_from_outside(plan: Plan) -> bool:
-    """Whether go2rtc serves other streams than ours: somebody added or deleted one by its API or its page."""
-    try:
-        return set(get_json(plan.suite.api, "/api/streams")) != {*plan.producers, *plan.sources}
-    except (OSError, http.client.HTTPException, ValueError):
-        return False  # it does not serve at all, which `wait` is about
-
-
 def one_of_each_kind(plan: Plan) -> list[str]:
-    """The first stream of each renderer and encoder: if it plays, the others of its kind do."""
-    kinds: dict[tuple[str, str], str] = {}
+    """The first stream of each set of options: if it plays, the others of its kind do."""
+    kinds: dict[Producer, str] = {}
     for name, (producer, _) in plan.producers.items():
-        kinds.setdefault((producer.renderer, producer.encoder), name)
+        kinds.setdefault(replace(producer, instance_id=""), name)
     return list(kinds.values())
-
-
-def _refuse_fatal(root: Path) -> None:
-    for process in suite.processes(root):
-        if process.state in ("FATAL", "STOPPED", "UNKNOWN"):
-            raise Unhealthy(f"{process.name}: {process.state}: {process.said}{last_words(root, process.name)}")
 
 
 def last_words(root: Path, program: str) -> str:

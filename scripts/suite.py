@@ -23,6 +23,7 @@ from procs.settings import Address
 MARK = "PLANARIA_SUITE"
 RPC_LIMIT_S = 3.0
 DIE_LIMIT_S = 10.0
+START_LIMIT_S = 30.0
 PYTHON = ".venv/bin/python"
 
 
@@ -98,22 +99,6 @@ def producers(root: Path) -> list[Process]:
     return sorted(found)
 
 
-def kill(root: Path, program: str) -> None:
-    """End one program; supervisord starts it again."""
-    for process in processes(root):
-        if process.name == program and process.pid:
-            _kill(process.pid)
-
-
-def answers(root: Path) -> bool:
-    """Whether supervisord answers. If not it is as good as dead."""
-    try:
-        processes(root)
-    except Unhealthy:
-        return False
-    return True
-
-
 def marked(root: Path) -> list[int]:
     """Pids of every living process of this checkout's suite, whoever its parent is now."""
     mark = f"{MARK}={root}".encode()
@@ -130,12 +115,13 @@ def marked(root: Path) -> list[int]:
 
 
 def supervisord_pid(root: Path) -> int:
-    """The running supervisord of this checkout, or 0."""
+    """The running supervisord of this checkout, however it was started, or 0."""
     try:
         pid = int((root / "run/supervisord.pid").read_text())
+        is_ours = b"supervisord" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return pid if is_ours and os.readlink(f"/proc/{pid}/cwd") == str(root) else 0
     except (OSError, ValueError):
         return 0
-    return pid if pid in marked(root) else 0
 
 
 def precompile(root: Path) -> None:
@@ -147,8 +133,13 @@ def precompile(root: Path) -> None:
 def start(root: Path, environment: Mapping[str, str]) -> None:
     """Start supervisord in the background. Raises Unhealthy with its own words if it refuses."""
     command = [PYTHON, "-m", "supervisor.supervisord", "-c", "supervisord.conf"]
-    environ = {**environment, MARK: str(root)}
-    done = subprocess.run(command, cwd=root, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    environ = {name: value for name, value in environment.items() if name != "PLANARIA_PARENT"} | {MARK: str(root)}
+    try:
+        done = subprocess.run(
+            command, cwd=root, env=environ, capture_output=True, text=True, timeout=START_LIMIT_S, check=False
+        )
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise Unhealthy(f"supervisord did not start: {error}") from None
     if done.returncode:
         words = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise Unhealthy(f"supervisord did not start: {words[-1] if words else f'exit {done.returncode}'}")
@@ -159,17 +150,24 @@ def kill_all(root: Path) -> int:
 
     Raises Unhealthy if one is still there after DIE_LIMIT_S.
     """
-    first, ended = supervisord_pid(root), set()
+    first, ended = supervisord_pid(root), set[int]()
     deadline = time.monotonic() + DIE_LIMIT_S
-    while living := marked(root):
+    while living := {*marked(root), *filter(_is_alive, ended), supervisord_pid(root)} - {0}:
         if time.monotonic() > deadline:
-            raise Unhealthy(f"still alive after SIGKILL: pids {living}")
-        for pid in [first] if first in living else living:
+            raise Unhealthy(f"still alive after SIGKILL: pids {sorted(living)}")
+        ended |= living
+        for pid in {first} & living or living:
             _kill(pid)
-            ended.add(pid)
-        ended.update(living)
-        time.sleep(0.02)
+        time.sleep(0.01)
     return len(ended)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether it still holds anything: a process that is dying has lost its environment before its sockets."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _kill(pid: int) -> None:
@@ -191,14 +189,15 @@ def exclusive(root: Path) -> Iterator[None]:
 
 
 def prepare_run_dir(root: Path) -> None:
-    """Make run/ and its folders, 0700. Raises ConfigError where that can't be."""
+    """Make run/ and its folders, for us alone. Raises ConfigError where that can't be."""
     for directory in (root / "run", root / "run/log"):
         try:
             directory.mkdir(mode=0o700, exist_ok=True)
+            directory.chmod(0o700)  # it may have been made by somebody less careful
             (directory / ".writable").touch()
         except OSError as error:
             raise ConfigError(
-                f"{directory}: cannot be written to ({error.strerror}); make up keeps its state there"
+                f"{directory}: cannot be written to ({error.strerror}); our state is kept there"
             ) from None
 
 
@@ -219,25 +218,29 @@ def refuse_taken(key: str, address: Address, *, udp: bool = False) -> None:
             except OSError as error:
                 raise ConfigError(
                     f"{key}={address} (planaria.yaml, or PLANARIA_GO2RTC_{key.upper()}): {error.strerror}"
-                    f"{_owner(address.port)}; choose another port"
+                    f"{described(listener(address))}; choose another port"
                 ) from None
 
 
-def _owner(port: int) -> str:
-    """Who listens on a TCP port, as far as we may know."""
+def listener(address: Address) -> int:
+    """Pid of the process that listens at a TCP address, 0 if there is none or we may not know."""
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         rows = Path(table).read_text().splitlines()[1:] if Path(table).exists() else []
-        inodes |= {
-            f"socket:[{row.split()[9]}]"
-            for row in rows
-            if row.split()[1].endswith(f":{port:04X}") and row.split()[3] == "0A"
-        }
+        cells = [row.split() for row in rows]
+        inodes |= {f"socket:[{c[9]}]" for c in cells if c[1].endswith(f":{address.port:04X}") and c[3] == "0A"}
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         try:
             if os.readlink(descriptor) in inodes:
-                pid = descriptor.parts[2]
-                return f" by pid {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})"
+                return int(descriptor.parts[2])
         except OSError:
             continue
-    return ""
+    return 0
+
+
+def described(pid: int) -> str:
+    """A process in words for an error."""
+    try:
+        return f" by pid {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})" if pid else ""
+    except OSError:
+        return ""

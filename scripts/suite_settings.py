@@ -19,16 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from procs import settings
 from procs.errors import ConfigError, NotHere
 from procs.headless_agent.options import Producer, refuse_missing
-from procs.settings import ADDRESS, NAME, PATH, TEXT, Address, Layers, option, seconds, whole
+from procs.settings import ADDRESS, NAME, PATH, Address, Layers, option, seconds, whole
+from scripts import settings_file
 
 SETTINGS_FILE = "planaria.yaml"
 _SECTIONS = ("producer", "streams", "sources")
-_SOURCE = re.compile(r"(rtsp|rtsps|rtmp|rtmps|http|https)://[^\s#'\"]+")
+# ${NAME} may stand in it; no other { } may, since go2rtc replaces ${...} too.
+_SOURCE = re.compile(r"(rtsp|rtsps|rtmp|rtmps|http|https)://([^\s#'\"{}\\]|\$\{\w+\})+")
+_LOGIN = settings.matching(r"[!-z|~]*", "printable ASCII without blanks, { or }")
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Suite:
         env=("PLANARIA_GO2RTC_WEBRTC",),
         help="WebRTC media listens here (TCP, UDP)",
     )
-    username: str = option("", TEXT, env=("PLANARIA_GO2RTC_USERNAME",), help="login of a listener beyond loopback")
+    username: str = option("", _LOGIN, env=("PLANARIA_GO2RTC_USERNAME",), help="login of a listener beyond loopback")
     password: str = option(
-        "", TEXT, env=("PLANARIA_GO2RTC_PASSWORD",), help="its password; best kept in .env", secret=True
+        "", _LOGIN, env=("PLANARIA_GO2RTC_PASSWORD",), help="its password; best kept in .env", secret=True
     )
     workers: int = option(
         6, whole(0, 1000), env=("PLANARIA_WORKERS", "METABONK_DEFAULT_WORKERS"), help="how many streams to generate"
@@ -65,11 +66,12 @@ class Suite:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything `make up` needs to know. `producers`: stream -> (its settings, the option names that were set)."""
+    """Everything `make up` needs to know. `producers`: stream -> (its settings, the option names that were set);
+    `sources`: name -> a URL or a file."""
 
     suite: Suite
     producers: dict[str, tuple[Producer, frozenset[str]]]
-    sources: dict[str, str]
+    sources: dict[str, str | Path]
     environment: dict[str, str]  # of the processes: the caller's over .env
 
 
@@ -78,63 +80,37 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
     environment, env_file = settings.from_environment(environ, root)
     merged = {**env_file, **environment}
     path = Path(merged.get("PLANARIA_SETTINGS") or root / SETTINGS_FILE)
-    document = _read_yaml(path, must_exist="PLANARIA_SETTINGS" in merged)
+    document = settings_file.read(path, must_exist="PLANARIA_SETTINGS" in merged)
     settings.refuse_unknown_keys(document, [*settings.options_of(Suite), *_SECTIONS], str(path))
-    sections = {name: _mapping(document.pop(name, None), f"{path}: {name}") for name in _SECTIONS}
+    sections = {name: settings_file.mapping(document.pop(name, None), f"{path}: {name}") for name in _SECTIONS}
     suite = settings.load(Suite, Layers(flags or {}, environment, env_file, document, str(path)))
     _refuse_open_doors(suite)
     common = Layers({}, environment, env_file, sections["producer"], f"{path}: producer")
-    names = [f"{suite.instance_prefix}-{i}" for i in range(suite.workers)]
-    names += [_name(name, f"{path}: streams") for name in sections["streams"] if name not in names]
+    generated = [f"{suite.instance_prefix}-{i}" for i in range(suite.workers)]
+    added = [_name(name, f"{path}: streams") for name in sections["streams"]]
     producers = {
-        name: _producer(name, common, _mapping(sections["streams"].get(name), f"{path}: streams.{name}"), path)
-        for name in names
+        name: _producer(name, common, sections["streams"].get(name), f"{path}: streams.{name}")
+        for name in dict.fromkeys(generated + added)
     }
     sources = {
-        _name(name, f"{path}: sources"): _source(value, f"{path}: sources.{name}")
+        _name(name, f"{path}: sources"): _source(value, f"{path}: sources.{name}", merged)
         for name, value in sections["sources"].items()
     }
     if both := sources.keys() & producers.keys():
-        raise ConfigError(f"{sorted(both)[0]}: is both a stream and a source in {path}: rename one")
-    for name in re.findall(r"\$\{(\w*)", " ".join(sources.values())):
-        if name not in merged:
-            raise ConfigError(f"${{{name}}} ({path}: sources): is set neither in .env nor in the environment")
+        raise ConfigError(f"{min(both)}: is both a stream and a source in {path}: rename one")
     return Plan(suite, producers, sources, merged)
 
 
-def _read_yaml(path: Path, *, must_exist: bool) -> dict[str, Any]:
-    if not path.exists() and not must_exist:
-        return {}
+def _name(value: str, where: str) -> str:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ConfigError(f"{path}: line {line}: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
-    return _mapping(document, str(path))
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ConfigError(f"{where}: must be 'key: value' lines, not {type(value).__name__}")
-    return dict(value)
-
-
-def _name(value: Any, where: str) -> str:
-    try:
-        return str(NAME.parse(str(value)))
+        return str(NAME.parse(value))
     except ValueError:
         raise ConfigError(f"{value!r} ({where}): a stream's name must be {NAME.allowed}") from None
 
 
-def _producer(name: str, common: Layers, own: dict[str, Any], path: Path) -> tuple[Producer, frozenset[str]]:
+def _producer(name: str, common: Layers, section: Any, where: str) -> tuple[Producer, frozenset[str]]:
     """Options of one stream: those of its own over the common ones. The name is not an option."""
-    where = f"{path}: streams.{name}"
+    own = settings_file.mapping(section, where)
     if "instance_id" in own:
         raise ConfigError(f"instance_id: unknown key in {where}: the stream's name is its instance id")
     base, own_layers = settings.load(Producer, common), Layers(document=own, document_name=where)
@@ -151,21 +127,34 @@ def _producer(name: str, common: Layers, own: dict[str, Any], path: Path) -> tup
     return producer, (settings.names_set(Producer, common) | own_names) - {"instance_id"}
 
 
-def _source(value: Any, where: str) -> str:
-    """A go2rtc source. Only what plays something is let through: exec:, echo: and expr: would run programs."""
+def _source(value: Any, where: str, variables: Mapping[str, str]) -> str | Path:
+    """The URL or the file of a source. Only what plays something is let through: exec:, echo: and expr: would run
+    programs. No error shows the value: it may hold a password."""
     if isinstance(value, str) and _SOURCE.fullmatch(value):
-        return value
-    if isinstance(value, dict) and list(value) == ["file"]:
-        path = Path(str(value["file"])).expanduser()
-        if re.search(r"[\s#'\"]", str(path)) or not path.is_absolute():
-            raise ConfigError(f"file={value['file']!r} ({where}): must be an absolute path without blanks, quotes or #")
-        if not path.is_file():
-            raise ConfigError(f"file={value['file']!r} ({where}): no such file")
-        return f"ffmpeg:{path}#input=file#video=copy#audio=copy"
-    raise ConfigError(f"{value!r} ({where}): must be an rtsp, rtmp or http URL without blanks, or {{file: PATH}}")
+        return _filled_in(value, where, variables)
+    if isinstance(value, dict) and list(value) == ["file"] and isinstance(value["file"], str):
+        path = Path(value["file"]).expanduser()
+        if not path.is_absolute() or not path.is_file():
+            raise ConfigError(f"file={value['file']!r} ({where}): no such file; it must be an absolute path")
+        return path
+    raise ConfigError(f"{where}: must be an rtsp, rtmp or http URL without blanks, quotes or #, or {{file: PATH}}")
+
+
+def _filled_in(url: str, where: str, variables: Mapping[str, str]) -> str:
+    """A URL with its ${NAME}s replaced. Done here, since go2rtc would do it in the text of its YAML, where a value
+    with a colon or a quote changes what the text means."""
+    for name in re.findall(r"\$\{(.*?)\}", url):
+        if name not in variables:
+            raise ConfigError(f"${{{name}}} ({where}): is set neither in .env nor in the environment")
+        if not re.fullmatch(r"[^\s#'\"@/?{}\\]*", variables[name]) or not variables[name].isprintable():
+            raise ConfigError(f"${{{name}}} ({where}): holds a character that a URL cannot have; write it as %XX")
+        url = url.replace(f"${{{name}}}", variables[name])
+    return url
 
 
 def _refuse_open_doors(suite: Suite) -> None:
+    if len({suite.api, suite.rtsp, suite.webrtc}) < 3:
+        raise ConfigError(f"api={suite.api}, rtsp={suite.rtsp}, webrtc={suite.webrtc}: must be three different ones")
     for key, variable in (
         ("api", "PLANARIA_GO2RTC_API"),
         ("rtsp", "PLANARIA_GO2RTC_RTSP"),

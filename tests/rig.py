@@ -22,7 +22,7 @@ import yaml
 from procs.settings import ROOT, Address
 from scripts import go2rtc_binary, health
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg
-from scripts.suite_settings import load_plan
+from scripts.suite_settings import Suite, load_plan
 
 T = TypeVar("T")
 AGENT = [sys.executable, "-m", "procs.headless_agent"]
@@ -128,7 +128,7 @@ def go2rtc(
             env=clean_environ(PLANARIA_RUN_DIR=str(run)),
         )
     try:
-        until(lambda: _answers(ports[0]))
+        until(lambda: _answers(plan.suite))
         yield Go2rtc(process, ports[0], ports[1], run, log)
     finally:
         process.send_signal(signal.SIGKILL)
@@ -136,9 +136,9 @@ def go2rtc(
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _answers(api: Address) -> bool:
+def _answers(settings: Suite) -> bool:
     try:
-        health.get_json(api, "/api/streams")
+        health.get_json(settings, "/api/streams")
     except OSError:
         return False
     return True

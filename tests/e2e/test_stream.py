@@ -194,6 +194,17 @@ def test_nobody_can_make_go2rtc_run_another_program(streams: rig.Go2rtc, tmp_pat
     assert not mark.exists()
 
 
+def test_nobody_can_give_ffmpeg_arguments(streams: rig.Go2rtc, tmp_path: Path) -> None:
+    written = tmp_path / "written.ts"
+    query = (
+        f"name=evil2&src=ffmpeg:{streams.stream('omega-0')}%23video=copy%23raw=-y%23raw=-f%23raw=mpegts%23raw={written}"
+    )
+    ask(streams.api, "PUT", f"/api/streams?{query}")
+    ask(streams.api, "GET", "/api/frame.mp4?src=evil2")
+    assert not written.exists()
+    ask(streams.api, "DELETE", "/api/streams?src=evil2")
+
+
 def test_an_unknown_stream_is_refused(streams: rig.Go2rtc) -> None:
     assert ask(streams.api, "GET", "/api/stream.mp4?src=nobody")[0] == 404
     viewer = RtspViewer(streams.rtsp, "nobody")

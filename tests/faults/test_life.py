@@ -77,6 +77,7 @@ STAY = (
         ("def main(s, alive): pass", 0, ""),
         ("def main(s, alive): raise ConfigError('width=3: must be even')", 2, "width=3: must be even"),
         ("def main(s, alive): raise NotHere('no egl')", 3, "no egl"),
+        ("def main(s, alive): import nosuch", 3, "No module named 'nosuch': make up installs what is needed"),
         ("def main(s, alive): 1 / 0", 1, "unforeseen ZeroDivisionError: division by zero"),
         ("def load(): raise ConfigError('bad')\ndef main(s, alive): print('ran')", 2, "bad"),
         ("async def main(s, alive): raise NotHere('async')", 3, "async"),

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -19,6 +20,7 @@ import pytest
 
 from procs import bus
 from procs.errors import EncoderFailed, Refused
+from procs.headless_agent import output
 from procs.headless_agent.options import Producer
 from procs.headless_agent.x264 import X264
 from procs.messages import Bitrate, Describe, Description, Keyframe
@@ -213,6 +215,55 @@ def test_a_reader_that_goes_away_is_noticed(run_dir: Path) -> None:
     _, err = running.communicate(timeout=30)
     assert running.returncode == 6
     assert json.loads(err.splitlines()[-1])["event"] == "stdout: the reader has closed it"
+
+
+@pytest.mark.parametrize(("redirection", "said"), [(">&-", "Bad file descriptor"), (">/dev/full", "No space left")])
+def test_an_output_that_cannot_be_written_is_one_line(run_dir: Path, redirection: str, said: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"exec {' '.join(AGENT)} {' '.join(SMALL)} {redirection}"],
+        cwd=ROOT,
+        env=clean_environ(PLANARIA_RUN_DIR=str(run_dir)),
+        stderr=subprocess.PIPE,
+        timeout=30,
+        check=False,
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 6
+    assert json.loads(line)["event"].startswith(f"stdout: {said}")
+
+
+def test_a_socket_is_written_to_and_its_reader_watched(run_dir: Path) -> None:
+    ours, theirs = socket.socketpair()
+    running = subprocess.Popen(
+        [*AGENT, *SMALL, "--stdout-limit-s", "0.5"],
+        cwd=ROOT,
+        env=clean_environ(PLANARIA_RUN_DIR=str(run_dir)),
+        stdout=theirs.fileno(),
+        stderr=subprocess.PIPE,
+    )
+    theirs.close()
+    with ours:
+        assert ours.recv(1)[0] == 0x47
+        _, err = running.communicate(timeout=30)
+    assert running.returncode == 5
+    assert b"the reader has taken nothing for 0.5 s" in err
+
+
+def test_a_pipe_that_cannot_be_opened_anew_is_written_to_without_blocking(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    read_end, write_end = os.pipe()
+    monkeypatch.setattr(os, "open", refuse)  # as for a pipe that another user made
+    own, write = output._reopened(write_end)
+    monkeypatch.undo()
+    written = 0
+    with contextlib.suppress(BlockingIOError):
+        while written < 10_000_000:
+            written += write(own, memoryview(bytes(65536)))
+    assert 0 < written <= 65536, "it wrote what the pipe holds, then said that it would block"
+    os.close(read_end)
+    os.close(own)
 
 
 def test_a_terminal_gets_no_video(run_dir: Path) -> None:

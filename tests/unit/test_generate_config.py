@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from procs.errors import ConfigError
+from scripts import exec_go2rtc
 from scripts.go2rtc_generate_config import ALLOW_PATHS, configuration, exec_source, main, to_yaml, write_atomically
 from scripts.suite_settings import load_plan
 from tests.rig import clean_environ
@@ -50,7 +51,8 @@ def test_it_listens_on_loopback_and_lets_in_as_little_as_will_do(tmp_path: Path)
         "127.0.0.1:8554",
         "127.0.0.1:8555",
     ]
-    assert config["exec"]["allow_paths"] == ["/srv/planaria/scripts/go2rtc_exec_headless_agent.sh"]
+    ours = ["/srv/planaria/scripts/go2rtc_exec_headless_agent.sh", "/srv/planaria/scripts/go2rtc_exec_file.sh"]
+    assert config["exec"]["allow_paths"] == ours
     assert config["api"]["allow_paths"] == ALLOW_PATHS
     assert not {"/api/config", "/api/restart", "/api/exit", "/api/exec", "/api/log", "/api/ffmpeg"} & set(ALLOW_PATHS)
     assert config["webrtc"]["ice_servers"] == [], "nothing asks a server out there"
@@ -97,33 +99,97 @@ def test_a_login_opens_wider_listeners_and_nothing_less_does(tmp_path: Path) -> 
         "expr:1",
         "ffmpeg:/etc/passwd",
         "rtsp://a b",
+        "rtsp://u:topsecret p@a",
         "rtsp://a#exec:id",
+        "rtsp://a/{x}",
         "rtsp:",
-        ["rtsp://a"],
+        ["rtsp://u:topsecret@a"],
         {},
-        3,
+        {"url": "rtsp://u:topsecret@a"},
     ],
 )
 def test_sources_that_could_run_or_read_something_are_refused(tmp_path: Path, source: object) -> None:
-    with pytest.raises(ConfigError, match=r"sources\.x\): must be"):
+    with pytest.raises(ConfigError, match=r"sources\.x: must be") as caught:
         generated(tmp_path, {"sources": {"x": source}})
+    assert "topsecret" not in str(caught.value)
 
 
-def test_a_camera_keeps_its_password_in_the_environment(tmp_path: Path) -> None:
-    source = "rtsp://user:${DOOR_PASSWORD}@192.0.2.7/stream1"
-    assert generated(tmp_path, {"sources": {"door": source}}, DOOR_PASSWORD="x")["streams"]["door"] == source
+def test_a_cameras_password_comes_from_the_environment_and_stays_one_word(tmp_path: Path) -> None:
+    document = {"sources": {"door": "rtsp://user:${DOOR_PASSWORD}@192.0.2.7/stream1"}}
+    assert (
+        generated(tmp_path, document, DOOR_PASSWORD="a%3Ab")["streams"]["door"] == "rtsp://user:a%3Ab@192.0.2.7/stream1"
+    )
     with pytest.raises(ConfigError, match=r"\$\{DOOR_PASSWORD\} .* is set neither"):
-        generated(tmp_path, {"sources": {"door": source}})
+        generated(tmp_path, document)
+    for bad in ("pa: ss", "a#b", "a@b", "a/b", '"', "a\nb", "${HOME}", "\x1b"):
+        with pytest.raises(ConfigError, match="holds a character that a URL cannot have"):
+            generated(tmp_path, document, DOOR_PASSWORD=bad)
 
 
-def test_a_file_source_is_the_only_reason_to_let_ffmpeg_be_run(tmp_path: Path) -> None:
-    film = tmp_path / "film.mp4"
+@pytest.mark.parametrize("login", ["a b", "\ud800", "ä", "${HOME}", "a{b", "a\nb"])
+def test_a_login_that_go2rtc_might_read_otherwise_is_refused(tmp_path: Path, login: str) -> None:
+    with pytest.raises(ConfigError, match="PLANARIA_GO2RTC_USERNAME"):
+        generated(tmp_path, PLANARIA_GO2RTC_USERNAME=login, PLANARIA_GO2RTC_PASSWORD="x")
+
+
+def test_a_file_is_played_by_our_wrapper_and_ffmpeg_itself_may_not_be_run(tmp_path: Path) -> None:
+    film = tmp_path / "a film.mp4"
     film.touch()
     config = generated(tmp_path, {"workers": 0, "sources": {"film": {"file": str(film)}}})
-    assert config["exec"]["allow_paths"][1:] == [str(FFMPEG)]
-    for bad in ({"file": "film.mp4"}, {"file": f"{tmp_path}/a b.mp4"}, {"file": "/x#y"}, {"file": str(film), "x": 1}):
+    wrapper = "/srv/planaria/scripts/go2rtc_exec_file.sh"
+    assert config["streams"]["film"] == f"exec:{wrapper} /usr/bin/ffmpeg '{film}'#killsignal=9#killtimeout=1"
+    assert str(FFMPEG) not in config["exec"]["allow_paths"]
+    wrong: list[dict[str, Any]] = [{"file": "film.mp4"}, {"file": "/x#y"}, {"file": str(tmp_path)}, {"file": []}]
+    for bad in [*wrong, {"file": str(film), "x": "1"}]:
         with pytest.raises(ConfigError, match=r"sources\.film"):
             generated(tmp_path, {"sources": {"film": bad}})
+
+
+def test_listeners_must_differ(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must be three different ones"):
+        generated(tmp_path, {"api": "127.0.0.1:8554"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("workers: 2024-13-45", "workers='2024-13-45'"),
+        ("workers: 0b_", "workers='0b_'"),
+        ("workers: " + "9" * 5000, "workers="),
+        ("a: " + "[" * 5000, "nested too deeply"),
+        ("workers: 1\nworkers: 2", "line 2: 'workers' stands twice"),
+        ("? [a]\n: 1", "line 1: a key must be plain text"),
+        ("workers: [", "line 1"),
+        ("- 1", "must be 'key: value' lines, not a list"),
+        ("\x00", "planaria.yaml"),
+        ("&a [*a]", "planaria.yaml"),
+    ],
+)
+def test_yaml_that_is_odd_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "planaria.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_plan(tmp_path, {})
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_yaml_keys_and_values_stay_as_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "planaria.yaml").write_text(
+        "workers: 0\nstreams: {007: {width: 320}, yes: {force_sw: true}, empty: }\n"
+    )
+    producers = load_plan(tmp_path, {}).producers
+    assert list(producers) == ["007", "yes", "empty"]
+    assert producers["007"][0].width == 320 and producers["yes"][0].force_sw
+
+
+def test_go2rtc_is_started_only_with_a_configuration_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "go2rtc.yaml"
+    text = to_yaml({"api": {"listen": "127.0.0.1:1984"}})
+    write_atomically(path, text)
+    assert yaml.safe_load(exec_go2rtc.whole(path)) == {"api": {"listen": "127.0.0.1:1984"}}
+    for broken in (text[:-3], text.replace("1984", "1985"), "", "api: {}\n", "\n" + text):
+        path.write_text(broken)
+        with pytest.raises(ConfigError, match="is not as it was written"):
+            exec_go2rtc.whole(path)
 
 
 def test_an_instance_id_and_a_duration_make_no_sense_for_a_stream(tmp_path: Path) -> None:

@@ -54,8 +54,27 @@ def test_secrets_are_cut_by_name(lines: Lines, name: str) -> None:
 def test_secrets_are_cut_inside_urls(lines: Lines) -> None:
     log.warning("no rtsp://admin:hunter2@cam/1", url="http://h/x?a=1&token=hunter2&b=2")
     line = lines()[0]
-    assert line["event"] == "no rtsp://admin:***@cam/1"
+    assert line["event"] == "no rtsp://***@cam/1"
     assert line["url"] == "http://h/x?a=1&token=***&b=2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rtsp://hunter2@cam/1",
+        "rtsp://user:pa@hunter2@cam/1",
+        "GET /x?sig=hunter2&a=1",
+        "GET /x?x-api-key=hunter2",
+        "Authorization: Bearer hunter2",
+        "{'password': 'hunter2', 'a': 1}",
+        '{"device_secret": "hunter2"}',
+        "MY_TOKEN=hunter2 started",
+        "x" * (log.MAX_TEXT - 12) + " rtsp://u:hunter2@cam/1",
+    ],
+)
+def test_secrets_are_cut_wherever_they_stand(lines: Lines, text: str) -> None:
+    log.info(text, detail={"inner": text})
+    assert "hunter2" not in json.dumps(lines()[0]) and "hunte" not in json.dumps(lines()[0])
 
 
 def test_long_values_are_cut(lines: Lines) -> None:

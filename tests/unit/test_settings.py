@@ -11,6 +11,7 @@ import pytest
 from procs import settings
 from procs.errors import ConfigError
 from procs.settings import ADDRESS, BITRATE, NAME, SWITCH, Address, Layers, load, one_of, option, seconds, whole
+from scripts.suite_settings import Suite
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ def test_our_variable_beats_the_published_one_and_an_empty_one_is_unset() -> Non
         (Layers(env_file={"PLANARIA_SIZE": "102"}), ["PLANARIA_SIZE", "'102'", ".env"]),
         (Layers(document={"size": [1]}, document_name="p.yaml"), ["size", "[1]", "p.yaml"]),
         (Layers(document={"word": "c"}, document_name="p.yaml"), ["word", "'c'", "one of a, b"]),
-        (Layers(document={"siez": 4}, document_name="p.yaml"), ["siez", "unknown key in p.yaml", "did you mean size?"]),
-        (Layers(document={"zzz": 4}, document_name="p.yaml"), ["zzz", "known keys: loud, size, word"]),
+        (Layers(document={"siez": 4}, document_name="p.yaml"), ["'siez': unknown key in p.yaml", "did you mean size?"]),
+        (Layers(document={"zzz": 4}, document_name="p.yaml"), ["'zzz'", "known keys: loud, size, word"]),
         (Layers(document={"loud": "maybe"}), ["loud", "1 or 0"]),
     ],
 )
@@ -58,8 +59,9 @@ def test_a_wrong_value_is_one_line_that_names_everything(layers: Layers, parts: 
     assert all(part in text for part in parts), text
 
 
-def test_yaml_booleans_are_switches() -> None:
-    assert load(Toy, Layers(document={"loud": True})).loud is True
+@pytest.mark.parametrize(("word", "value"), [("true", True), ("Yes", True), ("1", True), ("off", False), ("0", False)])
+def test_switches(word: str, value: bool) -> None:
+    assert load(Toy, Layers(document={"loud": word})).loud is value
 
 
 @pytest.mark.parametrize(
@@ -113,11 +115,12 @@ def test_a_wrong_log_style_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_secret_has_no_flag() -> None:
-    from scripts.suite_settings import Suite
-
     parser = settings.command_line("x", "x", "x")
     with pytest.raises(ConfigError, match="unrecognized arguments: --password"):
         settings.parse_flags(parser, Suite, ["--password", "hunter2"])
+    with pytest.raises(ConfigError) as caught:
+        load(Suite, Layers(document={"password": ["hunter2"]}))
+    assert "hunter2" not in str(caught.value)
 
 
 def test_env_file_is_read(tmp_path: Path) -> None:
@@ -127,7 +130,9 @@ def test_env_file_is_read(tmp_path: Path) -> None:
     assert settings.read_env_file(path) == {"A": "1", "B": "two words", "METABONK_SIZE": ""}
 
 
-@pytest.mark.parametrize("broken", ["A=1\nPASSWORD hunter2\n", "A=1\nPASSWORD='hunter2\n", "A=1\n=hunter2\n"])
+@pytest.mark.parametrize(
+    "broken", ["A=1\nPASSWORD=hunter2\0\n", "A=1\nPASSWORD hunter2\n", "A=1\nPASSWORD='hunter2\n", "A=1\n=hunter2\n"]
+)
 def test_a_broken_env_file_names_the_line_and_no_secret(tmp_path: Path, broken: str) -> None:
     (tmp_path / ".env").write_text(broken)
     with pytest.raises(ConfigError, match="line 2") as caught:

@@ -1,0 +1,37 @@
+#!/usr/bin/env python3
+"""End every process of this checkout, whatever state it is in: needs no .venv, no settings, no supervisord.
+
+scripts/down.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from procs import log
+from procs.errors import PlanariaError
+from procs.settings import ROOT
+from scripts import suite
+
+
+def main() -> int:
+    """End them and say how many there were."""
+    if sys.argv[1:]:
+        print((__doc__ or "").strip())
+        return 0 if sys.argv[1] in ("-h", "--help") else 2
+    log.configure("make", style="text")
+    try:
+        with suite.exclusive(ROOT):
+            ended = suite.kill_all(ROOT)
+    except PlanariaError as error:
+        print(f"planaria: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"  ended {ended} processes" if ended else "  nothing was running", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
