@@ -46,6 +46,12 @@ def run(run_dir: Path, *options: str, **environ: str) -> tuple[int, bytes, list[
     return done.returncode, done.stdout, [json.loads(line)["event"] for line in done.stderr.splitlines()]
 
 
+def start(run_dir: Path, stdout: int, *options: str) -> subprocess.Popen[bytes]:
+    """A small producer that writes to a descriptor of the test's."""
+    environ = clean_environ(PLANARIA_RUN_DIR=str(run_dir))
+    return subprocess.Popen([*AGENT, *SMALL, *options], cwd=ROOT, env=environ, stdout=stdout, stderr=subprocess.PIPE)
+
+
 class Running:
     """A producer whose stdout is read all the time."""
 
@@ -186,13 +192,7 @@ def test_an_encoder_that_does_not_open_is_said() -> None:
 
 def test_a_reader_that_stops_reading_is_noticed(run_dir: Path) -> None:
     read_end, write_end = os.pipe()
-    running = subprocess.Popen(
-        [*AGENT, *SMALL, "--stdout-limit-s", "0.5"],
-        cwd=ROOT,
-        env=clean_environ(PLANARIA_RUN_DIR=str(run_dir)),
-        stdout=write_end,
-        stderr=subprocess.PIPE,
-    )
+    running = start(run_dir, write_end, "--stdout-limit-s", "0.5")
     os.close(write_end)
     _, err = running.communicate(timeout=60)
     os.close(read_end)
@@ -202,13 +202,7 @@ def test_a_reader_that_stops_reading_is_noticed(run_dir: Path) -> None:
 
 def test_a_reader_that_goes_away_is_noticed(run_dir: Path) -> None:
     read_end, write_end = os.pipe()
-    running = subprocess.Popen(
-        [*AGENT, *SMALL],
-        cwd=ROOT,
-        env=clean_environ(PLANARIA_RUN_DIR=str(run_dir)),
-        stdout=write_end,
-        stderr=subprocess.PIPE,
-    )
+    running = start(run_dir, write_end)
     os.close(write_end)
     assert os.read(read_end, 188)
     os.close(read_end)
@@ -234,13 +228,7 @@ def test_an_output_that_cannot_be_written_is_one_line(run_dir: Path, redirection
 
 def test_a_socket_is_written_to_and_its_reader_watched(run_dir: Path) -> None:
     ours, theirs = socket.socketpair()
-    running = subprocess.Popen(
-        [*AGENT, *SMALL, "--stdout-limit-s", "0.5"],
-        cwd=ROOT,
-        env=clean_environ(PLANARIA_RUN_DIR=str(run_dir)),
-        stdout=theirs.fileno(),
-        stderr=subprocess.PIPE,
-    )
+    running = start(run_dir, theirs.fileno(), "--stdout-limit-s", "0.5")
     theirs.close()
     with ours:
         assert ours.recv(1)[0] == 0x47
