@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help up down status logs test check bench clean
 PY := .venv/bin/python
+ANY := $(or $(wildcard $(PY)),python3)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -11,13 +12,13 @@ up: ## start everything, wait until it serves, say where
 	@$(PY) scripts/cli.py up
 
 down: ## end everything; nothing of this checkout stays alive
-	@python3 scripts/down.py
+	@$(ANY) scripts/down.py
 
 status: ## processes and streams (JSON=1 for programs)
-	@python3 scripts/cli.py status $(if $(JSON),--json)
+	@$(ANY) scripts/cli.py status $(if $(JSON),--json)
 
 logs: ## follow all logs
-	@python3 scripts/cli.py logs
+	@$(ANY) scripts/cli.py logs
 
 test: ## run all tests (T=path or -k expression to choose)
 	@sh scripts/bootstrap.sh dev
@@ -34,6 +35,6 @@ bench: ## measure against peers (B=name, QUICK=1 for a minute)
 	@$(PY) -m tests.bench $(or $(B),all) $(if $(QUICK),--quick)
 
 clean: ## end everything and remove what was made here (not your settings)
-	@python3 scripts/down.py
+	@$(ANY) scripts/down.py
 	@rm -rf run go2rtc/bin .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -45,29 +45,40 @@ def bind_to_parent() -> None:
         raise ParentGone(f"parent {told or parent} died while we started")
 
 
-def hold(path: Path) -> int:
+def hold(path: Path, *, number: int | None = None) -> int:
     """Take the lock of a file for as long as this process lives, waiting for it if need be; returns the descriptor.
 
     The kernel frees it at death, however we die. It is a record lock (fcntl(2)), not flock(2): that one would be
     shared with every child that inherits the descriptor, and a child that outlives us would keep our successor out.
+    With a `number` the descriptor gets that one and is kept across exec.
     """
-    descriptor = try_hold(path)
-    if descriptor is None:
+    descriptor = _open_lock(path, number)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # POSIX allows either
         log.info("another copy is running; waiting for it to end", lock=str(path))
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.lockf(descriptor, fcntl.LOCK_EX)
     return descriptor
 
 
 def try_hold(path: Path) -> int | None:
     """As `hold`, but None if another process has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _open_lock(path, None)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # POSIX allows either
+    except (BlockingIOError, PermissionError):
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _open_lock(path: Path, number: int | None) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if number is None:
+        return descriptor
+    os.dup2(descriptor, number)
+    os.close(descriptor)  # now: closing any descriptor of the file later would give up the lock
+    return number
 
 
 class CrashRow:

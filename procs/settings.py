@@ -204,7 +204,7 @@ def _find(name: str, opt: Option, layers: Layers) -> tuple[str, Any, str] | None
         for variable in opt.env:
             if variables.get(variable, "") != "":
                 return variable, variables[variable], where
-    if name in layers.document:
+    if layers.document.get(name, "") != "":
         return name, layers.document[name], layers.document_name
     return None
 

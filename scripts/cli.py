@@ -66,6 +66,7 @@ def _start_if_needed(plan: Plan) -> bool:
         same = path.exists() and path.read_text() == wanted
         why = health.why_not_serving(ROOT, plan) if same else "the settings have changed"
         if not why:
+            _lay_out(config, binary)  # what the next start of go2rtc will read
             say("already up")
             return False
         say(f"{why}: restarting")
@@ -73,16 +74,21 @@ def _start_if_needed(plan: Plan) -> bool:
     suite.refuse_taken("api", plan.suite.api)
     suite.refuse_taken("rtsp", plan.suite.rtsp)
     suite.refuse_taken("webrtc", plan.suite.webrtc, udp=True)
-    write_atomically(ROOT / "run/go2rtc.yaml", config)
-    link = ROOT / "run/.go2rtc.new"
-    link.unlink(missing_ok=True)
-    link.symlink_to(binary)
-    os.replace(link, ROOT / "run/go2rtc")
+    _lay_out(config, binary)
     write_atomically(path, wanted)
     suite.precompile(ROOT)
     say("starting supervisord")
     suite.start(ROOT, plan.environment)
     return True
+
+
+def _lay_out(config: str, binary: Path) -> None:
+    """Put in run/ what scripts/exec_go2rtc.py starts from."""
+    write_atomically(ROOT / "run/go2rtc.yaml", config)
+    link = ROOT / "run/.go2rtc.new"
+    link.unlink(missing_ok=True)
+    link.symlink_to(binary)
+    os.replace(link, ROOT / "run/go2rtc")
 
 
 def _variables(plan: Plan) -> list[tuple[str, str]]:
@@ -114,7 +120,7 @@ def _status(plan: Plan) -> dict[str, Any]:
     """The object that `status --json` prints. What go2rtc does not tell is None."""
     processes = [process._asdict() for process in (*suite.processes(ROOT), *suite.producers(ROOT))]
     try:
-        listed = health.get_json(plan.suite, "/api/streams")
+        listed = health.get_streams(plan.suite)
     except (OSError, http.client.HTTPException, ValueError):
         listed = {}
     streams = [

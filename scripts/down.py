@@ -12,9 +12,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from procs import log
-from procs.errors import PlanariaError
+from procs.errors import ConfigError, PlanariaError
 from procs.settings import ROOT
 from scripts import suite
+
+
+def _end_all() -> int:
+    try:
+        with suite.exclusive(ROOT):
+            return suite.kill_all(ROOT)
+    except (ConfigError, OSError) as error:  # a disk that went read-only must not keep anything alive
+        print(f"  no lock against a make up at the same time: {error}", file=sys.stderr)
+        return suite.kill_all(ROOT)
 
 
 def main() -> int:
@@ -24,11 +33,12 @@ def main() -> int:
         return 0 if sys.argv[1] in ("-h", "--help") else 2
     log.configure("make", style="text")
     try:
-        with suite.exclusive(ROOT):
-            ended = suite.kill_all(ROOT)
+        ended = _end_all()
     except PlanariaError as error:
         print(f"planaria: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
     print(f"  ended {ended} processes" if ended else "  nothing was running", file=sys.stderr)
     return 0
 

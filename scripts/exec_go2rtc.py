@@ -21,6 +21,9 @@ sys.path.insert(0, str(ROOT))
 from procs import life, log  # noqa: E402
 from procs.errors import ConfigError, PlanariaError  # noqa: E402
 
+# Kept across exec, under numbers that the wrappers of our exec: sources know and close.
+LOCK, CONFIG = 8, 9
+
 
 def whole(config: Path) -> bytes:
     """The content of go2rtc's configuration, if it is what was written. A go2rtc that cannot read its configuration
@@ -32,12 +35,11 @@ def whole(config: Path) -> bytes:
 
 
 def sealed(content: bytes) -> int:
-    """A descriptor of a memory file that nobody can change any more, not even root; kept across exec."""
-    descriptor = os.memfd_create("go2rtc.yaml", os.MFD_ALLOW_SEALING)
+    """A descriptor of a memory file that nobody can change any more, not even root."""
+    descriptor = os.memfd_create("go2rtc.yaml", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(descriptor, content)
     seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-    os.set_inheritable(descriptor, True)
     return descriptor
 
 
@@ -51,8 +53,9 @@ def main() -> None:
     binary, config = run_dir / "go2rtc", run_dir / "go2rtc.yaml"
     try:
         life.bind_to_parent()
-        os.set_inheritable(life.hold(run_dir / "go2rtc.lock"), True)
-        os.execv(binary, [str(binary), "-config", f"/proc/self/fd/{sealed(whole(config))}"])
+        life.hold(run_dir / "go2rtc.lock", number=LOCK)
+        os.dup2(sealed(whole(config)), CONFIG)
+        os.execv(binary, [str(binary), "-config", f"/proc/self/fd/{CONFIG}"])
     except (PlanariaError, OSError) as error:
         log.error(f"go2rtc does not start: {error}; run make up")
         sys.exit(1)

@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -129,10 +130,18 @@ def version(binary: Path) -> str:
         raise NotHere(f"{binary} did not answer --version within {VERSION_LIMIT_S} s") from None
     except OSError as error:
         raise NotHere(f"{binary} cannot be run: {error.strerror}") from None
+    _refuse_privileged(binary)
     match = re.match(rb"go2rtc version (\S+)", answer.stdout)
     if match is None:
         raise NotHere(f"{binary} does not answer --version as go2rtc does")
     return match[1].decode("ascii", "replace")
+
+
+def _refuse_privileged(binary: Path) -> None:
+    """The kernel lets no such program be bound to its parent's death (prctl(2)), nor its ports be seen by us."""
+    status = binary.stat()
+    if status.st_mode & (stat.S_ISUID | stat.S_ISGID) or "security.capability" in os.listxattr(binary):
+        raise NotHere(f"{binary} is setuid or has file capabilities, so it would outlive us; use a plain copy of it")
 
 
 def has_gop_cache(binary: Path) -> bool:

@@ -17,6 +17,7 @@ case "$0" in */*) cd "${0%/*}/.." ;; *) cd .. ;; esac
 PLANARIA_PARENT=$PPID
 export PLANARIA_PARENT
 if [ -x .venv/bin/python ]; then python=.venv/bin/python; else python=python3; fi
+exec 8>&- 9>&- # go2rtc's lock and configuration, which hold secrets and are none of ours
 instance_id=$1
 shift
 exec "$python" -m procs.headless_agent --instance-id "$instance_id" "$@"

@@ -38,6 +38,14 @@ def get_json(settings: Suite, path: str) -> Any:
         return json.loads(answer.read())
 
 
+def get_streams(settings: Suite) -> dict[str, dict[str, Any]]:
+    """go2rtc's streams by name. Raises OSError or ValueError while it does not serve."""
+    answer = get_json(settings, "/api/streams")
+    if not isinstance(answer, dict) or not all(isinstance(stream, dict) for stream in answer.values()):
+        raise ValueError("whoever answers there is no go2rtc")
+    return answer
+
+
 def _login(settings: Suite) -> dict[str, str]:
     """The header that go2rtc wants from callers that are not on loopback."""
     pair = f"{settings.username}:{settings.password}".encode()
@@ -82,13 +90,17 @@ def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None]) -> 
         say(f"waiting for a first picture of {stream}")
         if why := _why_not_playing(plan.suite, stream):
             raise Unhealthy(f"headless_agent {stream}: {why}{last_words(root, 'go2rtc')}")
+    for name in [name for name, source in plan.sources.items() if isinstance(source, Path)]:
+        say(f"waiting for a first picture of {name}")
+        if why := _why_not_playing(plan.suite, name, codec=""):
+            raise Unhealthy(f"{name}: {why}{last_words(root, 'go2rtc')}")
 
 
 def why_not_serving(root: Path, plan: Plan) -> str:
     """Why the suite is not as it should be at this moment, short of asking for a picture; '' if it is."""
     try:
         by_name = {process.name: process for process in suite.processes(root)}
-        listed = set(get_json(plan.suite, "/api/streams"))
+        listed = set(get_streams(plan.suite))
     except Unhealthy as error:
         return str(error)
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -96,8 +108,10 @@ def why_not_serving(root: Path, plan: Plan) -> str:
     wanted = {*plan.producers, *plan.sources}
     if listed != wanted:
         return f"go2rtc: its streams were changed from outside: {', '.join(sorted(listed ^ wanted))}"
+    pid = by_name["go2rtc"].pid
     for key, address in _listeners(plan.suite):
-        if suite.listener(address) != by_name["go2rtc"].pid:
+        holder = suite.listener(address, likely=pid)
+        if holder not in (pid, 0):  # 0: somebody whom we may not look at
             return f"go2rtc: it does not listen at {key}={address}"
     return ""
 
@@ -117,13 +131,13 @@ def _refuse_hopeless(root: Path, plan: Plan) -> None:
             raise Unhealthy(f"go2rtc: {key}={address} is taken{suite.described(holder)}; choose another port")
 
 
-def _why_not_playing(settings: Suite, stream: str) -> str:
+def _why_not_playing(settings: Suite, stream: str, codec: str = "H264") -> str:
     """Why a stream can't be had over RTSP; '' if it can. Asked again for a moment: a go2rtc that has just started
     listens before it knows how to start a producer, and says 404 meanwhile."""
     until = time.monotonic() + STARTING_S
     while True:
         try:
-            return "" if "H264" in describe(settings, stream) else "no H.264 in its description"
+            return "" if codec in describe(settings, stream) else f"no {codec} in its description"
         except OSError as error:
             if time.monotonic() > until:
                 return str(error)

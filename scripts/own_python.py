@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -10,11 +11,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def become() -> None:
-    """Run the script again with .venv's Python, unless it is that already. Exits 2 if there is none yet."""
+    """Go on in .venv's Python, unless it is that already. Exits 3 if what it needs is not installed there."""
     python = ROOT / ".venv/bin/python"
-    if sys.prefix != sys.base_prefix:  # some virtual environment was chosen on purpose
-        return
-    if not python.exists():
+    if python.exists() and sys.executable != str(python):
+        os.execv(python, [str(python), *sys.argv])
+    if not importlib.util.find_spec("zmq"):
         print("planaria: nothing is installed here yet; make up does it", file=sys.stderr)
-        sys.exit(2)
-    os.execv(python, [str(python), *sys.argv])
+        sys.exit(3)

@@ -13,6 +13,10 @@ from procs.errors import ConfigError
 class _Loader(yaml.BaseLoader):
     """YAML without its surprises: `yes`, `007` and `1:00` stay text, and a key stands once."""
 
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        text = super().construct_scalar(node)
+        return "" if node.style is None and text in ("~", "null", "Null", "NULL") else text
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:

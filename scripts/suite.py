@@ -5,10 +5,12 @@ from __future__ import annotations
 import compileall
 import hashlib
 import http.client
+import ipaddress
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import xmlrpc.client
 from collections.abc import Iterator, Mapping
@@ -150,7 +152,8 @@ def kill_all(root: Path) -> int:
 
     Raises Unhealthy if one is still there after DIE_LIMIT_S.
     """
-    first, ended = supervisord_pid(root), set[int]()
+    first = supervisord_pid(root)
+    ended: set[int] = descendants(first) if first else set()
     deadline = time.monotonic() + DIE_LIMIT_S
     while living := {*marked(root), *filter(_is_alive, ended), supervisord_pid(root)} - {0}:
         if time.monotonic() > deadline:
@@ -160,6 +163,20 @@ def kill_all(root: Path) -> int:
             _kill(pid)
         time.sleep(0.01)
     return len(ended)
+
+
+def descendants(ancestor: int) -> set[int]:
+    """Pids of all that a process has started, and of what they have started."""
+    parents = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found = {ancestor}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {ancestor}
 
 
 def _is_alive(pid: int) -> bool:
@@ -222,23 +239,41 @@ def refuse_taken(key: str, address: Address, *, udp: bool = False) -> None:
                 ) from None
 
 
-def listener(address: Address) -> int:
-    """Pid of the process that listens at a TCP address, 0 if there is none or we may not know."""
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        rows = Path(table).read_text().splitlines()[1:] if Path(table).exists() else []
-        cells = [row.split() for row in rows]
-        inodes |= {f"socket:[{c[9]}]" for c in cells if c[1].endswith(f":{address.port:04X}") and c[3] == "0A"}
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+def listener(address: Address, likely: int = 0) -> int | None:
+    """Pid of the process that listens at a TCP address or at all of its host; None if nobody does, 0 if we may not know
+    who. `likely` is looked at first: reading every process takes a while on a busy machine."""
+    inodes = _listening_inodes(address)
+    if not inodes:
+        return None
+    for pid in [likely, *map(int, filter(str.isdigit, os.listdir("/proc")))]:
         try:
-            if os.readlink(descriptor) in inodes:
-                return int(descriptor.parts[2])
-        except OSError:
+            if any(os.readlink(entry) in inodes for entry in os.scandir(f"/proc/{pid}/fd")):
+                return pid
+        except OSError:  # gone meanwhile, or somebody else's
             continue
     return 0
 
 
-def described(pid: int) -> str:
+def _listening_inodes(address: Address) -> set[str]:
+    """The sockets that would answer at an address, as /proc/PID/fd names them (source: proc(5), /proc/net/tcp)."""
+    host = ipaddress.ip_address(address.host)
+    wanted = {_hexadecimal(host), "0" * 8, "0" * 32}  # itself, and the two wildcards
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for row in Path(table).read_text().splitlines()[1:] if Path(table).exists() else []:
+            local, state, inode = (row.split()[column] for column in (1, 3, 9))
+            if state == "0A" and local.split(":") in [[h, f"{address.port:04X}"] for h in wanted]:
+                found.add(f"socket:[{inode}]")
+    return found
+
+
+def _hexadecimal(host: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """An address as the kernel prints it: 32-bit words in the machine's own byte order."""
+    words = [host.packed[at : at + 4] for at in range(0, len(host.packed), 4)]
+    return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
+
+
+def described(pid: int | None) -> str:
     """A process in words for an error."""
     try:
         return f" by pid {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})" if pid else ""

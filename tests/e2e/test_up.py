@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -239,6 +240,39 @@ def test_a_configuration_that_is_broken_or_gone_never_opens_go2rtc_to_the_world(
         assert not _go2rtcs(clone), "none runs rather than one with its defaults, which are open to the world"
 
 
+def test_a_configuration_changed_by_hand_is_put_right_without_a_restart(clone: Clone) -> None:
+    assert clone.make("up").returncode == 0
+    path, before = clone.root / "run/go2rtc.yaml", clone.living()
+    written = path.read_text()
+    path.write_text(written + "# mine\n")
+    assert "already up" in clone.make("up").stderr
+    assert (path.read_text(), clone.living()) == (written, before)
+
+
+def test_children_of_go2rtc_get_neither_its_lock_nor_its_configuration(clone: Clone) -> None:
+    viewer = RtspViewer(suite_address(clone.rtsp), "omega-3")
+    viewer.start()
+    until(lambda: viewer.arrivals, 20)
+    (producer,) = [p.pid for p in suite.producers(clone.root) if p.name == "headless_agent omega-3"]
+    held = [os.readlink(entry) for entry in Path(f"/proc/{producer}/fd").iterdir()]
+    assert held and not [target for target in held if "go2rtc" in target], held
+
+
+def test_another_process_at_the_same_port_of_another_address_does_not_matter(clone: Clone) -> None:
+    with socket.create_server(("127.0.0.2", suite_address(clone.api).port)):
+        assert clone.cli("status").returncode == 0
+        assert "already up" in clone.make("up").stderr
+
+
+def test_a_file_that_cannot_be_played_is_named(clone: Clone) -> None:
+    clone.write_settings(sources={"film": {"file": "/etc/passwd"}})
+    done = clone.cli("up")
+    assert done.returncode == 8
+    assert said(done)[0].startswith("planaria: film: rtsp://") and "Invalid data" in done.stderr
+    clone.write_settings()
+    assert clone.make("up").returncode == 0
+
+
 def _go2rtcs(clone: Clone) -> list[int]:
     binary = (clone.root / "run/go2rtc").resolve()
     return [pid for pid in clone.living() if os.path.realpath(f"/proc/{pid}/exe") == str(binary)]
@@ -277,6 +311,29 @@ def test_down_needs_nothing_that_was_installed(clone: Clone) -> None:
     finally:
         (clone.root / ".venv-away").rename(clone.root / ".venv")
     assert clone.make("up").returncode == 0
+
+
+def test_down_ends_everything_on_a_disk_that_went_read_only(clone: Clone) -> None:
+    if os.geteuid():
+        pytest.skip("only root can make a mount read-only")
+    assert len(clone.living()) == 2
+    mount = 'mount --bind "$PWD" "$PWD" && mount -o remount,ro,bind "$PWD"'
+    done = clone.run("unshare", "--mount", "sh", "-c", f'{mount} && cd "$PWD" && make down')
+    assert done.returncode == 0 and "no lock against a make up" in done.stderr
+    assert clone.living() == []
+    assert clone.make("up").returncode == 0
+
+
+def test_a_venv_that_is_none_does_not_run_in_circles(clone: Clone) -> None:
+    (clone.root / ".venv").rename(clone.root / ".venv-away")
+    try:
+        (clone.root / ".venv/bin").mkdir(parents=True)
+        (clone.root / ".venv/bin/python").symlink_to(sys._base_executable)  # type: ignore[attr-defined]
+        done = clone.run("python3", "scripts/cli.py", "status")
+        assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+        shutil.rmtree(clone.root / ".venv")
+    finally:
+        (clone.root / ".venv-away").rename(clone.root / ".venv")
 
 
 def test_run_is_for_us_alone_whoever_made_it(clone: Clone) -> None:

@@ -19,7 +19,7 @@ import zmq
 from procs import bus, life
 from procs.messages import Heartbeat, decode
 from procs.settings import ROOT
-from tests.rig import clean_environ, until
+from tests.rig import clean_environ, command_line, until
 
 PRELUDE = """
 import os, sys, time, threading
@@ -143,6 +143,19 @@ def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(run_dir: Path) 
         with program(run_dir, STAY) as second:
             assert has_said(second, 10), "the lock is still held"
         os.kill(child, signal.SIGKILL)
+
+
+def test_a_lock_with_a_number_is_kept_across_exec(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    code = f"import os; from procs import life; life.hold({str(lock)!r}, number=8); os.execvp('sleep', ['sleep', '20'])"
+    holder = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    until(lambda: command_line(holder.pid)[:1] == ["sleep"])
+    assert life.try_hold(lock) is None
+    holder.kill()
+    holder.wait()
+    descriptor = life.try_hold(lock)
+    assert descriptor is not None
+    os.close(descriptor)
 
 
 def test_instances_do_not_wait_for_each_other(run_dir: Path) -> None:

@@ -461,3 +461,11 @@ def command(environ: Mapping[str, str], *words: str) -> subprocess.CompletedProc
         timeout=30,
         check=False,
     )
+
+
+def test_a_binary_that_could_not_be_bound_to_its_parent_is_refused(tmp_path: Path) -> None:
+    binary = executable(tmp_path / "go2rtc", fake_go2rtc("1.9.14", tmp_path / "trace"))
+    assert version(binary) == "1.9.14"
+    binary.chmod(0o4755)
+    with pytest.raises(ConfigError, match="is setuid or has file capabilities"):
+        find_or_fetch(tmp_path, {"GO2RTC_BIN": str(binary)}, lambda text: None)
