@@ -238,6 +238,7 @@ def test_a_configuration_that_is_broken_or_gone_never_opens_go2rtc_to_the_world(
         os.kill(go2rtc, signal.SIGKILL)
         until(lambda: "run make up" in (clone.root / "run/log/go2rtc.log").read_text().splitlines()[-1])
         assert not _go2rtcs(clone), "none runs rather than one with its defaults, which are open to the world"
+    assert clone.make("up").returncode == 0
 
 
 def test_a_configuration_changed_by_hand_is_put_right_without_a_restart(clone: Clone) -> None:
