@@ -1,5 +1,5 @@
 #!/bin/sh
-# One producer for go2rtc's exec: source; the only program that its exec.allow_paths lets it start.
+# One producer for go2rtc's exec: source; its exec.allow_paths lets it start this and go2rtc_exec_file.sh, no more.
 #
 #   scripts/go2rtc_exec_headless_agent.sh INSTANCE_ID [OPTION ...]
 #   scripts/go2rtc_exec_headless_agent.sh omega-0 --width 640 --height 360 --fps 30
