@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import contextlib
 import hashlib
 import http.client
 import ipaddress
@@ -14,7 +15,6 @@ import sys
 import time
 import xmlrpc.client
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -196,7 +196,7 @@ def _kill(pid: int) -> None:
         raise Unhealthy(f"pid {pid} belongs to another user; run make down as that user") from None
 
 
-@contextmanager
+@contextlib.contextmanager
 def exclusive(root: Path) -> Iterator[None]:
     """One `up` or `down` of a checkout at a time; the second waits."""
     prepare_run_dir(root)
@@ -246,12 +246,19 @@ def listener(address: Address, likely: int = 0) -> int | None:
     if not inodes:
         return None
     for pid in [likely, *map(int, filter(str.isdigit, os.listdir("/proc")))]:
-        try:
-            if any(os.readlink(entry) in inodes for entry in os.scandir(f"/proc/{pid}/fd")):
-                return pid
-        except OSError:  # gone meanwhile, or somebody else's
-            continue
+        if _holds(pid, inodes):
+            return pid
     return 0
+
+
+def _holds(pid: int, inodes: set[str]) -> bool:
+    """Whether a process has one of these sockets open, as far as we may know."""
+    with contextlib.suppress(OSError):  # it is gone meanwhile, or somebody else's
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):  # this one was closed meanwhile
+                if os.readlink(f"/proc/{pid}/fd/{number}") in inodes:
+                    return True
+    return False
 
 
 def _listening_inodes(address: Address) -> set[str]:
