@@ -122,6 +122,21 @@ def test_every_picture_carries_the_same_number_and_time_in_barcode_and_sei(run_d
     assert abs(seen[-1].code.time_us / 1e6 - time.time()) < 60, "the clock is the wall clock"
 
 
+def test_every_picture_in_mpegts_states_its_length(run_dir: Path) -> None:
+    """A PES packet of length 0 would be held by go2rtc until the next one begins."""
+    stream = run(run_dir, *SMALL, "--duration", "1")[1]
+    lengths = []
+    for at in range(0, len(stream), 188):
+        packet = stream[at : at + 188]
+        assert packet[0] == 0x47
+        begins, pid = packet[1] & 0x40, (packet[1] & 0x1F) << 8 | packet[2]
+        if begins and pid == 0x100:
+            pes = packet[4 + (1 + packet[4] if packet[3] & 0x20 else 0) :]
+            assert pes[:3] == b"\0\0\1"
+            lengths.append(pes[4] << 8 | pes[5])
+    assert len(lengths) >= 25 and min(lengths) > 0
+
+
 def test_it_is_420_and_baseline_and_tagged(run_dir: Path) -> None:
     frame = frames_of(run(run_dir, *SMALL, "--duration", "0.2")[1])[0]
     assert (frame.format.name, frame.width, frame.height) == ("yuv420p", 320, 180)
