@@ -180,6 +180,6 @@ def test_a_queue_to_a_frozen_reader_is_bounded(run_dir: Path) -> None:
     while sent < 100_000 and writer.poll(200, zmq.POLLOUT):
         writer.send(b"x" * 1000, flags=zmq.DONTWAIT)
         sent += 1
-    assert sent <= 1000, "the queues hold HIGH_WATER each, and the kernel's buffer a few hundred"
+    assert sent <= 500, "both queues hold HIGH_WATER, and the kernel a hundred; one with the default of 1000 shows"
     reader.close()
     context.destroy()
