@@ -1,9 +1,9 @@
 """ZeroMQ between our processes: which endpoints there are, who binds them, and requests that survive a restart.
 
-| endpoint                    | pattern        | binds            | connects                   | carries              |
-|-----------------------------|----------------|------------------|----------------------------|----------------------|
-| warden.heartbeat            | PULL <- PUSH   | warden           | every process              | Heartbeat            |
-| headless_agent.N.control    | ROUTER <- DEALER | producer N     | webrtc_peer, scripts/cli.py | Request -> Reply     |
+| endpoint                 | pattern          | binds             | connects       | carries          |
+|--------------------------|------------------|-------------------|----------------|------------------|
+| warden.heartbeat         | PULL <- PUSH     | warden (to come)  | every process  | Heartbeat        |
+| headless_agent.N.control | ROUTER <- DEALER | producer N        | scripts/cli.py | Request -> Reply |
 
 Sockets lie in run/bus (0700) as ipc:// only. LINGER 0, small high-water marks, a size limit on every reader, and
 IMMEDIATE, so that a message to nobody fails at once instead of waiting in a queue. Never REQ/REP: a server that

@@ -27,6 +27,7 @@ if __name__ == "__main__":
 
 from procs import bus, log, settings
 from procs.errors import ConfigError, DeadlineExceeded, PlanariaError, Unhealthy
+from procs.messages import Bitrate, Command, Keyframe
 from procs.settings import BITRATE, ROOT
 from scripts import go2rtc_binary, health, suite
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg, to_yaml, write_atomically
@@ -45,7 +46,7 @@ def up(arguments: argparse.Namespace) -> None:
         started = _start_if_needed(plan)
         try:
             health.wait(ROOT, plan, plan.suite.up_limit_s, say)
-        except Unhealthy:
+        except (Unhealthy, OSError):
             if started:
                 suite.kill_all(ROOT)  # nothing half-started; the log stays
             raise
@@ -175,15 +176,11 @@ def logs(arguments: argparse.Namespace) -> None:
 
 def keyframe(arguments: argparse.Namespace) -> None:
     """Ask a running producer for a keyframe."""
-    from procs.messages import Keyframe
-
     _command(arguments.stream, Keyframe())
 
 
 def bitrate(arguments: argparse.Namespace) -> None:
     """Change a running producer's bit rate."""
-    from procs.messages import Bitrate
-
     try:
         bits_per_s = BITRATE.parse(arguments.rate)
     except ValueError:
@@ -191,7 +188,7 @@ def bitrate(arguments: argparse.Namespace) -> None:
     _command(arguments.stream, Bitrate(bits_per_s=bits_per_s))
 
 
-def _command(stream: str, command: Any) -> None:
+def _command(stream: str, command: Command) -> None:
     plan = load_plan(ROOT, os.environ)
     if stream not in plan.producers:
         kind = "comes from elsewhere and takes no commands" if stream in plan.sources else "is no stream of this suite"

@@ -91,7 +91,7 @@ def producers(root: Path) -> list[Process]:
     for pid in marked(root):
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-            started_ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+            started_ticks = int(_stat(pid)[19])
         except (OSError, IndexError):  # gone meanwhile
             continue
         age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
@@ -170,7 +170,7 @@ def descendants(ancestor: int) -> set[int]:
     parents = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
-            parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+            parents[int(entry)] = int(_stat(int(entry))[1])
         except OSError:
             continue
     found = {ancestor}
@@ -179,10 +179,15 @@ def descendants(ancestor: int) -> set[int]:
     return found - {ancestor}
 
 
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on: [0] state, [1] parent, [19] start in ticks (source: proc(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
 def _is_alive(pid: int) -> bool:
     """Whether it still holds anything: a process that is dying has lost its environment before its sockets."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return _stat(pid)[0] != "Z"
     except OSError:
         return False
 

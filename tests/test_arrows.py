@@ -12,7 +12,8 @@ from procs.settings import ROOT
 # In this order: each may import only those before it.
 FLOOR = ["errors", "backoff", "settings", "messages", "log", "bus", "life", "brood", "wire", "media", "agent"]
 ONLY_FROM_MAIN = {"life", "brood"}
-# A producer holds the lock of its control endpoint as life holds a program's: one function, not two.
+# A producer holds the lock of its control endpoint as life holds a program's (one function, not two), and its loop
+# names the type of what it beats.
 EXCEPTIONS = {("headless_agent/control.py", "life"), ("headless_agent/producer.py", "life")}
 
 

@@ -77,7 +77,9 @@ def _take_over(descriptor: int) -> tuple[int, Callable[[int, memoryview], int]]:
         own, write = _reopened(own)
         with contextlib.suppress(PermissionError):  # the user's quota of pipe memory is used up; 64 KiB work too
             fcntl.fcntl(own, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
     return own, write
 
 
