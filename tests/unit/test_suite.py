@@ -55,3 +55,8 @@ def test_a_stale_pid_file_names_nobody(tmp_path: Path) -> None:
     for content in ("", "x", "999999999", str(os.getpid()), "1"):
         path.write_text(content)
         assert suite.supervisord_pid(tmp_path) == 0
+    stranger = subprocess.Popen(["sleep", "20"], cwd=tmp_path)  # got the pid, and even stands in the right place
+    path.write_text(str(stranger.pid))
+    assert suite.supervisord_pid(tmp_path) == 0
+    stranger.kill()
+    stranger.wait()
