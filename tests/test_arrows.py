@@ -10,7 +10,7 @@ import pytest
 from procs.settings import ROOT
 
 # In this order: each may import only those before it.
-FLOOR = ["errors", "backoff", "settings", "messages", "log", "bus", "life", "brood", "wire", "media", "agent"]
+FLOOR = ["errors", "backoff", "settings", "pipes", "messages", "log", "bus", "life", "brood", "wire", "media", "agent"]
 ONLY_FROM_MAIN = {"life", "brood"}
 # A producer holds the lock of its control endpoint as life holds a program's (one function, not two), and its loop
 # names the type of what it beats.

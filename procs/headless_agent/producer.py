@@ -11,12 +11,13 @@ from procs import log
 from procs.errors import NoFirstFrame
 from procs.headless_agent.control import Wishes, listen_to_bus, listen_to_signals
 from procs.headless_agent.options import Producer
-from procs.headless_agent.output import Stdout, open_output
+from procs.headless_agent.output import open_output
 from procs.headless_agent.pacing import Schedule
 from procs.headless_agent.pictures import open_pictures
 from procs.headless_agent.x264 import X264
 from procs.life import Alive
 from procs.media import annexb, sei
+from procs.pipes import Stdout
 
 DROP_REPORT_S = 5.0
 

@@ -18,9 +18,8 @@ from typing import cast
 
 import pytest
 
-from procs import bus
+from procs import bus, pipes
 from procs.errors import EncoderFailed, Refused
-from procs.headless_agent import output
 from procs.headless_agent.options import Producer
 from procs.headless_agent.x264 import X264
 from procs.messages import Bitrate, Describe, Description, Keyframe
@@ -258,7 +257,7 @@ def test_a_pipe_that_cannot_be_opened_anew_is_written_to_without_blocking(monkey
 
     read_end, write_end = os.pipe()
     monkeypatch.setattr(os, "open", refuse)  # as for a pipe that another user made
-    own, write = output._reopened(write_end)
+    own, write = pipes._reopened(write_end)
     monkeypatch.undo()
     written = 0
     with contextlib.suppress(BlockingIOError):

@@ -1,0 +1,52 @@
+"""MPEG-TS that go2rtc passes on at once: every picture states its length, every time is the machine's clock.
+
+A reader need not wait for the next picture to know where one ends (33 ms at 30 fps). Pictures over 65,535 bytes can't
+state a length (ISO/IEC 13818-1, 2.4.3.7). Times are those of CLOCK_MONOTONIC, so a restarted writer goes on where the
+old one's clock would be, and a recorder sees the gap as a gap.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Protocol
+
+import av
+from av.container import OutputContainer
+
+CLOCK_HZ = 90_000
+TICK = Fraction(1, CLOCK_HZ)
+PACKET = 188
+SYNC = 0x47
+_ENOUGH = 3  # packets in a row that begin with SYNC: no accident
+
+
+class Sink(Protocol):
+    """Takes bytes, all of them."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take everything; returns how much that was."""
+
+
+def open_muxer(sink: Sink, *, tables_with_pictures: bool = False) -> OutputContainer:
+    """A muxer that hands every packet to `sink` at once, one write a picture.
+
+    `tables_with_pictures`: PAT and PMT go before every picture instead of ten times a second, so that a reader may
+    begin with any keyframe.
+    """
+    options = {"omit_video_pes_length": "0", "flush_packets": "1"}
+    if tables_with_pictures:
+        options["mpegts_flags"] = "+pat_pmt_at_frames"
+    return av.open(sink, "w", format="mpegts", options=options)
+
+
+def ticks(monotonic_ns: int) -> int:
+    """A time of CLOCK_MONOTONIC in ticks of 1/CLOCK_HZ."""
+    return monotonic_ns * CLOCK_HZ // 1_000_000_000
+
+
+def first_packet(data: bytes | bytearray) -> int:
+    """Where the first whole packet begins, judged by SYNC bytes PACKET apart; -1 when that can't be told (yet)."""
+    for at in range(min(PACKET, len(data) - (_ENOUGH - 1) * PACKET)):
+        if all(data[at + i * PACKET] == SYNC for i in range(_ENOUGH)):
+            return at
+    return -1
