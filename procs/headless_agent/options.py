@@ -55,6 +55,12 @@ class Producer:
         env=("PLANARIA_HEADLESS_PATTERN",),
         help="what the cpu renderer draws",
     )
+    convert: str = option(
+        "auto",
+        one_of("auto", "swscale", "shader"),
+        env=("PLANARIA_HEADLESS_CONVERT",),
+        help="what makes NV12 of egl's pictures; auto tries both and keeps the faster",
+    )
     out: str = option(
         "mpegts",
         one_of("mpegts", "h264"),
@@ -119,7 +125,5 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 
 def refuse_missing(chosen: Producer) -> None:
     """Raise NotHere for what can be named but is not built yet."""
-    if chosen.renderer != "cpu":
-        raise NotHere(f"renderer {chosen.renderer}: not here yet; use --renderer cpu")
     if chosen.encoder not in ("auto", "x264"):
         raise NotHere(f"encoder {chosen.encoder}: not here yet; use --encoder x264 or auto")

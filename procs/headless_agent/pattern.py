@@ -45,6 +45,11 @@ class Canvas:
         stride = self._chroma_stride
         self._chroma[top // 2 * stride : bottom // 2 * stride] = row.ljust(stride, b"\0") * (bottom // 2 - top // 2)
 
+    def blacken(self) -> None:
+        """Fill all of it with black."""
+        self.luma_band(0, self.height, bytes([BLACK]) * self.width)
+        self.chroma_band(0, self.height, bytes([NEUTRAL]) * self.width)
+
 
 def yuv709(red: float, green: float, blue: float) -> tuple[int, int, int]:
     """RGB in 0..1 as 8-bit BT.709 limited range (ITU-R BT.709-6, item 3)."""
@@ -68,56 +73,67 @@ def _bars(colours: Sequence[tuple[int, int, int]], width: int) -> tuple[bytearra
     return luma, chroma
 
 
+class Overlay:
+    """What stands in every picture, whoever draws the rest: name, frame number, time, barcode."""
+
+    def __init__(self, instance: str, width: int, height: int) -> None:
+        self._width, self._height = width, height
+        self._has_code = barcode.fits(width, height)
+        self._scale = max(1, min(height // 144, width // (26 * GLYPH_WIDTH)))
+        has_text = self._has_code and width >= 26 * GLYPH_WIDTH
+        self._line_height = (GLYPH_HEIGHT + 3) * self._scale // 2 * 2 if has_text else 0
+        self._instance = instance
+        self.top = 3 * self._line_height
+        self.bottom = barcode.strip(width, height)[0] // 2 * 2 if self._has_code else height
+        """Rows [top, bottom), both even, are free for pictures; the rest is to be black."""
+
+    def draw_title(self, canvas: Canvas) -> None:
+        """The part that never changes."""
+        self._text(canvas, 0, self._instance)
+
+    def draw(self, canvas: Canvas, frame: int, time_ns: int) -> None:
+        """Frame number `frame`, captured at `time_ns` since the Unix epoch."""
+        stamp, ms = time.gmtime(time_ns // 1_000_000_000), time_ns // 1_000_000 % 1000
+        self._text(canvas, 1, f"FRAME {frame:08d}")
+        self._text(canvas, 2, f"{stamp[3]:02d}:{stamp[4]:02d}:{stamp[5]:02d}.{ms:03d}Z")
+        if self._has_code:
+            rows = barcode.rows(barcode.encode(frame, time_ns // 1000), self._width)
+            for (top, bottom), row in zip(barcode.row_edges(self._height), rows, strict=True):
+                canvas.luma_band(top, bottom, row)
+
+    def _text(self, canvas: Canvas, line: int, text: str) -> None:
+        if not self._line_height:
+            return
+        top = line * self._line_height + self._scale
+        visible = f" {text.upper()}"[: self._width // (GLYPH_WIDTH * self._scale)]
+        for i, row in enumerate(rows_of(visible, self._scale)):
+            padded = row.ljust(self._width, bytes([BLACK]))
+            canvas.luma_band(top + i * self._scale, top + (i + 1) * self._scale, padded)
+
+
 class Pattern:
     """Draws frame after frame into the same canvas; only what changes is drawn again."""
 
     def __init__(self, canvas: Canvas, instance: str, fps: int) -> None:
         self._canvas, self._fps = canvas, fps
-        width, height = canvas.width, canvas.height
-        self._has_code = barcode.fits(width, height)
-        self._scale = max(1, min(height // 144, width // (26 * GLYPH_WIDTH)))
-        has_text = self._has_code and width >= 26 * GLYPH_WIDTH
-        self._line_height = (GLYPH_HEIGHT + 3) * self._scale // 2 * 2 if has_text else 0
-        self._bars_top = 3 * self._line_height
-        self._bars_bottom = barcode.strip(width, height)[0] // 2 * 2 if self._has_code else height
-        self._luma_row, self._chroma_row = _bars(palette(instance), width)
-        self._draw_still(instance)
-
-    def _draw_still(self, instance: str) -> None:
-        """Everything that stays: backgrounds, bars, the title."""
-        canvas = self._canvas
-        canvas.luma_band(0, canvas.height, bytes([BLACK]) * canvas.width)
-        canvas.chroma_band(0, canvas.height, bytes([NEUTRAL]) * canvas.width)
-        canvas.luma_band(self._bars_top, self._bars_bottom, bytes(self._luma_row))
-        canvas.chroma_band(self._bars_top, self._bars_bottom, bytes(self._chroma_row))
-        self._text(0, instance)
+        self._overlay = Overlay(instance, canvas.width, canvas.height)
+        self._top, self._bottom = self._overlay.top, self._overlay.bottom
+        self._luma_row, self._chroma_row = _bars(palette(instance), canvas.width)
+        canvas.blacken()
+        canvas.luma_band(self._top, self._bottom, bytes(self._luma_row))
+        canvas.chroma_band(self._top, self._bottom, bytes(self._chroma_row))
+        self._overlay.draw_title(canvas)
 
     def draw(self, frame: int, time_ns: int) -> None:
         """Make the canvas show frame number `frame`, captured at `time_ns` since the Unix epoch."""
-        if self._line_height:
-            stamp, ms = time.gmtime(time_ns // 1_000_000_000), time_ns // 1_000_000 % 1000
-            self._text(1, f"FRAME {frame:08d}")
-            self._text(2, f"{stamp[3]:02d}:{stamp[4]:02d}:{stamp[5]:02d}.{ms:03d}Z")
+        self._overlay.draw(self._canvas, frame, time_ns)
         self._square(frame)
-        if self._has_code:
-            rows = barcode.rows(barcode.encode(frame, time_ns // 1000), self._canvas.width)
-            for (top, bottom), row in zip(barcode.row_edges(self._canvas.height), rows, strict=True):
-                self._canvas.luma_band(top, bottom, row)
-
-    def _text(self, line: int, text: str) -> None:
-        if not self._line_height:
-            return
-        top = line * self._line_height + self._scale
-        visible = f" {text.upper()}"[: self._canvas.width // (GLYPH_WIDTH * self._scale)]
-        for i, row in enumerate(rows_of(visible, self._scale)):
-            padded = row.ljust(self._canvas.width, bytes([BLACK]))
-            self._canvas.luma_band(top + i * self._scale, top + (i + 1) * self._scale, padded)
 
     def _square(self, frame: int) -> None:
         """A light square that goes from left to right and back in SWEEP_S, in the middle of the bars."""
-        room = self._bars_bottom - self._bars_top
+        room = self._bottom - self._top
         side = max(2, min(room // 3, self._canvas.width // 4) // 2 * 2)
-        top = self._bars_top + (room - side) // 4 * 2
+        top = self._top + (room - side) // 4 * 2
         phase = frame % (period := max(2, round(SWEEP_S * self._fps))) / period
         left = int((self._canvas.width - side) * (1 - abs(2 * phase - 1))) // 2 * 2
         luma, chroma = self._luma_row.copy(), self._chroma_row.copy()

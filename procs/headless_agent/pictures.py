@@ -1,4 +1,4 @@
-"""Where pictures come from: the pattern of ours, or ffmpeg's testsrc2 through PyAV's filter graph."""
+"""Where pictures come from: our pattern, ffmpeg's testsrc2 through PyAV's filter graph, or a scene drawn by OpenGL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import av
 import av.filter
 
 from procs.headless_agent.options import Producer
-from procs.headless_agent.pattern import Canvas, Pattern
+from procs.headless_agent.pattern import Canvas, Overlay, Pattern
+
+
+def canvas_of(frame: av.VideoFrame) -> Canvas:
+    """An NV12 frame's own memory, to be drawn into."""
+    luma, chroma = frame.planes
+    return Canvas(memoryview(luma), luma.line_size, memoryview(chroma), chroma.line_size, frame.width, frame.height)
 
 
 class PatternPictures:
@@ -16,11 +22,7 @@ class PatternPictures:
 
     def __init__(self, chosen: Producer) -> None:
         self._frame = av.VideoFrame(chosen.width, chosen.height, self.pixel_format)
-        luma, chroma = self._frame.planes
-        canvas = Canvas(
-            memoryview(luma), luma.line_size, memoryview(chroma), chroma.line_size, chosen.width, chosen.height
-        )
-        self._pattern = Pattern(canvas, chosen.instance_id, chosen.fps)
+        self._pattern = Pattern(canvas_of(self._frame), chosen.instance_id, chosen.fps)
 
     def picture(self, frame: int, time_ns: int) -> av.VideoFrame:
         """Frame number `frame`, captured at `time_ns`. Valid until the next call."""
@@ -47,6 +49,42 @@ class TestSource2Pictures:
         return self._graph.vpull()
 
 
-def open_pictures(chosen: Producer) -> PatternPictures | TestSource2Pictures:
-    """The source of pictures that the settings name."""
+class EglPictures:
+    """A scene drawn by OpenGL. Name, number, time and barcode are written into it after the conversion, by the same
+    code as in the pattern."""
+
+    pixel_format = "nv12"
+
+    def __init__(self, chosen: Producer) -> None:
+        from procs.headless_agent import egl  # here: OpenGL costs 50 ms, which other renderers need not pay
+
+        self.context = egl.open_context(chosen.device_idx)
+        from procs.headless_agent import convert, gl, scene
+
+        self._fps = chosen.fps
+        self._frame = av.VideoFrame(chosen.width, chosen.height, self.pixel_format)
+        self._canvas = canvas_of(self._frame)
+        self._canvas.blacken()
+        self._overlay = Overlay(chosen.instance_id, chosen.width, chosen.height)
+        self._overlay.draw_title(self._canvas)
+        height = self._overlay.bottom - self._overlay.top
+        target = gl.Target(chosen.width, height, internal=gl.RGBA8, pixels=gl.RGBA)
+        self._scene = scene.Scene(chosen.instance_id, target)
+        self._conversion = convert.open_conversion(chosen.convert, target, self.context.is_software)
+
+    def picture(self, frame: int, time_ns: int) -> av.VideoFrame:
+        """Frame number `frame`, captured at `time_ns`. Valid until the next call."""
+        self._scene.draw(frame / self._fps)
+        self._conversion.put(self._frame, self._overlay.top)
+        self._overlay.draw(self._canvas, frame, time_ns)
+        return self._frame
+
+
+Pictures = PatternPictures | TestSource2Pictures | EglPictures
+
+
+def open_pictures(chosen: Producer) -> Pictures:
+    """The source of pictures that the settings name. Raises NotHere where it can't be had."""
+    if chosen.renderer == "egl":
+        return EglPictures(chosen)
     return TestSource2Pictures(chosen) if chosen.pattern == "testsrc2" else PatternPictures(chosen)

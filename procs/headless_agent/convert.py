@@ -1,0 +1,154 @@
+"""RGBA on the GPU to NV12 in our memory: BT.709, limited range, each chroma sample the mean of its four pixels.
+
+Two ways that give the same picture within one step of 255: read RGBA back and let swscale convert it, or have a
+shader pack NV12 and read back a third as much. On a GPU the shader costs nothing; on llvmpipe swscale is cheaper.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable
+from statistics import median
+
+import av
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from procs import log
+from procs.headless_agent import gl
+
+TRIALS = 5
+TRIAL_AT = 30  # pictures: by then a viewer has his first ones, and caches are warm
+_DECIDED_AT = TRIAL_AT + 2 * TRIALS - 1
+
+_VERTEX = """
+layout(location = 0) in vec2 at;
+void main() { gl_Position = vec4(at, 0.0, 1.0); }
+"""
+# Rows [0, height) are luma; below them, half as many rows hold U and V in turn.
+_FRAGMENT = """
+uniform sampler2D picture;
+uniform float rows;
+out float sample_;
+void main() {
+    ivec2 at = ivec2(gl_FragCoord.xy);
+    int height = int(rows);
+    if (at.y < height) {
+        vec3 c = texelFetch(picture, at, 0).rgb;
+        sample_ = (16.0 + 219.0 * dot(c, vec3(0.2126, 0.7152, 0.0722))) / 255.0;
+        return;
+    }
+    ivec2 from = ivec2(at.x & ~1, (at.y - height) * 2);
+    vec3 c = (texelFetch(picture, from, 0).rgb + texelFetch(picture, from + ivec2(1, 0), 0).rgb
+        + texelFetch(picture, from + ivec2(0, 1), 0).rgb + texelFetch(picture, from + ivec2(1, 1), 0).rgb) / 4.0;
+    float luma = dot(c, vec3(0.2126, 0.7152, 0.0722));
+    float chroma = (at.x & 1) == 0 ? (c.b - luma) / 1.8556 : (c.r - luma) / 1.5748;
+    sample_ = (128.0 + 224.0 * chroma) / 255.0;
+}
+"""
+
+
+class Swscale:
+    """Reads 4 bytes a pixel back; the CPU converts."""
+
+    name = "swscale"
+
+    def __init__(self, scene: gl.Target) -> None:
+        self._scene = scene
+        self._rgba = av.VideoFrame(scene.width, scene.height, "rgba")
+        self._reformatter = VideoReformatter()
+
+    def put(self, frame: av.VideoFrame, top: int) -> None:
+        """Write what the scene's target shows now into an NV12 frame of its width, from row `top` (even) on."""
+        plane = self._rgba.planes[0]
+        self._scene.read(0, self._scene.height, plane.buffer_ptr, plane.line_size)
+        converted = self._reformatter.reformat(
+            self._rgba,
+            format="nv12",
+            dst_colorspace=Colorspace.ITU709,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=Interpolation.AREA,
+            threads=1,  # more gain nothing at this size, and cost CPU
+        )
+        for source, target, first in zip(converted.planes, frame.planes, (top, top // 2), strict=True):
+            # The same width has the same stride, so that rows lie alike in both.
+            start = first * target.line_size
+            memoryview(target)[start : start + source.buffer_size] = memoryview(source)
+
+
+class Shader:
+    """Packs NV12 with a shader and reads 1.5 bytes a pixel back."""
+
+    name = "shader"
+
+    def __init__(self, scene: gl.Target) -> None:
+        self._scene = scene
+        self._packed = gl.Target(scene.width, scene.height * 3 // 2, internal=gl.R8, pixels=gl.RED)
+        self._program = gl.Program(_VERTEX, _FRAGMENT)
+        self._rows = self._program.place("rows")
+        self._everything = gl.Triangles(array("f", (-1, -1, 3, -1, -1, 3)), (2,))
+
+    def put(self, frame: av.VideoFrame, top: int) -> None:
+        """Write what the scene's target shows now into an NV12 frame of its width, from row `top` (even) on."""
+        height = self._scene.height
+        self._packed.begin((0.0, 0.0, 0.0))
+        gl.hide_back_faces(False)
+        self._scene.look_up()
+        self._program.use()
+        gl.set_float(self._rows, height)
+        self._everything.draw()
+        luma, chroma = frame.planes
+        self._packed.read(0, height, luma.buffer_ptr + top * luma.line_size, luma.line_size)
+        self._packed.read(height, height // 2, chroma.buffer_ptr + top // 2 * chroma.line_size, chroma.line_size)
+
+
+class Fastest:
+    """Begins with the way that is likely the quicker, tries the other on a few pictures, and stays with the winner."""
+
+    def __init__(self, likely: Swscale | Shader, other: Callable[[], Swscale | Shader]) -> None:
+        self._likely, self._other = likely, other
+        self._now = likely
+        self._seen = 0
+        self._spent_s: dict[str, list[float]] = {}
+
+    @property
+    def name(self) -> str:
+        """The way in use."""
+        return self._now.name
+
+    def put(self, frame: av.VideoFrame, top: int) -> None:
+        """Write what the scene's target shows now into an NV12 frame of its width, from row `top` (even) on."""
+        if self._seen > _DECIDED_AT:
+            self._now.put(frame, top)
+            return
+        if self._seen == TRIAL_AT + TRIALS:
+            self._now = self._other()
+            self._now.put(frame, top)  # not counted: the first one compiles shaders
+        started = time.perf_counter()
+        self._now.put(frame, top)
+        if self._seen >= TRIAL_AT:
+            self._spent_s.setdefault(self._now.name, []).append(time.perf_counter() - started)
+        self._seen += 1
+        if self._seen > _DECIDED_AT:
+            self._decide()
+
+    def _decide(self) -> None:
+        spent = {name: median(times) for name, times in self._spent_s.items()}
+        if spent[self._likely.name] <= spent[self._now.name]:
+            self._now = self._likely
+        ms = {f"{name}_ms": round(1000 * s, 2) for name, s in spent.items()}
+        log.info(f"colour conversion by {self._now.name}, the faster here", **ms)
+
+
+def open_conversion(which: str, scene: gl.Target, is_software: bool) -> Swscale | Shader | Fastest:
+    """The way named by `which`: swscale, shader, or auto for the faster of the two."""
+    if which == "swscale":
+        return Swscale(scene)
+    if which == "shader":
+        return Shader(scene)
+    return (
+        Fastest(Swscale(scene), lambda: Shader(scene))
+        if is_software
+        else Fastest(Shader(scene), lambda: Swscale(scene))
+    )
