@@ -1,19 +1,30 @@
 #!/bin/sh
-# Make sure that the programs tests drive are installed. Never fails: without them, tests that need them are skipped.
+# Make sure that the programs and libraries that tests need are installed. Never fails: without them, tests that need them are skipped.
 set -eu
 
-# command  Debian package
+# command or library  Debian package
 needed='
-ffmpeg    ffmpeg
-ffprobe   ffmpeg
-chromium  chromium
+ffmpeg            ffmpeg
+ffprobe           ffmpeg
+chromium          chromium
+libEGL.so.1       libegl1
+libEGL_mesa.so.0  libegl-mesa0
+libEGL_mesa.so.0  libgl1-mesa-dri
+libOpenGL.so.0    libopengl0
 '
 
 say() { echo "setup_tests: $*" >&2; }
 
+is_here() {
+    case "$1" in
+    *.so.*) PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep -qF "$1 " ;;
+    *) command -v "$1" >/dev/null ;;
+    esac
+}
+
 missing() {
     echo "$needed" | while read -r command package; do
-        [ -z "$command" ] || command -v "$command" >/dev/null || echo "$package"
+        [ -z "$command" ] || is_here "$command" || echo "$package"
     done | sort -u | tr '\n' ' ' | sed 's/ $//'
 }
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from procs import settings
 from procs.errors import ConfigError, NotHere
-from procs.headless_agent.options import Producer, refuse_missing
+from procs.headless_agent.options import Producer, check
 from procs.settings import ADDRESS, NAME, PATH, Address, Layers, option, seconds, whole
 from scripts import settings_file
 
@@ -80,7 +80,7 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
     environment, env_file = settings.from_environment(environ, root)
     merged = {**env_file, **environment}
     path = Path(merged.get("PLANARIA_SETTINGS") or root / SETTINGS_FILE)
-    document = settings_file.read(path, must_exist="PLANARIA_SETTINGS" in merged)
+    document = settings_file.read(path, must_exist=bool(merged.get("PLANARIA_SETTINGS")))
     settings.refuse_unknown_keys(document, [*settings.options_of(Suite), *_SECTIONS], str(path))
     sections = {name: settings_file.mapping(document.pop(name, None), f"{path}: {name}") for name in _SECTIONS}
     suite = settings.load(Suite, Layers(flags or {}, environment, env_file, document, str(path)))
@@ -121,7 +121,7 @@ def _producer(name: str, common: Layers, section: Any, where: str) -> tuple[Prod
     if producer.duration:
         raise ConfigError(f"duration={producer.duration:g} ({where}): a stream runs for as long as it is watched")
     try:
-        refuse_missing(producer)
+        check(producer)
     except NotHere as error:
         raise NotHere(f"{error} ({where})") from None
     return producer, (settings.names_set(Producer, common) | own_names) - {"instance_id"}

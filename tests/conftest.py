@@ -1,7 +1,8 @@
-"""What all tests share: programs they need, and one go2rtc for those that only watch."""
+"""What all tests share: programs and libraries they need, and one go2rtc for those that only watch."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,13 +14,23 @@ from tests import rig
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test whose program is missing; with CI set that is a failure, since `make test` installs them."""
+    """Skip a test whose program or library is missing; with CI set that is a failure: `make test` installs them."""
     for marker in item.iter_markers("needs"):
-        missing = [program for program in marker.args if not shutil.which(program)]
+        missing = [name for name in marker.args if not _is_here(name)]
         if missing and os.environ.get("CI"):
             pytest.fail(f"{missing[0]} is missing, and with CI set nothing may be skipped for that")
         if missing:
             pytest.skip(f"{missing[0]} is missing; sh scripts/setup_tests.sh says how to get it")
+
+
+def _is_here(name: str) -> bool:
+    if ".so." not in name:
+        return bool(shutil.which(name))
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from procs import settings
-from procs.errors import NotHere
-from procs.settings import BITRATE, NAME, SWITCH, Layers, one_of, option, seconds, whole
+from procs.errors import ConfigError, NotHere
+from procs.settings import BITRATE, NAME, PATH, SWITCH, Layers, one_of, option, seconds, whole
 
+# Without blanks in front, a path; go2rtc's configuration takes it as one word.
+AUDIO = settings.matching(r"none|tone|[^-\s].*", "none, tone, or the path of a file")
 MAX_PES_BITS = 480_000  # a picture over 65,535 bytes has no PES length, and go2rtc would hold it for a frame
+
+VPF_NEEDS = {"PyNvVideoCodec": "PyNvVideoCodec", "cvcuda-cu13": "cvcuda", "cupy-cuda13x": "cupy"}  # package: module
 
 EXAMPLES = """\
   python -m procs.headless_agent --width 640 --height 360 --fps 30 --duration 5 > five-seconds.ts
@@ -41,12 +47,12 @@ class Producer:
         "auto",
         one_of("auto", "x264", "ffmpeg", "nvenc", "vpf", "nvenc-cuda"),
         env=_both("HEADLESS_ENCODER"),
-        help="what encodes: auto, x264 (others are not here yet)",
+        help="auto: nvenc where it really encodes, else x264; ffmpeg: a child, its hardware encoders first",
     )
     device_idx: int = option(
         0, whole(0, 63), env=("PLANARIA_HEADLESS_DEVICE_IDX", "METABONK_EGL_DEVICE_IDX"), help="GPU of egl and vpf"
     )
-    force_sw: bool = option(False, SWITCH, env=_both("HEADLESS_FORCE_SW"), help="software encoder only")
+    force_sw: bool = option(False, SWITCH, env=_both("HEADLESS_FORCE_SW"), help="no hardware encoder")
     stdout_chunk: int = option(65536, whole(512, 1 << 20), env=_both("HEADLESS_CHUNK"), help="bytes a write at most")
     debug: bool = option(False, SWITCH, env=_both("HEADLESS_DEBUG"), help="say more on stderr")
     pattern: str = option(
@@ -81,6 +87,29 @@ class Producer:
     )
     x264_threads: int = option(
         0, whole(0, 64), env=("PLANARIA_X264_THREADS",), help="0: one per 130 Mpixel/s, which is cheapest"
+    )
+    nvenc_preset: str = option(
+        "p1", one_of("p1", "p2", "p3", "p4", "p5", "p6", "p7"), env=_both("NVENC_PRESET"), help="p1 is the fastest"
+    )
+    nvenc_tune: str = option("ll", one_of("ll", "ull"), env=_both("NVENC_TUNE"), help="low or ultra-low latency")
+    nvenc_rc: str = option("cbr", one_of("cbr", "vbr"), env=_both("NVENC_RC"), help="rate control")
+    ffmpeg: Path | None = option(
+        None, PATH, env=("PLANARIA_FFMPEG",), help="the program of --encoder ffmpeg (default: the system's, else ours)"
+    )
+    ffmpeg_fps_mode: str = option(
+        "cfr", one_of("cfr", "vfr", "passthrough"), env=_both("FFMPEG_FPS_MODE"), help="its -fps_mode"
+    )
+    ffmpeg_loglevel: str = option(
+        "error",
+        one_of("quiet", "panic", "fatal", "error", "warning", "info"),
+        env=_both("FFMPEG_LOGLEVEL"),
+        help="its -v",
+    )
+    audio: str = option(
+        "none", AUDIO, env=("PLANARIA_HEADLESS_AUDIO",), help="sound beside the pictures, a file in a loop"
+    )
+    audio_codec: str = option(
+        "aac", one_of("aac", "opus"), env=("PLANARIA_HEADLESS_AUDIO_CODEC",), help="opus is what WebRTC plays"
     )
     bufsize: int = option(
         0,
@@ -119,11 +148,21 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     flags = settings.parse_flags(parser, Producer, sys.argv[1:] if argv is None else argv)
     environment, env_file = settings.from_environment(os.environ if environ is None else environ)
     chosen = settings.load(Producer, Layers(flags, environment, env_file))
-    refuse_missing(chosen)
+    check(chosen)
     return chosen
 
 
-def refuse_missing(chosen: Producer) -> None:
-    """Raise NotHere for what can be named but is not built yet."""
-    if chosen.encoder not in ("auto", "x264"):
-        raise NotHere(f"encoder {chosen.encoder}: not here yet; use --encoder x264 or auto")
+def check(chosen: Producer) -> None:
+    """Raise ConfigError for options that exclude each other, and NotHere for what can be named but is not built yet."""
+    if chosen.audio not in ("none", "tone") and not Path(chosen.audio).expanduser().is_file():
+        raise ConfigError(f"audio={chosen.audio!r}: no such file; allowed: {AUDIO.allowed}")
+    if chosen.audio != "none" and chosen.out == "h264":
+        raise ConfigError(f"audio={chosen.audio!r}: --out h264 can carry no sound: use mpegts")
+    if chosen.force_sw and chosen.encoder not in ("auto", "ffmpeg", "x264"):
+        raise ConfigError(f"encoder={chosen.encoder}: is no software encoder, and force_sw allows no other")
+    if chosen.encoder == "vpf":
+        missing = [name for name, module in VPF_NEEDS.items() if not importlib.util.find_spec(module)]
+        what = f"missing here: {', '.join(missing)}; and " if missing else ""
+        raise NotHere(f"encoder vpf: {what}not built yet; use --encoder auto")
+    if chosen.encoder == "nvenc-cuda":
+        raise NotHere("encoder nvenc-cuda: not built yet; use --encoder nvenc or auto")

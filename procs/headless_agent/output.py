@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import av
 
+from procs.headless_agent.encoder import AccessUnit
 from procs.headless_agent.options import Producer
-from procs.headless_agent.x264 import AccessUnit
 from procs.media import mpegts
 from procs.media.annexb import LookAhead
 from procs.pipes import Stdout
+
+if TYPE_CHECKING:
+    from procs.headless_agent.audio import Audio
 
 
 class Output(Protocol):
@@ -28,8 +31,15 @@ class MpegTs:
         self._container = mpegts.open_muxer(stdout)
         self._stream = self._container.add_mux_stream("h264", rate=chosen.fps, width=chosen.width, height=chosen.height)
         self._stream.time_base = mpegts.TICK
+        self._audio: Audio | None = None
+        if chosen.audio != "none":
+            from procs.headless_agent.audio import Audio  # here: most streams have no sound
+
+            self._audio = Audio(chosen, self._container, self._origin)
 
     def put(self, unit: AccessUnit, index: int) -> None:
+        if self._audio:
+            self._audio.put_until(index / self._fps)
         packet = av.Packet(unit.data)
         packet.stream, packet.time_base = self._stream, mpegts.TICK
         packet.pts = packet.dts = self._origin + index * mpegts.CLOCK_HZ // self._fps

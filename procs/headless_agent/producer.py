@@ -10,11 +10,11 @@ import time
 from procs import log
 from procs.errors import NoFirstFrame
 from procs.headless_agent.control import Wishes, listen_to_bus, listen_to_signals
+from procs.headless_agent.encoder import open_encoder
 from procs.headless_agent.options import Producer
 from procs.headless_agent.output import open_output
 from procs.headless_agent.pacing import Schedule
 from procs.headless_agent.pictures import open_pictures
-from procs.headless_agent.x264 import X264
 from procs.life import Alive
 from procs.media import annexb, sei
 from procs.pipes import Stdout
@@ -35,9 +35,7 @@ def produce(chosen: Producer, alive: Alive) -> None:
     gc.freeze()  # what the imports made stays; no collection has to walk it between two frames
     gc.enable()
     listen_to_bus(chosen.instance_id, alive.run_dir, wishes, loop.describe)
-    log.info(
-        f"encoder x264 ({'named' if chosen.encoder == 'x264' else 'auto: the only one here yet'})", **_facts(chosen)
-    )
+    log.info(loop.encoder_and_reason(), **_facts(chosen))
     while not chosen.duration or loop.schedule.index < chosen.duration * chosen.fps:
         loop.step()
 
@@ -64,7 +62,7 @@ class _Loop:
     def __init__(self, chosen: Producer, alive: Alive, wishes: Wishes) -> None:
         self._chosen, self._alive, self._wishes = chosen, alive, wishes
         self._pictures = open_pictures(chosen)
-        self._encoder = X264(chosen, self._pictures.pixel_format)
+        self._encoder = open_encoder(chosen, self._pictures.pixel_format)
         stdout = Stdout(chosen.stdout_limit_s, chosen.stdout_chunk, alive.beat)
         start_ns = time.monotonic_ns()
         self.schedule = Schedule(chosen.fps, start_ns)
@@ -95,6 +93,11 @@ class _Loop:
         if dropped > self._reported_drops and now - self._reported_at >= DROP_REPORT_S:
             log.warning("too slow: pictures dropped", dropped=dropped - self._reported_drops, frames=self._frames)
             self._reported_drops, self._reported_at = dropped, now
+
+    def encoder_and_reason(self) -> str:
+        """What encodes, and why nothing better does. go2rtc keeps the first 512 bytes of stderr: this goes first."""
+        refusals = getattr(self._encoder, "refusals", [])
+        return f"encoder {self._encoder.name}" + (f" ({'; '.join(refusals)})" if refusals else "")
 
     def describe(self) -> dict[str, object]:
         """The fields of messages.Description that this loop knows."""

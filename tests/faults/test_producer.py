@@ -20,8 +20,8 @@ import pytest
 
 from procs import bus, pipes
 from procs.errors import EncoderFailed, Refused
+from procs.headless_agent.libav import X264
 from procs.headless_agent.options import Producer
-from procs.headless_agent.x264 import X264
 from procs.messages import Bitrate, Describe, Description, Keyframe
 from procs.settings import ROOT
 from tests.decoding import frames_of, seen_in
@@ -175,8 +175,8 @@ def test_sizes_that_are_no_multiple_of_16(run_dir: Path) -> None:
         (["--bitrate", "abc"], 2, "--bitrate='abc'"),
         (["--nonsense"], 2, "unrecognized arguments: --nonsense"),
         (["--instance-id", "a b"], 2, "--instance-id='a b'"),
-        (["--renderer", "egl"], 3, "renderer egl: not here yet"),
-        (["--encoder", "vpf"], 3, "encoder vpf: not here yet"),
+        (["--renderer", "egl", "--height", "361"], 2, "--height='361' (command line): must be an even whole number"),
+        (["--encoder", "vpf"], 3, "encoder vpf: "),
         (["--first-frame-limit-s", "0.001"], 4, "no first picture within 0.001 s"),
     ],
 )

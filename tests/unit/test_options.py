@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from procs.errors import ConfigError, NotHere
@@ -58,11 +60,28 @@ def test_a_wrong_option_is_one_line(argv: list[str], parts: list[str]) -> None:
     assert all(part in str(caught.value) for part in parts), caught.value
 
 
+@pytest.mark.parametrize("encoder", ["vpf", "nvenc-cuda"])
+def test_what_is_not_built_yet_says_so_and_what_to_use(encoder: str) -> None:
+    with pytest.raises(NotHere, match=f"encoder {encoder}: .*not built yet; use --"):
+        load(["--encoder", encoder], {})
+
+
+def test_vpf_names_the_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "cvcuda" else object())
+    with pytest.raises(NotHere, match="encoder vpf: missing here: cvcuda-cu13; and not built yet"):
+        load(["--encoder", "vpf"], {})
+
+
 @pytest.mark.parametrize(
-    "argv", [["--renderer", "egl"], ["--encoder", "vpf"], ["--encoder", "nvenc"], ["--encoder", "ffmpeg"]]
+    ("argv", "said"),
+    [
+        (["--audio", "tone", "--out", "h264"], "--out h264 can carry no sound"),
+        (["--audio", "/nonexistent.wav"], "audio='/nonexistent.wav': no such file"),
+        (["--encoder", "nvenc", "--force-sw"], "encoder=nvenc: is no software encoder"),
+    ],
 )
-def test_what_is_not_here_yet_says_so(argv: list[str]) -> None:
-    with pytest.raises(NotHere, match="not here yet; use --"):
+def test_options_that_exclude_each_other(argv: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
         load(argv, {})
 
 

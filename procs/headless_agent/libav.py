@@ -1,0 +1,138 @@
+"""H.264 in this process by PyAV: libx264 on the CPU, h264_nvenc on NVIDIA's GPUs. One picture in, one unit out."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import replace
+from fractions import Fraction
+from typing import Literal
+
+import av
+import av.logging
+from av.video.frame import PictureType
+
+from procs.errors import EncoderFailed, NotHere
+from procs.headless_agent.encoder import AccessUnit
+from procs.headless_agent.options import Producer
+
+_BT709 = 1
+_LIMITED_RANGE = 1
+
+
+class _Libav:
+    """Constant bit rate with a small buffer: only then do both take another rate while they run."""
+
+    name = ""
+    codec: Literal["libx264", "h264_nvenc"]
+
+    def __init__(self, chosen: Producer, pixel_format: str) -> None:
+        self._chosen, self._pixel_format = chosen, pixel_format
+        self._context = self._open(chosen)
+        self.bitrate = chosen.bitrate
+
+    def _options(self, chosen: Producer) -> dict[str, str]:
+        raise NotImplementedError
+
+    def _open(self, chosen: Producer) -> av.VideoCodecContext:
+        context = av.VideoCodecContext.create(self.codec, "w")
+        context.width, context.height, context.pix_fmt = chosen.width, chosen.height, self._pixel_format
+        context.time_base, context.framerate = Fraction(1, chosen.fps), Fraction(chosen.fps, 1)
+        context.gop_size, context.max_b_frames = chosen.gop, 0
+        context.bit_rate = chosen.bitrate
+        context.color_range, context.colorspace = _LIMITED_RANGE, _BT709
+        context.color_primaries, context.color_trc = _BT709, _BT709
+        context.options = {
+            **self._options(chosen),
+            "maxrate": str(chosen.bitrate),
+            "bufsize": str(chosen.vbv_bits),
+            "forced-idr": "1",
+        }
+        av.logging.set_level(av.logging.ERROR)  # only so does the error say more than a number
+        try:
+            with av.logging.Capture():  # else it is logged as well, in front of our own first line
+                context.open()
+        except (av.FFmpegError, ValueError) as error:
+            raise EncoderFailed(
+                f"{self.name} does not open at {chosen.width}x{chosen.height}: {_reason(error)}"
+            ) from None
+        finally:
+            av.logging.set_level(None)
+        return context
+
+    def encode(self, picture: av.VideoFrame, index: int, *, keyframe: bool) -> AccessUnit:
+        """The access unit of one picture. `index` counts periods of 1/fps and only grows."""
+        picture.pts = index
+        picture.pict_type = PictureType.I if keyframe else PictureType.NONE
+        try:
+            packets = self._context.encode(picture)
+        except (av.FFmpegError, ValueError) as error:
+            raise EncoderFailed(f"{self.name} failed at picture {index}: {error}") from None
+        if len(packets) != 1:
+            raise EncoderFailed(
+                f"{self.name} gave {len(packets)} units for picture {index}, not 1: it holds pictures back"
+            )
+        return AccessUnit(bytes(packets[0]), packets[0].is_keyframe)
+
+    def set_bitrate(self, bits_per_s: int) -> None:
+        """Encode at another rate from the next picture on."""
+        self._context.bit_rate = self.bitrate = bits_per_s
+
+
+def _reason(error: Exception) -> str:
+    """libav's last words, which say what is missing, rather than the name of the call that failed."""
+    logged = getattr(error, "log", None)
+    return str(logged[2]).strip() if logged else str(error)
+
+
+class X264(_Libav):
+    """libx264, zero delay."""
+
+    name, codec = "x264", "libx264"
+
+    def __init__(self, chosen: Producer, pixel_format: str) -> None:
+        super().__init__(chosen, pixel_format)
+        self._ceiling = chosen.bitrate
+
+    def _options(self, chosen: Producer) -> dict[str, str]:
+        return {
+            "preset": chosen.x264_preset,
+            "tune": chosen.x264_tune,
+            "threads": str(chosen.threads),
+            "sc_threshold": "0",  # keyframes come when they are due or asked for, and never else
+        }
+
+    def set_bitrate(self, bits_per_s: int) -> None:
+        """As before; x264 goes no higher than the rate it was opened at, so that one opens it anew, with a keyframe."""
+        if bits_per_s > self._ceiling:
+            self._chosen, self._ceiling = replace(self._chosen, bitrate=bits_per_s), bits_per_s
+            self._context = self._open(self._chosen)
+        super().set_bitrate(bits_per_s)
+
+
+def no_nvidia_driver() -> str:
+    """Why NVENC can't be had here, at a glance; '' if it may be."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver here (libcuda.so.1 is missing)"
+    return ""
+
+
+class Nvenc(_Libav):
+    """h264_nvenc from pictures in host memory, zero delay. Raises NotHere without a driver."""
+
+    name, codec = "nvenc", "h264_nvenc"
+
+    def __init__(self, chosen: Producer, pixel_format: str) -> None:
+        if missing := no_nvidia_driver():
+            raise NotHere(missing)
+        super().__init__(chosen, pixel_format)
+
+    def _options(self, chosen: Producer) -> dict[str, str]:
+        return {
+            "preset": chosen.nvenc_preset,
+            "tune": chosen.nvenc_tune,
+            "rc": chosen.nvenc_rc,
+            "delay": "0",  # else the first picture comes out with the second
+            "zerolatency": "1",
+        }

@@ -1,0 +1,221 @@
+"""Encoders by themselves: which one is taken and why, the ffmpeg child's deaths, sound. NVENC's driver is played by a
+library that is none, so that what happens with a driver and no NVENC can be seen anywhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import pytest
+
+from procs.headless_agent.options import Producer
+from procs.messages import Bitrate, Keyframe
+from procs.settings import ROOT
+from tests.decoding import frames_of, seen_in
+from tests.faults.test_producer import SMALL, Running, producer, run
+from tests.rig import children, command_line, until
+
+needs_ffmpeg = pytest.mark.needs("ffmpeg")
+needs_egl = pytest.mark.needs("libEGL.so.1", "libEGL_mesa.so.0", "libOpenGL.so.0")
+
+
+@pytest.fixture
+def false_driver(tmp_path: Path) -> dict[str, str]:
+    """An environment in which libcuda.so.1 loads and is no CUDA: the machine has a driver, and NVENC does not open."""
+    library = next(path for path in Path("/lib").rglob("libz.so.1") if path.exists())
+    (tmp_path / "lib").mkdir()
+    shutil.copy(library, tmp_path / "lib/libcuda.so.1")
+    return {"LD_LIBRARY_PATH": str(tmp_path / "lib")}
+
+
+def test_auto_takes_x264_and_its_first_line_says_why(run_dir: Path, false_driver: dict[str, str]) -> None:
+    code, stream, events = run(run_dir, *SMALL, "--duration", "0.5", **false_driver)
+    assert code == 0 and len(frames_of(stream)) > 5
+    assert events[0].startswith("encoder x264 (nvenc: nvenc does not open at 320x180: ")
+
+
+def test_nvenc_without_one_is_one_line(run_dir: Path, false_driver: dict[str, str]) -> None:
+    code, stream, events = run(run_dir, *SMALL, "--encoder", "nvenc", **false_driver)
+    assert (code, stream, len(events)) == (3, b"", 1)
+    assert events[0].startswith("encoder nvenc: nvenc does not open at 320x180: ")
+
+
+def test_no_driver_is_seen_at_a_glance(run_dir: Path) -> None:
+    if shutil.which("nvidia-smi"):
+        pytest.skip("this machine has a driver")
+    code, _, events = run(run_dir, *SMALL, "--encoder", "nvenc")
+    assert (code, events) == (3, ["encoder nvenc: no NVIDIA driver here (libcuda.so.1 is missing)"])
+
+
+@needs_ffmpeg
+def test_an_ffmpeg_that_was_compiled_with_nvenc_falls_back(run_dir: Path, false_driver: dict[str, str]) -> None:
+    listed = subprocess.run(["ffmpeg", "-v", "quiet", "-encoders"], capture_output=True, text=True, check=True).stdout
+    assert "h264_nvenc" in listed, "this ffmpeg can't show it"
+    code, stream, events = run(run_dir, *SMALL, "--encoder", "ffmpeg", "--duration", "1", **false_driver)
+    assert code == 0 and len(frames_of(stream)) > 10
+    assert events[0].startswith("encoder ffmpeg libx264 (ffmpeg h264_nvenc: ffmpeg h264_nvenc ")
+
+
+@needs_ffmpeg
+def test_forced_software_tries_no_hardware(run_dir: Path, false_driver: dict[str, str]) -> None:
+    options = (*SMALL, "--encoder", "ffmpeg", "--force-sw", "--duration", "0.5")
+    assert run(run_dir, *options, **false_driver)[2][0] == "encoder ffmpeg libx264"
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("source", [["--renderer", "cpu"], ["--pattern", "testsrc2"]])
+@pytest.mark.parametrize("size", [("320", "180"), ("642", "362")])
+def test_the_child_gets_every_picture_and_gives_it_back(
+    run_dir: Path, source: list[str], size: tuple[str, str]
+) -> None:
+    options = ("--fps", "30", "--gop", "30", "--encoder", "ffmpeg", "--force-sw", "--duration", "1")
+    code, stream, _ = run(run_dir, "--width", size[0], "--height", size[1], *source, *options)
+    frames = frames_of(stream)
+    assert code == 0 and len(frames) > 15
+    assert (frames[0].width, frames[0].height, frames[0].format.name) == (int(size[0]), int(size[1]), "yuv420p")
+    assert (frames[0].colorspace, frames[0].color_range) == (1, 1), "BT.709, limited"
+    if source == ["--renderer", "cpu"]:
+        assert all(p.stamp and p.stamp.frame == p.code.frame for p in seen_in(stream))
+
+
+def child_of(running: Running) -> int:
+    """Pid of a producer's ffmpeg."""
+    (pid,) = until(lambda: [p for p in children(running.process.pid) if "ffmpeg" in command_line(p)[0]])
+    return pid
+
+
+@needs_ffmpeg
+def test_a_killed_child_ends_the_producer_with_a_line(run_dir: Path) -> None:
+    with producer(run_dir, "--encoder", "ffmpeg", "--force-sw") as running:
+        os.kill(child_of(running), signal.SIGKILL)
+        assert running.process.wait(5) == 7
+        assert running.process.stderr
+        assert "ffmpeg libx264 was killed by signal 9" in running.process.stderr.read().decode()
+
+
+@needs_ffmpeg
+def test_a_frozen_child_ends_the_producer_and_is_ended(run_dir: Path) -> None:
+    with producer(run_dir, "--encoder", "ffmpeg", "--force-sw") as running:
+        os.kill(child := child_of(running), signal.SIGSTOP)
+        assert running.process.wait(10) == 7
+        until(lambda: not Path(f"/proc/{child}").exists(), 5)
+
+
+@needs_ffmpeg
+def test_a_killed_producer_leaves_no_child(run_dir: Path) -> None:
+    with producer(run_dir, "--encoder", "ffmpeg", "--force-sw") as running:
+        os.kill(child := child_of(running), signal.SIGSTOP)  # it can't notice the end of its input
+        running.process.kill()
+        until(lambda: not Path(f"/proc/{child}").exists(), 5)
+
+
+@needs_ffmpeg
+def test_keyframe_and_bit_rate_on_demand(run_dir: Path) -> None:
+    with producer(run_dir, "--encoder", "ffmpeg", "--force-sw") as running:
+        before = child_of(running)
+        running.wait_frames(10)
+        running.ask(Keyframe())
+        running.wait_frames(10)
+        assert child_of(running) != before
+        running.ask(Bitrate(bits_per_s=300_000))
+        running.wait_frames(20)
+        seen = seen_in(running.end())
+    assert sum(p.keyframe for p in seen) == 3, "the first, the one asked for, and the new rate's"
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "said"),
+    [("/nonexistent/ffmpeg", 2, "is no program"), ("/bin/true", 3, "ffmpeg libx264 ended with exit code 0")],
+)
+def test_a_program_that_is_no_ffmpeg(run_dir: Path, program: str, code: int, said: str) -> None:
+    returned, stream, events = run(run_dir, *SMALL, "--encoder", "ffmpeg", "--ffmpeg", program)
+    assert (returned, stream, len(events)) == (code, b"", 1)
+    assert said in events[0]
+
+
+@needs_egl
+def test_egl_writes_what_its_barcode_says(run_dir: Path) -> None:
+    code, stream, events = run(run_dir, *SMALL, "--renderer", "egl", "--duration", "2")
+    seen = seen_in(stream)
+    assert code == 0 and len(seen) >= 40
+    assert all(p.stamp and p.stamp.frame == p.code.frame for p in seen)
+    assert any(event.startswith("colour conversion by ") for event in events)
+
+
+@needs_egl
+def test_egl_without_a_driver_names_the_packages(run_dir: Path) -> None:
+    nothing = {"__EGL_VENDOR_LIBRARY_FILENAMES": "/nonexistent"}
+    code, stream, events = run(run_dir, *SMALL, "--renderer", "egl", **nothing)
+    assert (code, stream, len(events)) == (3, b"", 1)
+    assert events[0].startswith("renderer egl: no driver serves") and "apt-get install libegl1" in events[0]
+
+
+def sound_of(stream: bytes, path: Path) -> tuple[str, int, list[float], list[int]]:
+    """Codec, rate, packet times in seconds, and samples of the left channel."""
+    path.write_bytes(stream)
+    with av.open(str(path)) as container:
+        track = container.streams.audio[0]
+        times = [float(p.pts * p.time_base) for p in container.demux(track) if p.pts is not None and p.time_base]
+    samples: list[int] = []
+    to_mono = av.AudioResampler(format="s16", layout="mono", rate=48_000)
+    with av.open(str(path)) as container:
+        for frame in container.decode(audio=0):
+            for part in to_mono.resample(frame):
+                samples += memoryview(bytes(part.planes[0])[: 2 * part.samples]).cast("h").tolist()
+    return track.codec_context.name, track.rate or 0, times, samples
+
+
+def pitch_hz(samples: list[int]) -> float:
+    """Upward zero crossings a second."""
+    middle = samples[len(samples) // 4 : -len(samples) // 4]
+    return sum(a < 0 <= b for a, b in pairwise(middle)) * 48_000 / len(middle)
+
+
+@pytest.mark.parametrize(("codec", "name"), [("aac", "aac"), ("opus", "opus")])
+def test_a_tone_goes_with_the_pictures(run_dir: Path, tmp_path: Path, codec: str, name: str) -> None:
+    code, stream, _ = run(run_dir, *SMALL, "--audio", "tone", "--audio-codec", codec, "--duration", "2")
+    assert code == 0
+    found, rate, times, samples = sound_of(stream, tmp_path / "tone.ts")
+    assert (found, rate) == (name, 48_000)
+    assert pitch_hz(samples) == pytest.approx(480, abs=3)
+    steps = [b - a for a, b in pairwise(times)]
+    assert max(steps) < 0.03, "no hole"
+    pictures = seen_in(stream)
+    assert times[0] == pytest.approx(pictures[0].time_s, abs=0.05)
+    assert times[-1] == pytest.approx(pictures[-1].time_s, abs=0.1)
+
+
+@needs_ffmpeg
+def test_a_file_is_played_in_a_loop(run_dir: Path, tmp_path: Path) -> None:
+    wav = tmp_path / "a b.wav"
+    make = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=frequency=1200:sample_rate=22050:duration=0.7",
+        str(wav),
+    ]
+    subprocess.run(make, check=True, timeout=20)
+    code, stream, _ = run(run_dir, *SMALL, "--audio", str(wav), "--duration", "3")
+    assert code == 0
+    _, _, times, samples = sound_of(stream, tmp_path / "file.ts")
+    assert pitch_hz(samples) == pytest.approx(1200, abs=20)
+    assert times[-1] - times[0] > 2.5, "longer than the file"
+
+
+def test_a_file_without_sound_is_one_line(run_dir: Path) -> None:
+    code, stream, events = run(run_dir, *SMALL, "--audio", str(ROOT / "LICENSE"))
+    assert (code, stream, len(events)) == (2, b"", 1)
+    assert "LICENSE': cannot be decoded" in events[0]
+
+
+def test_producers_options_are_what_the_encoders_get() -> None:
+    assert (Producer().nvenc_preset, Producer().nvenc_tune, Producer().nvenc_rc) == ("p1", "ll", "cbr")
