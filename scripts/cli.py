@@ -2,6 +2,7 @@
 """The suite from a shell: up, status, logs, keyframe, bitrate. (Down is scripts/down.py, which needs nothing.)
 
 scripts/cli.py up                        start everything, wait until it serves, say where
+scripts/cli.py up --foreground           start everything and be its supervisord: for containers and systemd
 scripts/cli.py status --json             processes and streams, for programs
 scripts/cli.py keyframe omega-0          the next picture is a keyframe
 scripts/cli.py bitrate omega-0 2M        encode at another rate from the next picture on
@@ -16,7 +17,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -43,19 +44,35 @@ def up(arguments: argparse.Namespace) -> None:
     """Bring the suite up as the settings say, or leave it as it is if it already is."""
     with suite.exclusive(ROOT):
         plan = load_plan(ROOT, os.environ)
-        started = _start_if_needed(plan)
+        needed = _prepare_if_needed(plan)
+        if arguments.foreground:
+            _stay(plan, needed)
         try:
+            if needed:
+                say("starting supervisord")
+                suite.start(ROOT, plan.environment)
             health.wait(ROOT, plan, plan.suite.up_limit_s, say)
         except (Unhealthy, OSError):
-            if started:
+            if needed:
                 suite.kill_all(ROOT)  # nothing half-started; the log stays
             raise
     _print_status(_status(plan))
     _print_addresses(plan)
 
 
-def _start_if_needed(plan: Plan) -> bool:
-    """Start supervisord, unless the suite runs and serves with just these settings. Returns whether it was started."""
+def _stay(plan: Plan, needed: bool) -> NoReturn:
+    """Go on as supervisord. Whether the suite serves is for `status` to say; a container's HEALTHCHECK asks it."""
+    if not needed:
+        pid = suite.supervisord_pid(ROOT)
+        raise ConfigError(f"--foreground (command line): the suite is up already, as pid {pid}; make down ends it")
+    _print_addresses(plan)
+    say("going on as supervisord")
+    suite.become(ROOT, plan.environment)
+
+
+def _prepare_if_needed(plan: Plan) -> bool:
+    """Lay out all that supervisord needs, with nothing of ours alive any more, unless the suite runs and serves with
+    just these settings. Returns whether supervisord is to be started."""
     for name in plan.producers:
         bus.address(ROOT / "run", bus.control_of(name))  # refuses a name too long for a socket in this directory
     binary = go2rtc_binary.find_or_fetch(ROOT, plan.environment, say)
@@ -78,8 +95,6 @@ def _start_if_needed(plan: Plan) -> bool:
     _lay_out(config, binary)
     write_atomically(path, wanted)
     suite.precompile(ROOT)
-    say("starting supervisord")
-    suite.start(ROOT, plan.environment)
     return True
 
 
@@ -163,7 +178,7 @@ def _print_addresses(plan: Plan) -> None:
     if first:
         print(f"watch   http://{plan.suite.api}/stream.html?src={first}")
         print(f"play    ffplay -fflags nobuffer -rtsp_transport tcp rtsp://{plan.suite.rtsp}/{first}")
-    print("next    make status, make logs, make down; streams are set in planaria.yaml (see README.md)")
+    print("next    make status, make logs, make down; streams are set in planaria.yaml (see README.md)", flush=True)
 
 
 def logs(arguments: argparse.Namespace) -> None:
@@ -207,6 +222,10 @@ def _parser() -> argparse.ArgumentParser:
     for verb in (up, status, logs, keyframe, bitrate):
         sub = verbs.add_parser(verb.__name__, help=(verb.__doc__ or "").rstrip("."), description=verb.__doc__)
         sub.set_defaults(verb=verb)
+        if verb is up:
+            sub.add_argument(
+                "--foreground", action="store_true", help="become supervisord, with all logs on stdout too"
+            )
         if verb is status:
             sub.add_argument("--json", action="store_true", help="one JSON object, for programs")
         if verb in (keyframe, bitrate):

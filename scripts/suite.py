@@ -16,7 +16,7 @@ import time
 import xmlrpc.client
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from procs import life
 from procs.errors import ConfigError, Unhealthy
@@ -26,7 +26,7 @@ MARK = "PLANARIA_SUITE"
 RPC_LIMIT_S = 3.0
 DIE_LIMIT_S = 10.0
 START_LIMIT_S = 30.0
-PYTHON = ".venv/bin/python"
+SUPERVISORD = (".venv/bin/python", "-m", "supervisor.supervisord", "-c", "supervisord.conf")
 
 
 class Process(NamedTuple):
@@ -134,17 +134,33 @@ def precompile(root: Path) -> None:
 
 def start(root: Path, environment: Mapping[str, str]) -> None:
     """Start supervisord in the background. Raises Unhealthy with its own words if it refuses."""
-    command = [PYTHON, "-m", "supervisor.supervisord", "-c", "supervisord.conf"]
-    environ = {name: value for name, value in environment.items() if name != "PLANARIA_PARENT"} | {MARK: str(root)}
     try:
         done = subprocess.run(
-            command, cwd=root, env=environ, capture_output=True, text=True, timeout=START_LIMIT_S, check=False
+            SUPERVISORD,
+            cwd=root,
+            env=_marked_environment(root, environment),
+            capture_output=True,
+            text=True,
+            timeout=START_LIMIT_S,
+            check=False,
         )
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         raise Unhealthy(f"supervisord did not start: {error}") from None
     if done.returncode:
         words = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise Unhealthy(f"supervisord did not start: {words[-1] if words else f'exit {done.returncode}'}")
+
+
+def become(root: Path, environment: Mapping[str, str]) -> NoReturn:
+    """Go on as supervisord, in the foreground. At its level `debug` it passes on what the processes say, so that all
+    of it is on stdout as well as in run/log."""
+    os.chdir(root)
+    command = [*SUPERVISORD, "--nodaemon", "--loglevel=debug"]
+    os.execve(command[0], command, _marked_environment(root, environment))
+
+
+def _marked_environment(root: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name != "PLANARIA_PARENT"} | {MARK: str(root)}
 
 
 def kill_all(root: Path) -> int:
@@ -194,7 +210,8 @@ def _is_alive(pid: int) -> bool:
 
 def _kill(pid: int) -> None:
     try:
-        os.kill(pid, signal.SIGKILL)
+        # The first process of a container can't be killed from inside; supervisord, which it then is, ends on SIGTERM.
+        os.kill(pid, signal.SIGTERM if pid == 1 else signal.SIGKILL)
     except ProcessLookupError:
         pass
     except PermissionError:

@@ -379,6 +379,57 @@ def test_down_leaves_nothing(clone: Clone) -> None:
     assert clone.make("down").returncode == 0, "down twice is fine"
 
 
+def test_in_the_foreground_it_is_supervisord_and_nothing_outlives_it(down: Clone) -> None:
+    log = down.root / "foreground.log"
+    with log.open("wb") as out:
+        foreground = subprocess.Popen(
+            [".venv/bin/python", "scripts/cli.py", "up", "--foreground"],
+            cwd=down.root,
+            env=clean_environ(),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
+    until(lambda: down.cli("status").returncode == 0, 20)
+    assert suite.supervisord_pid(down.root) == foreground.pid
+    before = down.living()
+    assert "already up" in down.make("up").stderr
+    assert down.living() == before == sorted([foreground.pid, *(p.pid for p in suite.processes(down.root))])
+    again = down.cli("up", "--foreground")
+    assert (again.returncode, len(said(again))) == (2, 1)
+    assert f"the suite is up already, as pid {foreground.pid}; make down ends it" in said(again)[0]
+    viewer = RtspViewer(suite_address(down.rtsp), "omega-0")
+    viewer.start()
+    until(lambda: viewer.arrivals, 20)
+    text = log.read_text()
+    assert f"http://{down.api}/stream.html?src=omega-0" in text and "INF [rtsp] listen" in text
+    until(lambda: '"tag": "headless_agent omega-0"' in log.read_text(), 5)
+    assert "INF [rtsp] listen" in (down.root / "run/log/go2rtc.log").read_text(), "and in the file, for make logs"
+    assert len(down.living()) == 3
+    foreground.kill()
+    foreground.wait()
+    until(lambda: not down.living(), 5)
+
+
+def test_changed_settings_replace_one_in_the_foreground(down: Clone) -> None:
+    command = [".venv/bin/python", "scripts/cli.py", "up", "--foreground"]
+    foreground = subprocess.Popen(
+        command, cwd=down.root, env=clean_environ(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    until(lambda: down.cli("status").returncode == 0, 20)
+    down.write_settings(workers=1)
+    done = down.make("up")
+    assert done.returncode == 0 and "settings have changed: restarting" in done.stderr
+    assert foreground.wait(5) == -signal.SIGKILL
+    assert len(down.living()) == 2, "supervisord and go2rtc, once"
+
+
+def test_a_wrong_setting_is_one_line_in_the_foreground_too(down: Clone) -> None:
+    down.write_settings(wrokers=3)
+    done = down.cli("up", "--foreground")
+    assert (done.returncode, len(done.stderr.splitlines()), done.stdout) == (2, 1, "")
+
+
 def _mentions(pid: str, root: Path) -> bool:
     try:
         return str(root).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
