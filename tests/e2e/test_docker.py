@@ -259,8 +259,8 @@ class Container:
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """The image, once for all tests."""
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    """The image, once for all tests; it is some 400 MB, so it is not left for pytest to keep."""
     if os.geteuid():
         pytest.skip("only root can give a process a root of its own")
     made = Image(tmp_path_factory.mktemp("image"))
@@ -273,7 +273,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
         if path.is_relative_to(tmp_path_factory.getbasetemp()) and path != Path("/"):
             path.chmod(0o755)
     made.settings.mkdir(mode=0o755)
-    return made
+    yield made
+    shutil.rmtree(made.folder)
 
 
 @pytest.fixture
