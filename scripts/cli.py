@@ -30,7 +30,7 @@ from procs import bus, log, settings
 from procs.errors import ConfigError, DeadlineExceeded, PlanariaError, Unhealthy
 from procs.messages import Bitrate, Command, Keyframe
 from procs.settings import BITRATE, ROOT
-from scripts import go2rtc_binary, health, suite
+from scripts import capture_programs, go2rtc_binary, health, suite
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg, to_yaml, write_atomically
 from scripts.suite_settings import Plan, load_plan
 
@@ -78,13 +78,14 @@ def _prepare_if_needed(plan: Plan) -> bool:
     binary = go2rtc_binary.find_or_fetch(ROOT, plan.environment, say)
     gop_cache = go2rtc_binary.has_gop_cache(binary)
     config = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite), gop_cache=gop_cache))
-    wanted = suite.fingerprint(config, str(binary), json.dumps(_variables(plan)), *_code())
+    captures = capture_programs.to_supervisor(ROOT, plan)
+    wanted = suite.fingerprint(config, captures, str(binary), json.dumps(_variables(plan)), *_code())
     path = ROOT / "run/fingerprint"
     if suite.supervisord_pid(ROOT):
         same = path.exists() and path.read_text() == wanted
         why = health.why_not_serving(ROOT, plan) if same else "the settings have changed"
         if not why:
-            _lay_out(config, binary)  # what the next start of go2rtc will read
+            _lay_out(config, captures, binary)  # what the next start of go2rtc will read
             say("already up")
             return False
         say(f"{why}: restarting")
@@ -92,15 +93,17 @@ def _prepare_if_needed(plan: Plan) -> bool:
     suite.refuse_taken("api", plan.suite.api)
     suite.refuse_taken("rtsp", plan.suite.rtsp)
     suite.refuse_taken("webrtc", plan.suite.webrtc, udp=True)
-    _lay_out(config, binary)
+    _lay_out(config, captures, binary)
     write_atomically(path, wanted)
     suite.precompile(ROOT)
     return True
 
 
-def _lay_out(config: str, binary: Path) -> None:
-    """Put in run/ what scripts/exec_go2rtc.py starts from."""
+def _lay_out(config: str, captures: str, binary: Path) -> None:
+    """Put in run/ what scripts/exec_go2rtc.py and supervisord start from."""
     write_atomically(ROOT / "run/go2rtc.yaml", config)
+    (ROOT / capture_programs.FOLDER).mkdir(mode=0o700, exist_ok=True)
+    write_atomically(ROOT / capture_programs.FOLDER / "captures.conf", captures)
     link = ROOT / "run/.go2rtc.new"
     link.unlink(missing_ok=True)
     link.symlink_to(binary)
@@ -145,7 +148,7 @@ def _status(plan: Plan) -> dict[str, Any]:
             "watched_by": len(listed[name].get("consumers") or []) if name in listed else None,
             "rtsp": f"rtsp://{plan.suite.rtsp}/{name}",
         }
-        for name in (*plan.producers, *plan.sources)
+        for name in plan.streams
     ]
     for process in processes:
         if process["name"] == "go2rtc" and listed and process["state"] in ("STARTING", "RUNNING"):
@@ -173,11 +176,16 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _print_addresses(plan: Plan) -> None:
-    first = next(iter((*plan.producers, *plan.sources)), None)
-    print(f"\npages   http://{plan.suite.api}/")
-    if first:
+    first = next(iter(plan.streams), None)
+    if not plan.suite.no_ui:
+        print(f"\npages   http://{plan.suite.api}/")
+    if first and not plan.suite.no_ui:
         print(f"watch   http://{plan.suite.api}/stream.html?src={first}")
+    if first:
         print(f"play    ffplay -fflags nobuffer -rtsp_transport tcp rtsp://{plan.suite.rtsp}/{first}")
+    empty = [path for name, path in plan.fifos.items() if name not in plan.captures]
+    if empty:
+        print(f"fill    scripts/fifo_writer.sh {empty[0]} COMMAND ...   ({len(empty)} pipes are for others to fill)")
     print("next    make status, make logs, make down; streams are set in planaria.yaml (see README.md)", flush=True)
 
 
@@ -206,7 +214,7 @@ def bitrate(arguments: argparse.Namespace) -> None:
 def _command(stream: str, command: Command) -> None:
     plan = load_plan(ROOT, os.environ)
     if stream not in plan.producers:
-        kind = "comes from elsewhere and takes no commands" if stream in plan.sources else "is no stream of this suite"
+        kind = "comes from elsewhere and takes no commands" if stream in plan.streams else "is no stream of this suite"
         raise ConfigError(f"STREAM={stream!r} (command line): {kind}; there are {', '.join(plan.producers) or 'none'}")
     with bus.Requester(ROOT / "run", bus.control_of(stream)) as requester:
         try:

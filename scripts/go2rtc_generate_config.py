@@ -3,6 +3,11 @@
 
 scripts/go2rtc_generate_config.py --out run/go2rtc.yaml
 scripts/go2rtc_generate_config.py --workers 10 --instance-prefix cam --out -
+scripts/go2rtc_generate_config.py --exec-cmd-template 'render --id {instance_id}' --exec-wrap mpegts --out -
+scripts/go2rtc_generate_config.py --mode fifo --fifo-dir /streams --out -
+
+--mode is exec unless told otherwise (the generator this one follows had fifo): go2rtc starts a producer for each
+watched stream. With fifo it reads FIFO-DIR/PREFIX-N.ts, which scripts/fifo_writer.sh fills.
 """
 
 from __future__ import annotations
@@ -25,18 +30,13 @@ import yaml
 
 from procs import settings
 from procs.errors import ConfigError, PlanariaError
-from procs.headless_agent.options import Producer
 from procs.settings import ROOT
+from scripts import exec_sources
 from scripts.suite_settings import Plan, Suite, load_plan
 
-WRAPPER = "scripts/go2rtc_exec_headless_agent.sh"
-FILE_WRAPPER = "scripts/go2rtc_exec_file.sh"
-KILL = "#killsignal=9#killtimeout=1"  # our one way to stop; go2rtc would wait for ever without the timeout
-GOP_CACHE = "#gop=1"  # a viewer who joins sees a picture at once instead of at the next keyframe
-
 # What viewers and go2rtc's own player pages use. Not here: config, restart, exit, log, exec, ffmpeg, discovery.
+PAGES = ["/"]
 ALLOW_PATHS = [
-    "/",
     "/api",
     "/api/ws",
     "/api/webrtc",
@@ -56,51 +56,24 @@ ALLOW_PATHS = [
 ]
 
 
-def exec_source(root: Path, name: str, chosen: Producer, names_set: frozenset[str]) -> str:
-    """The exec: source of one stream. go2rtc splits it at blanks, knows quotes but no escapes, and cuts it at #."""
-    words = [_quoted(root / WRAPPER), name]
-    for field in settings.options_of(Producer):
-        if field in names_set:
-            value = getattr(chosen, field)
-            flag = "--" + field.replace("_", "-")
-            words += ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]
-    return f"exec:{' '.join(words)}{KILL}"
-
-
-def file_source(root: Path, ffmpeg: Path, file: Path) -> str:
-    """The exec: source that plays a file in a loop."""
-    return f"exec:{_quoted(root / FILE_WRAPPER)} {_quoted(ffmpeg)} {_quoted(file)}{KILL}"
-
-
-def _quoted(path: Path) -> str:
-    text = str(path)
-    if any(character in text for character in "'\"#%$\\\n\t"):
-        raise ConfigError(f"{text!r}: go2rtc cannot be given such a path: move it to a plainer one")
-    return f"'{text}'" if " " in text else text
-
-
 def configuration(root: Path, plan: Plan, ffmpeg: Path, *, gop_cache: bool = False) -> dict[str, Any]:
     """go2rtc's configuration as YAML will hold it. `gop_cache`: this go2rtc can keep the last GOP for joiners."""
     suite = plan.suite
     login = {"username": suite.username, "password": suite.password} if suite.username else {}
-    more = GOP_CACHE if gop_cache else ""
-    streams = {name: exec_source(root, name, *producer) + more for name, producer in plan.producers.items()}
-    sources = {
-        name: file_source(root, ffmpeg, source) if isinstance(source, Path) else source
-        for name, source in plan.sources.items()
-    }
+    streams = exec_sources.sources(root, plan, ffmpeg, gop_cache=gop_cache)
+    pages = [] if suite.no_ui else PAGES
     return {
         "app": {
             "modules": ["api", "ws", "http", "rtsp", "webrtc", "mp4", "hls", "mjpeg", "mpeg", "exec", "ffmpeg", "rtmp"]
         },
-        "api": {"listen": str(suite.api), "allow_paths": ALLOW_PATHS, **login},
+        "api": {"listen": str(suite.api), "allow_paths": [*pages, *ALLOW_PATHS], **login},
         "rtsp": {"listen": str(suite.rtsp), **login},
         "webrtc": {"listen": str(suite.webrtc), **_candidates(suite)},
-        "exec": {"allow_paths": [str(root / WRAPPER), str(root / FILE_WRAPPER)]},
+        "exec": {"allow_paths": exec_sources.wrappers(list(streams.values()))},
         "ffmpeg": {"bin": str(ffmpeg)},
         # exec at debug: go2rtc passes on what a producer says only then
         "log": {"format": "text", "level": "info", "exec": "debug"},
-        "streams": {**streams, **sources},
+        "streams": streams,
     }
 
 
@@ -146,17 +119,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = settings.command_line(
         "go2rtc_generate_config", "Write go2rtc's configuration.", (__doc__ or "").partition("\n\n")[2]
     )
+    out_of = os.environ.get("METABONK_GO2RTC_CONFIG") or "run/go2rtc.yaml"
     parser.add_argument(
-        "--out", default="run/go2rtc.yaml", help="file to write, - for stdout (default run/go2rtc.yaml)"
+        "--out", default=out_of, help="file to write, - for stdout (default run/go2rtc.yaml; METABONK_GO2RTC_CONFIG)"
     )
-    parser.add_argument("--mode", choices=["exec"], default="exec", help="go2rtc starts a producer per watched stream")
     parser.add_argument(
         "--gop-cache", action="store_true", help="for a go2rtc that has one (`make up` finds out itself)"
     )
     try:
         flags = settings.parse_flags(parser, Suite, sys.argv[1:] if argv is None else argv)
         out = flags.pop("out")
-        flags.pop("mode")
         gop_cache = bool(flags.pop("gop_cache"))
         plan = load_plan(ROOT, os.environ, flags)
         text = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite), gop_cache=gop_cache))

@@ -90,7 +90,8 @@ def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None]) -> 
         say(f"waiting for a first picture of {stream}")
         if why := _why_not_playing(plan.suite, stream):
             raise Unhealthy(f"headless_agent {stream}: {why}{last_words(root, 'go2rtc')}")
-    for name in [name for name, source in plan.sources.items() if isinstance(source, Path)]:
+    files = [name for name, source in plan.sources.items() if isinstance(source, Path)]
+    for name in [*list(plan.commands)[:1], *plan.captures, *files]:
         say(f"waiting for a first picture of {name}")
         if why := _why_not_playing(plan.suite, name, codec=""):
             raise Unhealthy(f"{name}: {why}{last_words(root, 'go2rtc')}")
@@ -105,7 +106,7 @@ def why_not_serving(root: Path, plan: Plan) -> str:
         return str(error)
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"go2rtc: its API does not serve: {error}"
-    wanted = {*plan.producers, *plan.sources}
+    wanted = set(plan.streams)
     if listed != wanted:
         return f"go2rtc: its streams were changed from outside: {', '.join(sorted(listed ^ wanted))}"
     pid = by_name["go2rtc"].pid

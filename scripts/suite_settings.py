@@ -9,11 +9,15 @@ streams:                         options of one stream, which is added if it is 
 sources:                         other things to serve under a name
   door: rtsp://user:${DOOR_PASSWORD}@192.0.2.7/stream1      ${NAME} is taken from .env or the environment
   film: {file: /srv/film.mp4}
+captures:                        commands that run as long as the suite does, and write H.264 or MPEG-TS to stdout
+  screen: ffmpeg -f x11grab -i :99 -c:v libx264 -tune zerolatency -g 60 -f mpegts pipe:1
 """
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +26,31 @@ from typing import Any
 from procs import settings
 from procs.errors import ConfigError, NotHere
 from procs.headless_agent.options import Producer, check
-from procs.settings import ADDRESS, NAME, PATH, Address, Layers, option, seconds, whole
+from procs.settings import ADDRESS, NAME, PATH, SWITCH, Address, Kind, Layers, one_of, option, seconds, whole
 from scripts import settings_file
 
 SETTINGS_FILE = "planaria.yaml"
-_SECTIONS = ("producer", "streams", "sources")
+_SECTIONS = ("producer", "streams", "sources", "captures")
+# Published names of sets of options; the ones in a row are the same.
+_EGL, _VPF, _TS = {"renderer": "egl"}, {"renderer": "egl", "encoder": "vpf"}, {"out": "mpegts"}
+PROFILES: dict[str, dict[str, str]] = {
+    "headless-agent": {}, "headless": {},
+    "headless_egl": _EGL,
+    "egl-vpf": _VPF, "headless-vpf": _VPF, "headless-egl-vpf": _VPF,
+    "headless-agent-mpegts": _TS, "headless-mpegts": _TS,
+}  # fmt: skip
 # ${NAME} may stand in it; no other { } may, since go2rtc replaces ${...} too.
 _SOURCE = re.compile(r"(rtsp|rtsps|rtmp|rtmps|http|https)://([^\s#'\"{}\\]|\$\{\w+\})+")
 _LOGIN = settings.matching(r"[!-z|~]*", "printable ASCII without blanks, { or }")
+
+
+def _parse_template(text: str) -> str:
+    if "{instance_id}" not in text or not shlex.split(text):  # ValueError: a quote that is not closed
+        raise ValueError
+    return text
+
+
+TEMPLATE = Kind(_parse_template, "a command with {instance_id} in it, quotes closed")
 
 
 @dataclass(frozen=True)
@@ -59,6 +80,55 @@ class Suite:
     ffmpeg: Path | None = option(
         None, PATH, env=("PLANARIA_FFMPEG",), help="ffmpeg for snapshots and file sources (default: the one we ship)"
     )
+    mode: str = option(
+        "exec",
+        one_of("exec", "fifo"),
+        env=("PLANARIA_GO2RTC_MODE", "METABONK_GO2RTC_MODE"),
+        help="exec: go2rtc starts what makes a stream; fifo: it reads pipes that others fill",
+    )
+    exec_cmd_template: str = option(
+        "",
+        TEMPLATE,
+        env=("PLANARIA_GO2RTC_EXEC_CMD", "METABONK_GO2RTC_EXEC_CMD"),
+        help="what makes the generated streams, in the place of our producer",
+    )
+    exec_profile: str = option(
+        "",
+        one_of(*PROFILES),
+        env=("PLANARIA_GO2RTC_EXEC_PROFILE", "METABONK_GO2RTC_EXEC_PROFILE"),
+        help="options of our producer by the names they were published under",
+    )
+    exec_wrap: str = option(
+        "raw",
+        one_of("raw", "mpegts"),
+        env=("PLANARIA_GO2RTC_EXEC_WRAP", "METABONK_GO2RTC_EXEC_WRAP"),
+        help="raw: the command writes what go2rtc reads; mpegts: its H.264 is packed so that go2rtc adds no delay",
+    )
+    exec_wrapper: Path | None = option(
+        None,
+        PATH,
+        env=("PLANARIA_GO2RTC_EXEC_WRAPPER", "METABONK_GO2RTC_EXEC_WRAPPER"),
+        help="what packs it (default scripts/go2rtc_exec_mpegts.sh)",
+    )
+    fifo_dir: Path = option(
+        Path("temp/streams"),
+        PATH,
+        env=("PLANARIA_STREAM_FIFO_DIR", "METABONK_STREAM_FIFO_DIR"),
+        help="where the pipes of --mode fifo and of captures are",
+    )
+    fifo_container: str = option(
+        "mpegts",
+        one_of("mpegts"),
+        env=("PLANARIA_FIFO_CONTAINER", "METABONK_FIFO_CONTAINER"),
+        help="what goes through them",
+    )
+    container_fifo_dir: Path | None = option(
+        None,
+        PATH,
+        env=("PLANARIA_GO2RTC_FIFO_DIR", "METABONK_GO2RTC_FIFO_DIR"),
+        help="where go2rtc sees them, if it sees them elsewhere",
+    )
+    no_ui: bool = option(False, SWITCH, env=("PLANARIA_NO_UI",), help="go2rtc serves no pages, only streams")
     up_limit_s: float = option(
         60.0, seconds(1, 3600), env=("PLANARIA_UP_LIMIT_S",), help="how long `make up` waits for health"
     )
@@ -66,13 +136,21 @@ class Suite:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything `make up` needs to know. `producers`: stream -> (its settings, the option names that were set);
-    `sources`: name -> a URL or a file."""
+    """Everything `make up` needs to know. Each stream stands in one of the first four; those of `captures` stand in
+    `fifos` too."""
 
     suite: Suite
-    producers: dict[str, tuple[Producer, frozenset[str]]]
-    sources: dict[str, str | Path]
+    producers: dict[str, tuple[Producer, frozenset[str]]]  # stream -> its settings, the option names that were set
+    commands: dict[str, list[str]]  # stream -> what makes it in our producer's place
+    fifos: dict[str, Path]  # stream -> the pipe it is read from
+    sources: dict[str, str | Path]  # stream -> a URL or a file
+    captures: dict[str, list[str]]  # stream -> the command that we keep running, and whose output goes into its pipe
     environment: dict[str, str]  # of the processes: the caller's over .env
+
+    @property
+    def streams(self) -> list[str]:
+        """Every name, in the order of the settings."""
+        return [*self.producers, *self.commands, *self.fifos, *self.sources]
 
 
 def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Plan:
@@ -85,20 +163,70 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
     sections = {name: settings_file.mapping(document.pop(name, None), f"{path}: {name}") for name in _SECTIONS}
     suite = settings.load(Suite, Layers(flags or {}, environment, env_file, document, str(path)))
     _refuse_open_doors(suite)
-    common = Layers({}, environment, env_file, sections["producer"], f"{path}: producer")
+    _refuse_wrong_wrapper(root, suite)
+    profile = Layers(document=PROFILES.get(suite.exec_profile, {}), document_name=f"exec_profile {suite.exec_profile}")
+    common = Layers({}, environment, env_file, {**profile.document, **sections["producer"]}, f"{path}: producer")
     generated = [f"{suite.instance_prefix}-{i}" for i in range(suite.workers)]
-    added = [_name(name, f"{path}: streams") for name in sections["streams"]]
+    own = [_name(name, f"{path}: streams") for name in sections["streams"]]
+    ours = generated if suite.mode == "exec" and not suite.exec_cmd_template else []
     producers = {
         name: _producer(name, common, sections["streams"].get(name), f"{path}: streams.{name}")
-        for name in dict.fromkeys(generated + added)
+        for name in dict.fromkeys(ours + own)
     }
+    rest = [name for name in generated if name not in producers]
+    captures = {
+        _name(name, f"{path}: captures"): _capture(value, f"{path}: captures.{name}")
+        for name, value in sections["captures"].items()
+    }
+    fifos = [*(rest if suite.mode == "fifo" else []), *captures]
     sources = {
         _name(name, f"{path}: sources"): _source(value, f"{path}: sources.{name}", merged)
         for name, value in sections["sources"].items()
     }
-    if both := sources.keys() & producers.keys():
-        raise ConfigError(f"{min(both)}: is both a stream and a source in {path}: rename one")
-    return Plan(suite, producers, sources, merged)
+    plan = Plan(
+        suite,
+        producers,
+        {name: template(suite, name) for name in rest} if suite.mode == "exec" else {},
+        {name: fifo(root, suite, name) for name in dict.fromkeys(fifos)},
+        sources,
+        captures,
+        merged,
+    )
+    twice = sorted(name for name in set(plan.streams) if plan.streams.count(name) > 1)
+    if twice:
+        raise ConfigError(f"{twice[0]}: is named as two kinds of stream in {path}: rename one")
+    return plan
+
+
+def template(suite: Suite, name: str) -> list[str]:
+    """The command that makes one generated stream."""
+    return [word.replace("{instance_id}", name) for word in shlex.split(suite.exec_cmd_template)]
+
+
+def fifo(root: Path, suite: Suite, name: str) -> Path:
+    """The pipe of a stream, as go2rtc sees it."""
+    return root / (suite.container_fifo_dir or suite.fifo_dir) / f"{name}.ts"
+
+
+def _refuse_wrong_wrapper(root: Path, suite: Suite) -> None:
+    wrapper = root / suite.exec_wrapper if suite.exec_wrapper else None
+    if wrapper and not (wrapper.is_file() and os.access(wrapper, os.X_OK)):
+        raise ConfigError(f"exec_wrapper={str(suite.exec_wrapper)!r}: is no program")
+    if suite.exec_cmd_template and suite.exec_profile:
+        raise ConfigError(
+            f"exec_profile={suite.exec_profile}: is about our producer, and exec_cmd_template takes its place: set one"
+        )
+
+
+def _capture(value: Any, where: str) -> list[str]:
+    """The words of a command that runs as long as the suite does. There is no shell, unless it is named."""
+    try:
+        words = shlex.split(value) if isinstance(value, str) else []
+    except ValueError:
+        words = []
+    if not words:
+        raise ConfigError(f"{where}: must be a command that writes H.264 or MPEG-TS to stdout, quotes closed")
+    return words
 
 
 def _name(value: str, where: str) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import configparser
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from procs.errors import ConfigError
+from procs.errors import ConfigError, NotHere
 from scripts import exec_go2rtc
-from scripts.go2rtc_generate_config import ALLOW_PATHS, configuration, exec_source, main, to_yaml, write_atomically
+from scripts.capture_programs import to_supervisor
+from scripts.exec_sources import exec_line, producer_words
+from scripts.go2rtc_generate_config import ALLOW_PATHS, configuration, main, to_yaml, write_atomically
 from scripts.suite_settings import load_plan
 from tests.rig import clean_environ
 
@@ -51,9 +55,8 @@ def test_it_listens_on_loopback_and_lets_in_as_little_as_will_do(tmp_path: Path)
         "127.0.0.1:8554",
         "127.0.0.1:8555",
     ]
-    ours = ["/srv/planaria/scripts/go2rtc_exec_headless_agent.sh", "/srv/planaria/scripts/go2rtc_exec_file.sh"]
-    assert config["exec"]["allow_paths"] == ours
-    assert config["api"]["allow_paths"] == ALLOW_PATHS
+    assert config["exec"]["allow_paths"] == ["/srv/planaria/scripts/go2rtc_exec_headless_agent.sh"]
+    assert config["api"]["allow_paths"] == ["/", *ALLOW_PATHS]
     assert not {"/api/config", "/api/restart", "/api/exit", "/api/exec", "/api/log", "/api/ffmpeg"} & set(ALLOW_PATHS)
     assert config["webrtc"]["ice_servers"] == [], "nothing asks a server out there"
 
@@ -74,11 +77,11 @@ def test_only_what_was_set_is_on_the_command_line_and_one_streams_options_win(tm
 def test_a_path_with_a_blank_is_quoted_and_one_that_go2rtc_cannot_run_is_refused(tmp_path: Path) -> None:
     plan = load_plan(tmp_path, {"PLANARIA_WORKERS": "1"})
     chosen = plan.producers["omega-0"]
-    quoted = exec_source(Path("/srv/my suite"), "omega-0", *chosen)
+    quoted = exec_line(producer_words(Path("/srv/my suite"), "omega-0", *chosen))
     assert quoted.startswith("exec:'/srv/my suite/scripts/go2rtc_exec_headless_agent.sh' omega-0#")
     for bad in ("/srv/it's", "/srv/a#b", '/srv/"x"', "/srv/100%", "/srv/a\nb", "/srv/$HOME"):
-        with pytest.raises(ConfigError, match="plainer one"):
-            exec_source(Path(bad), "omega-0", *chosen)
+        with pytest.raises(ConfigError, match="a plainer path"):
+            exec_line(producer_words(Path(bad), "omega-0", *chosen))
 
 
 def test_a_login_opens_wider_listeners_and_nothing_less_does(tmp_path: Path) -> None:
@@ -220,3 +223,108 @@ def test_the_script_prints_writes_and_refuses(
     assert main(["--out", "/proc/nowhere/x"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3 and "--workers='-3'" in lines[0] and "--mode" in lines[1] and "/proc/nowhere" in lines[2]
+
+
+SCRIPTS = "/srv/planaria/scripts"
+END = "#killsignal=9#killtimeout=1"
+
+
+def test_a_template_takes_the_producers_place_behind_our_wrapper(tmp_path: Path) -> None:
+    environ = {"METABONK_GO2RTC_EXEC_CMD": "render --id {instance_id} --title 'a b'", "PLANARIA_WORKERS": "2"}
+    config = generated(tmp_path, {"streams": {"lobby": {}}}, **environ)
+    assert config["streams"] == {
+        "lobby": f"exec:{SCRIPTS}/go2rtc_exec_headless_agent.sh lobby{END}",
+        "omega-0": f"exec:{SCRIPTS}/go2rtc_exec_raw.sh -- render --id omega-0 --title 'a b'{END}",
+        "omega-1": f"exec:{SCRIPTS}/go2rtc_exec_raw.sh -- render --id omega-1 --title 'a b'{END}",
+    }
+    wrappers = [f"{SCRIPTS}/go2rtc_exec_headless_agent.sh", f"{SCRIPTS}/go2rtc_exec_raw.sh"]
+    assert config["exec"]["allow_paths"] == wrappers, "never the command itself"
+    packed = generated(tmp_path, **environ, METABONK_GO2RTC_EXEC_WRAP="mpegts")["streams"]["omega-0"]
+    assert packed.startswith(f"exec:{SCRIPTS}/go2rtc_exec_mpegts.sh -- render --id omega-0 ")
+
+
+@pytest.mark.parametrize(
+    "bad", ["render", "render --id {instance}", "render '{instance_id}", "{instance_id} # x", "a$b {instance_id}"]
+)
+def test_a_template_that_cannot_be_used_is_one_line(tmp_path: Path, bad: str) -> None:
+    with pytest.raises(ConfigError, match=r"instance_id|go2rtc can start nothing") as caught:
+        generated(tmp_path, METABONK_GO2RTC_EXEC_CMD=bad)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("profile", "options"),
+    [
+        ("headless-agent", ""),
+        ("headless", ""),
+        ("headless_egl", " --renderer egl"),
+        ("headless-agent-mpegts", " --out mpegts"),
+        ("headless-mpegts", " --out mpegts"),
+    ],
+)
+def test_published_profiles(tmp_path: Path, profile: str, options: str) -> None:
+    streams = generated(tmp_path, METABONK_GO2RTC_EXEC_PROFILE=profile)["streams"]
+    assert streams["omega-5"] == f"exec:{SCRIPTS}/go2rtc_exec_headless_agent.sh omega-5{options}{END}"
+
+
+@pytest.mark.parametrize("profile", ["egl-vpf", "headless-vpf", "headless-egl-vpf"])
+def test_a_profile_that_needs_what_is_not_here_says_so(tmp_path: Path, profile: str) -> None:
+    with pytest.raises(NotHere, match=r"encoder vpf: .*not built yet"):
+        generated(tmp_path, METABONK_GO2RTC_EXEC_PROFILE=profile)
+
+
+def test_a_wrapper_of_ones_own_goes_around_the_producer_too(tmp_path: Path) -> None:
+    wrapper = tmp_path / "pack.sh"
+    wrapper.touch(mode=0o755)
+    environ = {"METABONK_GO2RTC_EXEC_WRAPPER": str(wrapper), "METABONK_GO2RTC_EXEC_WRAP": "mpegts"}
+    config = generated(tmp_path, {"workers": 1}, **environ)
+    assert config["streams"]["omega-0"].startswith(f"exec:{wrapper} -- {SCRIPTS}/go2rtc_exec_headless_agent.sh omega-0")
+    assert config["exec"]["allow_paths"] == [str(wrapper)]
+    wrapper.chmod(0o644)
+    with pytest.raises(ConfigError, match=r"exec_wrapper='.*pack.sh': is no program"):
+        generated(tmp_path, {"workers": 1}, **environ)
+
+
+def test_fifo_mode_reads_pipes_and_captures_add_theirs(tmp_path: Path) -> None:
+    document = {
+        "workers": 2,
+        "mode": "fifo",
+        "fifo_dir": "/streams",
+        "captures": {"omega-1": "grab", "desk": "grab -x"},
+    }
+    config = generated(tmp_path, document)
+    assert config["streams"] == {
+        name: f"exec:{SCRIPTS}/go2rtc_exec_fifo.sh /streams/{name}.ts{END}" for name in ("omega-0", "omega-1", "desk")
+    }
+    seen = generated(tmp_path, document, METABONK_GO2RTC_FIFO_DIR="/elsewhere")["streams"]
+    assert " /elsewhere/desk.ts#" in seen["desk"]
+    document["mode"] = "exec"
+    with pytest.raises(ConfigError, match="omega-1: is named as two kinds of stream"):
+        generated(tmp_path, document)
+
+
+def test_captures_become_programs_of_supervisord(tmp_path: Path) -> None:
+    (tmp_path / "planaria.yaml").write_text("captures: {desk: \"sh -c 'grab 100% | pack'\"}\n")
+    plan = load_plan(tmp_path, {})
+    parser = configparser.RawConfigParser()
+    parser.read_string(to_supervisor(Path("/srv/my suite"), plan))
+    program = dict(parser["program:capture_desk"])
+    assert shlex.split(program["command"] % {}) == [
+        "/bin/sh", "/srv/my suite/scripts/fifo_writer.sh", "/srv/my suite/temp/streams/desk.ts",
+        "sh", "-c", "grab 100% | pack",
+    ]  # fmt: skip
+    assert (program["stopsignal"], program["autorestart"]) == ("KILL", "true")
+
+
+@pytest.mark.parametrize("bad", ["", "grab 'x", ["grab"], {"a": "b"}])
+def test_a_capture_that_is_no_command_is_one_line(tmp_path: Path, bad: object) -> None:
+    with pytest.raises(ConfigError, match=r"captures\.x: must be a command"):
+        generated(tmp_path, {"captures": {"x": bad}})
+
+
+def test_without_pages(tmp_path: Path) -> None:
+    assert generated(tmp_path, PLANARIA_NO_UI="1")["api"]["allow_paths"] == ALLOW_PATHS
+
+
+def test_with_nothing_to_start_nothing_may_be_started(tmp_path: Path) -> None:
+    assert generated(tmp_path, PLANARIA_WORKERS="0")["exec"]["allow_paths"] == ["/nonexistent"]
