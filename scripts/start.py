@@ -103,8 +103,8 @@ def look(url: str) -> None:
 
 def _in_docker(environ: dict[str, str]) -> NoReturn:
     docker = shutil.which("docker")
-    if not docker:
-        raise NotHere("--docker: there is no docker here; without it: scripts/start.py")
+    if not docker or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+        raise NotHere("--docker: there is no docker with compose here; without it: scripts/start.py")
     os.chdir(ROOT)
     os.execve(docker, [docker, "compose", "-p", PROJECT, "-f", COMPOSE, "up", "--build", "--remove-orphans"], environ)
 

@@ -51,7 +51,7 @@ def open_context(device_idx: int) -> Context:
 
     Raises NotHere with the packages to install where there is no EGL, no OpenGL or no driver.
     """
-    _need_libraries()
+    need_libraries()
     try:
         from OpenGL.raw.EGL.VERSION import EGL_1_0 as egl
         from OpenGL.raw.EGL.VERSION import EGL_1_2 as egl_1_2
@@ -77,7 +77,8 @@ def open_context(device_idx: int) -> Context:
     raise NotHere(f"renderer egl: no driver serves ({'; '.join(refusals)}); without a GPU: {PACKAGES}")
 
 
-def _need_libraries() -> None:
+def need_libraries() -> None:
+    """Raise NotHere, with the packages to install, where EGL or OpenGL is missing."""
     for names in LIBRARIES:
         if not any(_loads(name) for name in names):
             raise NotHere(f"renderer egl: {' or '.join(names)} is missing: {PACKAGES}")

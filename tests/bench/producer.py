@@ -1,6 +1,7 @@
 """Producer: CPU a picture, time to first byte, latency added by go2rtc, gap after a kill, memory.
 
-Peers: ffmpeg's own pipeline on the same pictures (testsrc2), and the older RGBA pipe into an ffmpeg child.
+Peers: ffmpeg's own pipeline on the same pictures (testsrc2), the older RGBA pipe into an ffmpeg child, and the older
+egl producer (older_egl.py) on the same scene.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from procs.errors import NotHere
+from procs.headless_agent import egl
 from procs.settings import ROOT
 from tests import rig
 from tests.bench.measure import Result, cpu_s, median, percentile, rss_mb, say
@@ -36,14 +38,25 @@ ENCODE = (
 FFMPEG = f"ffmpeg -nostdin -v error -re -f lavfi -i testsrc2=size=1280x720:rate=60 {ENCODE}"
 FFMPEG_1 = FFMPEG.replace("-c:v libx264", "-c:v libx264 -threads 1")
 RGBA = f"ffmpeg -v error -f rawvideo -pix_fmt rgba -s 1280x720 -r 60 -i pipe:0 -pix_fmt yuv420p -bf 0 {ENCODE}"
+EGL = [*OURS, "--renderer", "egl", "--encoder", "x264"]
+# As published it names no pixel format, and so encodes 4:4:4, which browsers do not play; the second one does.
+OLDER_444 = RGBA.replace("-pix_fmt yuv420p ", "")
+OLDER = [sys.executable, "-m", "tests.bench.older_egl", "1280", "720", "60"]
 
 
 def bench(quick: bool) -> Result:
     """Run it all. Raises NotHere without an ffmpeg."""
     if not shutil.which("ffmpeg"):
         raise NotHere("ffmpeg is missing: sh scripts/setup_tests.sh")
+    egl.need_libraries()
     result = Result("producer")
-    result.peers = {"ffmpeg": FFMPEG, "ffmpeg_threads_1": FFMPEG_1, "rgba_pipe": f"Python | {RGBA}"}
+    result.peers = {
+        "ffmpeg": FFMPEG,
+        "ffmpeg_threads_1": FFMPEG_1,
+        "rgba_pipe": f"Python | {RGBA}",
+        "older": f"Python, OpenGL | {OLDER_444}",
+        "older_420": f"Python, OpenGL | {RGBA}",
+    }
     result.targets = {
         "cpu_vs_ffmpeg": "at most 1.0",
         "rgba_pipe_cpu_over_ours": "at least 2",
@@ -52,9 +65,12 @@ def bench(quick: bool) -> Result:
         "gap_ms_p50": "under 250",
         "rss_mb": "under 80",
         "psnr_extra_db": "from -0.5 to 0.5",
+        "egl_cpu_vs_older": "at most 0.65",
+        "egl_first_byte_vs_older": "at most 0.5",
     }
     _cpu(result, rounds=1 if quick else 5, seconds=3 if quick else 6)
     _first_byte(result, 5 if quick else 15)
+    _egl(result, rounds=1 if quick else 5, seconds=3 if quick else 6, starts=3 if quick else 15)
     _latency(result, 2 if quick else 10)
     _gap(result, 4 if quick else 15)
     if not quick:
@@ -158,6 +174,25 @@ def _first_byte(result: Result, rounds: int) -> None:
     result.figures["ffmpeg_first_byte_ms"] = round(median([theirs for _, theirs in times]), 1)
     result.figures["first_byte_extra_ms"] = round(median([ours - theirs for ours, theirs in times]), 1)
     result.ratio("first_byte_vs_ffmpeg", [ours for ours, _ in times], [theirs for _, theirs in times])
+
+
+def _egl(result: Result, rounds: int, seconds: float, starts: int) -> None:
+    """Our egl renderer against the older one, on the same scene."""
+    commands = {"ours": EGL, "older": [*OLDER, *OLDER_444.split()], "older_420": [*OLDER, *RGBA.split()]}
+    spent: dict[str, list[float]] = {name: [] for name in commands}
+    for number in range(rounds):
+        say(f"CPU of the egl renderer, round {number + 1} of {rounds}")
+        for name, command in commands.items():
+            spent[name].append(cpu_ms_per_picture(command, seconds)[0])
+    for name, values in spent.items():
+        result.figures[f"egl_{name}_cpu_ms_per_frame"] = round(median(values), 2)
+    result.ratio("egl_cpu_vs_older", spent["ours"], spent["older"])
+    result.ratio("egl_cpu_vs_older_420", spent["ours"], spent["older_420"])
+    say(f"time to first byte of the egl renderer, {starts} rounds")
+    times = [(first_byte_ms(EGL), first_byte_ms(commands["older"])) for _ in range(starts)]
+    result.figures["egl_first_byte_ms"] = round(median([ours for ours, _ in times]), 1)
+    result.figures["egl_older_first_byte_ms"] = round(median([older for _, older in times]), 1)
+    result.ratio("egl_first_byte_vs_older", [ours for ours, _ in times], [older for _, older in times])
 
 
 def added_latency_ms(extra: list[str], seconds: float) -> list[float]:

@@ -19,11 +19,11 @@ PRODUCER = {
         "gap_ms_p50",
         "rss_mb",
     },
-    "ratios": {"cpu_vs_ffmpeg", "rgba_pipe_cpu_over_ours"},
+    "ratios": {"cpu_vs_ffmpeg", "rgba_pipe_cpu_over_ours", "egl_cpu_vs_older", "egl_first_byte_vs_older"},
 }
 
 
-@pytest.mark.needs("ffmpeg")
+@pytest.mark.needs("ffmpeg", "libEGL.so.1", "libEGL_mesa.so.0", "libOpenGL.so.0")
 def test_the_producer_bench_prints_one_object_with_the_agreed_names() -> None:
     command = [sys.executable, "-m", "tests.bench", "producer", "--quick", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=True)
