@@ -73,11 +73,11 @@ def carried(chosen: Any) -> dict[str, str]:
     if chosen.no_ui:
         found["PLANARIA_NO_UI"] = "1"
     if chosen.go2rtc_url:
-        found["PLANARIA_GO2RTC_API"] = _address(chosen.go2rtc_url)
+        found["PLANARIA_GO2RTC_API"] = address_of(chosen.go2rtc_url)
     return found
 
 
-def _address(url: str) -> str:
+def address_of(url: str) -> str:
     """Host and port of go2rtc's API, with a name for this machine made a number."""
     try:
         parts = urllib.parse.urlsplit(url)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from scripts import suite
 from tests import rig
+from tests.clone import Clone
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -40,6 +42,24 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.mkdir(mode=0o700)
     monkeypatch.setenv("PLANARIA_RUN_DIR", str(path))
     return path
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    """A clone in a directory with a blank in its name; ended, whatever happens."""
+    made = Clone(tmp_path_factory.mktemp("a clone"))
+    yield made
+    suite.kill_all(made.root)
+
+
+@pytest.fixture
+def down(clone: Clone) -> Iterator[Clone]:
+    """The clone with nothing running; its settings are put back afterwards."""
+    suite.kill_all(clone.root)
+    yield clone
+    suite.kill_all(clone.root)
+    (clone.root / ".env").unlink(missing_ok=True)
+    clone.write_settings()
 
 
 @pytest.fixture(scope="module")

@@ -13,77 +13,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-import yaml
 
-from procs.settings import ROOT, Address
+from procs.settings import Address
 from scripts import health, suite
 from scripts.suite_settings import Suite
+from tests.clone import Clone
 from tests.decoding import seen_in
-from tests.rig import clean_environ, free_port, until
+from tests.rig import clean_environ, until
 from tests.viewers import RtspViewer
 
 pytestmark = pytest.mark.timeout(300)  # the first `make up` installs from the package index
-
-
-class Clone:
-    """A checkout of its own, with ports of its own."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        for name in subprocess.run(listed, capture_output=True, check=True).stdout.decode().split("\0"):
-            if name and (ROOT / name).is_file():
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, root / name)
-        self.api, self.rtsp, self.webrtc = (f"127.0.0.1:{free_port()}" for _ in range(3))
-        self.settings: dict[str, object] = {"producer": {"width": 320, "height": 180, "fps": 30}}
-        self.write_settings()
-
-    def write_settings(self, **more: object) -> None:
-        """planaria.yaml with the ports, the common settings, and more."""
-        document = {"api": self.api, "rtsp": self.rtsp, "webrtc": self.webrtc, **self.settings, **more}
-        (self.root / "planaria.yaml").write_text(yaml.safe_dump(document))
-
-    def make(self, target: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a make target in it."""
-        return self.run("make", "--no-print-directory", target, environ=environ)
-
-    def cli(self, *words: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run scripts/cli.py in it; its exit code is not changed by make."""
-        return self.run(".venv/bin/python", "scripts/cli.py", *words, environ=environ)
-
-    def run(self, *command: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run any command in its root."""
-        return subprocess.run(
-            command,
-            cwd=self.root,
-            env=clean_environ(**(environ or {})),
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-
-    def stream(self, name: str) -> str:
-        """The RTSP address of a stream."""
-        return f"rtsp://{self.rtsp}/{name}"
-
-    def living(self) -> list[int]:
-        """Pids of its processes."""
-        return suite.marked(self.root)
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
-    """A clone in a directory with a blank in its name; ended, whatever happens."""
-    made = Clone(tmp_path_factory.mktemp("a clone"))
-    yield made
-    suite.kill_all(made.root)
 
 
 def said(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -435,16 +377,6 @@ def _mentions(pid: str, root: Path) -> bool:
         return str(root).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-
-
-@pytest.fixture
-def down(clone: Clone) -> Iterator[Clone]:
-    """The clone with nothing running; its settings are put back afterwards."""
-    suite.kill_all(clone.root)
-    yield clone
-    suite.kill_all(clone.root)
-    (clone.root / ".env").unlink(missing_ok=True)
-    clone.write_settings()
 
 
 # A first picture so large that it can't be there in time.

@@ -1,0 +1,63 @@
+"""A checkout of its own for tests that run `make up` as a person does."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from procs.settings import ROOT
+from scripts import suite
+from tests.rig import clean_environ, free_port
+
+
+class Clone:
+    """A checkout of its own, with ports of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        for name in subprocess.run(listed, capture_output=True, check=True).stdout.decode().split("\0"):
+            if name and (ROOT / name).is_file():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, root / name)
+        self.api, self.rtsp, self.webrtc = (f"127.0.0.1:{free_port()}" for _ in range(3))
+        self.settings: dict[str, object] = {"producer": {"width": 320, "height": 180, "fps": 30}}
+        self.write_settings()
+
+    def write_settings(self, **more: object) -> None:
+        """planaria.yaml with the ports, the common settings, and more."""
+        document = {"api": self.api, "rtsp": self.rtsp, "webrtc": self.webrtc, **self.settings, **more}
+        (self.root / "planaria.yaml").write_text(yaml.safe_dump(document))
+
+    def make(self, target: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a make target in it."""
+        return self.run("make", "--no-print-directory", target, environ=environ)
+
+    def cli(self, *words: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run scripts/cli.py in it; its exit code is not changed by make."""
+        return self.run(".venv/bin/python", "scripts/cli.py", *words, environ=environ)
+
+    def run(self, *command: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run any command in its root."""
+        return subprocess.run(
+            command,
+            cwd=self.root,
+            env=clean_environ(**(environ or {})),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def stream(self, name: str) -> str:
+        """The RTSP address of a stream."""
+        return f"rtsp://{self.rtsp}/{name}"
+
+    def living(self) -> list[int]:
+        """Pids of its processes."""
+        return suite.marked(self.root)
