@@ -11,7 +11,6 @@ import faulthandler
 import fcntl
 import inspect
 import os
-import signal
 import sys
 import threading
 import time
@@ -21,28 +20,12 @@ from typing import NoReturn, TypeVar
 
 from procs import log, settings
 from procs.backoff import crash_pause
-from procs.errors import NotHere, ParentGone, PlanariaError
+from procs.errors import NotHere, PlanariaError
+from procs.prctl import bind_to_parent as bind_to_parent
 
 S = TypeVar("S")
 BEAT_S = 1.0
 CRASH_ROW_FORGOTTEN_S = 60.0  # two failed starts further apart than this are no loop
-_PR_SET_PDEATHSIG = 1
-
-
-def bind_to_parent() -> None:
-    """Have the kernel kill us when our parent dies. To be called on the first line, and again after each fork.
-
-    The signal is armed for a parent that is still there, so one that died before this call must be noticed here:
-    PLANARIA_PARENT is the pid that a wrapper saw. (source: prctl(2), PR_SET_PDEATHSIG)
-    """
-    import ctypes
-
-    parent = os.getppid()
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
-        raise ParentGone(f"prctl(PR_SET_PDEATHSIG) failed: {os.strerror(ctypes.get_errno())}")
-    told = os.environ.pop("PLANARIA_PARENT", "")  # popped: our children have another parent
-    if os.getppid() != parent or (told.isdigit() and int(told) != parent):
-        raise ParentGone(f"parent {told or parent} died while we started")
 
 
 def hold(path: Path, *, number: int | None = None) -> int:
@@ -157,21 +140,23 @@ def run(
     main: Callable[[S, Alive], Awaitable[None] | None],
     instance: Callable[[S], str] = lambda _: "",
     *,
-    singleton: bool = True,
+    singleton: bool | Callable[[S], bool] = True,
     pause_cap_s: float = 30.0,
     hang_limit_s: float = 10.0,
 ) -> NoReturn:
     """Be one process of the suite: load settings, then run `main` (plain or async) until it returns or raises.
 
-    `instance` names the copy where a program has several. Never returns: exits 0 when `main` returns, else with the
-    code of the error (procs/errors.py), 1 for anything unforeseen. Nothing is cleaned up on the way out.
+    `instance` names the copy where a program has several; `singleton` may depend on the settings. Never returns:
+    exits 0 when `main` returns, else with the code of the error (procs/errors.py), 1 for anything unforeseen. Nothing
+    is cleaned up on the way out.
     """
     log.configure(program)
     threading.excepthook = _die_of_thread  # a thread that fails silently would leave half a process
     try:
         bind_to_parent()
         loaded = load()
-        _live(program, instance(loaded), loaded, main, singleton, pause_cap_s, hang_limit_s)
+        alone = singleton(loaded) if callable(singleton) else singleton
+        _live(program, instance(loaded), loaded, main, alone, pause_cap_s, hang_limit_s)
     except SystemExit as exit_request:  # argparse's --help
         _exit(exit_request.code if isinstance(exit_request.code, int) else 1)
     except KeyboardInterrupt:

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import select
-import socket
 import stat
 import time
 from collections.abc import Callable
@@ -22,14 +21,14 @@ class Stdout:
 
     def __init__(self, limit_s: float, chunk: int, beat: Callable[[], None]) -> None:
         self._limit_s, self._chunk, self._beat = limit_s, chunk, beat
-        self._descriptor, self._write_some = _take_over(1)
+        self.descriptor, self._write_some = _take_over(1)
 
     def write(self, data: bytes) -> int:
         """Write everything. Raises OutputBlocked after the limit and OutputClosed when the reader is gone."""
         view, deadline = memoryview(data), time.monotonic() + self._limit_s
         while view:
             try:
-                view = view[self._write_some(self._descriptor, view[: self._chunk]) :]
+                view = view[self._write_some(self.descriptor, view[: self._chunk]) :]
             except BlockingIOError:
                 self._wait(deadline)
             except BrokenPipeError:
@@ -44,7 +43,7 @@ class Stdout:
             raise OutputBlocked(f"stdout: the reader has taken nothing for {self._limit_s:g} s")
         self._beat()  # we wait on purpose: no hang
         poll = select.poll()
-        poll.register(self._descriptor, select.POLLOUT)
+        poll.register(self.descriptor, select.POLLOUT)
         poll.poll(min(left, _SLICE_S) * 1000)
 
 
@@ -85,6 +84,8 @@ def _reopened(pipe: int) -> tuple[int, Callable[[int, memoryview], int]]:
 
 
 def _send(descriptor: int, data: memoryview) -> int:
+    import socket  # here: 8 ms, and most outputs are pipes
+
     with socket.socket(fileno=os.dup(descriptor)) as connection:
         return connection.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 

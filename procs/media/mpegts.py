@@ -13,11 +13,10 @@ from typing import Protocol
 import av
 from av.container import OutputContainer
 
-CLOCK_HZ = 90_000
+from procs.media.tspackets import CLOCK_HZ as CLOCK_HZ
+from procs.media.tspackets import ticks as ticks
+
 TICK = Fraction(1, CLOCK_HZ)
-PACKET = 188
-SYNC = 0x47
-_ENOUGH = 3  # packets in a row that begin with SYNC: no accident
 
 
 class Sink(Protocol):
@@ -37,16 +36,3 @@ def open_muxer(sink: Sink, *, tables_with_pictures: bool = False) -> OutputConta
     if tables_with_pictures:
         options["mpegts_flags"] = "+pat_pmt_at_frames"
     return av.open(sink, "w", format="mpegts", options=options)
-
-
-def ticks(monotonic_ns: int) -> int:
-    """A time of CLOCK_MONOTONIC in ticks of 1/CLOCK_HZ."""
-    return monotonic_ns * CLOCK_HZ // 1_000_000_000
-
-
-def first_packet(data: bytes | bytearray) -> int:
-    """Where the first whole packet begins, judged by SYNC bytes PACKET apart; -1 when that can't be told (yet)."""
-    for at in range(min(PACKET, len(data) - (_ENOUGH - 1) * PACKET)):
-        if all(data[at + i * PACKET] == SYNC for i in range(_ENOUGH)):
-            return at
-    return -1

@@ -1,0 +1,91 @@
+"""The running command as the capture sees it: its output, what it says on stderr, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+
+from procs import log
+from procs.capture import guard
+from procs.errors import EncoderFailed, NotHere, PlanariaError
+
+READ_BYTES = 256 * 1024
+PIPE_BYTES = 1 << 20  # holds a keyframe, so that a picture which is written in one go arrives in one go
+LINE_BYTES_MAX = 4096
+END_LIMIT_S = 1.0
+_NOT_RUN = (126, guard.NOT_RUN)
+
+
+class Command:
+    """A command under its guard."""
+
+    def __init__(self, arguments: tuple[str, ...], stdout: int | None = None) -> None:
+        """`stdout`: where its output goes, if not to us."""
+        self.stderr, stderr = _pipe()
+        self.stdout, output = _pipe() if stdout is None else (-1, stdout)
+        self.pid = guard.start(arguments, output, stderr)
+        os.close(stderr)
+        if stdout is None:
+            os.close(output)
+        self.death = os.pidfd_open(self.pid)
+        self.last_words = ""
+        self._line = b""
+
+    def read(self) -> bytes | None:
+        """What there is of its output: b"" at the end, None when there is nothing right now."""
+        try:
+            return os.read(self.stdout, READ_BYTES)
+        except BlockingIOError:
+            return None
+
+    def listen(self) -> bool:
+        """Log what it says on stderr; False once that is closed."""
+        with contextlib.suppress(BlockingIOError):
+            while said := os.read(self.stderr, READ_BYTES):
+                *lines, self._line = (self._line + said.replace(b"\r", b"\n")).split(b"\n")
+                self._line = self._line[:LINE_BYTES_MAX]
+                for line in lines:
+                    self._say(line)
+            return False
+        return True
+
+    def _say(self, line: bytes) -> None:
+        text = line[:LINE_BYTES_MAX].decode(errors="replace").strip()
+        if text:
+            self.last_words = text
+            log.info(text)
+
+    def failure(self, what: str, kind: type[PlanariaError] = EncoderFailed) -> PlanariaError:
+        """An error that says what went wrong and what the command said last."""
+        self.listen()
+        self._say(self._line)
+        return kind(f"{what}; its last words: {self.last_words}" if self.last_words else what)
+
+    def end(self) -> PlanariaError:
+        """How it ended, as an error; waits a moment for it, since its output ends before itself."""
+        code = self._code()
+        if code is None:
+            return self.failure("the command has closed its output, but runs on")
+        return self.failure(f"the command exited with {code}", NotHere if code in _NOT_RUN else EncoderFailed)
+
+    def _code(self) -> int | None:
+        deadline = time.monotonic() + END_LIMIT_S
+        while time.monotonic() < deadline:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                if os.WIFSIGNALED(status):  # the guard itself: what it guarded is ours now
+                    guard.end_descendants()
+                return guard.exit_code(status)
+            time.sleep(0.005)
+        return None
+
+
+def _pipe() -> tuple[int, int]:
+    """Both ends of a pipe that reads without blocking."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    with contextlib.suppress(PermissionError):  # the user's quota of pipe memory is used up
+        fcntl.fcntl(read_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return read_end, write_end

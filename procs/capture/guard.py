@@ -1,0 +1,144 @@
+"""The process that ends a command with all it started, however its own parent ends. Standard library only.
+
+    capture --> guard --> command --> whatever the command starts
+
+The guard is forked by the capture and outlives it by a moment: the kernel tells it that its parent is dead, and it
+kills every descendant. None escapes: orphans are handed to it (PR_SET_CHILD_SUBREAPER), sessions of their own and
+stopped ones included. If the guard itself is killed, the command dies of that, and the capture, to which the rest is
+handed then, ends the rest. Only killing both at one instant leaves grandchildren alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import NoReturn
+
+from procs import prctl
+
+NOT_RUN = 127  # as a shell has it
+_PAUSE_S, _PAUSE_MAX_S = 0.001, 0.05
+
+
+def start(command: tuple[str, ...], stdout: int, stderr: int) -> int:
+    """Run a command under a guard, with nothing to read and these two descriptors to write to; returns the guard's pid.
+
+    The guard exits as the command does (128 + n for one ended by signal n), once all that it left behind is dead.
+    """
+    prctl.adopt_orphans()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as it may be inherited, no exit code would be kept
+    parent = os.getpid()
+    guard = os.fork()
+    if guard:
+        return guard
+    try:
+        _guard(command, parent, stdout, stderr)
+    finally:  # whatever happens, this copy of the capture must not go on as one
+        os._exit(1)
+
+
+def _guard(command: tuple[str, ...], parent: int, stdout: int, stderr: int) -> NoReturn:
+    every = signal.valid_signals()
+    signal.pthread_sigmask(signal.SIG_BLOCK, every)
+    os.setsid()  # a signal to the capture's process group (Ctrl-C) is for the capture; we follow it
+    prctl.bind_to_parent(parent, signal.SIGTERM)
+    prctl.adopt_orphans()
+    _wire(stdout, stderr)
+    child = _started(command)
+    _wire(-1, -1)  # or the command's output would not end when the command does
+    code = None
+    while code is None and signal.sigwait(every) == signal.SIGCHLD:
+        code = _reaped(child)
+    end_descendants()
+    os._exit(1 if code is None else code)
+
+
+def _wire(stdout: int, stderr: int) -> None:
+    """Have 0, 1 and 2 be /dev/null and these two (below 0: /dev/null as well), and nothing else open."""
+    null = os.open(os.devnull, os.O_RDWR)
+    stdout, stderr = (os.dup(stdout), os.dup(stderr)) if stdout >= 0 else (null, null)
+    for number, descriptor in enumerate((null, stdout, stderr)):
+        os.dup2(descriptor, number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+
+
+def _started(command: tuple[str, ...]) -> int:
+    guard = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        prctl.bind_to_parent(guard)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and a command expects to die of them
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+        os.execvp(command[0], command)
+    except OSError as error:
+        os.write(2, f"cannot run {command[0]}: {error.strerror}\n".encode())
+    finally:
+        os._exit(NOT_RUN)
+
+
+def _reaped(child: int) -> int | None:
+    """Collect all the dead; returns the exit code of `child` if it is among them."""
+    code = None
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            if found[0] == child:
+                code = exit_code(found[1])
+    return code
+
+
+def exit_code(status: int) -> int:
+    """The code a shell would report for a wait status."""
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def end_descendants() -> None:
+    """Kill every descendant of this process, and theirs, until none is left. Those of other users are left alone.
+
+    It takes two looks in a row that find none: one that is handed on between two reads of /proc is missed once.
+    """
+    not_ours: set[int] = set()
+    pause_s, clean = _PAUSE_S, 0
+    while clean < 2:
+        living = descendants(os.getpid()) - not_ours
+        clean = 0 if living else clean + 1
+        for pid in living:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except PermissionError:
+                not_ours.add(pid)
+            except ProcessLookupError:
+                pass
+        if living:
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+        _reaped(0)
+
+
+def descendants(of: int) -> set[int]:
+    """Pids of the living descendants of a process."""
+    parents = {pid: parent for pid, parent in map(_parent, _pids()) if parent}
+    found, more = set(), {of}
+    while more:
+        more = {pid for pid, parent in parents.items() if parent in more} - found
+        found |= more
+    return found
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _parent(pid: int) -> tuple[int, int]:
+    """A process and its parent; 0 for one that is gone or only waits to be collected."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state, parent = file.read().rpartition(b")")[2].split()[:2]
+    except (OSError, ValueError):
+        return pid, 0
+    return pid, 0 if state in b"ZX" else int(parent)

@@ -1,0 +1,37 @@
+"""What the kernel does for a process and its relatives (prctl(2)). Imports next to nothing: it is for first lines."""
+
+from __future__ import annotations
+
+import os
+
+from procs.errors import ParentGone
+
+SIGKILL = 9  # not from `signal`, whose import costs a quick starter 4 ms
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def bind_to_parent(parent: int = 0, number: int = SIGKILL) -> None:
+    """Have the kernel send us a signal when our parent dies. To be called on the first line, and again after each fork.
+
+    The signal is armed for a parent that is still there, so one that died before this call must be noticed here:
+    by `parent`, the pid that it has, or by PLANARIA_PARENT, the pid that a wrapper saw. Raises ParentGone.
+    """
+    now = os.getppid()
+    _prctl("PR_SET_PDEATHSIG", _PR_SET_PDEATHSIG, number)
+    told = os.environ.pop("PLANARIA_PARENT", "")  # popped: our children have another parent
+    parent = parent or (int(told) if told.isdigit() else now)
+    if not os.getppid() == now == parent:
+        raise ParentGone(f"parent {parent} died while we started")
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent dies, so that none escapes. Not inherited by children."""
+    _prctl("PR_SET_CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(name: str, option: int, value: int) -> None:
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        raise ParentGone(f"prctl({name}) failed: {os.strerror(ctypes.get_errno())}")
