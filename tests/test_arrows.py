@@ -11,8 +11,9 @@ from procs.settings import ROOT
 
 # In this order: each may import only those before it.
 FLOOR = [
-    "errors", "prctl", "backoff", "settings", "pipes", "messages", "log", "bus", "life", "brood", "wire", "media", "agent",
-]  # fmt: skip
+    *("errors", "prctl", "backoff", "settings", "pipes", "messages", "log", "bus", "life", "brood"),
+    *("wire", "media", "agent"),
+]
 ONLY_FROM_MAIN = {"life", "brood"}
 # A producer holds the lock of its control endpoint as life holds a program's (one function, not two), its loop names
 # the type of what it beats, and its ffmpeg child is bound to it as every process of ours is to its parent.

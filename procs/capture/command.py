@@ -32,6 +32,7 @@ class Command:
         self.death = os.pidfd_open(self.pid)
         self.last_words = ""
         self._line = b""
+        self._code: int | None = None
 
     def read(self) -> bytes | None:
         """What there is of its output: b"" at the end, None when there is nothing right now."""
@@ -65,21 +66,25 @@ class Command:
 
     def end(self) -> PlanariaError:
         """How it ended, as an error; waits a moment for it, since its output ends before itself."""
-        code = self._code()
-        if code is None:
-            return self.failure("the command has closed its output, but runs on")
-        return self.failure(f"the command exited with {code}", NotHere if code in _NOT_RUN else EncoderFailed)
-
-    def _code(self) -> int | None:
         deadline = time.monotonic() + END_LIMIT_S
-        while time.monotonic() < deadline:
+        while not self.is_over():
+            if time.monotonic() > deadline:
+                return self.failure("the command has closed its output, but runs on")
+            time.sleep(0.002)
+        return self.failure(
+            f"the command exited with {self._code}", NotHere if self._code in _NOT_RUN else EncoderFailed
+        )
+
+    def is_over(self) -> bool:
+        """Whether the command has ended, and all that it started."""
+        if self._code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                if os.WIFSIGNALED(status):  # the guard itself: what it guarded is ours now
-                    guard.end_descendants()
-                return guard.exit_code(status)
-            time.sleep(0.005)
-        return None
+            if not pid:
+                return False
+            if os.WIFSIGNALED(status):  # the guard itself: what it guarded is ours now
+                guard.end_descendants()
+            self._code = guard.exit_code(status)
+        return True
 
 
 def _pipe() -> tuple[int, int]:

@@ -123,7 +123,8 @@ def end_descendants() -> None:
 def descendants(of: int) -> set[int]:
     """Pids of the living descendants of a process."""
     parents = {pid: parent for pid, parent in map(_parent, _pids()) if parent}
-    found, more = set(), {of}
+    found: set[int] = set()
+    more = {of}
     while more:
         more = {pid for pid, parent in parents.items() if parent in more} - found
         found |= more

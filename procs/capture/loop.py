@@ -56,13 +56,14 @@ class Pipe:
         self._stdout.write(unit.data)
 
     def look(self) -> None:
-        """Nothing to see: a reader that is gone is noticed at the next write."""
+        """Nothing to see: `put` writes all of it."""
 
     def watched(self) -> list[tuple[int, int]]:
-        return []
+        return [(self._stdout.descriptor, 0)]  # an error is reported in any case
 
     def gone(self) -> None:
-        """Never watched."""
+        """Noticed here, a reader need not wait for the next picture to be gone."""
+        raise OutputClosed("stdout: the reader has closed it")
 
 
 def capture(chosen: Capture, alive: Alive) -> None:
@@ -108,7 +109,7 @@ class _Loop:
     def __init__(self, chosen: Capture, alive: Alive, output: Output, command: Command) -> None:
         self._chosen, self._alive, self._output, self._command = chosen, alive, output, command
         self._framing = Detecting(chosen.input, chosen.fps)
-        self._listens = True
+        self._listens, self._is_over = True, False
         self._pictures = 0
         self._started_s = self._heard_s = time.monotonic()
 
@@ -118,7 +119,11 @@ class _Loop:
         watched, command = self._output.watched(), self._command
         quiet_s = self._framing.waiting()
         limit_s = min(TURN_S if watched else LOOK_EVERY_S, TURN_S if quiet_s is None else quiet_s)
-        inputs = [command.stdout, *([command.stderr] if self._listens else [])]
+        inputs = [
+            command.stdout,
+            *([command.stderr] if self._listens else []),
+            *([] if self._is_over else [command.death]),
+        ]
         ready = _wait([*((each, select.POLLIN) for each in inputs), *watched], limit_s)
         for descriptor, _ in watched:
             if ready.get(descriptor, 0) & (select.POLLERR | select.POLLHUP):
@@ -126,6 +131,8 @@ class _Loop:
         self._output.look()
         if command.stderr in ready:
             self._listens = command.listen()
+        if command.death in ready:
+            self._is_over = command.is_over()  # what it has written is still to be read
         if command.stdout in ready:
             self._read()
         elif quiet_s is not None and not ready:

@@ -58,7 +58,7 @@ class Aligner:
             good = _good(rest)
             out += rest[: good * PACKET]
             del rest[: good * PACKET]
-            self._aligned = len(rest) < PACKET and rest[:1] in (b"", b"G")
+            self._aligned = len(rest) < PACKET and bytes(rest[:1]) in (b"", b"G")
             if self._aligned:
                 break
         return out
@@ -92,7 +92,7 @@ def begins(packet: bytes) -> bool:
     return bool(packet[1] & 0x40)
 
 
-def payload_at(packet: bytes) -> int:
+def payload_at(packet: bytes | bytearray) -> int:
     """Where the payload begins; PACKET when there is none."""
     control = packet[3] & 0x30
     if control == 0x10:
@@ -111,7 +111,7 @@ def is_stuffed(packet: bytes) -> bool:
     return not flags & _OTHERS and length > 1 + 6 * bool(flags & _PCR) + 6 * bool(flags & _OPCR)
 
 
-def is_random_access(packet: bytes) -> bool:
+def is_random_access(packet: bytes | bytearray) -> bool:
     """Whether the multiplexer says that a reader may begin here."""
     return bool(packet[3] & 0x20 and packet[4] and packet[5] & 0x40)
 
