@@ -281,6 +281,22 @@ def test_a_kill_of_the_guard_leaves_nothing_alive(run_dir: Path, tree: str) -> N
         assert b"the command exited with 137" in running.stderr.read()
 
 
+@pytest.mark.needs("ffmpeg")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_whole_process_group_leaves_nothing_alive(run_dir: Path, number: signal.Signals) -> None:
+    """As a terminal and supervisors send them."""
+    environ = clean_environ(PLANARIA_RUN_DIR=str(run_dir))
+    command = [*CAPTURE, "--", "sh", "-c", TREES["session"].format(ffmpeg=shlex.join(ffmpeg()))]
+    running = subprocess.Popen(
+        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    Reading(running).wait_bytes(10_000)
+    pids = family(running.pid)
+    os.killpg(running.pid, number)
+    until(lambda: are_gone(pids), 5)
+    running.communicate()
+
+
 def test_what_a_command_leaves_behind_ends_with_it(run_dir: Path) -> None:
     pid_file = run_dir / "pid"
     script = f"(setsid sleep 600 & echo $! > {pid_file}) ; until [ -s {pid_file} ]; do :; done; exit 5"
