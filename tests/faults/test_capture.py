@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shlex
@@ -251,15 +250,20 @@ TREES = {
     "session": "setsid {ffmpeg} | cat",
     "daemon": "(setsid sleep 600 >/dev/null 2>&1 &) ; {ffmpeg}",
     "stopped": "sleep 600 & kill -STOP $!; {ffmpeg}",
+    "silent": "{brief}; setsid sleep 600 | sleep 600",  # nothing that a broken pipe would end
 }
+
+
+def script(tree: str) -> str:
+    """The shell command of a kind of tree."""
+    return TREES[tree].format(ffmpeg=shlex.join(ffmpeg()), brief=shlex.join(ffmpeg(seconds=0.5, paced=False)))
 
 
 @pytest.mark.needs("ffmpeg")
 @pytest.mark.parametrize("raw", [False, True], ids=["remux", "raw"])
 @pytest.mark.parametrize("tree", TREES)
 def test_a_kill_leaves_nothing_alive(run_dir: Path, tree: str, raw: bool) -> None:
-    script = TREES[tree].format(ffmpeg=shlex.join(ffmpeg()))
-    with capture(run_dir, *(["--raw"] if raw else []), "--", "sh", "-c", script) as running:
+    with capture(run_dir, *(["--raw"] if raw else []), "--", "sh", "-c", script(tree)) as running:
         Reading(running).wait_bytes(10_000)
         pids = family(running.pid)
         assert len(pids) >= (3 if tree == "plain" else 4)
@@ -271,7 +275,7 @@ def test_a_kill_leaves_nothing_alive(run_dir: Path, tree: str, raw: bool) -> Non
 @pytest.mark.needs("ffmpeg")
 @pytest.mark.parametrize("tree", TREES)
 def test_a_kill_of_the_guard_leaves_nothing_alive(run_dir: Path, tree: str) -> None:
-    with capture(run_dir, "--", "sh", "-c", TREES[tree].format(ffmpeg=shlex.join(ffmpeg()))) as running:
+    with capture(run_dir, "--", "sh", "-c", script(tree)) as running:
         Reading(running).wait_bytes(10_000)
         pids = family(running.pid)
         (watching,) = children(running.pid)
@@ -286,7 +290,7 @@ def test_a_kill_of_the_guard_leaves_nothing_alive(run_dir: Path, tree: str) -> N
 def test_a_signal_to_the_whole_process_group_leaves_nothing_alive(run_dir: Path, number: signal.Signals) -> None:
     """As a terminal and supervisors send them."""
     environ = clean_environ(PLANARIA_RUN_DIR=str(run_dir))
-    command = [*CAPTURE, "--", "sh", "-c", TREES["session"].format(ffmpeg=shlex.join(ffmpeg()))]
+    command = [*CAPTURE, "--", "sh", "-c", script("silent")]
     running = subprocess.Popen(
         command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
@@ -299,8 +303,8 @@ def test_a_signal_to_the_whole_process_group_leaves_nothing_alive(run_dir: Path,
 
 def test_what_a_command_leaves_behind_ends_with_it(run_dir: Path) -> None:
     pid_file = run_dir / "pid"
-    script = f"(setsid sleep 600 & echo $! > {pid_file}) ; until [ -s {pid_file} ]; do :; done; exit 5"
-    code, _, events = run(run_dir, "--", "sh", "-c", script)
+    leave = f"(setsid sleep 600 & echo $! > {pid_file}) ; until [ -s {pid_file} ]; do :; done; exit 5"
+    code, _, events = run(run_dir, "--", "sh", "-c", leave)
     assert (code, events[-1]) == (7, "the command exited with 5")
     assert not is_alive(int(pid_file.read_text()))
 
@@ -478,10 +482,6 @@ def test_a_reader_wants_one_path(arguments: list[str]) -> None:
 
 
 def test_a_reader_dies_with_its_parent_and_notices_that_go2rtc_left(fifo: Path) -> None:
-    with reader(fifo) as reading:
-        until(lambda: fifo.exists())
-        assert reading.process.stdout
-        fcntl.fcntl(reading.process.stdout.fileno(), fcntl.F_GETFL)
     alone = subprocess.Popen(
         [*READER, str(fifo)], cwd=ROOT, env=clean_environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -491,14 +491,28 @@ def test_a_reader_dies_with_its_parent_and_notices_that_go2rtc_left(fifo: Path) 
     alone.stdout.close()
     assert alone.wait(5) == 6, "though nobody writes"
     alone.communicate()
-    shell = subprocess.Popen(
-        ["sh", "-c", f"{shlex.join([*READER, str(fifo)])} & wait"], cwd=ROOT, stdout=subprocess.PIPE
-    )
+    reads = f"{shlex.join([*READER, str(fifo)])} & wait"
+    shell = subprocess.Popen(["sh", "-c", reads], cwd=ROOT, env=clean_environ(), stdout=subprocess.DEVNULL)
     (child,) = until(lambda: children(shell.pid))
     time.sleep(0.3)
     shell.kill()
-    shell.communicate()
-    until(lambda: not is_alive(child))
+    shell.wait()
+    until(lambda: not is_alive(child), 5)
+
+
+@pytest.mark.needs("ffmpeg")
+def test_a_reader_whose_writer_is_gone_sleeps(run_dir: Path, fifo: Path) -> None:
+    with reader(fifo) as reading:
+        with capture(run_dir, "--fifo", str(fifo), "--", *ffmpeg()):
+            reading.wait_bytes(5_000)
+        before = cpu_ticks(reading.process.pid)
+        time.sleep(0.5)
+        assert cpu_ticks(reading.process.pid) - before <= 5, "hundredths of a second"
+
+
+def cpu_ticks(pid: int) -> int:
+    """Time on a CPU so far, in ticks of 10 ms."""
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
 
 
 # --- wrappers ----------------------------------------------------------------------------------------
