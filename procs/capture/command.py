@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import time
 
 from procs import log
@@ -13,7 +14,9 @@ from procs.errors import EncoderFailed, NotHere, PlanariaError
 
 READ_BYTES = 256 * 1024
 PIPE_BYTES = 1 << 20  # holds a keyframe, so that a picture which is written in one go arrives in one go
+LISTEN_BYTES = 16 * 1024  # at a time: a command that talks a lot must not keep us from its pictures
 LINE_BYTES_MAX = 4096
+LINES_A_SECOND = 20
 END_LIMIT_S = 1.0
 _NOT_RUN = (126, guard.NOT_RUN)
 
@@ -32,6 +35,7 @@ class Command:
         self.death = os.pidfd_open(self.pid)
         self.last_words = ""
         self._line = b""
+        self._second = self._said = 0
         self._code: int | None = None
 
     def read(self) -> bytes | None:
@@ -42,25 +46,35 @@ class Command:
             return None
 
     def listen(self) -> bool:
-        """Log what it says on stderr; False once that is closed."""
-        with contextlib.suppress(BlockingIOError):
-            while said := os.read(self.stderr, READ_BYTES):
-                *lines, self._line = (self._line + said.replace(b"\r", b"\n")).split(b"\n")
-                self._line = self._line[:LINE_BYTES_MAX]
-                for line in lines:
-                    self._say(line)
-            return False
-        return True
+        """Log some of what it says on stderr; False once that is closed."""
+        try:
+            said = os.read(self.stderr, LISTEN_BYTES)
+        except BlockingIOError:
+            return True
+        *lines, self._line = (self._line + said.replace(b"\r", b"\n")).split(b"\n")
+        self._line = self._line[:LINE_BYTES_MAX]
+        for line in lines:
+            self._say(line)
+        return bool(said)
 
     def _say(self, line: bytes) -> None:
         text = line[:LINE_BYTES_MAX].decode(errors="replace").strip()
-        if text:
-            self.last_words = text
+        if not text:
+            return
+        self.last_words = text
+        if int(time.monotonic()) != self._second:
+            if self._said > LINES_A_SECOND:
+                log.warning("the command says too much: lines left out", lines=self._said - LINES_A_SECOND)
+            self._second, self._said = int(time.monotonic()), 0
+        self._said += 1
+        if self._said <= LINES_A_SECOND:
             log.info(text)
 
     def failure(self, what: str, kind: type[PlanariaError] = EncoderFailed) -> PlanariaError:
         """An error that says what went wrong and what the command said last."""
-        self.listen()
+        until = time.monotonic() + END_LIMIT_S
+        while select.select([self.stderr], [], [], 0)[0] and self.listen() and time.monotonic() < until:
+            pass
         self._say(self._line)
         return kind(f"{what}; its last words: {self.last_words}" if self.last_words else what)
 

@@ -17,6 +17,7 @@ from collections import deque
 from pathlib import Path
 
 from procs import log
+from procs.capture import place
 from procs.capture.unit import Unit
 from procs.errors import ConfigError
 from procs.media.gop import GopCache
@@ -25,38 +26,15 @@ from procs.pipes import PIPE_BYTES
 
 ATOMIC = select.PIPE_BUF // PACKET * PACKET
 LATE_S = 0.5  # a reader that is so far behind is too slow
-LOOK_EVERY_S = 0.05  # for a reader
 REPORT_S = 5.0
 UNITS_MAX = 2000  # pictures and pieces of sound from keyframe to keyframe
-_KINDS = {
-    stat.S_ISREG: "a regular file", stat.S_ISDIR: "a directory", stat.S_ISSOCK: "a socket",
-    stat.S_ISCHR: "a device", stat.S_ISBLK: "a device",
-}  # fmt: skip
-
-
-def make(path: Path, key: str) -> None:
-    """Make the FIFO if there is nothing. Raises ConfigError, naming `key`, for what is there and is none."""
-    with contextlib.suppress(FileExistsError):
-        try:
-            os.mkfifo(path, 0o600)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            raise ConfigError(f"{key}={str(path)!r}: cannot be made: {error.strerror}") from None
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise ConfigError(f"{key}={str(path)!r}: {error.strerror}") from None
-    if not stat.S_ISFIFO(mode):
-        kind = next((name for test, name in _KINDS.items() if test(mode)), "something else")
-        raise ConfigError(f"{key}={str(path)!r}: is {kind}, not a FIFO; move it away, or give another path")
 
 
 class Fifo:
     """The writing end. What it can't write at once it keeps, for as long as the reader is not late."""
 
     def __init__(self, path: Path) -> None:
-        make(path, "--fifo")
+        place.make(path)
         self._path = path
         self._descriptor = -1
         self._gop = GopCache(units_max=UNITS_MAX)
@@ -106,14 +84,14 @@ class Fifo:
         try:
             own = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
-            make(self._path, "--fifo")
+            place.make(self._path)
             return False
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return False
-            raise ConfigError(f"--fifo={str(self._path)!r}: {error.strerror}") from None
+            raise ConfigError(f"FIFO {str(self._path)!r}: {error.strerror}") from None
         if not stat.S_ISFIFO(os.fstat(own).st_mode):
-            make(self._path, "--fifo")  # says what it is
+            place.make(self._path)  # says what it is
         with contextlib.suppress(PermissionError):  # the user's quota of pipe memory is used up; 64 KiB work too
             fcntl.fcntl(own, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._descriptor = own

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from procs import log
 from procs.capture.command import Command
-from procs.capture.fifo import LOOK_EVERY_S, Fifo
-from procs.capture.framing import Detecting
 from procs.capture.options import Capture
-from procs.capture.unit import Unit
 from procs.errors import EncoderFailed, NoFirstFrame, OutputClosed, Refused
 from procs.pipes import Stdout
 
+if TYPE_CHECKING:
+    from procs.capture.unit import Unit
+
 TURN_S = 0.5  # the longest wait, so that the watchdog sees us live
+LOOK_EVERY_S = 0.05  # for a reader, while there is none
 CHUNK = 65536
 
 
@@ -71,10 +73,21 @@ def capture(chosen: Capture, alive: Alive) -> None:
     log.configure(f"capture {chosen.title()}")
     if chosen.raw:
         _guard_only(chosen, alive)
-    output: Output = Fifo(chosen.fifo) if chosen.fifo else Pipe(chosen, alive)
+    output = _opened(chosen, alive)
     loop = _Loop(chosen, alive, output, Command(chosen.command))
+    gc.freeze()  # what the imports made stays; no collection has to walk it
+    gc.enable()
     while True:
         loop.turn()
+
+
+def _opened(chosen: Capture, alive: Alive) -> Output:
+    """Where the pictures go. Opened before the command is started: what can't be written to is said first."""
+    if not chosen.fifo:
+        return Pipe(chosen, alive)
+    from procs.capture.fifo import Fifo
+
+    return Fifo(chosen.fifo)
 
 
 def _guard_only(chosen: Capture, alive: Alive) -> None:
@@ -107,6 +120,8 @@ class _Loop:
     """Nothing of it lasts: a new process starts a new one."""
 
     def __init__(self, chosen: Capture, alive: Alive, output: Output, command: Command) -> None:
+        from procs.capture.framing import Detecting  # here: the command starts up meanwhile
+
         self._chosen, self._alive, self._output, self._command = chosen, alive, output, command
         self._framing = Detecting(chosen.input, chosen.fps)
         self._listens, self._is_over = True, False

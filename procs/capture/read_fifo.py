@@ -15,6 +15,7 @@ import time
 from typing import NoReturn
 
 from procs import prctl
+from procs.capture import place
 from procs.errors import ConfigError, NoFirstFrame, OutputClosed, PlanariaError
 from procs.media.tspackets import PACKET, Aligner
 from procs.pipes import Stdout
@@ -48,16 +49,11 @@ def _limits() -> tuple[float, float]:
 
 def _open(path: str) -> int:
     """The FIFO, made if need be. Opened for writing too: then the death of a writer is no end of file (fifo(7))."""
-    import stat
-
+    place.make(path)
     try:
-        if not os.path.lexists(path):
-            os.mkfifo(path, 0o600)
-        if not stat.S_ISFIFO(os.stat(path).st_mode):
-            raise ConfigError(f"{path} is no FIFO; move it away, or give another path")
         return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"FIFO {path!r}: {error.strerror}") from None
 
 
 def _copy(fifo: int, stdout: Stdout, path: str, limit_s: float) -> NoReturn:
