@@ -121,9 +121,14 @@ def _code() -> list[str]:
     return [path.read_text() for path in (ROOT / "supervisord.conf", *sorted((ROOT / "procs").rglob("*.py")))]
 
 
+def _running_plan() -> Plan:
+    """The settings with the environment that the running suite was started with, which need not be ours."""
+    return load_plan(ROOT, suite.environment(ROOT) or os.environ)
+
+
 def status(arguments: argparse.Namespace) -> None:
     """What runs, and how many watch what. Exits 8 when something does not serve."""
-    plan = load_plan(ROOT, os.environ)
+    plan = _running_plan()
     if not suite.supervisord_pid(ROOT):
         raise Unhealthy("the suite is down; make up starts it")
     answer = _status(plan)
@@ -212,7 +217,7 @@ def bitrate(arguments: argparse.Namespace) -> None:
 
 
 def _command(stream: str, command: Command) -> None:
-    plan = load_plan(ROOT, os.environ)
+    plan = _running_plan()
     if stream not in plan.producers:
         kind = "comes from elsewhere and takes no commands" if stream in plan.streams else "is no stream of this suite"
         raise ConfigError(f"STREAM={stream!r} (command line): {kind}; there are {', '.join(plan.producers) or 'none'}")

@@ -126,6 +126,15 @@ def supervisord_pid(root: Path) -> int:
         return 0
 
 
+def environment(root: Path) -> dict[str, str]:
+    """What the running supervisord was started with; {} when there is none, or one that we may not look at."""
+    try:
+        entries = Path(f"/proc/{supervisord_pid(root)}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return {}
+    return dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
+
+
 def precompile(root: Path) -> None:
     """Write the bytecode of procs/ where it is missing or old. A producer that has to compile us starts 20 ms later,
     and many environments tell Python not to keep what it compiles."""

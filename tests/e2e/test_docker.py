@@ -83,8 +83,11 @@ def documented() -> list[str]:
 def test_every_documented_variable_is_passed_in_and_no_other() -> None:
     names = documented()
     assert {"PLANARIA_GO2RTC_API", "METABONK_HEADLESS_FPS"} <= set(names), "the example is read as it is meant"
-    passed = service()["environment"]
-    assert sorted(passed) == sorted(set(names)), "as bare names, so that one that is not set stays so"
+    *passed, streams = service()["environment"]
+    assert streams == "PLANARIA_STREAM_FIFO_DIR=/streams", "the host's name of the folder means nothing inside"
+    assert service()["volumes"][1].endswith(":/streams")
+    outside = {f"{whose}_{name}_FIFO_DIR" for whose in ("PLANARIA", "METABONK") for name in ("STREAM", "GO2RTC")}
+    assert sorted(passed) == sorted(set(names) - outside), "as bare names, so that one that is not set stays so"
 
 
 def test_all_that_is_copied_and_nothing_else_is_in_the_build_context() -> None:
@@ -285,7 +288,8 @@ def container(image: Image) -> Iterator[tuple[Container, Address]]:
         "workers: 1\nproducer: {width: 320, height: 180}\nstreams: {lobby: {}}"
     )
     (image.settings / ".env").write_text("METABONK_HEADLESS_FPS=30\n")
-    environ = {name: "" for name in service()["environment"] if name != "PLANARIA_SETTINGS"}
+    given = (entry.partition("=") for entry in service()["environment"])
+    environ = {name: value for name, _, value in given}
     ports = {
         f"PLANARIA_GO2RTC_{key}": f"127.0.0.1:{port}"
         for key, port in {"API": free_port(), "RTSP": rtsp.port, "WEBRTC": free_port()}.items()
