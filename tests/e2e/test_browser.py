@@ -35,6 +35,17 @@ LUMA = """() => {
   return {width: canvas.width, height: canvas.height, luma: btoa(text)};
 }"""
 
+# Mean red, green and blue of what the player shows between a third and two thirds of its height.
+COLOUR = """() => {
+  const video = document.querySelector('video'), canvas = document.createElement('canvas');
+  canvas.width = video.videoWidth; canvas.height = Math.floor(video.videoHeight / 3);
+  const context = canvas.getContext('2d');
+  context.drawImage(video, 0, -canvas.height);
+  const data = context.getImageData(0, 0, canvas.width, canvas.height).data, sums = [0, 0, 0];
+  for (let i = 0; i < data.length; i += 4) for (let c = 0; c < 3; c++) sums[c] += data[i + c];
+  return sums.map(sum => sum / (data.length / 4));
+}"""
+
 
 class Shown(NamedTuple):
     """What a player shows at one moment."""
@@ -103,3 +114,18 @@ def test_the_readmes_picture_can_be_made(page: Page, tmp_path: Path) -> None:
         page.wait_for_timeout(1500)
         path = os.environ.get("README_PICTURE", str(tmp_path / "streams.png"))
         page.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1280, "height": 180})
+
+
+@pytest.mark.needs("chromium", "libEGL.so.1", "libEGL_mesa.so.0", "libOpenGL.so.0")
+def test_chromium_shows_what_opengl_draws_at_720p30(page: Page) -> None:
+    """The scene's colours too, not only its barcode: the middle of the picture is neither black nor grey."""
+    producer = {"renderer": "egl", "width": 1280, "height": 720, "fps": 30, "bitrate": "4M"}
+    with rig.go2rtc({"workers": 1, "producer": producer}) as running:
+        page.goto(running.url("stream.html?src=omega-0&mode=mse"))
+        first = until(lambda: shown(page), 30, 0.1)
+        assert (first.width, first.height) == (1280, 720)
+        later = until(lambda: _after(page, first.code.time_us + 1_000_000), 20, 0.1)
+        made, seconds = later.code.frame - first.code.frame, (later.code.time_us - first.code.time_us) / 1e6
+        assert made / seconds == pytest.approx(30, rel=0.1), "it is drawn at its rate"
+        red, green, blue = page.evaluate(COLOUR)
+        assert max(red, green, blue) - min(red, green, blue) > 15

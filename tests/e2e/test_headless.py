@@ -1,0 +1,218 @@
+"""Every renderer, encoder and sound through a real go2rtc, while things are killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts import suite
+from tests import rig
+from tests.clone import Clone
+from tests.decoding import seen_in
+from tests.rig import clean_environ, until
+from tests.viewers import RtspViewer
+
+SMALL = {"width": 320, "height": 180, "fps": 30, "gop": 30, "bitrate": "1M"}
+needs_ffmpeg = pytest.mark.needs("ffmpeg", "ffprobe")
+CAPTURE = (
+    "ffmpeg -v error -re -f lavfi -i testsrc2=size=320x180:rate=30 -c:v libx264 -preset ultrafast -tune zerolatency"
+    " -g 30 -f mpegts pipe:1"
+)
+
+
+def watch(running: rig.Go2rtc, stream: str) -> RtspViewer:
+    """An RTSP viewer that has seen some pictures."""
+    viewer = RtspViewer(running.rtsp, stream)
+    viewer.start()
+    until(lambda: len(viewer.arrivals) > 10, 20)
+    return viewer
+
+
+def living(pids: set[int]) -> list[int]:
+    return [pid for pid in pids if suite._is_alive(pid)]
+
+
+@needs_ffmpeg
+def test_kill_9_of_the_ffmpeg_child_of_its_producer_and_of_go2rtc() -> None:
+    with rig.go2rtc({"workers": 1, "producer": {**SMALL, "encoder": "ffmpeg"}}) as running:
+        viewer = watch(running, "omega-0")
+        (producer,) = running.producers("omega-0")
+        (child,) = rig.children(producer)
+        for victim in (child, producer):
+            seen, before = len(viewer.arrivals), suite.descendants(running.process.pid)
+            os.kill(victim, signal.SIGKILL)
+            until(lambda seen=seen: len(viewer.arrivals) > seen + 20, 20)  # type: ignore[misc]
+            until(lambda before=before: not living(before), 5)  # type: ignore[misc]
+            assert not viewer.ended
+        (producer,) = running.producers("omega-0")
+        (child,) = rig.children(producer)
+        running.process.kill()
+        until(lambda: not living({producer, child}), 5)
+
+
+def probed(url: str) -> list[list[str]]:
+    """Codec, rate and channels of each sound track, and codec and size of each video track, as ffprobe sees them."""
+    command = (
+        "ffprobe -v error -rtsp_transport tcp -show_entries stream=codec_name,sample_rate,channels,width -of csv=p=0"
+    )
+    rtsp = (
+        command.split()
+        if url.startswith("rtsp")
+        else [w for w in command.split() if w not in ("-rtsp_transport", "tcp")]
+    )
+    done = subprocess.run([*rtsp, url], capture_output=True, text=True, timeout=30, check=True)
+    return sorted(line.split(",") for line in done.stdout.split())
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("codec", ["aac", "opus"])
+def test_sound_comes_through_go2rtc_and_holds_no_picture_back(codec: str) -> None:
+    streams = {"loud": {"audio": "tone", "audio_codec": codec}, "mute": {}}
+    with rig.go2rtc({"workers": 0, "producer": SMALL, "streams": streams}) as running:
+        assert probed(running.stream("loud")) == [[codec, "48000", "2"], ["h264", "320"]]
+        latency_ms = {}
+        for name in streams:
+            viewer = watch(running, name)
+            until(lambda viewer=viewer: len(viewer.arrivals) > 70, 20)  # type: ignore[misc]
+            viewer.leave()
+            ages = sorted((a.at_ns - _captured_ns(a.stamp.time_ns)) / 1e6 for a in viewer.arrivals[20:] if a.stamp)
+            latency_ms[name] = ages[len(ages) // 2]
+        assert latency_ms["loud"] - latency_ms["mute"] < 16, f"half a picture's time: {latency_ms}"
+
+
+def _captured_ns(wall_ns: int) -> int:
+    """A wall clock time on CLOCK_MONOTONIC."""
+    return wall_ns - time.time_ns() + time.monotonic_ns()
+
+
+@needs_ffmpeg
+def test_a_capture_of_the_settings_is_kept_running_and_its_viewers_stay(down: Clone, tmp_path: Path) -> None:
+    """The command, the writer and the reader are killed in turn."""
+    down.write_settings(workers=1, mode="fifo", captures={"omega-0": CAPTURE, "desk": f"sh -c '{CAPTURE} | cat'"})
+    done = down.make("up")
+    assert done.returncode == 0, done.stderr
+    assert "waiting for a first picture of desk" in done.stderr and "capture_desk" in done.stdout
+    assert not re.search(r"^fill ", done.stdout, re.M), "every pipe is filled"
+    viewer = RtspViewer(suite_address(down.rtsp), "desk")
+    viewer.start()
+    until(lambda: len(viewer.arrivals) > 10, 20)
+    writer = next(p.pid for p in suite.processes(down.root) if p.name == "capture_desk")
+    below = suite.descendants(writer)
+    command = next(pid for pid in below if rig.command_line(pid)[:1] == ["ffmpeg"])
+    (reader,) = [pid for pid in suite.marked(down.root) if "procs.capture.read_fifo" in rig.command_line(pid)]
+    for victim in (command, writer, reader):
+        if victim == writer:
+            writer = next(p.pid for p in suite.processes(down.root) if p.name == "capture_desk")
+            below, victim = suite.descendants(writer), writer
+        seen = len(viewer.arrivals)
+        os.kill(victim, signal.SIGKILL)
+        until(lambda seen=seen: len(viewer.arrivals) > seen + 20, 30)  # type: ignore[misc]
+        assert not viewer.ended
+        if victim == writer:
+            until(lambda: not living(below), 5)
+    times = [arrival.rtp_time for arrival in viewer.arrivals]
+    assert times == sorted(times), "time never runs back"
+    assert down.make("down").returncode == 0
+    assert down.living() == []
+
+
+def suite_address(text: str) -> rig.Address:
+    host, port = text.split(":")
+    return rig.Address(host, int(port))
+
+
+def test_pipes_that_others_fill_hold_up_nothing_and_are_named(down: Clone) -> None:
+    down.write_settings(workers=2, mode="fifo")
+    done = down.make("up")
+    assert done.returncode == 0, done.stderr
+    assert "fill    scripts/fifo_writer.sh" in done.stdout and "(2 pipes are for others to fill)" in done.stdout
+
+
+@needs_ffmpeg
+def test_a_pipe_is_filled_by_hand(down: Clone) -> None:
+    down.write_settings(workers=1, mode="fifo")
+    assert down.make("up").returncode == 0
+    command = ["scripts/fifo_writer.sh", str(down.root / "temp/streams/omega-0.ts"), *CAPTURE.split()]
+    writer = subprocess.Popen(command, cwd=down.root, env=clean_environ(), stderr=subprocess.DEVNULL)
+    try:
+        assert len(seen_or_frames(down.stream("omega-0"))) == 5
+    finally:
+        writer.kill()
+        writer.wait()
+
+
+def seen_or_frames(url: str) -> list[object]:
+    from tests.decoding import frames_of
+
+    return list(frames_of(url, 5, rtsp_transport="tcp"))
+
+
+def test_a_pipe_that_is_a_file_is_named_and_left_alone(down: Clone) -> None:
+    folder = down.root / "temp/streams"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "omega-0.ts"
+    file.unlink(missing_ok=True)
+    file.write_bytes(b"precious")
+    down.write_settings(workers=1, mode="fifo", captures={"omega-0": CAPTURE})
+    done = down.cli("up")
+    assert (done.returncode, file.read_bytes()) == (2, b"precious")
+    assert "is a regular file, not a FIFO" in done.stderr or "regular file" in done.stderr
+    file.unlink()
+
+
+def test_every_log_is_bounded_and_turned_over(down: Clone) -> None:
+    """Each program of supervisord's, and itself; a producer says what it says to go2rtc, whose log it is in."""
+    down.write_settings(
+        workers=1, mode="fifo", captures={"omega-0": "sh -c 'while :; do seq 400 >&2; sleep 0.05; done'"}
+    )
+    conf = down.root / "supervisord.conf"
+    text = conf.read_text()
+    conf.write_text(text.replace("5MB", "8KB"))
+    program = down.root / "scripts/capture_programs.py"
+    source = program.read_text()
+    program.write_text(source.replace("5MB", "8KB"))
+    try:
+        down.make("up")
+        supervisord = subprocess.Popen(
+            [".venv/bin/supervisord", "-n", "-c", "supervisord.conf"], cwd=down.root, env=clean_environ(),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        logs = down.root / "run/log"
+        until(lambda: (logs / "capture_omega-0.log.2").exists(), 30)
+        supervisord.kill()
+        supervisord.wait()
+        assert not (logs / "capture_omega-0.log.3").exists()
+        assert all(path.stat().st_size < 40_000 for path in logs.glob("capture_omega-0.log*"))
+    finally:
+        conf.write_text(text)
+        program.write_text(source)
+
+
+def test_no_program_writes_without_a_bound() -> None:
+    import configparser
+
+    from procs.settings import ROOT
+    from scripts.capture_programs import _PROGRAM
+
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(" ;",))
+    parser.read_string((ROOT / "supervisord.conf").read_text() + _PROGRAM)
+    for section in parser.sections():
+        if section == "supervisord":
+            assert parser[section]["logfile_maxbytes"] == "5MB" and int(parser[section]["logfile_backups"]) == 2
+        elif section.startswith("program:"):
+            assert parser[section]["stdout_logfile_maxbytes"] == "5MB"
+            assert (parser[section]["redirect_stderr"], int(parser[section]["stdout_logfile_backups"])) == ("true", 2)
+
+
+@needs_ffmpeg
+def test_auto_plays_where_there_is_no_nvenc() -> None:
+    with rig.go2rtc({"workers": 1, "producer": {**SMALL, "encoder": "auto"}}) as running:
+        seen = seen_in(running.stream("omega-0"), 20, rtsp_transport="tcp")
+        assert len(seen) == 20 and all(p.stamp and p.stamp.frame == p.code.frame for p in seen)
+        until(lambda: '"event": "encoder ' in running.log.read_text(), 5)
