@@ -97,7 +97,9 @@ def _guard_only(chosen: Capture, alive: Alive) -> None:
     except OSError as error:
         raise OutputClosed(f"stdout: {error.strerror}") from None
     command = Command(chosen.command, stdout=1)
-    os.close(1)  # its reader should see the end when the command ends
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)  # the reader should see the end when the command ends, whether we still live or not
+    gc.enable()
     alive.serving()
     listens = True
     while True:
