@@ -274,14 +274,20 @@ def script(tree: str) -> str:
     return TREES[tree].format(ffmpeg=shlex.join(ffmpeg()), brief=shlex.join(ffmpeg(seconds=0.5, paced=False)))
 
 
+def grown(pid: int, tree: str) -> set[int]:
+    """A capture and all below it, once its command has started all that it will."""
+    count = 3 if tree == "plain" else 5
+    until(lambda: len(family(pid)) >= count)
+    return family(pid)
+
+
 @pytest.mark.needs("ffmpeg")
 @pytest.mark.parametrize("raw", [False, True], ids=["remux", "raw"])
 @pytest.mark.parametrize("tree", TREES)
 def test_a_kill_leaves_nothing_alive(run_dir: Path, tree: str, raw: bool) -> None:
     with capture(run_dir, *(["--raw"] if raw else []), "--", "sh", "-c", script(tree)) as running:
         Reading(running).wait_bytes(10_000)
-        pids = family(running.pid)
-        assert len(pids) >= (3 if tree == "plain" else 4)
+        pids = grown(running.pid, tree)
         running.kill()
         running.wait()
         until(lambda: are_gone(pids), 5)
@@ -292,7 +298,7 @@ def test_a_kill_leaves_nothing_alive(run_dir: Path, tree: str, raw: bool) -> Non
 def test_a_kill_of_the_guard_leaves_nothing_alive(run_dir: Path, tree: str) -> None:
     with capture(run_dir, "--", "sh", "-c", script(tree)) as running:
         Reading(running).wait_bytes(10_000)
-        pids = family(running.pid)
+        pids = grown(running.pid, tree)
         (watching,) = children(running.pid)
         os.kill(watching, signal.SIGKILL)
         until(lambda: are_gone(pids), 5)
@@ -310,7 +316,7 @@ def test_a_signal_to_the_whole_process_group_leaves_nothing_alive(run_dir: Path,
         command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     Reading(running).wait_bytes(10_000)
-    pids = family(running.pid)
+    pids = grown(running.pid, "silent")
     os.killpg(running.pid, number)
     until(lambda: are_gone(pids), 5)
     running.communicate()
