@@ -11,7 +11,7 @@ FOLDER = "run/supervisor.d"  # supervisord.conf includes what is in it
 HEAD = "; Written by `make up` from the captures of planaria.yaml.\n"
 
 # It counts as running at once, so that supervisord never gives it up; procs/life.py paces one that does not serve.
-_PROGRAM = """
+PROGRAM = """
 [program:capture_{name}]
 command={command}
 directory={root}
@@ -31,5 +31,5 @@ def to_supervisor(root: Path, plan: Plan) -> str:
     for name, words in plan.captures.items():
         fifo = root / plan.suite.fifo_dir / f"{name}.ts"
         command = shlex.join(["/bin/sh", str(root / "scripts/fifo_writer.sh"), str(fifo), *words])
-        text += _PROGRAM.format(name=name, command=command.replace("%", "%%"), root=str(root).replace("%", "%%"))
+        text += PROGRAM.format(name=name, command=command.replace("%", "%%"), root=str(root).replace("%", "%%"))
     return text

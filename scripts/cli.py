@@ -27,6 +27,7 @@ if __name__ == "__main__":
     own_python.become()
 
 from procs import bus, log, settings
+from procs.capture import place
 from procs.errors import ConfigError, DeadlineExceeded, PlanariaError, Unhealthy
 from procs.messages import Bitrate, Command, Keyframe
 from procs.settings import BITRATE, ROOT
@@ -75,6 +76,10 @@ def _prepare_if_needed(plan: Plan) -> bool:
     just these settings. Returns whether supervisord is to be started."""
     for name in plan.producers:
         bus.address(ROOT / "run", bus.control_of(name))  # refuses a name too long for a socket in this directory
+    if not plan.suite.container_fifo_dir:
+        for path in plan.fifos.values():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place.make(path)  # refuses what is there and no FIFO
     binary = go2rtc_binary.find_or_fetch(ROOT, plan.environment, say)
     gop_cache = go2rtc_binary.has_gop_cache(binary)
     config = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite), gop_cache=gop_cache))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from procs import log
 from procs.capture import place
+from procs.capture.replay import hurried
 from procs.capture.unit import Unit
 from procs.errors import ConfigError
 from procs.media.gop import GopCache
@@ -45,7 +46,8 @@ class Fifo:
 
     def put(self, unit: Unit) -> None:
         """The next unit: written, kept for readers to come, or dropped."""
-        self._gop.push(unit.data, unit.keyframe)
+        if unit.picture:  # sound that is over helps nobody who comes later
+            self._gop.push(unit.data, unit.keyframe)
         if self._descriptor < 0:
             self.look()  # sends what is in the cache, this unit included
             return
@@ -63,7 +65,7 @@ class Fifo:
             log.info("a reader has come", fifo=str(self._path))
             self._needs_keyframe = False
             self._behind_since = time.monotonic()
-            self._pending.extend(map(memoryview, self._gop))
+            self._pending.extend(map(memoryview, hurried(self._gop.units())))
             self._write()
         elif self._descriptor >= 0:
             self._write()

@@ -67,8 +67,8 @@ class Audio:
         stream = container.add_stream(_CODECS[chosen.audio_codec], rate=RATE, layout="stereo")
         self._stream = cast(av.AudioStream, stream)
         self._stream.bit_rate = BITRATE[chosen.audio_codec]
-        self._container = container
-        self._origin = origin - _PRIMING[chosen.audio_codec] * mpegts.CLOCK_HZ // RATE
+        self._container, self._origin = container, origin
+        self._priming = _PRIMING[chosen.audio_codec]
         self._source = tone() if chosen.audio == "tone" else file(chosen.audio)
         self._to_ours = av.AudioResampler(format="s16", layout="stereo", rate=RATE)
         self._samples = 0  # encoded so far
@@ -76,12 +76,13 @@ class Audio:
     def put_until(self, seconds: float) -> None:
         """Write the sound up to a moment after sample 0, and one packet more: libavformat keeps a picture back until
         it has sound that comes after it."""
-        target = round(seconds * RATE) + self._frame_samples
+        target = round(seconds * RATE) + self._priming
         if target - self._samples > CATCH_UP_S * RATE:
-            self._samples = target - self._frame_samples
-        while self._samples <= target:
+            self._samples = target
+        while self._samples <= target + self._frame_samples:
             for packet in self._stream.encode(self._next_block()):
-                packet.pts = packet.dts = self._origin + self._samples * mpegts.CLOCK_HZ // RATE
+                sample = self._samples - self._priming
+                packet.pts = packet.dts = self._origin + sample * mpegts.CLOCK_HZ // RATE
                 packet.time_base = mpegts.TICK
                 self._samples += self._frame_samples
                 self._container.mux(packet)

@@ -1,0 +1,53 @@
+"""The pictures since the last keyframe, for a reader who comes later: all at once, and in the present. Pure.
+
+With their own times a player would show them at leisure and stay that far behind, and a viewer who was there before
+(go2rtc keeps its viewers when its reader is started anew) would see time run back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from procs.media import tspackets
+from procs.media.tspackets import PACKET
+
+
+def hurried(units: Sequence[bytes]) -> list[bytes]:
+    """Pictures in MPEG-TS, the newest with its own time, each one before it a tick earlier than the next."""
+    newest = next((time for unit in reversed(units) if (time := _time(unit)) is not None), None)
+    if newest is None:
+        return list(units)
+    return [_moved(unit, newest - (len(units) - 1 - i)) for i, unit in enumerate(units)]
+
+
+def _header(unit: bytes | bytearray) -> int | None:
+    """Where the PES header with a picture's times is, if it has any."""
+    for at in range(0, len(unit), PACKET):
+        packet = unit[at : at + PACKET]
+        start = tspackets.payload_at(packet)
+        if tspackets.begins(bytes(packet)) and packet[start : start + 3] == b"\0\0\1" and start + 19 <= PACKET:
+            return at + start if packet[start + 7] >> 6 >= 2 else None
+    return None
+
+
+def _time(unit: bytes | bytearray) -> int | None:
+    """A picture's decoding time in ticks."""
+    at = _header(unit)
+    if at is None:
+        return None
+    field = at + 14 if unit[at + 7] >> 6 == 3 else at + 9
+    return tspackets.get_time(unit[field : field + 5])
+
+
+def _moved(unit: bytes, time: int) -> bytes:
+    """A picture that is to be decoded at `time`; shown as long after that as before."""
+    at, own = _header(unit), _time(unit)
+    if at is None or own is None:
+        return unit
+    moved, shift, flags = bytearray(unit), time - own, unit[at + 7] >> 6
+    for field, prefix in ((at + 9, flags), (at + 14, 1))[: flags - 1]:
+        moved[field : field + 5] = tspackets.put_time(prefix, tspackets.get_time(unit[field : field + 5]) + shift)
+    for packet in range(0, len(moved), PACKET):
+        if tspackets.has_pcr(moved, packet):
+            tspackets.shift_pcr(moved, packet, shift)
+    return bytes(moved)
