@@ -15,13 +15,9 @@ FLOOR = [
     *("wire", "media", "agent"),
 ]
 ONLY_FROM_MAIN = {"life", "brood"}
-# A producer holds the lock of its control endpoint as life holds a program's (one function, not two), its loop names
-# the type of what it beats, and its ffmpeg child is bound to it as every process of ours is to its parent.
-EXCEPTIONS = {
-    ("headless_agent/control.py", "life"),
-    ("headless_agent/ffmpeg_child.py", "life"),
-    ("headless_agent/producer.py", "life"),
-}
+# A producer holds the lock of its control endpoint as life holds a program's (one function, not two), and its loop
+# names the type of what it beats.
+EXCEPTIONS = {("headless_agent/control.py", "life"), ("headless_agent/producer.py", "life")}
 
 
 def imports_of(path: Path) -> list[str]:

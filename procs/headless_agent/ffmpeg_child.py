@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import av
 
-from procs import life
+from procs import prctl
 from procs.errors import ConfigError, EncoderFailed, NotHere, Refused
 from procs.headless_agent.encoder import AccessUnit, Choice, Maker
 from procs.headless_agent.libav import no_nvidia_driver
@@ -157,7 +157,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            preexec_fn=life.bind_to_parent,
+            preexec_fn=prctl.bind_to_parent,
         )
         assert self._process.stdin and self._process.stdout
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
