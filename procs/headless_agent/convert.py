@@ -19,7 +19,7 @@ from procs.headless_agent import gl
 
 TRIALS = 5
 TRIAL_AT = 30  # pictures: by then a viewer has his first ones, and caches are warm
-_DECIDED_AT = TRIAL_AT + 2 * TRIALS - 1
+HOPELESS = 2.0
 
 _VERTEX = """
 layout(location = 0) in vec2 at;
@@ -104,13 +104,17 @@ class Shader:
 
 
 class Fastest:
-    """Begins with the way that is likely the quicker, tries the other on a few pictures, and stays with the winner."""
+    """Begins with the way that is likely the quicker, tries the other on a few pictures, and stays with the winner.
+
+    A way that is HOPELESS times slower is tried on one picture only: more would be seen as a stutter.
+    """
 
     def __init__(self, likely: Swscale | Shader, other: Callable[[], Swscale | Shader]) -> None:
         self._likely, self._other = likely, other
         self._now = likely
         self._seen = 0
-        self._spent_s: dict[str, list[float]] = {}
+        self._spent_s: tuple[list[float], list[float]] = ([], [])  # of the likely one, of the other
+        self._is_decided = False
 
     @property
     def name(self) -> str:
@@ -119,25 +123,27 @@ class Fastest:
 
     def put(self, frame: av.VideoFrame, top: int) -> None:
         """Write what the scene's target shows now into an NV12 frame of its width, from row `top` (even) on."""
-        if self._seen > _DECIDED_AT:
+        if self._is_decided or self._seen < TRIAL_AT:
+            self._seen += 1
             self._now.put(frame, top)
             return
-        if self._seen == TRIAL_AT + TRIALS:
+        likely_s, other_s = self._spent_s
+        if len(likely_s) == TRIALS and not other_s:
             self._now = self._other()
             self._now.put(frame, top)  # not counted: the first one compiles shaders
         started = time.perf_counter()
         self._now.put(frame, top)
-        if self._seen >= TRIAL_AT:
-            self._spent_s.setdefault(self._now.name, []).append(time.perf_counter() - started)
-        self._seen += 1
-        if self._seen > _DECIDED_AT:
-            self._decide()
+        spent_s = time.perf_counter() - started
+        (likely_s if len(likely_s) < TRIALS else other_s).append(spent_s)
+        if len(other_s) == TRIALS or (other_s and spent_s > HOPELESS * median(likely_s)):
+            self._decide(median(likely_s), median(other_s))
 
-    def _decide(self) -> None:
-        spent = {name: median(times) for name, times in self._spent_s.items()}
-        if spent[self._likely.name] <= spent[self._now.name]:
+    def _decide(self, likely_s: float, other_s: float) -> None:
+        tried = self._now.name
+        if likely_s <= other_s:
             self._now = self._likely
-        ms = {f"{name}_ms": round(1000 * s, 2) for name, s in spent.items()}
+        self._is_decided = True
+        ms = {f"{self._likely.name}_ms": round(1000 * likely_s, 2), f"{tried}_ms": round(1000 * other_s, 2)}
         log.info(f"colour conversion by {self._now.name}, the faster here", **ms)
 
 

@@ -30,6 +30,8 @@ from procs.headless_agent.options import Producer
 from procs.media import flv
 
 PICTURE_LIMIT_S = 5.0
+HARDWARE_LIMIT_S = 3.0  # for the first picture, so that there is time for another encoder
+RENEW_EVERY_S = 0.5  # at most, however many keyframes are asked for
 PIPE_BYTES = 1 << 20  # what a user may have; a picture of 720p then needs two turns
 _READ_BYTES = 1 << 18
 LAST_WORDS_S = 1.0
@@ -123,14 +125,16 @@ class FfmpegChild:
         self.name, self.bitrate = f"ffmpeg {codec.name}", chosen.bitrate
         self._chosen, self._program, self._codec, self._pixel_format = chosen, program, codec, pixel_format
         self._child = self._start()
-        self._is_new = True
+        self._is_new, self._wants_keyframe, self._renewed_at = True, False, time.monotonic()
 
     def encode(self, picture: av.VideoFrame, index: int, *, keyframe: bool) -> AccessUnit:
         """The access unit of one picture. Raises EncoderFailed when the child gives none in time, or is dead."""
-        if keyframe and not self._is_new:
+        self._wants_keyframe = (self._wants_keyframe or keyframe) and not self._is_new
+        if self._wants_keyframe and time.monotonic() - self._renewed_at >= RENEW_EVERY_S:
             self._renew()
+        limit_s = HARDWARE_LIMIT_S if self._is_new and self._codec.name in HARDWARE else PICTURE_LIMIT_S
         self._is_new = False
-        return self._child.encode(picture)
+        return self._child.encode(picture, limit_s)
 
     def set_bitrate(self, bits_per_s: int) -> None:
         """Encode at another rate from the next picture on, which is a keyframe."""
@@ -140,7 +144,7 @@ class FfmpegChild:
     def _renew(self) -> None:
         self._child.kill()
         self._child = self._start()
-        self._is_new = True
+        self._is_new, self._wants_keyframe, self._renewed_at = True, False, time.monotonic()
 
     def _start(self) -> _Child:
         chosen = replace(self._chosen, bitrate=self.bitrate)
@@ -173,19 +177,27 @@ class _Child:
         for line in self._process.stderr:
             self._said = line.decode(errors="replace").strip() or self._said
 
-    def encode(self, picture: av.VideoFrame) -> AccessUnit:
-        deadline = time.monotonic() + PICTURE_LIMIT_S
+    def encode(self, picture: av.VideoFrame, limit_s: float) -> AccessUnit:
+        """The unit of one picture. Raises EncoderFailed, and then the child is dead."""
         try:
-            for plane, part in zip(picture.planes, _rows(picture), strict=True):
-                self._write(_packed(plane, *part), deadline)
-            while not (units := self._demuxer.push(self._read(deadline))):
-                pass
+            return self._encode(picture, limit_s)
         except (BrokenPipeError, EOFError):
-            raise EncoderFailed(self._last_words()) from None
+            failure = EncoderFailed(self._last_words())
+        except TimeoutError:
+            failure = EncoderFailed(f"ffmpeg {self._codec} stood still for {limit_s:g} s")
         except Refused as error:
-            raise EncoderFailed(f"ffmpeg {self._codec} wrote what we can't read: {error}") from None
+            failure = EncoderFailed(f"ffmpeg {self._codec} wrote what we can't read: {error}")
+        self.kill()
+        raise failure
+
+    def _encode(self, picture: av.VideoFrame, limit_s: float) -> AccessUnit:
+        deadline = time.monotonic() + limit_s
+        for plane, part in zip(picture.planes, _rows(picture), strict=True):
+            self._write(_packed(plane, *part), deadline)
+        while not (units := self._demuxer.push(self._read(deadline))):
+            pass
         if len(units) != 1:
-            raise EncoderFailed(f"ffmpeg {self._codec} gave {len(units)} units for one picture")
+            raise Refused(f"{len(units)} units for one picture")
         return AccessUnit(*units[0])
 
     def _write(self, data: memoryview, deadline: float) -> None:
@@ -205,7 +217,7 @@ class _Child:
         poll = select.poll()
         poll.register(descriptor, event)
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            raise EncoderFailed(f"ffmpeg {self._codec} stood still for {PICTURE_LIMIT_S:g} s")
+            raise TimeoutError
 
     def _last_words(self) -> str:
         self._listener.join(LAST_WORDS_S)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -126,6 +127,18 @@ def test_keyframe_and_bit_rate_on_demand(run_dir: Path) -> None:
         running.wait_frames(20)
         seen = seen_in(running.end())
     assert sum(p.keyframe for p in seen) == 3, "the first, the one asked for, and the new rate's"
+
+
+@needs_ffmpeg
+def test_a_storm_of_wishes_for_keyframes_costs_few_children(run_dir: Path) -> None:
+    with producer(run_dir, "--encoder", "ffmpeg", "--force-sw") as running:
+        running.wait_frames(20)
+        started = time.monotonic()
+        while time.monotonic() - started < 2:
+            running.process.send_signal(signal.SIGUSR1)
+            time.sleep(0.005)
+        seen = seen_in(running.end())
+    assert 3 <= sum(p.keyframe for p in seen) <= 6, "the first, and one every half second"
 
 
 @pytest.mark.parametrize(

@@ -100,9 +100,12 @@ class Slow:
 
 @needs_egl
 @pytest.mark.parametrize(
-    ("likely", "other", "winner"), [(1.0, 2.0, "likely"), (2.0, 1.0, "other"), (1.0, 1.0, "likely")]
+    ("likely", "other", "winner", "tried"),
+    [(1.0, 1.5, "likely", 5), (2.0, 1.0, "other", 5), (1.0, 1.0, "likely", 5), (1.0, 2.5, "likely", 1)],
 )
-def test_the_faster_conversion_stays(monkeypatch: pytest.MonkeyPatch, likely: float, other: float, winner: str) -> None:
+def test_the_faster_conversion_stays(
+    monkeypatch: pytest.MonkeyPatch, likely: float, other: float, winner: str, tried: int
+) -> None:
     from procs.headless_agent import convert
 
     clock = [0.0]
@@ -110,10 +113,12 @@ def test_the_faster_conversion_stays(monkeypatch: pytest.MonkeyPatch, likely: fl
     one, two = Slow("likely", likely, clock), Slow("other", other, clock)
     choice = convert.Fastest(one, lambda: two)  # type: ignore[arg-type,return-value]
     frame = av.VideoFrame(16, 16, "nv12")
-    for _ in range(convert.TRIAL_AT + 2 * convert.TRIALS + 3):
+    for _ in range(pictures := convert.TRIAL_AT + 2 * convert.TRIALS + 3):
         choice.put(frame, 0)
     assert choice.name == winner
-    assert two.puts == convert.TRIALS + 1 + (3 if winner == "other" else 0)
+    on_other = 3 if winner == "other" else 0
+    assert two.puts == tried + 1 + on_other, "one more, which compiles its shaders"
+    assert one.puts == pictures - tried - on_other, "and every picture was made"
 
 
 @needs_egl
