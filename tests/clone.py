@@ -25,6 +25,8 @@ class Clone:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, root / name)
         self.api, self.rtsp, self.webrtc = (f"127.0.0.1:{free_port()}" for _ in range(3))
+        self.first_up: subprocess.CompletedProcess[str] | None = None
+        """What the first `make up` in it said, when nothing was installed yet."""
         self.settings: dict[str, object] = {"producer": {"width": 320, "height": 180, "fps": 30}}
         self.write_settings()
 

@@ -105,13 +105,15 @@ def test_go2rtcs_index_page_lists_the_streams(page: Page, streams: rig.Go2rtc) -
     assert page.locator("#streams tr").count() == 10
 
 
-@pytest.mark.needs("chromium")
+@pytest.mark.needs("chromium", "libEGL.so.1", "libEGL_mesa.so.0", "libOpenGL.so.0")
 def test_the_readmes_picture_can_be_made(page: Page, tmp_path: Path) -> None:
     """With README_PICTURE set to a path, the picture is kept there."""
-    with rig.go2rtc({"workers": 4, "producer": {"width": 640, "height": 360, "fps": 30}}) as running:
+    producer = {"width": 640, "height": 360, "fps": 30}
+    streams = {f"omega-{i}": {"renderer": "egl"} for i in (1, 3)}
+    with rig.go2rtc({"workers": 4, "producer": producer, "streams": streams}) as running:
         page.goto(running.url("stream.html?" + "&".join(f"src=omega-{i}&mode=mse" for i in range(4))))
         until(lambda: shown(page), 30, 0.1)
-        page.wait_for_timeout(1500)
+        page.wait_for_timeout(5000)  # until the controls have faded
         path = os.environ.get("README_PICTURE", str(tmp_path / "streams.png"))
         page.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1280, "height": 180})
 

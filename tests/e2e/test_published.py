@@ -32,13 +32,10 @@ H264 = (
 )
 
 
-@pytest.fixture(scope="module")
-def ready(clone: Clone) -> Clone:
+@pytest.fixture
+def ready(down: Clone) -> Clone:
     """The clone with everything installed and nothing running."""
-    suite.kill_all(clone.root)
-    done = clone.run("sh", "scripts/bootstrap.sh")
-    assert done.returncode == 0, done.stderr
-    return clone
+    return down
 
 
 def written(clone: Clone, *command: str, **environ: str) -> bytes:

@@ -34,8 +34,9 @@ def said(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def test_make_up_in_a_clean_clone_plays(clone: Clone) -> None:
-    done = clone.make("up")
-    assert done.returncode == 0, done.stderr
+    done = clone.first_up
+    assert done and done.returncode == 0, done
+    clone.make("up")
     assert "installing" in done.stderr and "waiting for a first picture of omega-0" in done.stderr, "it shows progress"
     assert "go2rtc" in done.stdout and "serving" in done.stdout
     assert clone.stream("omega-0") in done.stdout and f"http://{clone.api}/" in done.stdout and "next" in done.stdout
