@@ -219,7 +219,11 @@ def test_a_file_that_cannot_be_played_is_named(clone: Clone) -> None:
 
 def _go2rtcs(clone: Clone) -> list[int]:
     binary = (clone.root / "run/go2rtc").resolve()
-    return [pid for pid in clone.living() if os.path.realpath(f"/proc/{pid}/exe") == str(binary)]
+    found = []
+    for pid in clone.living():
+        with contextlib.suppress(OSError):  # gone meanwhile
+            found += [pid] if os.readlink(f"/proc/{pid}/exe") == str(binary) else []
+    return found
 
 
 def test_a_frozen_go2rtc_is_seen_and_replaced(clone: Clone) -> None:
@@ -414,14 +418,21 @@ WRONG: list[tuple[str, dict[str, object], str, dict[str, str], int, list[str]]] 
         ["sources.x: must be an rtsp"],
     ),
     ("missing file", {"sources": {"x": {"file": "/nonexistent.mp4"}}}, "", {}, 2, ["/nonexistent.mp4", "no such file"]),
-    ("name twice", {"sources": {"omega-0": "rtsp://127.0.0.1/x"}}, "", {}, 2, ["omega-0: is both"]),
+    (
+        "name twice",
+        {"sources": {"omega-0": "rtsp://127.0.0.1/x"}},
+        "",
+        {},
+        2,
+        ["omega-0: is named as two kinds of stream"],
+    ),
     (
         "not here yet",
-        {"producer": {"renderer": "egl"}},
+        {"producer": {"encoder": "vpf"}},
         "",
         {},
         3,
-        ["renderer egl: not here yet", "planaria.yaml: streams.omega-0"],
+        ["encoder vpf: ", "not built yet", "planaria.yaml: streams.omega-0"],
     ),
     ("open door", {"api": "0.0.0.0:1984"}, "", {}, 2, ["0.0.0.0:1984", "without a login", "openssl rand"]),
     (
