@@ -37,4 +37,5 @@ bench: ## measure against peers (B=name, QUICK=1 for a minute)
 clean: ## end everything and remove what was made here (not your settings)
 	@$(ANY) scripts/down.py
 	@rm -rf run go2rtc/bin .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@if [ -d temp/streams ]; then find temp/streams -type p -delete; find temp -type d -empty -delete; fi
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

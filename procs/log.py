@@ -29,6 +29,12 @@ _VALUE = re.compile(r"""b?"(?:\\.|[^"\\])*"?|b?'(?:\\.|[^'\\])*'?|(?<=[:] )[^\r\
 _logger = logging.getLogger("planaria")
 
 
+def timestamp(seconds: float | None = None) -> str:
+    """A time since the Unix epoch (default: now) as it stands in log lines: such texts sort as their times do."""
+    seconds = time.time() if seconds is None else seconds
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
+
+
 def redact(name: str, value: object) -> object:
     """The value as it may be logged: numbers as they are, text shortened and without secrets."""
     if _SECRET_NAME.search(name):
@@ -94,7 +100,7 @@ class _Json(logging.Formatter):
         import json  # here: a producer's first line comes after its first frame
 
         line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "time": timestamp(record.created),
             "level": record.levelname.lower(),
             "tag": self._tag,
             "event": redact("", record.getMessage()),

@@ -20,9 +20,19 @@ def bind_to_parent(parent: int = 0, number: int = SIGKILL) -> None:
     now = os.getppid()
     _prctl("PR_SET_PDEATHSIG", _PR_SET_PDEATHSIG, number)
     told = os.environ.pop("PLANARIA_PARENT", "")  # popped: our children have another parent
+    supervised = os.environ.pop("SUPERVISOR_ENABLED", "") and "PLANARIA_SUITE" in os.environ
     parent = parent or (int(told) if told.isdigit() else now)
-    if not os.getppid() == now == parent:
+    if not os.getppid() == now == parent or (supervised and not _is_supervisord(now)):
         raise ParentGone(f"parent {parent} died while we started")
+
+
+def _is_supervisord(pid: int) -> bool:
+    """Whether our parent is the one that started us: if it died at once, even a wrapper saw only who came after it."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return b"supervisord" in file.read()
+    except OSError:
+        return False
 
 
 def adopt_orphans() -> None:

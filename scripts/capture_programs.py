@@ -1,4 +1,8 @@
-"""The part of supervisord's configuration that follows from the settings: one program for each capture."""
+"""The part of supervisord's configuration that follows from the settings: one program for each capture.
+
+A command stands in a script of its own. In supervisord's configuration ` ;` and ` #` would end it, a new line would
+begin something else, and % means a variable.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +17,26 @@ HEAD = "; Written by `make up` from the captures of planaria.yaml.\n"
 # It counts as running at once, so that supervisord never gives it up; procs/life.py paces one that does not serve.
 PROGRAM = """
 [program:capture_{name}]
-command={command}
-directory={root}
+command=/bin/sh "%(here)s/{name}.sh"
 autorestart=true
 startsecs=0
 stopsignal=KILL
 redirect_stderr=true
-stdout_logfile={root}/run/log/capture_{name}.log
+stdout_logfile=%(here)s/../log/capture_{name}.log
 stdout_logfile_maxbytes=5MB
 stdout_logfile_backups=2
 """
+_SCRIPT = """\
+# Written by `make up` from the captures of planaria.yaml.
+cd "${{0%/*}}/../.." || exit 1
+exec /bin/sh scripts/fifo_writer.sh {words}
+"""
 
 
-def to_supervisor(root: Path, plan: Plan) -> str:
-    """The text of the file. supervisord splits a command as a shell would, but for % which stands for a variable."""
-    text = HEAD
+def files(root: Path, plan: Plan) -> dict[str, str]:
+    """Name -> text of what is to stand in FOLDER."""
+    found = {"captures.conf": HEAD + "".join(PROGRAM.format(name=name) for name in plan.captures)}
     for name, words in plan.captures.items():
         fifo = root / plan.suite.fifo_dir / f"{name}.ts"
-        command = shlex.join(["/bin/sh", str(root / "scripts/fifo_writer.sh"), str(fifo), *words])
-        text += PROGRAM.format(name=name, command=command.replace("%", "%%"), root=str(root).replace("%", "%%"))
-    return text
+        found[f"{name}.sh"] = _SCRIPT.format(words=shlex.join([str(fifo), *words]))
+    return found

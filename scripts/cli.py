@@ -31,7 +31,7 @@ from procs.capture import place
 from procs.errors import ConfigError, DeadlineExceeded, PlanariaError, Unhealthy
 from procs.messages import Bitrate, Command, Keyframe
 from procs.settings import BITRATE, ROOT
-from scripts import capture_programs, go2rtc_binary, health, suite
+from scripts import capture_programs, go2rtc_binary, health, reasons, suite
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg, to_yaml, write_atomically
 from scripts.suite_settings import Plan, load_plan
 
@@ -49,13 +49,15 @@ def up(arguments: argparse.Namespace) -> None:
         if arguments.foreground:
             _stay(plan, needed)
         try:
+            since = log.timestamp() if needed else ""
             if needed:
                 say("starting supervisord")
                 suite.start(ROOT, plan.environment)
-            health.wait(ROOT, plan, plan.suite.up_limit_s, say)
+            health.wait(ROOT, plan, plan.suite.up_limit_s, say, since)
         except (Unhealthy, OSError):
             if needed:
                 suite.kill_all(ROOT)  # nothing half-started; the log stays
+                say("everything was ended; the logs are in run/log")
             raise
     _print_status(_status(plan))
     _print_addresses(plan)
@@ -78,13 +80,16 @@ def _prepare_if_needed(plan: Plan) -> bool:
         bus.address(ROOT / "run", bus.control_of(name))  # refuses a name too long for a socket in this directory
     if not plan.suite.container_fifo_dir:
         for path in plan.fifos.values():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"fifo_dir={str(plan.suite.fifo_dir)!r}: cannot be made: {error.strerror}") from None
             place.make(path)  # refuses what is there and no FIFO
     binary = go2rtc_binary.find_or_fetch(ROOT, plan.environment, say)
     gop_cache = go2rtc_binary.has_gop_cache(binary)
     config = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite), gop_cache=gop_cache))
-    captures = capture_programs.to_supervisor(ROOT, plan)
-    wanted = suite.fingerprint(config, captures, str(binary), json.dumps(_variables(plan)), *_code())
+    captures = capture_programs.files(ROOT, plan)
+    wanted = suite.fingerprint(config, json.dumps(captures), str(binary), json.dumps(_variables(plan)), *_code())
     path = ROOT / "run/fingerprint"
     if suite.supervisord_pid(ROOT):
         same = path.exists() and path.read_text() == wanted
@@ -104,11 +109,15 @@ def _prepare_if_needed(plan: Plan) -> bool:
     return True
 
 
-def _lay_out(config: str, captures: str, binary: Path) -> None:
+def _lay_out(config: str, captures: dict[str, str], binary: Path) -> None:
     """Put in run/ what scripts/exec_go2rtc.py and supervisord start from."""
     write_atomically(ROOT / "run/go2rtc.yaml", config)
-    (ROOT / capture_programs.FOLDER).mkdir(mode=0o700, exist_ok=True)
-    write_atomically(ROOT / capture_programs.FOLDER / "captures.conf", captures)
+    folder = ROOT / capture_programs.FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for old in set(os.listdir(folder)) - captures.keys():
+        (folder / old).unlink()
+    for name, text in captures.items():
+        write_atomically(folder / name, text)
     link = ROOT / "run/.go2rtc.new"
     link.unlink(missing_ok=True)
     link.symlink_to(binary)
@@ -143,6 +152,9 @@ def status(arguments: argparse.Namespace) -> None:
         _print_status(answer)
     if why := health.why_not_serving(ROOT, plan):
         raise Unhealthy(f"{why}; make up mends it")
+    for process in answer["processes"]:
+        if process["state"] == "FAILING":
+            raise Unhealthy(f"{process['name']}: {process['said']}")
 
 
 def _status(plan: Plan) -> dict[str, Any]:
@@ -160,7 +172,12 @@ def _status(plan: Plan) -> dict[str, Any]:
         }
         for name in plan.streams
     ]
+    failing = suite.failing_captures(ROOT, plan)
     for process in processes:
+        name = process["name"].removeprefix("capture_")
+        if name in failing:
+            process["state"] = "FAILING"
+            process["said"] = f"{failing[name]} starts without a picture: {reasons.last_error(ROOT, plan, name)}"
         if process["name"] == "go2rtc" and listed and process["state"] in ("STARTING", "RUNNING"):
             process["state"] = "SERVING"  # supervisord's word means only that it has not died yet
     return {"processes": processes, "streams": streams}
@@ -195,7 +212,7 @@ def _print_addresses(plan: Plan) -> None:
         print(f"play    ffplay -fflags nobuffer -rtsp_transport tcp rtsp://{plan.suite.rtsp}/{first}")
     empty = [path for name, path in plan.fifos.items() if name not in plan.captures]
     if empty:
-        print(f"fill    scripts/fifo_writer.sh {empty[0]} COMMAND ...   ({len(empty)} pipes are for others to fill)")
+        print(f"fill    scripts/fifo_writer.sh {empty[0]} COMMAND ...   (pipes for others to fill: {len(empty)})")
     print("next    make status, make logs, make down; streams are set in planaria.yaml (see README.md)", flush=True)
 
 

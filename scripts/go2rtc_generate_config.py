@@ -31,7 +31,7 @@ import yaml
 from procs import settings
 from procs.errors import ConfigError, PlanariaError
 from procs.settings import ROOT
-from scripts import exec_sources
+from scripts import exec_sources, suite
 from scripts.suite_settings import Plan, Suite, load_plan
 
 # What viewers and go2rtc's own player pages use. Not here: config, restart, exit, log, exec, ffmpeg, discovery.
@@ -114,6 +114,14 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def _refuse_live(out: Path) -> None:
+    """Raise ConfigError for the file that the running go2rtc would start from anew."""
+    if out.resolve() == ROOT / "run/go2rtc.yaml" and suite.supervisord_pid(ROOT):
+        raise ConfigError(
+            f"--out={str(out)!r}: the suite is up and starts from it; make up changes it when settings do"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the file; 2 for a wrong setting."""
     parser = settings.command_line(
@@ -135,8 +143,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if out == "-":
             print(text, end="")
         else:
-            Path(out).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_live(Path(out))
+            Path(out).parent.mkdir(mode=0o700, exist_ok=True)
             write_atomically(Path(out), text)
+            print(f"wrote {out}", file=sys.stderr)
     except PlanariaError as error:
         print(f"go2rtc_generate_config: {error}", file=sys.stderr)
         return error.exit_code

@@ -17,12 +17,13 @@ from typing import Any
 from procs.errors import Unhealthy
 from procs.headless_agent.options import Producer
 from procs.settings import Address
-from scripts import suite
+from scripts import reasons, suite
 from scripts.suite_settings import Plan, Suite
 
 ASK_LIMIT_S = 2.0
 DESCRIBE_LIMIT_S = 20.0  # a cold producer on a slow machine
 STARTING_S = 2.0
+CAPTURE_LIMIT_S = 20.0
 LOOK_EVERY_S = 0.05
 LOG_LINES = 8
 
@@ -77,8 +78,11 @@ def _complete(answer: bytes) -> bool:
     return bool(blank) and len(body) >= (int(length[1]) if length else 0)
 
 
-def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None]) -> None:
-    """Return once everything serves. Raises Unhealthy with the process, the reason and its last log lines."""
+def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None], since: str = "") -> None:
+    """Return once everything serves. Raises Unhealthy with the process, the reason and its last log lines.
+
+    `since`: when it was all started, as in our logs; '' if it was up before.
+    """
     deadline = time.monotonic() + limit_s
     say("waiting for go2rtc")
     while why := why_not_serving(root, plan):
@@ -86,15 +90,33 @@ def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None]) -> 
         if time.monotonic() > deadline:
             raise Unhealthy(f"{why}{last_words(root, 'go2rtc')}")
         time.sleep(LOOK_EVERY_S)
-    for stream in one_of_each_kind(plan):
-        say(f"waiting for a first picture of {stream}")
-        if why := _why_not_playing(plan.suite, stream):
-            raise Unhealthy(f"headless_agent {stream}: {why}{last_words(root, 'go2rtc')}")
     files = [name for name, source in plan.sources.items() if isinstance(source, Path)]
-    for name in [*list(plan.commands)[:1], *plan.captures, *files]:
-        say(f"waiting for a first picture of {name}")
-        if why := _why_not_playing(plan.suite, name, codec=""):
-            raise Unhealthy(f"{name}: {why}{last_words(root, 'go2rtc')}")
+    for stream in [*one_of_each_kind(plan), *list(plan.commands)[:1], *plan.captures, *files]:
+        say(f"waiting for a first picture of {stream}")
+        if since and stream in plan.captures:
+            _wait_for_capture(root, plan, stream, since)
+        codec = "H264" if stream in plan.producers else ""
+        if why := _why_not_playing(plan.suite, stream, codec):
+            raise Unhealthy(_in_words(root, plan, stream, why, since))
+
+
+def _wait_for_capture(root: Path, plan: Plan, stream: str, since: str) -> None:
+    """Return when a capture has its first picture, or it is late; whoever reads its pipe would only say that nothing
+    comes. Raises Unhealthy when it has failed."""
+    deadline = time.monotonic() + CAPTURE_LIMIT_S
+    while time.monotonic() < deadline and not reasons.has_shown(root, plan, stream, since):
+        if reasons.last_error(root, plan, stream, since):
+            raise Unhealthy(_in_words(root, plan, stream, "", since))
+        time.sleep(LOOK_EVERY_S)
+
+
+def _in_words(root: Path, plan: Plan, stream: str, why: str, since: str) -> str:
+    """What is wrong with a stream: what its process said, else what go2rtc answers, with the end of its log."""
+    kind = "headless_agent " if stream in plan.producers else "capture " if stream in plan.captures else ""
+    path = reasons.log_of(root, plan, stream)
+    if said := reasons.last_error(root, plan, stream, since):
+        return f"{kind}{stream}: {said}\n  (all of it: {path})"
+    return f"{kind}{stream}: {why}{last_words(root, path.stem)}"
 
 
 def why_not_serving(root: Path, plan: Plan) -> str:
@@ -132,7 +154,7 @@ def _refuse_hopeless(root: Path, plan: Plan) -> None:
             raise Unhealthy(f"go2rtc: {key}={address} is taken{suite.described(holder)}; choose another port")
 
 
-def _why_not_playing(settings: Suite, stream: str, codec: str = "H264") -> str:
+def _why_not_playing(settings: Suite, stream: str, codec: str) -> str:
     """Why a stream can't be had over RTSP; '' if it can. Asked again for a moment: a go2rtc that has just started
     listens before it knows how to start a producer, and says 404 meanwhile."""
     until = time.monotonic() + STARTING_S

@@ -14,12 +14,12 @@ planaria.yaml and .env.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
 import subprocess
 import sys
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -95,7 +95,9 @@ def look(url: str) -> None:
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/api/streams", timeout=ASK_LIMIT_S) as answer:
             streams = json.load(answer)
-    except (OSError, ValueError, urllib.error.URLError) as error:
+        if not isinstance(streams, dict):
+            raise ValueError("whoever answers there is no go2rtc")
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise Unhealthy(f"no go2rtc answers at {url}: {reason}; start one, or leave out --no-go2rtc") from None
     print(f"go2rtc at {url} serves {', '.join(streams) or 'no streams'}; nothing was started")

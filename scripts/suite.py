@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from procs import life
+from procs.capture.options import Capture
 from procs.errors import ConfigError, Unhealthy
 from procs.settings import Address
+from scripts.suite_settings import Plan
 
 MARK = "PLANARIA_SUITE"
 RPC_LIMIT_S = 3.0
@@ -99,6 +101,17 @@ def producers(root: Path) -> list[Process]:
             name = words[words.index("--instance-id") + 1]
             found.append(Process(f"headless_agent {name}", "RUNNING", pid, int(age_s), ""))
     return sorted(found)
+
+
+def failing_captures(root: Path, plan: Plan) -> dict[str, int]:
+    """Capture -> how many of its last starts in a row gave no picture, for those that fail. supervisord calls such a
+    one running: it counts as started at once, so that it is never given up."""
+    found = {}
+    for name in plan.captures:
+        instance = Capture(fifo=root / plan.suite.fifo_dir / f"{name}.ts").instance()
+        with contextlib.suppress(OSError, ValueError):
+            found[name] = int((root / f"run/capture-{instance}.crashes").read_text())
+    return {name: count for name, count in found.items() if count > 1}
 
 
 def marked(root: Path) -> list[int]:

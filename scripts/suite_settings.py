@@ -162,10 +162,13 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
     settings.refuse_unknown_keys(document, [*settings.options_of(Suite), *_SECTIONS], str(path))
     sections = {name: settings_file.mapping(document.pop(name, None), f"{path}: {name}") for name in _SECTIONS}
     suite = settings.load(Suite, Layers(flags or {}, environment, env_file, document, str(path)))
+    if bool(suite.username) != bool(suite.password):
+        raise ConfigError("PLANARIA_GO2RTC_USERNAME and PLANARIA_GO2RTC_PASSWORD: set both or neither")
     _refuse_open_doors(suite)
     _refuse_wrong_wrapper(root, suite)
-    profile = Layers(document=PROFILES.get(suite.exec_profile, {}), document_name=f"exec_profile {suite.exec_profile}")
-    common = Layers({}, environment, env_file, {**profile.document, **sections["producer"]}, f"{path}: producer")
+    by = f", exec_profile {suite.exec_profile}" if suite.exec_profile else ""
+    profile = PROFILES.get(suite.exec_profile, {})
+    common = Layers({}, environment, env_file, {**profile, **sections["producer"]}, f"{path}: producer{by}")
     generated = [f"{suite.instance_prefix}-{i}" for i in range(suite.workers)]
     own = [_name(name, f"{path}: streams") for name in sections["streams"]]
     ours = generated if suite.mode == "exec" and not suite.exec_cmd_template else []
@@ -194,7 +197,7 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
     )
     twice = sorted(name for name in set(plan.streams) if plan.streams.count(name) > 1)
     if twice:
-        raise ConfigError(f"{twice[0]}: is named as two kinds of stream in {path}: rename one")
+        raise ConfigError(f"{twice[0]}: is named as two kinds of stream in {path}: rename one, or set workers or mode")
     return plan
 
 
@@ -224,7 +227,7 @@ def _capture(value: Any, where: str) -> list[str]:
         words = shlex.split(value) if isinstance(value, str) else []
     except ValueError:
         words = []
-    if not words:
+    if not words or not words[0] or "\0" in value:
         raise ConfigError(f"{where}: must be a command that writes H.264 or MPEG-TS to stdout, quotes closed")
     return words
 
@@ -251,7 +254,7 @@ def _producer(name: str, common: Layers, section: Any, where: str) -> tuple[Prod
     try:
         check(producer)
     except NotHere as error:
-        raise NotHere(f"{error} ({where})") from None
+        raise NotHere(f"{error} ({where if own else common.document_name})") from None
     return producer, (settings.names_set(Producer, common) | own_names) - {"instance_id"}
 
 

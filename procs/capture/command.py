@@ -17,7 +17,7 @@ PIPE_BYTES = 1 << 20  # holds a keyframe, so that a picture which is written in 
 LISTEN_BYTES = 16 * 1024  # at a time: a command that talks a lot must not keep us from its pictures
 LINE_BYTES_MAX = 4096
 LINES_A_SECOND = 20
-END_LIMIT_S = 1.0
+END_LIMIT_S = 5.0  # the guard looks twice through all processes before it ends, which takes a while on a busy machine
 _NOT_RUN = (126, guard.NOT_RUN)
 
 

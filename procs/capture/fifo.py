@@ -63,9 +63,9 @@ class Fifo:
         """If there is no reader yet, see whether one has come; if there is, go on writing what it was too slow for."""
         if self._descriptor < 0 and len(self._gop) and self._open():
             log.info("a reader has come", fifo=str(self._path))
-            self._needs_keyframe = False
             self._behind_since = time.monotonic()
             self._pending.extend(map(memoryview, hurried(self._gop.units())))
+            self._needs_keyframe = not self._pending
             self._write()
         elif self._descriptor >= 0:
             self._write()

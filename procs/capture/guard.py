@@ -3,9 +3,10 @@
     capture --> guard --> command --> whatever the command starts
 
 The guard is forked by the capture and outlives it by a moment: the kernel tells it that its parent is dead, and it
-kills every descendant. None escapes: orphans are handed to it (PR_SET_CHILD_SUBREAPER), sessions of their own and
-stopped ones included. If the guard itself is killed, the command dies of that, and the capture, to which the rest is
-handed then, ends the rest. Only killing both at one instant leaves grandchildren alive.
+kills every descendant: orphans are handed to it (PR_SET_CHILD_SUBREAPER), sessions of their own and stopped ones
+included. If the guard itself is killed, the command dies of that, and the capture, to which the rest is handed then,
+ends the rest. What escapes: grandchildren, when both are killed within milliseconds or the guard is stopped first; and
+a chain of processes that fork, take a group of their own and exit, faster than /proc is read. A cgroup would hold them.
 """
 
 from __future__ import annotations
@@ -49,10 +50,22 @@ def _guard(command: tuple[str, ...], parent: int, stdout: int, stderr: int) -> N
     child = _started(command)
     _wire(-1, -1)  # or the command's output would not end when the command does
     code = None
-    while code is None and signal.sigwait(every) == signal.SIGCHLD:
+    while code is None and os.getppid() == parent:  # a stray signal means nothing
+        signal.sigwait({signal.SIGCHLD, signal.SIGTERM})
+        _end_group(child)
         code = _reaped(child)
+    if code is None:
+        os.killpg(child, signal.SIGKILL)
     end_descendants()
     os._exit(1 if code is None else code)
+
+
+def _end_group(child: int) -> None:
+    """If the command has ended, kill its process group while that is still its own: at one blow, which no chain of
+    processes that fork and exit can outrun."""
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            os.killpg(child, signal.SIGKILL)
 
 
 def _wire(stdout: int, stderr: int) -> None:
@@ -68,8 +81,11 @@ def _started(command: tuple[str, ...]) -> int:
     guard = os.getpid()
     child = os.fork()
     if child:
+        with contextlib.suppress(PermissionError):  # it has done so itself, and runs already
+            os.setpgid(child, child)
         return child
     try:
+        os.setpgid(0, 0)
         prctl.bind_to_parent(guard)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and a command expects to die of them
             signal.signal(number, signal.SIG_DFL)

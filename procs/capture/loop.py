@@ -97,8 +97,7 @@ def _guard_only(chosen: Capture, alive: Alive) -> None:
     except OSError as error:
         raise OutputClosed(f"stdout: {error.strerror}") from None
     command = Command(chosen.command, stdout=1)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)  # the reader should see the end when the command ends, whether we still live or not
+    # Our own copy of stdout stays open: go2rtc kills us at the end of it, and what the command said has to come first.
     gc.enable()
     alive.serving()
     listens = True
@@ -152,7 +151,7 @@ class _Loop:
             self._is_over = command.is_over()  # what it has written is still to be read
         if command.stdout in ready:
             self._read()
-        elif quiet_s is not None and not ready:
+        elif quiet_s is not None and time.monotonic() - self._heard_s >= quiet_s:
             self._hand_on(self._framing.quiet(time.monotonic_ns()))
         self._insist()
 

@@ -24,7 +24,8 @@ def make(path: str | os.PathLike[str]) -> None:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
-        raise ConfigError(f"FIFO {os.fspath(path)!r}: {error.strerror}") from None
+        what = "is a symbolic link to nothing" if os.path.islink(path) else error.strerror
+        raise ConfigError(f"FIFO {os.fspath(path)!r}: {what}") from None
     if not stat.S_ISFIFO(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
         raise ConfigError(f"FIFO {os.fspath(path)!r}: is {kind}; move it away, or give another path")

@@ -13,10 +13,15 @@ from procs.media.tspackets import PACKET
 
 
 def hurried(units: Sequence[bytes]) -> list[bytes]:
-    """Pictures in MPEG-TS, the newest with its own time, each one before it a tick earlier than the next."""
+    """Pictures in MPEG-TS, the newest with its own time, each one before it a tick earlier than the next.
+
+    [] for pictures that are shown in another order than decoded: they can't be brought together without a mix-up.
+    """
     newest = next((time for unit in reversed(units) if (time := _time(unit)) is not None), None)
     if newest is None:
         return list(units)
+    if any(_is_reordered(unit) for unit in units):
+        return []
     return [_moved(unit, newest - (len(units) - 1 - i)) for i, unit in enumerate(units)]
 
 
@@ -39,8 +44,14 @@ def _time(unit: bytes | bytearray) -> int | None:
     return tspackets.get_time(unit[field : field + 5])
 
 
+def _is_reordered(unit: bytes) -> bool:
+    """Whether a picture is shown later than it is decoded."""
+    at = _header(unit)
+    return at is not None and unit[at + 7] >> 6 == 3 and unit[at + 10 : at + 14] != unit[at + 15 : at + 19]
+
+
 def _moved(unit: bytes, time: int) -> bytes:
-    """A picture that is to be decoded at `time`; shown as long after that as before."""
+    """A picture that is to be decoded, and shown, at `time`."""
     at, own = _header(unit), _time(unit)
     if at is None or own is None:
         return unit

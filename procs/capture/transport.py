@@ -55,7 +55,8 @@ class Tables:
     """PAT and PMT: kept as they came, to be repeated before each keyframe, and read."""
 
     def __init__(self) -> None:
-        self._raw: dict[int, bytearray] = {}
+        self._raw: dict[int, bytearray] = {}  # whole and undamaged
+        self._coming: dict[int, bytearray] = {}
         self._counters: dict[int, int] = {}
         self._pmt_pids: set[int] = set()
         self._types: dict[int, dict[int, int]] = {}  # by PMT
@@ -70,9 +71,14 @@ class Tables:
     def take(self, pid: int, packet: bytes) -> None:
         """The next packet of a table."""
         if tspackets.begins(packet):
-            self._raw[pid] = bytearray()
-        self._raw.setdefault(pid, bytearray()).extend(packet)
-        section = tspackets.section_in(b"".join(p[tspackets.payload_at(p) :] for p in _cut(self._raw[pid])))
+            self._coming[pid] = bytearray()
+        coming = self._coming.setdefault(pid, bytearray())
+        coming += packet
+        section = tspackets.section_in(b"".join(p[tspackets.payload_at(p) :] for p in _cut(coming)))
+        if section and any(tspackets.crc(section)):
+            return  # damaged: the one before it holds
+        if section:
+            self._raw[pid] = coming
         if section and section[0] == 0:
             self._pmt_pids = tspackets.pmt_pids(section)
             self._raw = {pid: raw for pid, raw in self._raw.items() if self.takes(pid)}
@@ -82,7 +88,7 @@ class Tables:
             self.types = {p: kind for types in self._types.values() for p, kind in types.items()}
             self.main = next((p for p, kind in self.types.items() if kind in _VIDEO), next(iter(self.types), -1))
             self.are_new = True
-        elif len(self._raw[pid]) > PES_LENGTH_MAX:
+        elif len(coming) > PES_LENGTH_MAX:
             raise Refused("a table has no end")
 
     def again(self) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import av
@@ -43,18 +44,24 @@ def tone() -> Iterator[av.AudioFrame]:
 
 
 def file(path: str) -> Iterator[av.AudioFrame]:
-    """The first sound track of a file, over and over. Raises ConfigError where there is none to be decoded."""
+    """The first sound track of a file, over and over, without what can't be decoded in it. Raises ConfigError where
+    there is no sound at all."""
     try:
         with av.open(path) as container:
             if not container.streams.audio:
                 raise ConfigError(f"audio={path!r}: has no sound in it")
             while True:
-                empty = True
-                for frame in container.decode(container.streams.audio[0]):
-                    empty = False
-                    yield frame
-                if empty:
-                    raise ConfigError(f"audio={path!r}: its sound is empty")
+                heard, failure = 0, "its sound is empty"
+                for packet in container.demux(container.streams.audio[0]):
+                    try:
+                        frames = packet.decode()
+                    except av.FFmpegError as error:
+                        failure = f"cannot be decoded: {error.strerror}"
+                        continue
+                    heard += len(frames)
+                    yield from frames
+                if not heard:
+                    raise ConfigError(f"audio={path!r}: {failure}")
                 container.seek(0)
     except (av.FFmpegError, OSError) as error:
         raise ConfigError(f"audio={path!r}: cannot be decoded: {error.strerror or error}") from None
@@ -69,8 +76,7 @@ class Audio:
         self._stream.bit_rate = BITRATE[chosen.audio_codec]
         self._container, self._origin = container, origin
         self._priming = _PRIMING[chosen.audio_codec]
-        self._source = tone() if chosen.audio == "tone" else file(chosen.audio)
-        self._to_ours = av.AudioResampler(format="s16", layout="stereo", rate=RATE)
+        self._blocks = blocks(tone() if chosen.audio == "tone" else file(str(Path(chosen.audio).expanduser())))
         self._samples = 0  # encoded so far
 
     def put_until(self, seconds: float) -> None:
@@ -80,7 +86,7 @@ class Audio:
         if target - self._samples > CATCH_UP_S * RATE:
             self._samples = target
         while self._samples <= target + self._frame_samples:
-            for packet in self._stream.encode(self._next_block()):
+            for packet in self._stream.encode(next(self._blocks)):
                 sample = self._samples - self._priming
                 packet.pts = packet.dts = self._origin + sample * mpegts.CLOCK_HZ // RATE
                 packet.time_base = mpegts.TICK
@@ -91,8 +97,18 @@ class Audio:
     def _frame_samples(self) -> int:
         return self._stream.codec_context.frame_size or _BLOCK
 
-    def _next_block(self) -> av.AudioFrame:
-        while True:
-            for frame in self._to_ours.resample(next(self._source)):
-                frame.pts = None  # counted by us
-                return frame
+
+def blocks(source: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
+    """Sound as the encoders take it, whatever it was; a file may change its rate or layout on the way."""
+    to_ours = _resampler()
+    for sound in source:
+        sound.pts = None  # counted by us
+        try:
+            yield from to_ours.resample(sound)
+        except ValueError:
+            to_ours = _resampler()
+            yield from to_ours.resample(sound)
+
+
+def _resampler() -> av.AudioResampler:
+    return av.AudioResampler(format="s16", layout="stereo", rate=RATE)

@@ -15,7 +15,9 @@ import av
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from procs import log
+from procs.errors import NotHere
 from procs.headless_agent import gl
+from procs.headless_agent.egl import Context
 
 TRIALS = 5
 TRIAL_AT = 30  # pictures: by then a viewer has his first ones, and caches are warm
@@ -129,14 +131,20 @@ class Fastest:
             return
         likely_s, other_s = self._spent_s
         if len(likely_s) == TRIALS and not other_s:
-            self._now = self._other()
-            self._now.put(frame, top)  # not counted: the first one compiles shaders
+            try:
+                self._now = self._other()
+                self._now.put(frame, top)  # not counted: the first one compiles shaders
+            except NotHere:  # this driver can't; the likely way serves
+                self._is_decided = True
         started = time.perf_counter()
         self._now.put(frame, top)
         spent_s = time.perf_counter() - started
-        (likely_s if len(likely_s) < TRIALS else other_s).append(spent_s)
-        if len(other_s) == TRIALS or (other_s and spent_s > HOPELESS * median(likely_s)):
-            self._decide(median(likely_s), median(other_s))
+        if len(likely_s) < TRIALS:
+            likely_s.append(spent_s)
+        elif not self._is_decided:
+            other_s.append(spent_s)
+            if len(other_s) == TRIALS or spent_s > HOPELESS * median(likely_s):
+                self._decide(median(likely_s), median(other_s))
 
     def _decide(self, likely_s: float, other_s: float) -> None:
         tried = self._now.name
@@ -147,14 +155,12 @@ class Fastest:
         log.info(f"colour conversion by {self._now.name}, the faster here", **ms)
 
 
-def open_conversion(which: str, scene: gl.Target, is_software: bool) -> Swscale | Shader | Fastest:
+def open_conversion(which: str, scene: gl.Target, context: Context) -> Swscale | Shader | Fastest:
     """The way named by `which`: swscale, shader, or auto for the faster of the two."""
-    if which == "swscale":
+    if which == "swscale" or (which == "auto" and context.is_slow):  # there one try of the other takes seconds
         return Swscale(scene)
     if which == "shader":
         return Shader(scene)
-    return (
-        Fastest(Swscale(scene), lambda: Shader(scene))
-        if is_software
-        else Fastest(Shader(scene), lambda: Swscale(scene))
-    )
+    ways = Swscale, Shader
+    likely, other = ways if context.is_software else reversed(ways)
+    return Fastest(likely(scene), lambda: other(scene))

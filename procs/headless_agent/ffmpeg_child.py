@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import importlib
 import os
 import select
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -22,7 +24,7 @@ from typing import Any, NamedTuple
 
 import av
 
-from procs import prctl
+from procs import log, prctl
 from procs.errors import ConfigError, EncoderFailed, NotHere, Refused
 from procs.headless_agent.encoder import AccessUnit, Choice, Maker
 from procs.headless_agent.libav import no_nvidia_driver
@@ -35,6 +37,8 @@ RENEW_EVERY_S = 0.5  # at most, however many keyframes are asked for
 PIPE_BYTES = 1 << 20  # what a user may have; a picture of 720p then needs two turns
 _READ_BYTES = 1 << 18
 LAST_WORDS_S = 1.0
+LINES_MAX = 20  # of one child's words that are logged; the last ones are told in any case when it dies
+_WORDS_BYTES = 4096
 
 
 class _Codec(NamedTuple):
@@ -94,8 +98,10 @@ def command(chosen: Producer, program: str, codec: _Codec, pixel_format: str) ->
     ffmpeg: Any = importlib.import_module("ffmpeg")  # here: 40 ms that other encoders need not pay
     size = f"{chosen.width}x{chosen.height}"
     # No `nobuffer`: with it ffmpeg throws away the first picture, which it has read to find out what comes.
-    source = ffmpeg.input("pipe:0", format="rawvideo", pix_fmt=pixel_format, s=size, r=chosen.fps)
-    colours = {"color_range": "tv", "colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709"}
+    # fpsprobesize: at 1 to 4 and over 100 a second it would look at 20 pictures before it begins.
+    source = ffmpeg.input("pipe:0", format="rawvideo", pix_fmt=pixel_format, s=size, r=chosen.fps, fpsprobesize=0)
+    matrix = "bt709" if chosen.is_bt709 else "smpte170m"
+    colours = {"color_range": "tv", "colorspace": matrix, "color_primaries": matrix, "color_trc": matrix}
     options: dict[str, object] = {
         "format": "flv",
         "flvflags": "no_duration_filesize",
@@ -113,7 +119,7 @@ def command(chosen: Producer, program: str, codec: _Codec, pixel_format: str) ->
     if codec.filters:
         options["vf"] = codec.filters
     words: list[str] = ffmpeg.output(source, "pipe:1", **options).compile(cmd=program)
-    return [words[0], "-nostdin", "-v", chosen.ffmpeg_loglevel, *codec.before_input(), *words[1:]]
+    return [words[0], "-nostdin", "-nostats", "-v", chosen.ffmpeg_loglevel, *codec.before_input(), *words[1:]]
 
 
 class FfmpegChild:
@@ -155,13 +161,14 @@ class _Child:
     """A running ffmpeg, which is fed a picture and asked for its unit in turn."""
 
     def __init__(self, words: list[str], codec: str) -> None:
-        self._codec, self._said = codec, ""
+        self._codec, self._said, self._has_served = codec, "", False
         self._process = subprocess.Popen(
             words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            preexec_fn=prctl.bind_to_parent,
+            preexec_fn=functools.partial(prctl.bind_to_parent, os.getpid()),
+            process_group=0,  # a wrapper may stand between us and ffmpeg
         )
         assert self._process.stdin and self._process.stdout
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -173,9 +180,16 @@ class _Child:
         self._demuxer = flv.Demuxer()
 
     def _listen(self) -> None:
+        """Log what it says, within measure, and remember the end of it."""
         assert self._process.stderr
-        for line in self._process.stderr:
-            self._said = line.decode(errors="replace").strip() or self._said
+        lines, rest = 0, b""
+        while said := os.read(self._process.stderr.fileno(), _WORDS_BYTES):
+            *whole, rest = (rest + said).replace(b"\r", b"\n")[-_WORDS_BYTES:].split(b"\n")
+            for line in filter(None, map(bytes.strip, whole)):
+                self._said, lines = line.decode(errors="replace"), lines + 1
+                if self._has_served and lines <= LINES_MAX:  # before, it is the reason why another is taken
+                    log.warning(f"ffmpeg: {self._said}")
+        self._said = rest.strip().decode(errors="replace") or self._said
 
     def encode(self, picture: av.VideoFrame, limit_s: float) -> AccessUnit:
         """The unit of one picture. Raises EncoderFailed, and then the child is dead."""
@@ -198,6 +212,7 @@ class _Child:
             pass
         if len(units) != 1:
             raise Refused(f"{len(units)} units for one picture")
+        self._has_served = True
         return AccessUnit(*units[0])
 
     def _write(self, data: memoryview, deadline: float) -> None:
@@ -229,9 +244,14 @@ class _Child:
         return f"ffmpeg {self._codec} {how}{': ' if self._said else ''}{self._said}"
 
     def kill(self) -> None:
-        """End it. Its output is not read any more."""
-        self._process.kill()
+        """End it, with whatever stands between it and us. Its output is not read any more."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):  # what was not written is of no use
+                assert pipe
+                pipe.close()
 
 
 def _rows(picture: av.VideoFrame) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from array import array
+from collections.abc import Iterable
 
 from OpenGL.raw.GL.VERSION import GL_1_1, GL_1_5, GL_2_0, GL_3_0
 
@@ -138,9 +139,9 @@ def hide_back_faces(hide: bool) -> None:
     (GL_1_1.glEnable if hide else GL_1_1.glDisable)(_CULL_FACE)
 
 
-def set_rotation(place: int, rows: tuple[float, ...]) -> None:
+def set_rotation(place: int, rows: Iterable[Iterable[float]]) -> None:
     """Write a 3x3 matrix, given row by row, into a uniform of the program in use."""
-    GL_2_0.glUniformMatrix3fv(place, 1, 1, (ctypes.c_float * 9)(*rows))
+    GL_2_0.glUniformMatrix3fv(place, 1, 1, (ctypes.c_float * 9)(*(value for row in rows for value in row)))
 
 
 def set_float(place: int, value: float) -> None:

@@ -15,7 +15,7 @@ from procs.errors import EncoderFailed, NotHere
 from procs.headless_agent.encoder import AccessUnit
 from procs.headless_agent.options import Producer
 
-_BT709 = 1
+_BT709, _BT601 = 1, 6  # ITU-T H.273, tables 2 to 4; 6 is SMPTE 170M
 _LIMITED_RANGE = 1
 
 
@@ -39,8 +39,9 @@ class _Libav:
         context.time_base, context.framerate = Fraction(1, chosen.fps), Fraction(chosen.fps, 1)
         context.gop_size, context.max_b_frames = chosen.gop, 0
         context.bit_rate = chosen.bitrate
-        context.color_range, context.colorspace = _LIMITED_RANGE, _BT709
-        context.color_primaries, context.color_trc = _BT709, _BT709
+        matrix = _BT709 if chosen.is_bt709 else _BT601
+        context.color_range, context.colorspace = _LIMITED_RANGE, matrix
+        context.color_primaries, context.color_trc = matrix, matrix
         context.options = {
             **self._options(chosen),
             "maxrate": str(chosen.bitrate),

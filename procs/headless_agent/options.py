@@ -129,6 +129,11 @@ class Producer:
         return self.instance_id
 
     @property
+    def is_bt709(self) -> bool:
+        """Whether the pictures are BT.709: all but ffmpeg's testsrc2, which is BT.601 whatever its size."""
+        return self.renderer != "cpu" or self.pattern != "testsrc2"
+
+    @property
     def vbv_bits(self) -> int:
         """Rate control buffer in bits: small, so that a keyframe neither bursts nor outgrows a PES length."""
         return self.bufsize or min(max(self.bitrate // 10, 2 * self.bitrate // self.fps), MAX_PES_BITS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import av
 import av.filter
 
+from procs import log
 from procs.headless_agent.options import Producer
 from procs.headless_agent.pattern import Canvas, Overlay, Pattern
 
@@ -61,6 +62,8 @@ class EglPictures:
         self.context = egl.open_context(chosen.device_idx)
         from procs.headless_agent import convert, gl, scene
 
+        if self.context.is_slow:
+            log.warning(f"{self.context.renderer} draws, which is slow: {egl.PACKAGES}")
         self._fps = chosen.fps
         self._frame = av.VideoFrame(chosen.width, chosen.height, self.pixel_format)
         self._canvas = canvas_of(self._frame)
@@ -70,7 +73,7 @@ class EglPictures:
         height = self._overlay.bottom - self._overlay.top
         target = gl.Target(chosen.width, height, internal=gl.RGBA8, pixels=gl.RGBA)
         self._scene = scene.Scene(chosen.instance_id, target)
-        self._conversion = convert.open_conversion(chosen.convert, target, self.context.is_software)
+        self._conversion = convert.open_conversion(chosen.convert, target, self.context)
 
     def picture(self, frame: int, time_ns: int) -> av.VideoFrame:
         """Frame number `frame`, captured at `time_ns`. Valid until the next call."""

@@ -49,27 +49,30 @@ def icosahedron() -> list[Face]:
     faces: list[Face] = []
     for a, b, c in combinations(corners, 3):
         if max(math.dist(a, b), math.dist(b, c), math.dist(c, a)) < 2.1 * near:
-            outward = _dot(_cross(_minus(b, a), _minus(c, a)), a) > 0
+            outward = dot(cross(minus(b, a), minus(c, a)), a) > 0
             faces.append((a, b, c) if outward else (a, c, b))
     return faces
 
 
-def _minus(a: Vector, b: Vector) -> Vector:
+def minus(a: Vector, b: Vector) -> Vector:
+    """a - b."""
     return a[0] - b[0], a[1] - b[1], a[2] - b[2]
 
 
-def _cross(a: Vector, b: Vector) -> Vector:
+def cross(a: Vector, b: Vector) -> Vector:
+    """The cross product."""
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
-def _dot(a: Vector, b: Vector) -> float:
+def dot(a: Vector, b: Vector) -> float:
+    """The scalar product."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-def rotation(angle: float) -> tuple[float, ...]:
+def rotation(angle: float) -> tuple[Vector, Vector, Vector]:
     """Rows of the matrix that turns by `angle` about y and by half of that about x."""
     sy, cy, sx, cx = math.sin(angle), math.cos(angle), math.sin(angle / 2), math.cos(angle / 2)
-    return cy, 0, sy, sx * sy, cx, -sx * cy, -cx * sy, sx, cx * cy
+    return (cy, 0, sy), (sx * sy, cx, -sx * cy), (-cx * sy, sx, cx * cy)
 
 
 class Scene:

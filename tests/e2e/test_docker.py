@@ -83,8 +83,10 @@ def documented() -> list[str]:
 def test_every_documented_variable_is_passed_in_and_no_other() -> None:
     names = documented()
     assert {"PLANARIA_GO2RTC_API", "METABONK_HEADLESS_FPS"} <= set(names), "the example is read as it is meant"
-    *passed, streams = service()["environment"]
-    assert streams == "PLANARIA_STREAM_FIFO_DIR=/streams", "the host's name of the folder means nothing inside"
+    *passed, one, other = service()["environment"]
+    assert [one, other] == ["PLANARIA_STREAM_FIFO_DIR=/streams", "PLANARIA_GO2RTC_FIFO_DIR=/streams"], (
+        "the host's name of the folder means nothing inside"
+    )
     assert service()["volumes"][1].endswith(":/streams")
     outside = {f"{whose}_{name}_FIFO_DIR" for whose in ("PLANARIA", "METABONK") for name in ("STREAM", "GO2RTC")}
     assert sorted(passed) == sorted(set(names) - outside), "as bare names, so that one that is not set stays so"

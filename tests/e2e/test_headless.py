@@ -127,6 +127,50 @@ def test_a_capture_of_the_settings_is_kept_running_and_its_viewers_stay(down: Cl
     assert down.living() == []
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("no-such-command", "cannot run no-such-command"),
+        ("sh -c 'echo oh no >&2; exit 4'", "exited with 4; its last words: oh no"),
+        ("sh -c 'yes garbage'", "neither H.264 nor MPEG-TS"),
+    ],
+)
+def test_a_capture_that_fails_is_named_with_its_reason(down: Clone, command: str, said: str) -> None:
+    down.write_settings(workers=1, captures={"desk": command})
+    started = time.monotonic()
+    done = down.cli("up")
+    assert (done.returncode, down.living()) == (8, [])
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("planaria: ")]
+    assert line.startswith("planaria: capture desk: ") and said in line and "404" not in done.stderr
+    assert "everything was ended" in done.stderr
+    assert time.monotonic() - started < 15, "nobody waits for a picture that can't come"
+
+
+@needs_ffmpeg
+def test_a_capture_that_fails_later_is_failing(down: Clone) -> None:
+    switch = down.root / "run/works"
+    script = f"sh -c 'test -e run/works || exit 9; exec {CAPTURE}'"
+    (down.root / "run").mkdir(exist_ok=True)
+    switch.touch()
+    down.write_settings(workers=1, captures={"desk": script})
+    assert down.make("up").returncode == 0
+    switch.unlink()
+    os.kill(writer_of(down), signal.SIGKILL)
+    until(lambda: down.cli("status").returncode == 8, 20)
+    status = down.cli("status")
+    assert "capture_desk" in status.stdout and "failing" in status.stdout
+    assert "starts without a picture: the command exited with 9" in status.stderr
+    switch.touch()
+    until(lambda: down.cli("status").returncode == 0, 20)
+
+
+def test_a_template_that_fails_is_named_with_what_it_said(down: Clone) -> None:
+    down.write_settings(workers=1, exec_cmd_template="sh -c 'echo oh no >&2; exit 4' {instance_id}")
+    done = down.cli("up")
+    assert done.returncode == 8
+    assert "planaria: omega-0: the command exited with 4; its last words: oh no" in done.stderr
+
+
 def suite_address(text: str) -> Address:
     host, port = text.split(":")
     return Address(host, int(port))
@@ -136,7 +180,7 @@ def test_pipes_that_others_fill_hold_up_nothing_and_are_named(down: Clone) -> No
     down.write_settings(workers=2, mode="fifo")
     done = down.make("up")
     assert done.returncode == 0, done.stderr
-    assert "fill    scripts/fifo_writer.sh" in done.stdout and "(2 pipes are for others to fill)" in done.stdout
+    assert "fill    scripts/fifo_writer.sh" in done.stdout and "(pipes for others to fill: 2)" in done.stdout
 
 
 @needs_ffmpeg

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import colorsys
+import math
 import time
+import zlib
+from collections.abc import Iterable
+from typing import Any
 
 import av
 import pytest
@@ -12,6 +17,7 @@ from procs.headless_agent import egl
 from procs.headless_agent.options import Producer
 from procs.headless_agent.pattern import yuv709
 from procs.headless_agent.pictures import EglPictures, canvas_of
+from procs.headless_agent.scene import TURN_S, Face, Vector, cross, dot, icosahedron, minus, rotation
 from procs.media import barcode
 
 needs_egl = pytest.mark.needs("libEGL.so.1", "libEGL_mesa.so.0", "libOpenGL.so.0")
@@ -62,9 +68,9 @@ def test_colours_are_bt709_of_limited_range(convert: str) -> None:
     from procs.headless_agent import gl
     from procs.headless_agent.convert import open_conversion
 
-    egl.open_context(0)
+    context = egl.open_context(0)
     target = gl.Target(64, 32, internal=gl.RGBA8, pixels=gl.RGBA)
-    conversion = open_conversion(convert, target, True)
+    conversion = open_conversion(convert, target, context)
     frame = av.VideoFrame(64, 48, "nv12")
     canvas_of(frame).blacken()
     for colour in [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1), (0, 0, 0), (0.2, 0.6, 0.4)]:
@@ -77,14 +83,116 @@ def test_colours_are_bt709_of_limited_range(convert: str) -> None:
         assert set(luma[7]) == set(luma[40]) == {16}, "rows outside are left alone"
 
 
+def vector(values: Iterable[float]) -> Vector:
+    x, y, z = values
+    return x, y, z
+
+
+def whole(face: Face) -> Vector:
+    """The sum of a face's corners, by which it is known."""
+    return vector(sum(corner[axis] for corner in face) for axis in range(3))
+
+
+def pierced(seconds: float, x: float, y: float, aspect: float) -> Vector | None:
+    """The corner sums (thrice the centre) of the face that is seen at a point of the picture, in -1..1 with y upwards;
+    None beside the solid. Worked out here by ray and plane, from nothing but the scene's own description."""
+    angle = 2 * math.pi * seconds / TURN_S
+    rows = rotation(angle)
+    shift = (0.8 * math.sin(angle / 2), 0.0, -3.2)
+    ray = (x * aspect / 2.2, y / 2.2, -1.0)
+    hit: Vector | None = None
+    nearest = math.inf
+    for face in icosahedron():
+        a, b, c = (vector(dot(row, p) + s for row, s in zip(rows, shift, strict=True)) for p in face)
+        normal = cross(minus(b, a), minus(c, a))
+        if abs(dot(normal, ray)) < 1e-9:
+            continue
+        distance = dot(normal, a) / dot(normal, ray)
+        at = vector(distance * r for r in ray)
+        inside = all(dot(normal, cross(minus(q, p), minus(at, p))) > 1e-3 for p, q in ((a, b), (b, c), (c, a)))
+        if inside and 0 < distance < nearest:
+            hit, nearest = whole(face), distance
+    return hit
+
+
 @needs_egl
-def test_row_0_is_the_top() -> None:
+@pytest.mark.parametrize("frame", [0, 30, 75, 130, 200])
+def test_every_point_shows_the_face_that_is_in_front_there(frame: int) -> None:
+    """Kills a picture that is mirrored, upside down, stretched, inside out, in the wrong place or of other colours."""
     pictures = small(width=640, height=360)
-    luma, _ = planes(pictures.picture(0, 0))
+    luma, _ = planes(pictures.picture(frame, 0))
     top, bottom = pictures._overlay.top, pictures._overlay.bottom
-    lit = [sum(row) for row in luma[top:bottom]]
-    half = len(lit) // 2
-    assert sum(lit[:half]) > sum(lit[half:]), "the light comes from above"
+    seconds, height = frame / 60, bottom - top
+    colours = {
+        whole(face): colorsys.hsv_to_rgb((zlib.crc32(b"agent-0") / 2**32 + 0.5 + number / 40) % 1.0, 0.65, 1.0)
+        for number, face in enumerate(icosahedron())
+    }
+    rows = rotation(2 * math.pi * seconds / TURN_S)
+    compared = 0
+    for px in range(20, 640, 37):
+        for py in range(top + 9, bottom, 23):
+            centre = pierced(seconds, (px + 0.5) / 320 - 1, 1 - (py - top + 0.5) * 2 / height, 640 / height)
+            if centre is None:
+                continue
+            normal = vector(dot(row, centre) / math.hypot(*centre) for row in rows)
+            light = 0.25 + 0.75 * max(0.0, dot(normal, (0.36, 0.48, 0.80)))
+            assert abs(luma[py][px] - yuv709(*(light * c for c in colours[centre]))[0]) <= 3, (px, py)
+            compared += 1
+    assert compared > 10
+
+
+@needs_egl
+def test_the_title_and_the_colours_are_the_instances_own() -> None:
+    one, other = (
+        planes(EglPictures(Producer(instance_id=name, renderer="egl", width=640, height=360)).picture(0, 0))
+        for name in ("omega-0", "omega-1")
+    )
+    scale_rows = 24  # of the first line of text
+    assert one[0][:scale_rows] != other[0][:scale_rows]
+    assert any(max(row) > 200 for row in one[0][:scale_rows])
+    assert one[1][90] != other[1][90], "the ground has another hue"
+
+
+@needs_egl
+def test_the_likely_way_comes_first_and_a_hopeless_one_is_not_tried() -> None:
+    from procs.headless_agent import gl
+    from procs.headless_agent.convert import Fastest, Swscale, open_conversion
+
+    egl.open_context(0)
+    target = gl.Target(64, 32, internal=gl.RGBA8, pixels=gl.RGBA)
+    for renderer, first in (("llvmpipe (LLVM 15)", "swscale"), ("NVIDIA H200", "shader")):
+        conversion = open_conversion("auto", target, egl.Context("device", renderer))
+        assert isinstance(conversion, Fastest) and conversion.name == first
+    assert isinstance(open_conversion("auto", target, egl.Context("device", "softpipe")), Swscale)
+
+
+@needs_egl
+def test_a_way_that_this_driver_cannot_go_changes_nothing() -> None:
+    from procs.headless_agent import convert
+
+    def refused() -> convert.Shader:
+        raise NotHere("too large")
+
+    one = Slow("likely", 0.0, [0.0])
+    choice = convert.Fastest(one, refused)  # type: ignore[arg-type]
+    for _ in range(pictures := convert.TRIAL_AT + convert.TRIALS + 5):
+        choice.put(av.VideoFrame(16, 16, "nv12"), 0)
+    assert (choice.name, one.puts) == ("likely", pictures)
+
+
+@needs_egl
+def test_the_device_that_was_named_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    real = egl._make_current
+
+    def make_current(one: Any, other: Any, _platform: int, native: Any) -> None:
+        taken.append(native)
+        real(one, other, 0x31DD, None)
+
+    monkeypatch.setattr(egl, "_devices", lambda _egl: [11, 22, 33])
+    monkeypatch.setattr(egl, "_make_current", make_current)
+    egl.open_context(1)
+    assert taken == [22]
 
 
 class Slow:

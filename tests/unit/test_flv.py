@@ -94,6 +94,19 @@ def test_what_is_no_flv_is_refused() -> None:
             flv.Demuxer().push(head + tag)
 
 
+def test_new_parameter_sets_take_the_place_of_old_ones() -> None:
+    def tag(body: bytes, kind: int = 9) -> bytes:
+        return bytes((kind,)) + len(body).to_bytes(3, "big") + bytes(7) + body + bytes(4)
+
+    def record(sps: bytes) -> bytes:
+        return b"\x17\0\0\0\0\1B\xc0\x20\xff\xe1\0" + bytes((len(sps),)) + sps + b"\1\0\3\x68ab"
+
+    picture = b"\x17\1\0\0\0\0\0\0\3\x65xy"
+    demuxer = flv.Demuxer()
+    units = demuxer.push(FLV[:13] + tag(record(b"gA")) + tag(picture) + tag(record(b"gBC")) + tag(picture, 0x29))
+    assert [annexb.split(data)[0] for data, _ in units] == [b"gA", b"gBC"], "and a tag's filter bit is no other kind"
+
+
 @given(st.binary(max_size=300), st.integers(0, len(FLV) - 1))
 def test_damage_is_refused_or_read_and_nothing_else(noise: bytes, at: int) -> None:
     demuxer = flv.Demuxer()

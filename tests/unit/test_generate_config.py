@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import configparser
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from supervisor.options import ServerOptions
 
 from procs.errors import ConfigError, NotHere
 from scripts import exec_go2rtc
-from scripts.capture_programs import to_supervisor
+from scripts.capture_programs import files
 from scripts.exec_sources import exec_line, producer_words
 from scripts.go2rtc_generate_config import ALLOW_PATHS, configuration, main, to_yaml, write_atomically
 from scripts.suite_settings import load_plan
@@ -88,7 +89,7 @@ def test_a_login_opens_wider_listeners_and_nothing_less_does(tmp_path: Path) -> 
     wide = {"PLANARIA_GO2RTC_API": "0.0.0.0:1984"}
     with pytest.raises(ConfigError, match="without a login"):
         generated(tmp_path, **wide)
-    with pytest.raises(ConfigError, match="without a login"):
+    with pytest.raises(ConfigError, match="set both or neither"):
         generated(tmp_path, **wide, PLANARIA_GO2RTC_USERNAME="a")
     config = generated(tmp_path, **wide, PLANARIA_GO2RTC_USERNAME="a", PLANARIA_GO2RTC_PASSWORD="b")
     assert config["api"]["username"] == "a" and config["rtsp"]["password"] == "b"
@@ -222,7 +223,8 @@ def test_the_script_prints_writes_and_refuses(
     assert main(["--mode", "telepathy"]) == 2
     assert main(["--out", "/proc/nowhere/x"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3 and "--workers='-3'" in lines[0] and "--mode" in lines[1] and "/proc/nowhere" in lines[2]
+    assert lines[0] == f"wrote {tmp_path / 'new/go2rtc.yaml'}"
+    assert len(lines) == 4 and "--workers='-3'" in lines[1] and "--mode" in lines[2] and "/proc/nowhere" in lines[3]
 
 
 SCRIPTS = "/srv/planaria/scripts"
@@ -304,19 +306,33 @@ def test_fifo_mode_reads_pipes_and_captures_add_theirs(tmp_path: Path) -> None:
 
 
 def test_captures_become_programs_of_supervisord(tmp_path: Path) -> None:
-    (tmp_path / "planaria.yaml").write_text("captures: {desk: \"sh -c 'grab 100% | pack'\"}\n")
-    plan = load_plan(tmp_path, {})
-    parser = configparser.RawConfigParser()
-    parser.read_string(to_supervisor(Path("/srv/my suite"), plan))
-    program = dict(parser["program:capture_desk"])
-    assert shlex.split(program["command"] % {}) == [
-        "/bin/sh", "/srv/my suite/scripts/fifo_writer.sh", "/srv/my suite/temp/streams/desk.ts",
-        "sh", "-c", "grab 100% | pack",
-    ]  # fmt: skip
-    assert (program["stopsignal"], program["autorestart"]) == ("KILL", "true")
+    """Whatever stands in a command reaches it as it is: read back by supervisord's own parser and by a shell."""
+    command = "sh -c 'grab 100% ; true # no\n[program:evil]\ncommand=touch x' \"it's\""
+    (tmp_path / "planaria.yaml").write_text(yaml.safe_dump({"captures": {"desk": command}, "fifo_dir": "a b ;c"}))
+    made = files(tmp_path, load_plan(tmp_path, {}))
+    assert set(made) == {"captures.conf", "desk.sh"}
+    folder = tmp_path / "run/supervisor.d"
+    folder.mkdir(parents=True)
+    (tmp_path / "run/log").mkdir()
+    for name, text in made.items():
+        (folder / name).write_text(text)
+    (tmp_path / "supervisord.conf").write_text("[supervisord]\n[include]\nfiles=run/supervisor.d/*.conf\n")
+    options = ServerOptions()
+    options.realize(["-c", str(tmp_path / "supervisord.conf")])
+    (group,) = options.process_group_configs
+    (program,) = group.process_configs
+    assert (program.name, program.stopsignal, program.autorestart.__name__) == (
+        "capture_desk",
+        9,
+        "RestartUnconditionally",
+    )
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/fifo_writer.sh").write_text('printf "%s\\0" "$@"\n')
+    said = subprocess.run(shlex.split(program.command), capture_output=True, text=True, check=True).stdout
+    assert said.split("\0")[:-1] == [str(tmp_path / "a b ;c/desk.ts"), *shlex.split(command)]
 
 
-@pytest.mark.parametrize("bad", ["", "grab 'x", ["grab"], {"a": "b"}])
+@pytest.mark.parametrize("bad", ["", "''", "grab 'x", ["grab"], {"a": "b"}])
 def test_a_capture_that_is_no_command_is_one_line(tmp_path: Path, bad: object) -> None:
     with pytest.raises(ConfigError, match=r"captures\.x: must be a command"):
         generated(tmp_path, {"captures": {"x": bad}})

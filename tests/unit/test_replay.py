@@ -9,6 +9,7 @@ import pytest
 
 from procs.capture.packetizer import Packetizer
 from procs.capture.replay import hurried
+from procs.capture.transport import Transport
 from procs.headless_agent.libav import X264
 from procs.headless_agent.options import Producer
 from procs.media import tspackets
@@ -47,6 +48,23 @@ def test_the_newest_keeps_its_time_and_the_others_come_just_before(count: int) -
     steps = [a - b for a, b in zip(times(moved), times(units), strict=True)]
     assert [a - b for a, b in zip(references(moved), references(units), strict=True)] == steps, "clocks move along"
     assert [len(unit) for unit in moved] == [len(unit) for unit in units]
+
+
+def test_pictures_that_are_shown_in_another_order_are_not_replayed() -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mpegts") as container:
+        stream = container.add_stream("libx264", rate=30, options={"bf": "3"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(30):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            for plane in frame.planes:
+                memoryview(plane)[:] = bytes([index * 8]) * plane.buffer_size
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    transport = Transport()
+    units = [unit.data for unit in transport.push(file.getvalue(), 0) + transport.quiet(0) if unit.picture]
+    assert len(units) == 30 and hurried(units) == []
 
 
 def test_what_has_no_times_is_left_as_it_is() -> None:
