@@ -31,7 +31,7 @@ from procs.capture import place
 from procs.errors import ConfigError, DeadlineExceeded, PlanariaError, Unhealthy
 from procs.messages import Bitrate, Command, Keyframe
 from procs.settings import BITRATE, ROOT
-from scripts import capture_programs, go2rtc_binary, health, reasons, suite
+from scripts import capture_programs, go2rtc_binary, health, listeners, reasons, suite
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg, to_yaml, write_atomically
 from scripts.suite_settings import Plan, load_plan
 
@@ -100,9 +100,9 @@ def _prepare_if_needed(plan: Plan) -> bool:
             return False
         say(f"{why}: restarting")
     suite.kill_all(ROOT)
-    suite.refuse_taken("api", plan.suite.api)
-    suite.refuse_taken("rtsp", plan.suite.rtsp)
-    suite.refuse_taken("webrtc", plan.suite.webrtc, udp=True)
+    listeners.refuse_taken("api", plan.suite.api)
+    listeners.refuse_taken("rtsp", plan.suite.rtsp)
+    listeners.refuse_taken("webrtc", plan.suite.webrtc, udp=True)
     _lay_out(config, captures, binary)
     write_atomically(path, wanted)
     suite.precompile(ROOT)

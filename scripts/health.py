@@ -17,7 +17,7 @@ from typing import Any
 from procs.errors import Unhealthy
 from procs.headless_agent.options import Producer
 from procs.settings import Address
-from scripts import reasons, suite
+from scripts import listeners, reasons, suite
 from scripts.suite_settings import Plan, Suite
 
 ASK_LIMIT_S = 2.0
@@ -133,7 +133,7 @@ def why_not_serving(root: Path, plan: Plan) -> str:
         return f"go2rtc: its streams were changed from outside: {', '.join(sorted(listed ^ wanted))}"
     pid = by_name["go2rtc"].pid
     for key, address in _listeners(plan.suite):
-        holder = suite.listener(address, likely=pid)
+        holder = listeners.listener(address, likely=pid)
         if holder not in (pid, 0):  # 0: somebody whom we may not look at
             return f"go2rtc: it does not listen at {key}={address}"
     return ""
@@ -149,9 +149,9 @@ def _refuse_hopeless(root: Path, plan: Plan) -> None:
         if process.state in ("FATAL", "STOPPED", "UNKNOWN"):
             raise Unhealthy(f"{process.name}: {process.state}: {process.said}{last_words(root, process.name)}")
     for key, address in _listeners(plan.suite):
-        holder = suite.listener(address)
+        holder = listeners.listener(address)
         if holder and holder not in suite.marked(root):
-            raise Unhealthy(f"go2rtc: {key}={address} is taken{suite.described(holder)}; choose another port")
+            raise Unhealthy(f"go2rtc: {key}={address} is taken{listeners.described(holder)}; choose another port")
 
 
 def _why_not_playing(settings: Suite, stream: str, codec: str) -> str:

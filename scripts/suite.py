@@ -6,12 +6,10 @@ import compileall
 import contextlib
 import hashlib
 import http.client
-import ipaddress
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import xmlrpc.client
 from collections.abc import Iterator, Mapping
@@ -21,7 +19,6 @@ from typing import Any, NamedTuple, NoReturn
 from procs import life
 from procs.capture.options import Capture
 from procs.errors import ConfigError, Unhealthy
-from procs.settings import Address
 from scripts.suite_settings import Plan
 
 MARK = "PLANARIA_SUITE"
@@ -265,68 +262,3 @@ def prepare_run_dir(root: Path) -> None:
 def fingerprint(*texts: str) -> str:
     """One word for everything that the running processes were started with."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
-
-
-def refuse_taken(key: str, address: Address, *, udp: bool = False) -> None:
-    """Raise ConfigError if somebody listens at an address already, and say who."""
-    kinds = [socket.SOCK_STREAM] + ([socket.SOCK_DGRAM] if udp else [])
-    for kind in kinds:
-        with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, kind) as probe:
-            if kind == socket.SOCK_STREAM:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or a port in TIME_WAIT would look taken
-            try:
-                probe.bind(tuple(address))
-            except OSError as error:
-                raise ConfigError(
-                    f"{key}={address} (planaria.yaml, or PLANARIA_GO2RTC_{key.upper()}): {error.strerror}"
-                    f"{described(listener(address))}; choose another port"
-                ) from None
-
-
-def listener(address: Address, likely: int = 0) -> int | None:
-    """Pid of the process that listens at a TCP address or at all of its host; None if nobody does, 0 if we may not know
-    who. `likely` is looked at first: reading every process takes a while on a busy machine."""
-    inodes = _listening_inodes(address)
-    if not inodes:
-        return None
-    for pid in [likely, *map(int, filter(str.isdigit, os.listdir("/proc")))]:
-        if _holds(pid, inodes):
-            return pid
-    return 0
-
-
-def _holds(pid: int, inodes: set[str]) -> bool:
-    """Whether a process has one of these sockets open, as far as we may know."""
-    with contextlib.suppress(OSError):  # it is gone meanwhile, or somebody else's
-        for number in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(FileNotFoundError):  # this one was closed meanwhile
-                if os.readlink(f"/proc/{pid}/fd/{number}") in inodes:
-                    return True
-    return False
-
-
-def _listening_inodes(address: Address) -> set[str]:
-    """The sockets that would answer at an address, as /proc/PID/fd names them (source: proc(5), /proc/net/tcp)."""
-    host = ipaddress.ip_address(address.host)
-    wanted = {_hexadecimal(host), "0" * 8, "0" * 32}  # itself, and the two wildcards
-    found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for row in Path(table).read_text().splitlines()[1:] if Path(table).exists() else []:
-            local, state, inode = (row.split()[column] for column in (1, 3, 9))
-            if state == "0A" and local.split(":") in [[h, f"{address.port:04X}"] for h in wanted]:
-                found.add(f"socket:[{inode}]")
-    return found
-
-
-def _hexadecimal(host: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
-    """An address as the kernel prints it: 32-bit words in the machine's own byte order."""
-    words = [host.packed[at : at + 4] for at in range(0, len(host.packed), 4)]
-    return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
-
-
-def described(pid: int | None) -> str:
-    """A process in words for an error."""
-    try:
-        return f" by pid {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})" if pid else ""
-    except OSError:
-        return ""

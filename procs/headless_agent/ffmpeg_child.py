@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import av
 
 from procs import log, prctl
-from procs.errors import ConfigError, EncoderFailed, NotHere, Refused
+from procs.errors import EncoderFailed, NotHere, Refused
 from procs.headless_agent.encoder import AccessUnit, Choice, Maker
 from procs.headless_agent.libav import no_nvidia_driver
 from procs.headless_agent.options import Producer
@@ -80,8 +80,6 @@ HARDWARE = ("h264_nvenc", "h264_vaapi")
 def find_ffmpeg(chosen: Producer) -> str:
     """The ffmpeg that was named, else the system's, which may know the machine's hardware, else the one we ship."""
     if chosen.ffmpeg:
-        if not os.access(chosen.ffmpeg, os.X_OK) or not chosen.ffmpeg.is_file():
-            raise ConfigError(f"ffmpeg={str(chosen.ffmpeg)!r}: is no program")
         return str(chosen.ffmpeg)
     if system := shutil.which("ffmpeg"):
         return system

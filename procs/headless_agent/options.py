@@ -163,6 +163,8 @@ def check(chosen: Producer) -> None:
         raise ConfigError(f"audio={chosen.audio!r}: no such file; allowed: {AUDIO.allowed}")
     if chosen.audio != "none" and chosen.out == "h264":
         raise ConfigError(f"audio={chosen.audio!r}: --out h264 can carry no sound: use mpegts")
+    if chosen.encoder == "ffmpeg" and chosen.ffmpeg and not _is_program(chosen.ffmpeg):
+        raise ConfigError(f"ffmpeg={str(chosen.ffmpeg)!r}: is no program")
     if chosen.force_sw and chosen.encoder not in ("auto", "ffmpeg", "x264"):
         raise ConfigError(f"encoder={chosen.encoder}: is no software encoder, and force_sw allows no other")
     if chosen.encoder == "vpf":
@@ -171,3 +173,7 @@ def check(chosen: Producer) -> None:
         raise NotHere(f"encoder vpf: {what}not built yet; use --encoder auto")
     if chosen.encoder == "nvenc-cuda":
         raise NotHere("encoder nvenc-cuda: not built yet; use --encoder nvenc or auto")
+
+
+def _is_program(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)

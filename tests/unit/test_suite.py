@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from procs.settings import Address
-from scripts import suite
+from scripts import listeners, suite
 from tests.rig import until
 
 
@@ -38,8 +38,8 @@ def listening(host: str) -> socket.socket:
 def test_a_listener_is_found_by_its_whole_address(host: str, asked: str, found: bool) -> None:
     with listening(host) as server:
         port = server.getsockname()[1]
-        assert suite.listener(Address(asked, port)) == (os.getpid() if found else None)
-    assert suite.listener(Address(asked, port)) is None
+        assert listeners.listener(Address(asked, port)) == (os.getpid() if found else None)
+    assert listeners.listener(Address(asked, port)) is None
 
 
 def test_all_descendants_are_found() -> None:
