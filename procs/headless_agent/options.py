@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -168,6 +167,8 @@ def check(chosen: Producer) -> None:
     if chosen.force_sw and chosen.encoder not in ("auto", "ffmpeg", "x264"):
         raise ConfigError(f"encoder={chosen.encoder}: is no software encoder, and force_sw allows no other")
     if chosen.encoder == "vpf":
+        import importlib.util  # here: 5 ms
+
         missing = [name for name, module in VPF_NEEDS.items() if not importlib.util.find_spec(module)]
         what = f"missing here: {', '.join(missing)}; and " if missing else ""
         raise NotHere(f"encoder vpf: {what}not built yet; use --encoder auto")
