@@ -306,6 +306,27 @@ def test_a_kill_of_the_guard_leaves_nothing_alive(run_dir: Path, tree: str) -> N
         assert b"the command exited with 137" in running.stderr.read()
 
 
+def test_a_stray_signal_to_the_guard_ends_nothing(run_dir: Path) -> None:
+    with capture(run_dir, "--raw", "--", "sh", "-c", "echo up; exec sleep 600") as running:
+        assert running.stdout and running.stdout.readline() == b"up\n"
+        (watching,) = children(running.pid)
+        for number in (signal.SIGWINCH, signal.SIGCONT, signal.SIGTERM, signal.SIGUSR1):
+            os.kill(watching, number)
+        time.sleep(0.3)
+        assert running.poll() is None and len(family(running.pid)) == 3
+
+
+def test_a_chain_that_forks_and_exits_is_not_outrun_by(run_dir: Path) -> None:
+    """No link of it lives for long enough to be found in /proc; its process group is ended at one blow."""
+    chain = "import os, time; end = time.monotonic() + 20\nwhile time.monotonic() < end:\n    if os.fork(): os._exit(0)"
+    command = ["env", f"TEST_CHAIN={run_dir}", sys.executable, "-S", "-c", chain]
+    assert run(run_dir, "--raw", "--", *command)[0] == 7
+    for _ in range(40):
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                assert f"TEST_CHAIN={run_dir}".encode() not in Path(f"/proc/{entry}/environ").read_bytes()
+
+
 @pytest.mark.needs("ffmpeg")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_the_whole_process_group_leaves_nothing_alive(run_dir: Path, number: signal.Signals) -> None:

@@ -124,6 +124,23 @@ def test_a_parent_that_died_before_is_noticed(run_dir: Path) -> None:
     assert "parent 1 died while we started" in done.stderr
 
 
+@pytest.mark.parametrize(("suite", "code"), [({"PLANARIA_SUITE": "/x"}, 9), ({}, 0)])
+def test_a_supervisord_that_died_at_once_is_noticed(run_dir: Path, suite: dict[str, str], code: int) -> None:
+    """By then whoever adopted us is our parent, and a wrapper has seen no other: it is known by not being one."""
+    environ = clean_environ(PLANARIA_RUN_DIR=str(run_dir), SUPERVISOR_ENABLED="1", **suite)
+    code_text = f"{PRELUDE}\nlife.run('toy', load, lambda loaded, alive: None)"
+    done = subprocess.run(
+        [sys.executable, "-c", code_text],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+
+
 def test_a_second_copy_waits_until_the_first_is_killed(run_dir: Path) -> None:
     with program(run_dir, STAY) as one, program(run_dir, STAY) as other:
         up = until(lambda: [running for running in (one, other) if has_said(running, 0)])

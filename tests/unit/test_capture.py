@@ -198,6 +198,21 @@ def test_every_picture_states_its_length_however_the_bytes_come(cuts: list[int])
     assert times(data) == [tspackets.ticks(at(0)) + 1800 * index for index in range(len(PICTURES))]
 
 
+def test_a_damaged_table_is_as_if_it_had_not_come() -> None:
+    packets = as_ffmpeg_writes(PICTURES)
+    tables = [i for i, p in enumerate(packets) if tspackets.pid_of(p) != VIDEO_PID]
+    assert len(tables) > 4, "they come again with each keyframe"
+    whole = b"".join(unit.data for unit in rewritten(packets, []))
+    for at_table in tables[2:4]:
+        damaged = list(packets)
+        bad = bytearray(damaged[at_table])
+        bad[tspackets.payload_at(bad) + 1 + 14] ^= 4  # in the PMT: the PID of the pictures
+        damaged[at_table] = bytes(bad)
+        data = b"".join(unit.data for unit in rewritten(damaged, []))
+        assert (lengths(data), times(data)) == (lengths(whole), times(whole))
+        assert len(frames_of(data)) == len(PICTURES)
+
+
 def test_a_reader_may_begin_with_any_keyframe() -> None:
     units = rewritten(as_ffmpeg_writes(PICTURES), [])
     keyframes = [unit for unit in units if unit.keyframe]
