@@ -20,6 +20,7 @@ from procs.media import annexb, sei
 from procs.settings import Address
 
 READ_LIMIT_S = 15.0
+STARTING_S = 2.0
 _CODECS = "avc1.640029,avc1.64002A,avc1.640033,avc1.42E01E,avc1.4D401E"
 
 
@@ -76,6 +77,17 @@ class RtspViewer(Viewer):
         self._rtsp, self._url = rtsp, f"rtsp://{rtsp}/{stream}"
 
     def read(self) -> None:
+        deadline = time.monotonic() + STARTING_S
+        while True:
+            try:
+                self._watch()
+                return
+            except ConnectionRefusedError:  # a go2rtc that has just started listens before it knows of exec:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def _watch(self) -> None:
         with socket.create_connection((self._rtsp.host, self._rtsp.port), timeout=READ_LIMIT_S) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with connection.makefile("rb") as file:

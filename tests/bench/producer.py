@@ -68,11 +68,11 @@ def bench(quick: bool) -> Result:
         "egl_cpu_vs_older": "at most 0.65",
         "egl_first_byte_vs_older": "at most 0.5",
     }
-    _cpu(result, rounds=1 if quick else 5, seconds=3 if quick else 6)
-    _first_byte(result, 5 if quick else 15)
-    _egl(result, rounds=1 if quick else 5, seconds=3 if quick else 6, starts=3 if quick else 15)
+    _cpu(result, rounds=1 if quick else 5, seconds=2 if quick else 6)
+    _first_byte(result, 3 if quick else 15)
+    _egl(result, rounds=1 if quick else 5, seconds=2 if quick else 6, starts=2 if quick else 15)
     _latency(result, 2 if quick else 10)
-    _gap(result, 4 if quick else 15)
+    _gap(result, 2 if quick else 15)
     if not quick:
         _psnr(result)
     return result
