@@ -6,17 +6,7 @@
 #
 # `exec` at the end: no shell stands between go2rtc and the capture, so a kill reaches it and nothing is orphaned.
 set -eu
-unset CDPATH  # or cd might go elsewhere, and print where
-case "${1--h}" in
--h | --help)
-    sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
-    exit 0
-    ;;
---) shift ;;
-esac
-case "$0" in */*) cd "${0%/*}/.." ;; *) cd .. ;; esac
-PLANARIA_PARENT=$PPID
-export PLANARIA_PARENT
-if [ -x .venv/bin/python ]; then python=.venv/bin/python; else python=python3; fi
-exec 8>&- 9>&- # go2rtc's lock and configuration, which hold secrets and are none of ours
+folder=${0%"${0##*/}"}
+. "${folder:-./}wrapper.sh"
+[ "$1" != -- ] || shift
 exec "$python" -m procs.capture --raw -- "$@"

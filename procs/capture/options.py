@@ -16,7 +16,7 @@ from procs.settings import NAME, PATH, SWITCH, Layers, one_of, option, seconds, 
 
 EXAMPLES = """\
   python -m procs.capture -- ffmpeg -v error -f v4l2 -i /dev/video0 -c:v libx264 -tune zerolatency -f mpegts pipe:1
-  python -m procs.capture --fifo run/fifo/omega-0 -- sh -c 'wf-recorder ... | ffmpeg ...'
+  python -m procs.capture --fifo temp/streams/omega-0.ts -- sh -c 'wf-recorder ... | ffmpeg ...'
   python -m procs.capture --input h264 --fps 60 -- my-encoder --annex-b > a.ts
 
 exit codes: 2 bad option, 3 the command can't be run, 4 no first picture, 5 reader blocked, 6 reader gone,

@@ -53,6 +53,7 @@ def open_context(device_idx: int) -> Context:
     """
     need_libraries()
     try:
+        from OpenGL.error import Error
         from OpenGL.raw.EGL.VERSION import EGL_1_0 as egl
         from OpenGL.raw.EGL.VERSION import EGL_1_2 as egl_1_2
         from OpenGL.raw.GL.VERSION import GL_1_0 as gl
@@ -70,7 +71,7 @@ def open_context(device_idx: int) -> Context:
     for platform, number, native in choices:
         try:
             _make_current(egl, egl_1_2, number, native)
-        except Exception as error:  # PyOpenGL's EGLError, or a driver that lacks the entry point
+        except (NotHere, Error) as error:
             refusals.append(f"{platform}: {_short(error)}")
             continue
         return Context(platform, ctypes.string_at(gl.glGetString(_GL_RENDERER)).decode(errors="replace"))
