@@ -25,6 +25,7 @@ from scripts.go2rtc_generate_config import configuration, find_ffmpeg
 from scripts.suite_settings import Suite, load_plan
 
 T = TypeVar("T")
+EXEC_KNOWN_S = 0.2  # go2rtc's API answers before it knows of exec:, and nothing tells when it does
 AGENT = [sys.executable, "-m", "procs.headless_agent"]
 
 
@@ -129,6 +130,7 @@ def go2rtc(
         )
     try:
         until(lambda: _answers(plan.suite))
+        time.sleep(EXEC_KNOWN_S)
         yield Go2rtc(process, ports[0], ports[1], run, log)
     finally:
         process.send_signal(signal.SIGKILL)

@@ -66,7 +66,12 @@ def probed(url: str) -> list[list[str]]:
     """Codec, rate and channels of each sound track, and codec and size of each video track, as ffprobe sees them."""
     command = ["ffprobe", "-v", "error", "-rtsp_transport", "tcp", "-of", "csv=p=0"]
     entries = ["-show_entries", "stream=codec_name,sample_rate,channels,width"]
-    done = subprocess.run([*command, *entries, url], capture_output=True, text=True, timeout=30, check=True)
+
+    def probe() -> subprocess.CompletedProcess[str] | None:
+        done = subprocess.run([*command, *entries, url], capture_output=True, text=True, timeout=30, check=False)
+        return None if done.returncode else done
+
+    done = until(probe, 5)  # a go2rtc that has just started listens before it knows of exec:
     return sorted(line.split(",") for line in done.stdout.split())
 
 
