@@ -103,10 +103,12 @@ class RtspViewer(Viewer):
         track = control if control.startswith("rtsp://") else f"{self._url}/{control}"
         setup = ask(f"SETUP {track}", "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n")[0]
         session = setup["session"].partition(";")[0]
+        # go2rtc chooses itself, by the track's place in its description: sound may come first.
+        channel = int(re.findall(r"interleaved=(\d+)", setup["transport"])[0])
         connection.sendall(f"PLAY {self._url} RTSP/1.0\r\nCSeq: 2\r\nSession: {session}\r\n\r\n".encode())
-        self._packets(file)
+        self._packets(file, channel)
 
-    def _packets(self, file: BinaryIO) -> None:
+    def _packets(self, file: BinaryIO, pictures: int) -> None:
         read = file.read
         stamp: sei.Stamp | None = None
         while first := read(1):
@@ -115,7 +117,7 @@ class RtspViewer(Viewer):
                 continue
             channel, length = struct.unpack(">BH", read(3))
             packet = read(length)
-            if channel != 0 or len(packet) < 12:
+            if channel != pictures or len(packet) < 12:
                 continue
             stamp = _stamp_of(packet[12:]) or stamp
             if packet[1] & 0x80:  # marker: the last packet of a picture

@@ -188,6 +188,7 @@ class _Child:
                 if self._has_served and lines <= LINES_MAX:  # before, it is the reason why another is taken
                     log.warning(f"ffmpeg: {self._said}")
         self._said = rest.strip().decode(errors="replace") or self._said
+        self._process.stderr.close()
 
     def encode(self, picture: av.VideoFrame, limit_s: float) -> AccessUnit:
         """The unit of one picture. Raises EncoderFailed, and then the child is dead."""

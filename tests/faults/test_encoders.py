@@ -185,7 +185,7 @@ def test_a_wrapper_around_ffmpeg_leaks_nothing_and_may_talk(run_dir: Path, tmp_p
                 running.ask(Keyframe())
                 running.wait_frames(20)
             counts.append((len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))))
-        assert counts[0] == counts[1]
+        assert counts[1][0] <= counts[0][0] + 1 and counts[1][1] <= counts[0][1] + 1, "one may be ending just now"
         assert len(suite.descendants(pid)) <= 2
         assert int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 < 150e6
 
