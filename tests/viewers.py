@@ -103,10 +103,10 @@ class RtspViewer(Viewer):
         track = control if control.startswith("rtsp://") else f"{self._url}/{control}"
         setup = ask(f"SETUP {track}", "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n")[0]
         session = setup["session"].partition(";")[0]
-        # go2rtc chooses itself, by the track's place in its description: sound may come first.
-        channel = int(re.findall(r"interleaved=(\d+)", setup["transport"])[0])
+        # Not by the channel, which go2rtc chooses by the track's place in its description: sound may come first.
+        pictures = int(re.findall(r"a=rtpmap:(\d+) H26", sdp)[0])
         connection.sendall(f"PLAY {self._url} RTSP/1.0\r\nCSeq: 2\r\nSession: {session}\r\n\r\n".encode())
-        self._packets(file, channel)
+        self._packets(file, pictures)
 
     def _packets(self, file: BinaryIO, pictures: int) -> None:
         read = file.read
@@ -115,9 +115,9 @@ class RtspViewer(Viewer):
             if first != b"$":  # the answer to PLAY, between packets
                 _rtsp_answer(file, first)
                 continue
-            channel, length = struct.unpack(">BH", read(3))
+            _channel, length = struct.unpack(">BH", read(3))
             packet = read(length)
-            if channel != pictures or len(packet) < 12:
+            if len(packet) < 12 or packet[1] & 0x7F != pictures:
                 continue
             stamp = _stamp_of(packet[12:]) or stamp
             if packet[1] & 0x80:  # marker: the last packet of a picture
