@@ -55,7 +55,7 @@ def _guard(command: tuple[str, ...], parent: int, stdout: int, stderr: int) -> N
         _end_group(child)
         code = _reaped(child)
     if code is None:
-        os.killpg(child, signal.SIGKILL)
+        _kill_group(child)
     end_descendants()
     os._exit(1 if code is None else code)
 
@@ -63,9 +63,14 @@ def _guard(command: tuple[str, ...], parent: int, stdout: int, stderr: int) -> N
 def _end_group(child: int) -> None:
     """If the command has ended, kill its process group while that is still its own: at one blow, which no chain of
     processes that fork and exit can outrun."""
-    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+    with contextlib.suppress(ChildProcessError):
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            os.killpg(child, signal.SIGKILL)
+            _kill_group(child)
+
+
+def _kill_group(child: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # a command may be another user's by now (sudo)
+        os.killpg(child, signal.SIGKILL)
 
 
 def _wire(stdout: int, stderr: int) -> None:

@@ -26,13 +26,7 @@ class Sink(Protocol):
         """Take everything; returns how much that was."""
 
 
-def open_muxer(sink: Sink, *, tables_with_pictures: bool = False) -> OutputContainer:
-    """A muxer that hands every packet to `sink` at once, one write a picture.
-
-    `tables_with_pictures`: PAT and PMT go before every picture instead of ten times a second, so that a reader may
-    begin with any keyframe.
-    """
+def open_muxer(sink: Sink) -> OutputContainer:
+    """A muxer that hands every packet to `sink` at once, one write a picture."""
     options = {"omit_video_pes_length": "0", "flush_packets": "1"}
-    if tables_with_pictures:
-        options["mpegts_flags"] = "+pat_pmt_at_frames"
     return av.open(sink, "w", format="mpegts", options=options)

@@ -316,6 +316,27 @@ def test_a_stray_signal_to_the_guard_ends_nothing(run_dir: Path) -> None:
         assert running.poll() is None and len(family(running.pid)) == 3
 
 
+@pytest.mark.parametrize("is_over", [True, False])
+def test_a_command_that_became_another_users_does_not_end_the_guard(
+    monkeypatch: pytest.MonkeyPatch, is_over: bool
+) -> None:
+    """It may not be killed as a group then; what is ours of it still is, one by one."""
+    tried = []
+
+    def refused(group: int, number: int) -> None:
+        tried.append((group, number))
+        raise PermissionError
+
+    monkeypatch.setattr(os, "killpg", refused)
+    child = subprocess.Popen(["true"] if is_over else ["sleep", "20"])
+    if is_over:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    guard._end_group(child.pid)
+    assert tried == ([(child.pid, signal.SIGKILL)] if is_over else [])
+    child.kill()
+    child.wait()
+
+
 def test_a_chain_that_forks_and_exits_is_not_outrun_by(run_dir: Path) -> None:
     """No link of it lives for long enough to be found in /proc; its process group is ended at one blow."""
     chain = "import os, time; end = time.monotonic() + 20\nwhile time.monotonic() < end:\n    if os.fork(): os._exit(0)"
