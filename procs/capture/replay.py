@@ -13,7 +13,8 @@ from procs.media.tspackets import PACKET
 
 
 def hurried(units: Sequence[bytes]) -> list[bytes]:
-    """Pictures in MPEG-TS, the newest with its own time, each one before it a tick earlier than the next.
+    """Pictures in MPEG-TS, a tick apart: after the newest one's own time, which a former reader may have been given
+    already, and before the next picture's; where more are cached than a period has ticks, up to the newest one's time.
 
     [] for pictures that are shown in another order than decoded: they can't be brought together without a mix-up.
     """
@@ -22,7 +23,10 @@ def hurried(units: Sequence[bytes]) -> list[bytes]:
         return list(units)
     if any(_is_reordered(unit) for unit in units):
         return []
-    return [_moved(unit, newest - (len(units) - 1 - i)) for i, unit in enumerate(units)]
+    before = _time(units[-2]) if len(units) > 1 else None
+    fits = before is None or len(units) < tspackets.signed(newest - before)
+    first = newest + 1 if fits else newest - (len(units) - 1)
+    return [_moved(unit, first + i) for i, unit in enumerate(units)]
 
 
 def _header(unit: bytes | bytearray) -> int | None:

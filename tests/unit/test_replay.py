@@ -1,4 +1,4 @@
-"""A cached GOP for a late reader: the same pictures, times that grow and end where they did."""
+"""A cached GOP for a late reader: the same pictures, at times that grow and fit in with what is shown."""
 
 from __future__ import annotations
 
@@ -39,15 +39,22 @@ def references(units: list[bytes]) -> list[int]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 40])
-def test_the_newest_keeps_its_time_and_the_others_come_just_before(count: int) -> None:
+def test_they_come_after_what_was_shown_and_before_what_is_to_come(count: int) -> None:
     units = gop(count)
     newest = START + (count - 1) * STEP
     moved = hurried(units)
     assert times(units) == [START + i * STEP for i in range(count)]
-    assert times(moved) == [newest - count + 1 + i for i in range(count)]
+    assert times(moved) == [newest + 1 + i for i in range(count)]
     steps = [a - b for a, b in zip(times(moved), times(units), strict=True)]
     assert [a - b for a, b in zip(references(moved), references(units), strict=True)] == steps, "clocks move along"
     assert [len(unit) for unit in moved] == [len(unit) for unit in units]
+
+
+def test_more_than_a_period_has_ticks_end_with_the_newest() -> None:
+    packetizer = Packetizer()
+    picture = b"\0\0\0\1\x65" + bytes(range(1, 60))
+    units = [packetizer.picture(picture, START + 3 * i, keyframe=not i) for i in range(10)]
+    assert times(hurried(units)) == [START + 27 - 9 + i for i in range(10)]
 
 
 def test_pictures_that_are_shown_in_another_order_are_not_replayed() -> None:
