@@ -26,7 +26,7 @@ from scripts import own_python
 if __name__ == "__main__":
     own_python.become()
 
-from procs import bus, log, settings
+from procs import bus, log, proc, settings
 from procs.capture import place
 from procs.errors import ConfigError, DeadlineExceeded, PlanariaError, Unhealthy
 from procs.messages import Bitrate, Command, Keyframe
@@ -66,7 +66,7 @@ def up(arguments: argparse.Namespace) -> None:
 def _stay(plan: Plan, needed: bool) -> NoReturn:
     """Go on as supervisord. Whether the suite serves is for `status` to say; a container's HEALTHCHECK asks it."""
     if not needed:
-        pid = suite.supervisord_pid(ROOT)
+        pid = proc.supervisord(ROOT)
         raise ConfigError(f"--foreground (command line): the suite is up already, as pid {pid}; make down ends it")
     _print_addresses(plan)
     say("going on as supervisord")
@@ -91,7 +91,7 @@ def _prepare_if_needed(plan: Plan) -> bool:
     captures = capture_programs.files(ROOT, plan)
     wanted = suite.fingerprint(config, json.dumps(captures), str(binary), json.dumps(_variables(plan)), *_code())
     path = ROOT / "run/fingerprint"
-    if suite.supervisord_pid(ROOT):
+    if proc.supervisord(ROOT):
         same = path.exists() and path.read_text() == wanted
         why = health.why_not_serving(ROOT, plan) if same else "the settings have changed"
         if not why:
@@ -143,7 +143,7 @@ def _running_plan() -> Plan:
 def status(arguments: argparse.Namespace) -> None:
     """What runs, and how many watch what. Exits 8 when something does not serve."""
     plan = _running_plan()
-    if not suite.supervisord_pid(ROOT):
+    if not proc.supervisord(ROOT):
         raise Unhealthy("the suite is down; make up starts it")
     answer = _status(plan)
     if arguments.json:

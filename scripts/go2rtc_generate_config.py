@@ -28,10 +28,10 @@ if __name__ == "__main__":
 
 import yaml
 
-from procs import settings
+from procs import proc, settings
 from procs.errors import ConfigError, PlanariaError
 from procs.settings import ROOT
-from scripts import exec_sources, suite
+from scripts import exec_sources
 from scripts.suite_settings import Plan, Suite, load_plan
 
 # What viewers and go2rtc's own player pages use. Not here: config, restart, exit, log, exec, ffmpeg, discovery.
@@ -116,7 +116,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 def _refuse_live(out: Path) -> None:
     """Raise ConfigError for the file that the running go2rtc would start from anew."""
-    if out.resolve() == ROOT / "run/go2rtc.yaml" and suite.supervisord_pid(ROOT):
+    if out.resolve() == ROOT / "run/go2rtc.yaml" and proc.supervisord(ROOT):
         raise ConfigError(
             f"--out={str(out)!r}: the suite is up and starts from it; make up changes it when settings do"
         )

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from procs import proc
 from procs.errors import Unhealthy
 from procs.headless_agent.options import Producer
 from procs.settings import Address
@@ -150,7 +151,7 @@ def _refuse_hopeless(root: Path, plan: Plan) -> None:
             raise Unhealthy(f"{process.name}: {process.state}: {process.said}{last_words(root, process.name)}")
     for key, address in _listeners(plan.suite):
         holder = listeners.listener(address)
-        if holder and holder not in suite.marked(root):
+        if holder and holder not in proc.marked(root):
             raise Unhealthy(f"go2rtc: {key}={address} is taken{listeners.described(holder)}; choose another port")
 
 

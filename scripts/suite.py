@@ -16,12 +16,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from procs import life
+from procs import life, proc
 from procs.capture.options import Capture
 from procs.errors import ConfigError, Unhealthy
 from scripts.suite_settings import Plan
 
-MARK = "PLANARIA_SUITE"
 RPC_LIMIT_S = 3.0
 DIE_LIMIT_S = 10.0
 START_LIMIT_S = 30.0
@@ -87,16 +86,11 @@ def processes(root: Path) -> list[Process]:
 def producers(root: Path) -> list[Process]:
     """The living producers, which go2rtc starts and supervisord knows nothing of."""
     found = []
-    for pid in marked(root):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-            started_ticks = int(_stat(pid)[19])
-        except (OSError, IndexError):  # gone meanwhile
-            continue
-        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
-        if "procs.headless_agent" in words and "--instance-id" in words:
+    for pid in proc.marked(root):
+        words, its = proc.words(pid), proc.stat(pid)
+        if its and "procs.headless_agent" in words and "--instance-id" in words:
             name = words[words.index("--instance-id") + 1]
-            found.append(Process(f"headless_agent {name}", "RUNNING", pid, int(age_s), ""))
+            found.append(Process(f"headless_agent {name}", "RUNNING", pid, int(its.age_s), ""))
     return sorted(found)
 
 
@@ -111,38 +105,9 @@ def failing_captures(root: Path, plan: Plan) -> dict[str, int]:
     return {name: count for name, count in found.items() if count > 1}
 
 
-def marked(root: Path) -> list[int]:
-    """Pids of every living process of this checkout's suite, whoever its parent is now."""
-    mark = f"{MARK}={root}".encode()
-    found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) == os.getpid():
-            continue
-        try:
-            if mark in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):  # empty for a zombie
-                found.append(int(entry))
-        except OSError:  # gone meanwhile, or somebody else's
-            continue
-    return sorted(found)
-
-
-def supervisord_pid(root: Path) -> int:
-    """The running supervisord of this checkout, however it was started, or 0."""
-    try:
-        pid = int((root / "run/supervisord.pid").read_text())
-        is_ours = b"supervisord" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        return pid if is_ours and os.readlink(f"/proc/{pid}/cwd") == str(root) else 0
-    except (OSError, ValueError):
-        return 0
-
-
 def environment(root: Path) -> dict[str, str]:
     """What the running supervisord was started with; {} when there is none, or one that we may not look at."""
-    try:
-        entries = Path(f"/proc/{supervisord_pid(root)}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return {}
-    return dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
+    return proc.environment(proc.supervisord(root))
 
 
 def precompile(root: Path) -> None:
@@ -179,7 +144,7 @@ def become(root: Path, environment: Mapping[str, str]) -> NoReturn:
 
 
 def _marked_environment(root: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name != "PLANARIA_PARENT"} | {MARK: str(root)}
+    return {name: value for name, value in environment.items() if name != "PLANARIA_PARENT"} | {proc.MARK: str(root)}
 
 
 def kill_all(root: Path) -> int:
@@ -187,10 +152,10 @@ def kill_all(root: Path) -> int:
 
     Raises Unhealthy if one is still there after DIE_LIMIT_S.
     """
-    first = supervisord_pid(root)
-    ended: set[int] = descendants(first) if first else set()
+    first = proc.supervisord(root)
+    ended: set[int] = proc.descendants(first) if first else set()
     deadline = time.monotonic() + DIE_LIMIT_S
-    while living := {*marked(root), *filter(_is_alive, ended), supervisord_pid(root)} - {0}:
+    while living := {*proc.marked(root), *filter(proc.is_alive, ended), proc.supervisord(root)} - {0}:
         if time.monotonic() > deadline:
             raise Unhealthy(f"still alive after SIGKILL: pids {sorted(living)}")
         ended |= living
@@ -198,33 +163,6 @@ def kill_all(root: Path) -> int:
             _kill(pid)
         time.sleep(0.01)
     return len(ended)
-
-
-def descendants(ancestor: int) -> set[int]:
-    """Pids of all that a process has started, and of what they have started."""
-    parents = {}
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            parents[int(entry)] = int(_stat(int(entry))[1])
-        except OSError:
-            continue
-    found = {ancestor}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {ancestor}
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on: [0] state, [1] parent, [19] start in ticks (source: proc(5))."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether it still holds anything: a process that is dying has lost its environment before its sockets."""
-    try:
-        return _stat(pid)[0] != "Z"
-    except OSError:
-        return False
 
 
 def _kill(pid: int) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from procs import proc
 from procs.settings import ROOT
-from scripts import suite
 from tests.rig import clean_environ, free_port
 
 
@@ -62,4 +62,4 @@ class Clone:
 
     def living(self) -> list[int]:
         """Pids of its processes."""
-        return suite.marked(self.root)
+        return proc.marked(self.root)

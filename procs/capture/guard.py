@@ -17,7 +17,7 @@ import signal
 import time
 from typing import NoReturn
 
-from procs import prctl
+from procs import prctl, proc
 
 NOT_RUN = 127  # as a shell has it
 _PAUSE_S, _PAUSE_MAX_S = 0.001, 0.05
@@ -126,7 +126,7 @@ def end_descendants() -> None:
     not_ours: set[int] = set()
     pause_s, clean = _PAUSE_S, 0
     while clean < 2:
-        living = descendants(os.getpid()) - not_ours
+        living = proc.descendants(os.getpid()) - not_ours
         clean = 0 if living else clean + 1
         for pid in living:
             try:
@@ -139,28 +139,3 @@ def end_descendants() -> None:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _PAUSE_MAX_S)
         _reaped(0)
-
-
-def descendants(of: int) -> set[int]:
-    """Pids of the living descendants of a process."""
-    parents = {pid: parent for pid, parent in map(_parent, _pids()) if parent}
-    found: set[int] = set()
-    more = {of}
-    while more:
-        more = {pid for pid, parent in parents.items() if parent in more} - found
-        found |= more
-    return found
-
-
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def _parent(pid: int) -> tuple[int, int]:
-    """A process and its parent; 0 for one that is gone or only waits to be collected."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            state, parent = file.read().rpartition(b")")[2].split()[:2]
-    except (OSError, ValueError):
-        return pid, 0
-    return pid, 0 if state in b"ZX" else int(parent)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from procs.capture import guard
+from procs import proc
 from procs.settings import ROOT
 from tests import rig
 from tests.decoding import frames_of
@@ -52,7 +52,7 @@ def watching(playing: rig.Go2rtc, stream: str) -> Iterator[RtspViewer]:
 
 def below(playing: rig.Go2rtc) -> set[int]:
     """All that go2rtc has started, and what that has started."""
-    return guard.descendants(playing.process.pid)
+    return proc.descendants(playing.process.pid)
 
 
 @pytest.mark.needs("ffmpeg")

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 import yaml
 
+from procs import proc
 from procs.settings import ROOT, Address
-from scripts import go2rtc_binary, suite
+from scripts import go2rtc_binary
 from tests import dockerfile
 from tests.decoding import seen_in
 from tests.rig import children, clean_environ, command_line, free_port, until
@@ -340,7 +341,7 @@ def test_nothing_outlives_the_first_process_and_it_reaps_what_it_adopts(containe
     assert running.execute("sh", "-c", "sleep 0.1 & exit 0").returncode == 0
     until(lambda: "reaped unknown pid" in running.log.read_text(), 5)
     first = running.main()
-    inside = suite.descendants(first) | {first}
+    inside = proc.descendants(first) | {first}
     assert len(inside) == 3, "supervisord, go2rtc, a producer"
     os.kill(first, signal.SIGKILL)
     running.process.wait(10)

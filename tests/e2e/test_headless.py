@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from procs import proc
 from procs.settings import ROOT, Address
 from scripts import suite
 from scripts.capture_programs import PROGRAM
@@ -38,7 +39,7 @@ def watch(running: rig.Go2rtc, stream: str) -> RtspViewer:
 
 
 def living(pids: set[int]) -> list[int]:
-    return [pid for pid in pids if suite._is_alive(pid)]
+    return [pid for pid in pids if proc.is_alive(pid)]
 
 
 @needs_ffmpeg
@@ -47,7 +48,7 @@ def test_kill_9_of_the_ffmpeg_child_of_its_producer_and_of_go2rtc() -> None:
         viewer = watch(running, "omega-0")
         for kill_child in (True, False):
             producer, child = family(running)
-            before = suite.descendants(running.process.pid)
+            before = proc.descendants(running.process.pid)
             kill_and_wait(viewer, child if kill_child else producer)
             until(lambda before=before: not living(before), 5)  # type: ignore[misc]
         producer, child = family(running)
@@ -120,9 +121,9 @@ def test_a_capture_of_the_settings_is_kept_running_and_its_viewers_stay(down: Cl
     viewer = RtspViewer(suite_address(down.rtsp), "desk")
     viewer.start()
     until(lambda: len(viewer.arrivals) > 10, 20)
-    (reader,) = [pid for pid in suite.marked(down.root) if "procs.capture.read_fifo" in rig.command_line(pid)]
-    kill_and_wait(viewer, next(p for p in suite.descendants(writer_of(down)) if rig.command_line(p)[:1] == ["ffmpeg"]))
-    below = suite.descendants(writer_of(down))
+    (reader,) = [pid for pid in proc.marked(down.root) if "procs.capture.read_fifo" in rig.command_line(pid)]
+    kill_and_wait(viewer, next(p for p in proc.descendants(writer_of(down)) if rig.command_line(p)[:1] == ["ffmpeg"]))
+    below = proc.descendants(writer_of(down))
     kill_and_wait(viewer, writer_of(down))
     until(lambda: not living(below), 5)
     kill_and_wait(viewer, reader)

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from procs import proc
 from procs.errors import ConfigError
-from scripts import suite
 from scripts.start import address_of
 from tests import rig
 from tests.clone import Clone
@@ -136,20 +136,20 @@ def test_what_is_generated_plays_through_go2rtc_and_leaves_no_orphan(settings: d
         viewer = RtspViewer(running.rtsp, "omega-0")
         viewer.start()
         until(lambda: len(viewer.arrivals) > 20, 20)
-        below = suite.descendants(running.process.pid)
+        below = proc.descendants(running.process.pid)
         (direct,) = rig.children(running.process.pid)
         os.kill(direct, signal.SIGKILL)
         seen = len(viewer.arrivals)
         until(lambda: len(viewer.arrivals) > seen + 20, 20)
         until(lambda: not _alive(below), 5)
-        below = suite.descendants(running.process.pid)
+        below = proc.descendants(running.process.pid)
         running.process.kill()
         running.process.wait()
         until(lambda: not _alive(below), 5)
 
 
 def _alive(pids: set[int]) -> list[int]:
-    return [pid for pid in pids if Path(f"/proc/{pid}").exists() and suite._is_alive(pid)]
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists() and proc.is_alive(pid)]
 
 
 # --- start.py ---------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from procs import proc
 from procs.settings import Address
 from scripts import health, suite
 from scripts.suite_settings import Suite
@@ -243,7 +244,7 @@ def test_a_supervisord_started_by_hand_is_one_of_ours(clone: Clone) -> None:
     until(lambda: clone.cli("status").returncode == 0, 20)
     assert "already up" in clone.make("up").stderr
     assert clone.make("down").returncode == 0
-    assert clone.living() == [] and not suite.supervisord_pid(clone.root)
+    assert clone.living() == [] and not proc.supervisord(clone.root)
     assert clone.make("up").returncode == 0
 
 
@@ -302,7 +303,7 @@ def test_kill_9_of_go2rtc_brings_it_back_and_of_supervisord_ends_everything(clon
     viewer.start()
     until(lambda: viewer.arrivals, 20)
     assert len(clone.living()) == 3
-    os.kill(suite.supervisord_pid(clone.root), signal.SIGKILL)
+    os.kill(proc.supervisord(clone.root), signal.SIGKILL)
     until(lambda: not clone.living(), 5)
     down = clone.cli("status")
     assert (down.returncode, said(down)) == (8, ["planaria: the suite is down; make up starts it"])
@@ -338,7 +339,7 @@ def test_in_the_foreground_it_is_supervisord_and_nothing_outlives_it(down: Clone
             stdin=subprocess.DEVNULL,
         )
     until(lambda: down.cli("status").returncode == 0, 20)
-    assert suite.supervisord_pid(down.root) == foreground.pid
+    assert proc.supervisord(down.root) == foreground.pid
     before = down.living()
     assert "already up" in down.make("up").stderr
     assert down.living() == before == sorted([foreground.pid, *(p.pid for p in suite.processes(down.root))])
@@ -582,7 +583,7 @@ def _in_read_only(clone: Clone) -> subprocess.CompletedProcess[str]:
 
 def test_a_frozen_supervisord_does_not_freeze_us(clone: Clone) -> None:
     assert clone.make("up").returncode == 0
-    pid = suite.supervisord_pid(clone.root)
+    pid = proc.supervisord(clone.root)
     os.kill(pid, signal.SIGSTOP)
     before = time.monotonic()
     done = clone.cli("status")
@@ -590,7 +591,7 @@ def test_a_frozen_supervisord_does_not_freeze_us(clone: Clone) -> None:
     assert "supervisord does not answer" in said(done)[0]
     again = clone.make("up")
     assert again.returncode == 0 and "restarting" in again.stderr
-    assert suite.supervisord_pid(clone.root) not in (0, pid)
-    os.kill(suite.supervisord_pid(clone.root), signal.SIGSTOP)
+    assert proc.supervisord(clone.root) not in (0, pid)
+    os.kill(proc.supervisord(clone.root), signal.SIGSTOP)
     assert clone.make("down").returncode == 0
     assert clone.living() == []

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from procs import proc
 from procs.capture import guard
 from procs.capture.fifo import ATOMIC
 from procs.media import tspackets
@@ -59,7 +60,7 @@ def run(run_dir: Path, *arguments: str) -> tuple[int, bytes, list[str]]:
 
 def family(pid: int) -> set[int]:
     """A process and its living descendants."""
-    return {pid, *guard.descendants(pid)}
+    return {pid, *proc.descendants(pid)}
 
 
 def are_gone(pids: set[int]) -> bool:
@@ -231,7 +232,7 @@ def test_a_command_that_stands_still_is_a_crash(run_dir: Path) -> None:
     with capture(run_dir, "--stall-limit-s", "0.5", "--", *ffmpeg()) as running:
         reading = Reading(running)
         reading.wait_bytes(20_000)
-        (command,) = guard.descendants(running.pid) - set(children(running.pid))
+        (command,) = proc.descendants(running.pid) - set(children(running.pid))
         os.kill(command, signal.SIGSTOP)
         until(lambda: running.poll() is not None)
         assert running.returncode == 7 and running.stderr

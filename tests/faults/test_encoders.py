@@ -14,11 +14,11 @@ from pathlib import Path
 import av
 import pytest
 
+from procs import proc
 from procs.headless_agent.audio import Audio
 from procs.headless_agent.options import Producer
 from procs.messages import Bitrate, Keyframe
 from procs.settings import ROOT
-from scripts import suite
 from tests import rig
 from tests.decoding import frames_of, seen_in
 from tests.faults.test_producer import SMALL, Running, producer, run
@@ -166,7 +166,7 @@ def test_a_hung_encoder_makes_room_for_the_next_and_is_ended(
     running = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert running.stdout and running.stderr and running.stdout.read(188)
     assert "h264_nvenc stood still for 3 s" in running.stderr.readline().decode()
-    below = [rig.command_line(pid)[0] for pid in suite.descendants(running.pid)]
+    below = [rig.command_line(pid)[0] for pid in proc.descendants(running.pid)]
     assert below == ["ffmpeg"], "nothing sleeps on"
     running.kill()
     running.communicate()
@@ -186,7 +186,7 @@ def test_a_wrapper_around_ffmpeg_leaks_nothing_and_may_talk(run_dir: Path, tmp_p
                 running.wait_frames(20)
             counts.append((len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))))
         assert counts[1][0] <= counts[0][0] + 1 and counts[1][1] <= counts[0][1] + 1, "one may be ending just now"
-        assert len(suite.descendants(pid)) <= 2
+        assert len(proc.descendants(pid)) <= 2
         assert int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 < 150e6
 
 

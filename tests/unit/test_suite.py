@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from procs import proc
 from procs.settings import Address
-from scripts import listeners, suite
+from scripts import listeners
 from tests.rig import until
 
 
@@ -44,8 +45,8 @@ def test_a_listener_is_found_by_its_whole_address(host: str, asked: str, found: 
 
 def test_all_descendants_are_found() -> None:
     shell = subprocess.Popen(["sh", "-c", "sh -c 'sleep 20; true' & wait"])
-    until(lambda: len(suite.descendants(shell.pid)) == 2)
-    for pid in suite.descendants(shell.pid) | {shell.pid}:
+    until(lambda: len(proc.descendants(shell.pid)) == 2)
+    for pid in proc.descendants(shell.pid) | {shell.pid}:
         with contextlib.suppress(ProcessLookupError):  # each may end with the one before
             os.kill(pid, 9)
     shell.wait()
@@ -56,9 +57,9 @@ def test_a_stale_pid_file_names_nobody(tmp_path: Path) -> None:
     path = tmp_path / "run/supervisord.pid"
     for content in ("", "x", "999999999", str(os.getpid()), "1"):
         path.write_text(content)
-        assert suite.supervisord_pid(tmp_path) == 0
+        assert proc.supervisord(tmp_path) == 0
     stranger = subprocess.Popen(["sleep", "20"], cwd=tmp_path)  # got the pid, and even stands in the right place
     path.write_text(str(stranger.pid))
-    assert suite.supervisord_pid(tmp_path) == 0
+    assert proc.supervisord(tmp_path) == 0
     stranger.kill()
     stranger.wait()
