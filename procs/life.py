@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 from procs import log, settings
 from procs.backoff import crash_pause
@@ -26,6 +26,8 @@ from procs.prctl import bind_to_parent as bind_to_parent
 S = TypeVar("S")
 BEAT_S = 1.0
 CRASH_ROW_FORGOTTEN_S = 60.0  # two failed starts further apart than this are no loop
+SERVED_CAP_S = 15.0  # the longest pause of those that serve and end at once: nobody is waiting for a first answer
+SETTLED_S = 10.0  # a run that served for so long ends a row, however it ends
 
 
 def hold(path: Path, *, number: int | None = None) -> int:
@@ -64,26 +66,64 @@ def _open_lock(path: Path, number: int | None) -> int:
     return number
 
 
+class Before(NamedTuple):
+    """The runs before this one."""
+
+    failures: int  # in a row
+    served: bool  # whether the last of them had
+    stack: str  # on which it died, if it has left one
+
+
 class CrashRow:
-    """How many runs in a row died before they served, kept in a file that outlives us. Only a hint: losing it costs
-    nothing but a pause, so it is not synced to disk."""
+    """How many runs in a row ended by themselves before they had settled, kept in a file that outlives us. This is for
+    what go2rtc or a person starts: supervisord's plugin does the same for its own (procs/warden/pacing.py).
+
+    A run that was killed while it served says nothing; one that died of a signal of its own leaves its stack in a file
+    beside. Only a hint: losing it costs nothing but a pause, so it is not synced to disk.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._stack = path, path.with_suffix(".stack")
+        self._before = 0
+        self._served_at = 0.0
 
-    def begin(self) -> int:
-        """Count this run as failed until `served` says otherwise; returns the failures before it."""
-        failures = 0
+    def begin(self) -> Before:
+        """Count this run as failed until `served` says otherwise; returns what came before it."""
+        served = not self._path.exists()
         with contextlib.suppress(OSError, ValueError):
             if time.time() - self._path.stat().st_mtime < CRASH_ROW_FORGOTTEN_S:
-                failures = int(self._path.read_text())
+                count, _, word = self._path.read_text().partition(" ")
+                self._before, served = int(count), word == "served"
+        stack = self._of_the_run_before()
+        self._before += bool(stack) and not self._path.exists()  # it had served, or it would be counted already
+        self._write(str(self._before + 1))
+        return Before(self._before, served, stack)
+
+    def _of_the_run_before(self) -> str:
+        """What faulthandler has written there; what it writes from now on is of this run."""
         with contextlib.suppress(OSError):
-            self._path.write_text(str(failures + 1))
-        return failures
+            descriptor = os.open(self._stack, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            stack = os.read(descriptor, log.MAX_TEXT).decode(errors="replace")
+            os.truncate(descriptor, 0)
+            faulthandler.enable(descriptor)
+            return stack
+        faulthandler.enable()
+        return ""
 
     def served(self) -> None:
-        """This run is a good one: the row is over."""
+        """This run is a good one: the row is over, unless it `ended` at once."""
+        self._served_at = time.monotonic()
         self._path.unlink(missing_ok=True)
+
+    def ended(self) -> None:
+        """This run ends by itself. One that had only just served does not end the row: go2rtc would start it again and
+        again without a pause."""
+        if self._served_at and time.monotonic() - self._served_at < SETTLED_S:
+            self._write(f"{self._before + 1} served")
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._path.write_text(text)
 
 
 class Alive:
@@ -153,10 +193,10 @@ def run(
     log.configure(program)
     threading.excepthook = _die_of_thread  # a thread that fails silently would leave half a process
     try:
-        bind_to_parent()
+        is_paced = bind_to_parent()  # supervisord's plugin paces what it starts
         loaded = load()
         alone = singleton(loaded) if callable(singleton) else singleton
-        _live(program, instance(loaded), loaded, main, alone, pause_cap_s, hang_limit_s)
+        _live(program, instance(loaded), loaded, main, alone, 0.0 if is_paced else pause_cap_s, hang_limit_s)
     except SystemExit as exit_request:  # argparse's --help
         _exit(exit_request.code if isinstance(exit_request.code, int) else 1)
     except KeyboardInterrupt:
@@ -182,15 +222,19 @@ def _live(
     pause_cap_s: float,
     hang_limit_s: float,
 ) -> None:
+    global _row
     name = f"{program}-{instance}" if instance else program
     run_dir = settings.run_dir()
     if singleton:
         hold(run_dir / f"{name}.lock")  # the descriptor stays open for as long as we live
-    row = CrashRow(run_dir / f"{name}.crashes")
-    failures = row.begin()
-    pause_s = crash_pause(failures, cap_s=pause_cap_s)
+    row = _row = CrashRow(run_dir / f"{name}.crashes")
+    before = row.begin()
+    if before.stack:
+        log.error("the run before died of a fault of its own", stack=before.stack)
+    cap_s = SERVED_CAP_S if before.served and pause_cap_s else pause_cap_s
+    pause_s = crash_pause(before.failures, cap_s=cap_s)
     if pause_s:
-        log.warning("crash loop: waiting before this start", failures=failures, wait_s=round(pause_s, 2))
+        log.warning("crash loop: waiting before this start", failures=before.failures, wait_s=round(pause_s, 2))
         time.sleep(pause_s)
     alive = Alive(program, instance, run_dir, row, hang_limit_s)
     alive.beat()
@@ -215,6 +259,9 @@ async def _with_beats(work: Awaitable[None], alive: Alive) -> None:
     await work
 
 
+_row: CrashRow | None = None  # of this process; whatever ends it has to know
+
+
 def _die_of_thread(args: threading.ExceptHookArgs) -> None:
     error = args.exc_value
     log.error(f"thread {args.thread.name if args.thread else '?'}: {type(error).__name__}: {error}")
@@ -223,6 +270,8 @@ def _die_of_thread(args: threading.ExceptHookArgs) -> None:
 
 def _exit(code: int) -> NoReturn:
     """Leave at once: no finalizers, no waiting for threads. What must be written has been written."""
+    if code and _row:
+        _row.ended()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # None where it was closed before we started
             stream.flush()

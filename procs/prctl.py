@@ -11,11 +11,12 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def bind_to_parent(parent: int = 0, number: int = SIGKILL) -> None:
+def bind_to_parent(parent: int = 0, number: int = SIGKILL) -> bool:
     """Have the kernel send us a signal when our parent dies. To be called on the first line, and again after each fork.
 
     The signal is armed for a parent that is still there, so one that died before this call must be noticed here:
-    by `parent`, the pid that it has, or by PLANARIA_PARENT, the pid that a wrapper saw. Raises ParentGone.
+    by `parent`, the pid that it has, or by PLANARIA_PARENT, the pid that a wrapper saw. Raises ParentGone. Returns
+    whether our parent is our suite's supervisord.
     """
     now = os.getppid()
     _prctl("PR_SET_PDEATHSIG", _PR_SET_PDEATHSIG, number)
@@ -24,6 +25,7 @@ def bind_to_parent(parent: int = 0, number: int = SIGKILL) -> None:
     parent = parent or (int(told) if told.isdigit() else now)
     if not os.getppid() == now == parent or (supervised and not _is_supervisord(now)):
         raise ParentGone(f"parent {parent} died while we started")
+    return bool(supervised)
 
 
 def _is_supervisord(pid: int) -> bool:

@@ -233,14 +233,57 @@ def test_crashes_before_serving_are_paced_and_kills_while_serving_are_not(run_di
             assert "crash loop" not in ends(running)[2]
 
 
+def test_a_run_that_ends_itself_just_after_it_has_served_goes_on_with_the_row(run_dir: Path) -> None:
+    """go2rtc starts such a producer again at once, for ever."""
+    once = "def main(s, alive): alive.serving(); raise NotHere('after one picture')"
+    for _ in range(3):
+        with program(run_dir, once, pause_cap_s=1.0) as running:
+            assert "crash loop" not in ends(running)[2], "the first three are free"
+    with program(run_dir, once, pause_cap_s=1.0) as running:
+        assert "crash loop: waiting before this start" in ends(running)[2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV])
+def test_a_run_that_dies_of_a_signal_of_its_own_counts_and_its_stack_is_logged(
+    run_dir: Path, number: signal.Signals
+) -> None:
+    with program(run_dir, STAY) as running:
+        assert line_of(running) == "up"
+        running.send_signal(number)
+        until(lambda: running.poll() is not None)
+        assert running.returncode == -number
+    assert not (run_dir / "toy.crashes").exists(), "it had served"
+    with program(run_dir, STAY) as running:
+        assert line_of(running) == "up"
+        running.kill()
+        said = json.loads(ends(running)[2])
+    assert said["event"] == "the run before died of a fault of its own" and "in main" in said["stack"]
+    row = life.CrashRow(run_dir / "toy.crashes")
+    (run_dir / "toy.stack").write_text("Fatal Python error")
+    assert row.begin() == (1, True, "Fatal Python error")
+
+
+def test_what_supervisord_starts_is_paced_by_its_plugin_alone(run_dir: Path) -> None:
+    (run_dir / "toy.crashes").write_text("20")
+    code = f"{PRELUDE}\nlife.run('toy', load, lambda loaded, alive: None)"
+    parent = (
+        "import os, subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', os.environ['TOY']]).returncode)"
+    )
+    environ = clean_environ(PLANARIA_RUN_DIR=str(run_dir), SUPERVISOR_ENABLED="1", PLANARIA_SUITE="/x", TOY=code)
+    done = subprocess.run(
+        [sys.executable, "-c", parent, "supervisord"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=20
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_an_old_or_broken_crash_row_is_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "toy.crashes"
     row = life.CrashRow(path)
-    assert [row.begin(), row.begin()] == [0, 1]
+    assert [row.begin().failures, row.begin().failures] == [0, 1]
     os.utime(path, (0, time.time() - 2 * life.CRASH_ROW_FORGOTTEN_S))
-    assert row.begin() == 0
+    assert life.CrashRow(path).begin() == (0, False, "")
     path.write_text("torn")
-    assert row.begin() == 0
+    assert life.CrashRow(path).begin() == (0, False, "")
     row.served()
     assert not path.exists()
 

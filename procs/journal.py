@@ -1,0 +1,67 @@
+"""What went down and came up again, in run/events.jsonl: it outlives every process, so that "restarts in the last hour"
+is known whoever was killed in between. Durable against kills, not against a power cut: a line is written, never synced.
+
+| field   | meaning                                                                                         |
+|---------|-------------------------------------------------------------------------------------------------|
+| time    | as in our logs                                                                                  |
+| process | as `make status` names it                                                                       |
+| event   | "down": it ended, or was ended; "up": it serves again                                           |
+| kind    | of a "down": why, in one word; those that the warden ended itself: stopped, silent, memory, ... |
+| reason  | the same in words                                                                               |
+| pid     | of the process that went down or came up                                                        |
+| ms      | of an "up": from its death until it served                                                      |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from procs import log
+
+NAME = "events.jsonl"
+MAX_BYTES = 1_000_000  # then the file becomes events.jsonl.1, and what that held is forgotten
+
+
+def append(
+    run_dir: Path, *, process: str, event: str, pid: int, kind: str = "", reason: str = "", ms: float | None = None
+) -> None:
+    """Add a line. Never raises: supervision goes on where a disk is full."""
+    line: dict[str, Any] = {"time": log.timestamp(), "process": process, "event": event, "pid": pid}
+    line |= {"kind": kind, "reason": reason[:500]} if event == "down" else {}
+    line |= {"ms": round(ms, 1)} if ms is not None else {}
+    path = run_dir / NAME
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            # One write: lines of two processes don't mix. The line break comes first too, so that a line which a full
+            # disk has cut costs nobody else's.
+            os.write(descriptor, b"\n" + json.dumps(line).encode() + b"\n")
+            if os.fstat(descriptor).st_size > MAX_BYTES:
+                os.replace(path, path.with_suffix(".jsonl.1"))
+        finally:
+            os.close(descriptor)
+
+
+def read(run_dir: Path, since_s: float) -> list[dict[str, Any]]:
+    """The lines from a time since the Unix epoch on, oldest first. What is no line of ours is left out."""
+    first = log.timestamp(since_s)
+    path = run_dir / NAME
+    lines = [*_lines(path.with_suffix(".jsonl.1")), *_lines(path)]
+    return [line for line in lines if line["time"] >= first]
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    for each in text.splitlines():
+        with contextlib.suppress(ValueError):
+            found = json.loads(each)
+            if isinstance(found, dict) and all(isinstance(found.get(key), str) for key in ("time", "process", "event")):
+                yield found
