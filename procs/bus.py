@@ -2,7 +2,8 @@
 
 | endpoint                 | pattern          | binds             | connects       | carries          |
 |--------------------------|------------------|-------------------|----------------|------------------|
-| warden.heartbeat         | PULL <- PUSH     | warden (to come)  | every process  | Heartbeat        |
+| warden.heartbeat         | PULL <- PUSH     | warden            | every process  | Heartbeat        |
+| warden.state             | ROUTER <- DEALER | warden            | scripts/cli.py | Request -> Reply |
 | headless_agent.N.control | ROUTER <- DEALER | producer N        | scripts/cli.py | Request -> Reply |
 
 Sockets lie in run/bus (0700) as ipc:// only. LINGER 0, small high-water marks, a size limit on every reader, and
@@ -26,6 +27,7 @@ from procs.errors import ConfigError, DeadlineExceeded, Refused
 from procs.messages import MAX_BYTES, Command, Reply, Request, decode, encode
 
 WARDEN_HEARTBEAT = "warden.heartbeat"
+WARDEN_STATE = "warden.state"
 HIGH_WATER = 64  # messages; a frozen reader must not grow its writer
 RESEND_S = 0.25  # an unanswered idempotent request goes out again this often
 MAX_SOCKET_PATH = 107  # sockaddr_un

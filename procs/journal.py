@@ -36,12 +36,13 @@ def append(
     line |= {"ms": round(ms, 1)} if ms is not None else {}
     path = run_dir / NAME
     with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            # One write: lines of two processes don't mix. The line break comes first too, so that a line which a full
-            # disk has cut costs nobody else's.
-            os.write(descriptor, b"\n" + json.dumps(line).encode() + b"\n")
-            if os.fstat(descriptor).st_size > MAX_BYTES:
+            size = os.fstat(descriptor).st_size
+            # A line that a full disk has cut must not cost the next one too. One write: lines of two don't mix.
+            is_cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            os.write(descriptor, b"\n" * is_cut + json.dumps(line).encode() + b"\n")
+            if size > MAX_BYTES:
                 os.replace(path, path.with_suffix(".jsonl.1"))
         finally:
             os.close(descriptor)

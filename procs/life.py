@@ -135,6 +135,7 @@ class Alive:
         self._armed_at = -BEAT_S
         self._sends_heartbeats = False
         self.beats = 0
+        self.dropped = 0  # pictures left out so far; heartbeats tell
         self.is_serving = False
 
     def beat(self) -> None:
@@ -168,9 +169,10 @@ class Alive:
         while True:
             if self.beats != seen:  # a main loop that stands still sends nothing, though this thread runs
                 seen = self.beats
-                message = Heartbeat(program=self.program, instance=self.instance, pid=os.getpid(), serving=True)
-                with contextlib.suppress(zmq.Again):  # nobody listens: a beat is worth nothing later
-                    sock.send(encode(message), flags=zmq.DONTWAIT)
+                message = Heartbeat(self.program, self.instance, os.getpid(), serving=True, dropped=self.dropped)
+                if sock.poll(int(BEAT_S * 1000), zmq.POLLOUT):  # else nobody listens, and a beat is worth nothing later
+                    with contextlib.suppress(zmq.Again):
+                        sock.send(encode(message), flags=zmq.DONTWAIT)
             time.sleep(BEAT_S)
 
 

@@ -30,6 +30,7 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     instance: Instance
     pid: Annotated[int, msgspec.Meta(gt=0)]
     serving: bool
+    dropped: Count = 0  # pictures that it has left out so far
 
 
 class Keyframe(msgspec.Struct, frozen=True, tag="keyframe"):
@@ -46,7 +47,11 @@ class Describe(msgspec.Struct, frozen=True, tag="describe"):
     """To a producer: say what you are and how you are doing. Idempotent."""
 
 
-Command = Keyframe | Bitrate | Describe
+class Look(msgspec.Struct, frozen=True, tag="look"):
+    """To the warden: say how the suite is. Idempotent."""
+
+
+Command = Keyframe | Bitrate | Describe | Look
 
 
 class Description(msgspec.Struct, frozen=True, tag="description"):
@@ -61,6 +66,28 @@ class Description(msgspec.Struct, frozen=True, tag="description"):
     encoder: str
     frames: Count
     dropped: Count
+
+
+class ProcessState(msgspec.Struct, frozen=True, tag="process"):
+    """One process as the warden sees it."""
+
+    name: str
+    pid: Count  # 0: it does not run
+    state: str  # supervisord's word, or SERVING, or HANGING
+    age_s: float
+    sign_age_s: float | None  # since its last heartbeat (of go2rtc: answer); None: there was none
+    restarts_hour: Count
+    last_end: str  # why it ended last; "" if it has not
+    memory: Count  # bytes (RSS)
+    failures: Count  # starts in a row that failed
+    wait_s: float  # until it is started again
+
+
+class SuiteState(msgspec.Struct, frozen=True, tag="suite_state"):
+    """The warden's answer to Look."""
+
+    processes: list[ProcessState]
+    troubles: list[str]  # what is wrong though every process lives: a stream that is watched and dry
 
 
 class Request(msgspec.Struct, frozen=True, tag="request"):
@@ -81,7 +108,7 @@ class Reply(msgspec.Struct, frozen=True, tag="reply"):
     id: Id
     ok: bool
     reason: Reason = ""
-    body: Description | None = None
+    body: Description | SuiteState | None = None
 
 
 _ENCODER = msgspec.msgpack.Encoder()

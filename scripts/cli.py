@@ -31,6 +31,7 @@ from procs.capture import place
 from procs.errors import ConfigError, DeadlineExceeded, PlanariaError, Unhealthy
 from procs.messages import Bitrate, Command, Keyframe
 from procs.settings import BITRATE, ROOT
+from procs.warden import options as warden
 from scripts import capture_programs, go2rtc_binary, health, listeners, reasons, suite
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg, to_yaml, write_atomically
 from scripts.suite_settings import Plan, load_plan
@@ -89,13 +90,15 @@ def _prepare_if_needed(plan: Plan) -> bool:
     gop_cache = go2rtc_binary.has_gop_cache(binary)
     config = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite), gop_cache=gop_cache))
     captures = capture_programs.files(ROOT, plan)
-    wanted = suite.fingerprint(config, json.dumps(captures), str(binary), json.dumps(_variables(plan)), *_code())
+    wanted = suite.fingerprint(
+        config, plan.for_warden(), json.dumps(captures), str(binary), json.dumps(_variables(plan)), *_code()
+    )
     path = ROOT / "run/fingerprint"
     if proc.supervisord(ROOT):
         same = path.exists() and path.read_text() == wanted
         why = health.why_not_serving(ROOT, plan) if same else "the settings have changed"
         if not why:
-            _lay_out(config, captures, binary)  # what the next start of go2rtc will read
+            _lay_out(plan, config, captures, binary)  # what the next start of go2rtc will read
             say("already up")
             return False
         say(f"{why}: restarting")
@@ -103,15 +106,17 @@ def _prepare_if_needed(plan: Plan) -> bool:
     listeners.refuse_taken("api", plan.suite.api)
     listeners.refuse_taken("rtsp", plan.suite.rtsp)
     listeners.refuse_taken("webrtc", plan.suite.webrtc, udp=True)
-    _lay_out(config, captures, binary)
+    listeners.refuse_taken("metrics", plan.suite.metrics)
+    _lay_out(plan, config, captures, binary)
     write_atomically(path, wanted)
     suite.precompile(ROOT)
     return True
 
 
-def _lay_out(config: str, captures: dict[str, str], binary: Path) -> None:
-    """Put in run/ what scripts/exec_go2rtc.py and supervisord start from."""
+def _lay_out(plan: Plan, config: str, captures: dict[str, str], binary: Path) -> None:
+    """Put in run/ what scripts/exec_go2rtc.py, the warden and supervisord start from."""
     write_atomically(ROOT / "run/go2rtc.yaml", config)
+    write_atomically(ROOT / "run" / warden.NAME, plan.for_warden())
     folder = ROOT / capture_programs.FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     for old in set(os.listdir(folder)) - captures.keys():

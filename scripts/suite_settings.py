@@ -15,6 +15,7 @@ captures:                        commands that run as long as the suite does, an
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -27,6 +28,7 @@ from procs import settings
 from procs.errors import ConfigError, NotHere
 from procs.headless_agent.options import Producer, check
 from procs.settings import ADDRESS, NAME, PATH, SWITCH, Address, Kind, Layers, one_of, option, seconds, whole
+from procs.warden.options import CEILINGS
 from scripts import settings_file
 
 SETTINGS_FILE = "planaria.yaml"
@@ -128,6 +130,12 @@ class Suite:
         env=("PLANARIA_GO2RTC_FIFO_DIR", "METABONK_GO2RTC_FIFO_DIR"),
         help="where go2rtc sees them, if it sees them elsewhere",
     )
+    metrics: Address = option(
+        Address("127.0.0.1", 9464), ADDRESS, env=("PLANARIA_METRICS",), help="the warden's metrics for Prometheus"
+    )
+    memory_mb: Mapping[str, int] | None = option(
+        None, CEILINGS, env=("PLANARIA_MEMORY_MB",), help="who may use how much, such as headless_agent=600,capture=300"
+    )
     no_ui: bool = option(False, SWITCH, env=("PLANARIA_NO_UI",), help="go2rtc serves no pages, only streams")
     up_limit_s: float = option(
         60.0, seconds(1, 3600), env=("PLANARIA_UP_LIMIT_S",), help="how long `make up` waits for health"
@@ -151,6 +159,13 @@ class Plan:
     def streams(self) -> list[str]:
         """Every name, in the order of the settings."""
         return [*self.producers, *self.commands, *self.fifos, *self.sources]
+
+    def for_warden(self) -> str:
+        """What run/warden.json is to hold."""
+        suite = self.suite
+        ceilings = ",".join(f"{name}={of // 1_000_000}" for name, of in (suite.memory_mb or {}).items())
+        login = {"username": suite.username, "password": suite.password}
+        return json.dumps({"metrics": str(suite.metrics), "api": str(suite.api), **login, "memory": ceilings})
 
 
 def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Plan:
@@ -284,8 +299,11 @@ def _filled_in(url: str, where: str, variables: Mapping[str, str]) -> str:
 
 
 def _refuse_open_doors(suite: Suite) -> None:
-    if len({suite.api, suite.rtsp, suite.webrtc}) < 3:
-        raise ConfigError(f"api={suite.api}, rtsp={suite.rtsp}, webrtc={suite.webrtc}: must be three different ones")
+    if len({suite.api, suite.rtsp, suite.webrtc, suite.metrics}) < 4:
+        where = f"api={suite.api}, rtsp={suite.rtsp}, webrtc={suite.webrtc}, metrics={suite.metrics}"
+        raise ConfigError(f"{where}: must be four different ones")
+    if not suite.metrics.is_loopback:
+        raise ConfigError(f"PLANARIA_METRICS={suite.metrics}: has no login, so it must be on 127.0.0.1 or ::1")
     for key, variable in (
         ("api", "PLANARIA_GO2RTC_API"),
         ("rtsp", "PLANARIA_GO2RTC_RTSP"),

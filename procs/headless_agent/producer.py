@@ -84,6 +84,7 @@ class _Loop:
         self._alive.serving()
         self._output.put(unit._replace(data=stamped), index)
         self._frames += 1
+        self._alive.dropped = self.schedule.dropped
         self._alive.beat()
         self._report_drops()
 

@@ -81,6 +81,7 @@ class Plugin:
         self.log = self._options.logger
         self._programs: dict[str, _Program] = {}
         self._statuses: dict[int, int] = {}
+        self._blamed: dict[int, str] = {}  # those that we have killed: pid -> why
         self._deaths: list[dict[str, Any]] = []
         self._serial = 0
         self._table_at_s, self._is_due = 0.0, True
@@ -123,6 +124,7 @@ class Plugin:
             if now - self._turned_at_s > STOOD_STILL_S:
                 self._answered_at_s = now  # it was we who did not listen
             elif silent_s > limit_s:
+                self._blamed[process.pid] = f"no answer for {silent_s:.1f} s"
                 self.log.warn(f"the warden has not answered for {silent_s:.1f} s: killing it")
                 os.kill(process.pid, signal.SIGKILL)
                 self._answered_at_s = now
@@ -173,8 +175,10 @@ class Plugin:
         run, program.run = program.run, None
         status = self._statuses.pop(process.pid, None)
         kind, reason = _in_words(status, process.spawnerr)
+        if process.pid in self._blamed:
+            kind, reason = "silent", self._blamed.pop(process.pid)
         age_s = now - run.since_s if run else 0.0
-        pause_s = program.row.ended(killed=kind == "killed", served=bool(run and run.served), age_s=age_s)
+        pause_s = program.row.ended(killed=kind in ("killed", "silent"), served=bool(run and run.served), age_s=age_s)
         self._serial += 1
         program.last = {"kind": kind, "reason": reason, "at": now}
         death = {"serial": self._serial, "name": _name(process), "pid": process.pid, "served": bool(run and run.served)}

@@ -75,7 +75,9 @@ class Running:
     def ask(self, command: Keyframe | Bitrate | Describe) -> Description | None:
         """Send a command over the bus."""
         with bus.Requester(self.run_dir, bus.control_of(self.instance)) as requester:
-            return requester.ask(command, within_s=10).body
+            body = requester.ask(command, within_s=10).body
+        assert body is None or isinstance(body, Description)
+        return body
 
     def frames(self) -> int:
         """How many pictures it has made."""

@@ -1,0 +1,82 @@
+"""What has gone down and come up again, counted. Pure: what is to be written down is returned."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+HOUR_S = 3600.0
+BLAMED_KEPT_S = 30.0
+
+
+class Down(NamedTuple):
+    """A process has ended."""
+
+    process: str
+    pid: int
+    kind: str
+    reason: str
+    at: float
+
+
+class Up(NamedTuple):
+    """It serves again."""
+
+    process: str
+    pid: int
+    ms: float  # since it ended
+
+
+@dataclass
+class Histogram:
+    """Times to recover of one process."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
+    sum_s: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """One more."""
+        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.sum_s += seconds
+
+
+@dataclass
+class History:
+    """One a warden; what it counts begins with it, and the journal keeps the rest."""
+
+    restarts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (process, kind)
+    hangs: Counter[tuple[str, str]] = field(default_factory=Counter)  # those that the warden ended itself
+    recoveries: dict[str, Histogram] = field(default_factory=dict)
+    last: dict[str, Down] = field(default_factory=dict)
+    _down: dict[str, Down] = field(default_factory=dict)
+    _blamed: dict[int, tuple[str, str, float]] = field(default_factory=dict)  # pid -> kind, reason, when
+
+    def blame(self, process: str, pid: int, kind: str, reason: str, now: float) -> None:
+        """The warden is about to end it: its end will look like any other."""
+        if pid not in self._blamed:
+            self.hangs[process, kind] += 1
+        self._blamed = {each: its for each, its in self._blamed.items() if now - its[2] < BLAMED_KEPT_S}
+        self._blamed[pid] = (kind, reason, now)
+
+    def ended(self, process: str, pid: int, kind: str, reason: str, at: float) -> Down:
+        """It has ended; returns what to write down."""
+        if pid in self._blamed:
+            kind, reason, _ = self._blamed[pid]
+        down = Down(process, pid, kind, reason, at)
+        self.restarts[process, kind] += 1
+        self.last[process] = down
+        self._down.setdefault(process, down)  # until it serves, it is down since the first time
+        return down
+
+    def serves(self, process: str, pid: int, at: float) -> Up | None:
+        """It serves; returns what to write down if it was down."""
+        down = self._down.get(process)
+        if not down or down.pid == pid:
+            return None
+        del self._down[process]
+        took_s = max(0.0, at - down.at)
+        self.recoveries.setdefault(process, Histogram()).add(took_s)
+        return Up(process, pid, took_s * 1000)

@@ -1,0 +1,241 @@
+"""The warden's loop: it hears, looks, lets the policy decide, and ends whom that says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Protocol
+
+import zmq
+
+from procs import bus, journal, log, proc, settings
+from procs.errors import ParentGone, Refused
+from procs.messages import Heartbeat, decode
+from procs.warden import go2rtc, metrics, notify, state, table
+from procs.warden.history import History
+from procs.warden.limits import GO2RTC_EVERY_S, LIMITS, STACK_S, SUPERVISORD_EVERY_S, kind_of
+from procs.warden.listener import READY, Listener, answer
+from procs.warden.options import Warden
+from procs.warden.policy import GO2RTC, SUPERVISORD, Policy, Verdict
+from procs.warden.relatives import Relatives
+from procs.warden.state import State
+
+TURN_S = 0.5
+LOOK_EVERY_S = 1.0
+WEIGH_EVERY_S = 5.0
+BEATS_A_TURN = 500  # a flood must not keep us from everything else
+OLD_S = 3.0  # a table that supervisord has kept for us while we were away
+
+
+class Alive(Protocol):
+    """What we tell of ourselves (life.Alive)."""
+
+    def beat(self) -> None:
+        """The loop turns."""
+
+    def serving(self) -> None:
+        """We watch."""
+
+
+def watch(chosen: Warden, alive: Alive) -> None:
+    """Watch until killed."""
+    loop = _Loop(chosen)
+    metrics.serve(chosen.metrics, loop.state.text)
+    alive.serving()
+    os.write(1, READY)
+    while True:
+        alive.beat()
+        loop.turn()
+
+
+class _Loop:
+    """Nothing of it lasts: a new warden is told by supervisord, and by heartbeats, within a second."""
+
+    def __init__(self, chosen: Warden) -> None:
+        self._chosen, self._run_dir = chosen, settings.run_dir()
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        self._beats = bus.binder(context, zmq.PULL, self._run_dir, bus.WARDEN_HEARTBEAT)
+        self._poller = zmq.Poller()
+        self._poller.register(0, zmq.POLLIN)
+        self._poller.register(self._beats, zmq.POLLIN)
+        self._listener = Listener()
+        self._policy = Policy(ceilings=chosen.memory or {}, escalated_at=_escalations(self._run_dir))
+        self._history = History()
+        self._relatives = Relatives(self._poller)
+        self.state = State(self._run_dir, self._policy, self._history)
+        state.serve(context, self._run_dir, self.state)
+        login = f"{chosen.username}:{chosen.password}" if chosen.username else ""
+        self._go2rtc = go2rtc.Watcher(chosen.api, login)
+        self._notify = notify.Notifier(os.environ.get("NOTIFY_SOCKET", ""))
+        self._strangers: set[str] = set()
+        self._noted = 0  # the last of supervisord's deaths
+        self._looked_at = self._weighed_at = 0.0
+        self._left: list[tuple[str, int, float]] = []  # producers that have ended: name, pid, when
+        self._asked_for_stack: list[tuple[float, Verdict]] = []
+
+    def turn(self) -> None:
+        """Wait for something to happen, and do what follows from it."""
+        ready = dict(self._poller.poll(int(TURN_S * 1000)))
+        if 0 in ready:
+            self._read_events()
+        if self._beats in ready:
+            self._hear()
+        self._left += [(name, pid, time.monotonic()) for name, pid in self._relatives.gone(ready)]
+        self._take_looks()
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK_EVERY_S:
+            self._looked_at = now
+            self._policy.see_stopped(self._relatives.look(), now)
+        if now - self._weighed_at >= WEIGH_EVERY_S:
+            self._weighed_at = now
+            for pid in (*self._policy.watched, self._relatives.supervisord):
+                self._policy.see_memory(pid, proc.pss_bytes(pid))
+        for verdict in self._policy.decide(now):
+            self._end(verdict, now)
+        self._insist(now)
+        self.state.update(now)
+
+    # --- supervisord's events --------------------------------------------------------------------------
+
+    def _read_events(self) -> None:
+        data = os.read(0, 65536)
+        if not data:
+            raise ParentGone("supervisord has closed our events")
+        for event in self._listener.feed(data):
+            try:
+                told = table.decode(event.payload)
+                if told:
+                    self._take(told)
+            except Refused as error:
+                self.state.refused += 1
+                log.warning(f"an event of supervisord's that is none: {error}")
+            os.write(1, answer(table.answer(self._policy.serving(), self._noted)))
+
+    def _take(self, told: table.Table) -> None:
+        now = time.monotonic()
+        if now - told.at > OLD_S:
+            return  # a new one is on its way
+        self._policy.see_supervisord(told.supervisord, now)
+        self._notify.watchdog()
+        for death in told.deaths:
+            if death.serial > self._noted:
+                self._noted = death.serial
+                self._ended(death.name, death.pid, death.kind, death.reason, death.at)
+        self._greet(told)
+        boss = self._relatives.pid_of(GO2RTC)
+        self._policy.see_processes(self._relatives.update(told))
+        if self._relatives.pid_of(GO2RTC) not in (0, boss):
+            self._go2rtc.hurry()
+        self._sign(os.getpid(), now)
+        self._policy.see_failures({row.name: row.failures for row in told.processes})
+        for pid, at in self._relatives.early_signs():
+            self._sign(pid, at)
+        self.state.rows = told.processes
+
+    def _greet(self, told: table.Table) -> None:
+        """Say once of a program that nothing is known of it; supervision goes on with what is seen from outside."""
+        for name in {row.name for row in told.processes if kind_of(row.name) not in LIMITS} - self._strangers:
+            self._strangers.add(name)
+            log.warning(
+                f"{name}: not in procs/warden/limits.py; unless it sends heartbeats, a hang will not be noticed"
+            )
+
+    # --- signs of life ---------------------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        for _ in range(BEATS_A_TURN):
+            try:
+                beat = decode(self._beats.recv(zmq.DONTWAIT), Heartbeat)
+            except zmq.Again:
+                return
+            except Refused as error:
+                self.state.refused += 1
+                log.warning(f"a heartbeat that is none: {error}")
+                continue
+            if self._relatives.is_ours(beat, time.monotonic()):
+                self._policy.see_processes(self._relatives.known())
+                self._sign(beat.pid, time.monotonic())
+                if beat.dropped:
+                    self.state.dropped[beat.pid] = beat.dropped
+
+    def _sign(self, pid: int, at: float) -> None:
+        self._policy.see_sign(pid, at)
+        watched = self._policy.watched.get(pid)
+        up = self._history.serves(watched.known.name, pid, at) if watched else None
+        if up:
+            journal.append(self._run_dir, process=up.process, event="up", pid=pid, ms=up.ms)
+
+    def _take_looks(self) -> None:
+        while self._go2rtc.looks:
+            look = self._go2rtc.looks.popleft()
+            pid = self._relatives.pid_of(GO2RTC)
+            if look.streams is None or not pid or look.at < self._relatives.since(pid):
+                continue
+            if pid not in dict.fromkeys(pid for _, pid in self._policy.serving()):
+                self._notify.ready()
+            self._sign(pid, look.at)
+            self._tell_crashes(look)
+            self._policy.see_streams(look.streams, self._relatives.makers(look.streams), look.at)
+            self.state.streams = look.streams
+
+    def _tell_crashes(self, look: go2rtc.Look) -> None:
+        """go2rtc ends a producer when its last viewer leaves. One that ended while there were viewers has crashed."""
+        for name, pid, at in [each for each in self._left if each[2] < look.at]:
+            if any(stream.watched_by for stream in self._streams_of(pid, look)):
+                self._ended(name, pid, "ended", "go2rtc knows how", at)
+                for each in list(self._policy.watched.values()):
+                    if each.known.name == name and each.served_at is not None:
+                        self._sign(each.known.pid, each.served_at)  # its successor was quicker than this look
+        self._left = [each for each in self._left if each[2] >= look.at]
+
+    def _streams_of(self, pid: int, look: go2rtc.Look) -> list[go2rtc.Stream]:
+        made = self._policy.made_by(pid)
+        return [stream for name, stream in (look.streams or {}).items() if name in made]
+
+    # --- ends ------------------------------------------------------------------------------------------
+
+    def _ended(self, name: str, pid: int, kind: str, reason: str, at: float) -> None:
+        down = self._history.ended(name, pid, kind, reason, at)
+        self.state.dropped.pop(pid, None)
+        journal.append(self._run_dir, process=name, event="down", pid=pid, kind=down.kind, reason=down.reason)
+
+    def _end(self, verdict: Verdict, now: float) -> None:
+        """End a process; whoever has started it starts it again."""
+        log.warning(f"ending {verdict.name}: {verdict.reason}", pid=verdict.pid, kind=verdict.kind)
+        self._history.blame(verdict.name, verdict.pid, verdict.kind, verdict.reason, now)
+        if verdict.name == SUPERVISORD:
+            # It can't say so itself, and we die with it. Its keeper may be stopped as well, and is needed now.
+            journal.append(
+                self._run_dir,
+                process=SUPERVISORD,
+                event="down",
+                pid=verdict.pid,
+                kind=verdict.kind,
+                reason=verdict.reason,
+            )
+            self._relatives.kill(self._relatives.pid_of("keeper"), signal.SIGCONT)
+        if verdict.asks_for_stack:
+            self._relatives.kill(verdict.pid, signal.SIGABRT)
+            self._asked_for_stack.append((now, verdict))
+        else:
+            self._relatives.kill(verdict.pid, signal.SIGKILL)
+
+    def _insist(self, now: float) -> None:
+        """Kill those who were asked where they hang, and could not even say that."""
+        due = [verdict for at, verdict in self._asked_for_stack if now - at >= STACK_S]
+        self._asked_for_stack = [(at, verdict) for at, verdict in self._asked_for_stack if now - at < STACK_S]
+        for verdict in due:
+            self._relatives.kill(verdict.pid, signal.SIGKILL)
+
+
+def _escalations(run_dir: Path) -> dict[str, float]:
+    """Who was ended by a former warden for the sake of others, so lately that it must not be done again. When exactly
+    does not matter: the time begins anew."""
+    every_s = {GO2RTC: GO2RTC_EVERY_S, SUPERVISORD: SUPERVISORD_EVERY_S}
+    lines = {name: journal.read(run_dir, time.time() - every) for name, every in every_s.items()}
+    found = {
+        name for name in every_s for line in lines[name] if (line["process"], line.get("kind")) == (name, "escalated")
+    }
+    return dict.fromkeys(found, time.monotonic())

@@ -1,0 +1,57 @@
+"""What the warden is told. `make up` writes it to run/warden.json, out of planaria.yaml and the environment."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from procs import settings
+from procs.errors import ConfigError
+from procs.settings import ADDRESS, TEXT, Address, Kind, Layers, option
+from procs.warden.limits import LIMITS
+
+NAME = "warden.json"
+MEMORY_MB = range(16, 1_000_001)
+
+
+def _ceilings(text: str) -> dict[str, int]:
+    pairs = [word.partition("=") for word in text.split(",") if word]
+    for program, _, value in pairs:
+        if program not in LIMITS or not re.fullmatch(r"[0-9]{1,7}", value) or int(value) not in MEMORY_MB:
+            raise ValueError
+    return {program: int(value) * 1_000_000 for program, _, value in pairs}
+
+
+# Program -> bytes; written program=MB,...
+CEILINGS = Kind(_ceilings, f"{' or '.join(sorted(LIMITS))}, with megabytes from {MEMORY_MB[0]} to {MEMORY_MB[-1]}")
+
+
+@dataclass(frozen=True)
+class Warden:
+    """Settings of the warden."""
+
+    metrics: Address = option(Address("127.0.0.1", 9464), ADDRESS, help="where Prometheus finds its metrics")
+    api: Address = option(Address("127.0.0.1", 1984), ADDRESS, help="go2rtc's API")
+    username: str = option("", TEXT, help="of go2rtc's API")
+    password: str = option("", TEXT, help="of go2rtc's API", secret=True)
+    memory: Mapping[str, int] | None = option(None, CEILINGS, help="ceilings, program=MB,...")
+
+
+def load() -> Warden:
+    """Settings of this process. Raises ConfigError."""
+    parser = settings.command_line("warden", "Finds what hangs.", "  supervisord starts it, as supervisord.conf says")
+    parser.parse_args(sys.argv[1:])
+    path = settings.run_dir() / NAME
+    return settings.load(Warden, Layers(document=_read(path), document_name=str(path)))
+
+
+def _read(path: Path) -> dict[str, str]:
+    import msgspec  # here: scripts/down.py, which needs nothing that was installed, comes by this file
+
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); make up writes it") from None

@@ -1,0 +1,169 @@
+"""Who is ours: what supervisord has started, what go2rtc has started of us, and all that is below them. Reads /proc.
+
+A process that somebody runs by hand beside the suite sends heartbeats too; it is none of ours, and nobody ends it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import zmq
+
+from procs import proc
+from procs.messages import Heartbeat
+from procs.warden.policy import GO2RTC, SUPERVISORD, Known
+from procs.warden.table import Row, Table
+
+MAX_DEPTH = 8  # supervisord, go2rtc, capture, guard, a command and what it starts
+EARLY_S = 3.0
+
+
+class _Other(NamedTuple):
+    """One of ours that go2rtc has started."""
+
+    name: str
+    since: float
+    handle: int  # pidfd: readable when it has ended
+
+
+class Relatives:
+    """One a warden."""
+
+    def __init__(self, poller: zmq.Poller) -> None:
+        self._poller = poller
+        self.supervisord = os.getppid()
+        self._rows: dict[int, Row] = {}
+        self._others: dict[int, _Other] = {}
+        self._early: dict[int, float] = {}
+        self._tree: dict[int, proc.Stat] = {}
+        self._is_room: dict[int, bool] = {}
+        self._words: dict[int, list[str]] = {}
+
+    def update(self, told: Table) -> list[Known]:
+        """Take supervisord's table; returns all that live."""
+        self.supervisord = told.supervisord
+        self._rows = {row.pid: row for row in told.processes if row.pid}
+        for pid in self._rows.keys() - self._tree.keys():
+            self._note(pid)
+        return self.known()
+
+    def known(self) -> list[Known]:
+        """All that live and are watched."""
+        rows = [Known(row.name, pid, row.since, self._gives_signs(row)) for pid, row in self._rows.items()]
+        return rows + [Known(other.name, pid, other.since, True) for pid, other in self._others.items()]
+
+    def _gives_signs(self, row: Row) -> bool:
+        if row.pid not in self._is_room:
+            words = proc.words(row.pid)
+            if not words or words[0].endswith("/sh"):
+                return False  # about to become something else
+            self._is_room[row.pid] = row.name == GO2RTC or any(word.startswith("procs.") for word in words)
+        return self._is_room[row.pid]
+
+    def is_ours(self, beat: Heartbeat, now: float) -> bool:
+        """Whether a heartbeat is of one that we watch; a producer of go2rtc's is watched from its first one on."""
+        if beat.pid in self._rows or beat.pid in self._others:
+            return True
+        its = proc.stat(beat.pid)
+        if its and its.parent == self.supervisord:
+            self._early[beat.pid] = now  # supervisord has still to tell us of it
+        if not its or its.parent != self.pid_of(GO2RTC):
+            return False
+        try:
+            handle = os.pidfd_open(beat.pid)
+        except OSError:
+            return False
+        self._poller.register(handle, zmq.POLLIN)
+        self._others[beat.pid] = _Other(f"{beat.program} {beat.instance}".strip(), now, handle)
+        self._note(beat.pid)
+        return True
+
+    def early_signs(self) -> list[tuple[int, float]]:
+        """Heartbeats that came before supervisord had told us of who sends them."""
+        found = [(pid, at) for pid, at in self._early.items() if pid in self._rows]
+        self._early.clear()
+        return found
+
+    def gone(self, ready: Mapping[object, int]) -> list[tuple[str, int]]:
+        """Name and pid of those that go2rtc had started and that have ended."""
+        ended = [(other.name, pid, other.handle) for pid, other in self._others.items() if other.handle in ready]
+        for _, pid, handle in ended:
+            self._poller.unregister(handle)
+            os.close(handle)
+            del self._others[pid]
+        return [(name, pid) for name, pid, _ in ended]
+
+    def look(self) -> dict[int, str]:
+        """Read the tree of processes anew; returns those that are stopped, with what to call them."""
+        self._tree = tree(self.supervisord)
+        for cache in (self._is_room, self._words):
+            for pid in cache.keys() - self._tree.keys():
+                cache.pop(pid)
+        return {pid: self.name_of(pid) for pid, its in self._tree.items() if its.state == "T"}
+
+    def name_of(self, pid: int) -> str:
+        """What to call any process of the tree."""
+        if pid == self.supervisord:
+            return SUPERVISORD
+        if pid in self._rows:
+            return self._rows[pid].name
+        if pid in self._others:
+            return self._others[pid].name
+        words, its = proc.words(pid), self._tree.get(pid)
+        own = os.path.basename(words[0]) if words else "a process"
+        return f"{own} of {self.name_of(its.parent)}" if its and its.parent in self._tree else own
+
+    def pid_of(self, name: str) -> int:
+        """The process of a program of supervisord's, or 0."""
+        return next((pid for pid, row in self._rows.items() if row.name == name), 0)
+
+    def since(self, pid: int) -> float:
+        """When a program of supervisord's was started."""
+        return self._rows[pid].since
+
+    def makers(self, streams: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """For each stream that go2rtc runs a command for: the processes whose command line speaks of it."""
+        boss = self.pid_of(GO2RTC)
+        below = [pid for pid, its in self._tree.items() if its.parent == boss]
+        for pid in below:
+            self._words.setdefault(pid, proc.words(pid))
+        return {name: tuple(sorted(pid for pid in below if names(self._words[pid], name))) for name in streams}
+
+    def kill(self, pid: int, number: int) -> None:
+        """Send a signal to one of ours, if it is still the one that we know."""
+        its = self._tree.get(pid)
+        if its:
+            proc.kill(pid, number, only_if=lambda: _started(pid) == its.started_s)
+
+    def _note(self, pid: int) -> None:
+        if its := proc.stat(pid):
+            self._tree[pid] = its
+
+
+def _started(pid: int) -> float:
+    its = proc.stat(pid)
+    return its.started_s if its else 0.0
+
+
+def tree(root: int) -> dict[int, proc.Stat]:
+    """A process and all below it that live, now."""
+    found: dict[int, proc.Stat] = {}
+    level = [root]
+    for _ in range(MAX_DEPTH):
+        below: list[int] = []
+        for pid in level:
+            its = proc.stat(pid)
+            if its and its.is_alive:
+                found[pid] = its
+                below += proc.children(pid)
+        level = [pid for pid in below if pid not in found]
+    return found
+
+
+def names(words: Iterable[str], stream: str) -> bool:
+    """Whether a command line speaks of a stream."""
+    pattern = re.compile(rf"(?<![\w.-]){re.escape(stream)}(?![\w-])")
+    return any(pattern.search(word) for word in words)

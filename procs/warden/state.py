@@ -1,0 +1,131 @@
+"""How the suite is, for whoever asks: over the bus (scripts/cli.py status), and as text for Prometheus."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import zmq
+
+from procs import bus, journal, proc
+from procs.errors import Refused
+from procs.messages import Command, Look, ProcessState, Reply, SuiteState
+from procs.warden import limits
+from procs.warden.go2rtc import Stream
+from procs.warden.history import HOUR_S, History
+from procs.warden.metrics import family, histogram
+from procs.warden.policy import GO2RTC, Policy
+from procs.warden.table import Row
+
+UPDATE_EVERY_S = 0.5
+COUNT_EVERY_S = 5.0  # of restarts in the last hour, which are in a file
+
+
+class State:
+    """What the loop has seen last, and what is said of it. Written by the loop alone; others read whole objects."""
+
+    def __init__(self, run_dir: Path, policy: Policy, history: History) -> None:
+        self._run_dir, self._policy, self._history = run_dir, policy, history
+        self.rows: list[Row] = []
+        self.streams: dict[str, Stream] = {}
+        self.dropped: dict[int, int] = {}  # pid -> pictures
+        self.refused = 0  # messages and events that made no sense
+        self._hour: Counter[str] = Counter()
+        self._last: dict[str, str] = {}
+        self._counted_at = self._updated_at = -COUNT_EVERY_S
+        self._answer = SuiteState(processes=[], troubles=[])
+        self._text = ""
+
+    def text(self) -> str:
+        """For Prometheus."""
+        return self._text
+
+    def answer(self, command: Command) -> Reply:
+        """For the bus. Raises Refused."""
+        if not isinstance(command, Look):
+            raise Refused(f"{type(command).__name__}: the warden only tells how the suite is")
+        return Reply(id=0, ok=True, body=self._answer)
+
+    def update(self, now: float) -> None:
+        """Put together anew what is said, if it is time."""
+        if now - self._updated_at < UPDATE_EVERY_S:
+            return
+        self._updated_at = now
+        if now - self._counted_at >= COUNT_EVERY_S:
+            self._counted_at = now
+            self._count()
+        known = [(each.known.name, pid, each.sign_at) for pid, each in self._policy.watched.items()]
+        supervised = {row.name: row for row in self.rows}
+        rows = [self._process(name, pid, sign_at, supervised.get(name), now) for name, pid, sign_at in known]
+        away = supervised.keys() - {name for name, _, _ in known}
+        rows += [self._process(name, 0, None, supervised[name], now) for name in away]
+        self._answer = SuiteState(processes=sorted(rows, key=lambda row: row.name), troubles=self._troubles(now))
+        self._text = self._metrics()
+
+    def _count(self) -> None:
+        """Restarts of the last hour, and how each process ended last: the journal outlives us."""
+        downs = [line for line in journal.read(self._run_dir, time.time() - HOUR_S) if line["event"] == "down"]
+        self._hour = Counter(line["process"] for line in downs)
+        self._last = {line["process"]: f"{line['kind']}: {line['reason']}" for line in downs}
+
+    def _process(self, name: str, pid: int, sign_at: float | None, row: Row | None, now: float) -> ProcessState:
+        sign_age_s = None if sign_at is None else round(now - sign_at, 1)
+        silence_s = self._policy.limits_of(name).silence_s
+        word = row.state if row else "RUNNING"
+        if pid and sign_age_s is not None:
+            word = "SERVING" if sign_age_s < silence_s else "HANGING"
+        its = proc.stat(pid) if pid else None
+        return ProcessState(
+            name=name,
+            pid=pid,
+            state=word,
+            age_s=round(its.age_s, 1) if its else 0.0,
+            sign_age_s=sign_age_s,
+            restarts_hour=self._hour[name],
+            last_end=self._last.get(name, ""),
+            memory=proc.rss_bytes(pid) if pid else 0,
+            failures=row.failures if row else 0,
+            wait_s=row.wait_s if row else 0.0,
+        )
+
+    def _troubles(self, now: float) -> list[str]:
+        dry = {name: self._policy.dry_s(name, now) for name, stream in self.streams.items() if stream.watched_by}
+        return [
+            f"{name} is watched, and no byte has come for {s:.0f} s" for name, s in dry.items() if s > limits.STREAM_S
+        ]
+
+    def _metrics(self) -> str:
+        """One family a line of thought; Prometheus wants all samples of a family together."""
+        rows, history = self._answer.processes, self._history
+        up = [({"process": row.name}, row.state in ("SERVING", "RUNNING")) for row in rows]
+        restarts = [({"process": name, "cause": kind}, count) for (name, kind), count in history.restarts.items()]
+        hangs = [({"process": name, "kind": kind}, count) for (name, kind), count in history.hangs.items()]
+        drops = [({"process": row.name}, self.dropped[row.pid]) for row in rows if row.pid in self.dropped]
+        drops += [({"process": f"{GO2RTC} {name}"}, stream.dropped) for name, stream in self.streams.items()]
+        memory = [({"process": row.name}, row.memory) for row in rows if row.pid]
+        ages = [({"process": row.name}, row.sign_age_s) for row in rows if row.sign_age_s is not None]
+        watchers = [({"stream": name}, stream.watched_by) for name, stream in self.streams.items()]
+        return "".join((
+            family("up", "gauge", "1: it serves, or runs and tells no more.", up),
+            family("restarts_total", "counter", "Ends of a process, by how it ended.", restarts),
+            family("hangs_total", "counter", "Processes that the warden ended itself.", hangs),
+            histogram("recovery_seconds", "From the end of a process until it serves again.", history.recoveries),
+            family("drops_total", "counter", "Pictures left out by a producer, packets by go2rtc.", drops),
+            family("refused_total", "counter", "Messages to the warden that made no sense.", [({}, self.refused)]),
+            family("resident_memory_bytes", "gauge", "Memory of a process in RAM.", memory),
+            family("sign_age_seconds", "gauge", "Since the last sign of life.", ages),
+            family("watchers", "gauge", "Viewers of a stream.", watchers),
+        ))  # fmt: skip
+
+
+def serve(context: zmq.Context[zmq.Socket[bytes]], run_dir: Path, state: State) -> None:
+    """Answer on the bus from now on."""
+
+    def serve_on() -> None:
+        responder = bus.Responder(context, run_dir, bus.WARDEN_STATE)
+        while True:
+            responder.serve(state.answer, wait_s=1.0)
+
+    threading.Thread(target=serve_on, name="state", daemon=True).start()
