@@ -11,7 +11,7 @@ from procs.settings import ROOT
 
 # In this order: each may import only those before it.
 FLOOR = [
-    *("errors", "prctl", "proc", "backoff", "settings", "pipes", "messages", "log", "bus", "life", "brood"),
+    *("errors", "prctl", "proc", "backoff", "settings", "pipes", "messages", "log", "journal", "bus", "life", "brood"),
     *("wire", "media", "agent"),
 ]
 ONLY_FROM_MAIN = {"life", "brood"}
