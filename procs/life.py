@@ -155,6 +155,7 @@ class Alive:
         next beats. To be called just before the first output, so that a kill right after it finds the row ended."""
         if not self.is_serving:
             self.is_serving = True
+            self._armed_at = -BEAT_S
             self._row.served()
 
     def _send_heartbeats(self) -> None:

@@ -16,6 +16,7 @@ HEAD = "; Written by `make up` from the captures of planaria.yaml.\n"
 
 # It counts as running at once, so that supervisord never gives it up; procs/life.py paces one that does not serve.
 PROGRAM = """
+; While this capture is down nobody sees {name}: its viewers stay connected, and wait.
 [program:capture_{name}]
 command=/bin/sh "%(here)s/{name}.sh"
 autorestart=true

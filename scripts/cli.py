@@ -11,13 +11,12 @@ scripts/cli.py bitrate omega-0 2M        encode at another rate from the next pi
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -32,7 +31,8 @@ from procs.errors import ConfigError, DeadlineExceeded, PlanariaError, Unhealthy
 from procs.messages import Bitrate, Command, Keyframe
 from procs.settings import BITRATE, ROOT
 from procs.warden import options as warden
-from scripts import capture_programs, go2rtc_binary, health, listeners, reasons, suite
+from scripts import capture_programs, go2rtc_binary, health, listeners, suite
+from scripts import status as show_status
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg, to_yaml, write_atomically
 from scripts.suite_settings import Plan, load_plan
 
@@ -60,7 +60,7 @@ def up(arguments: argparse.Namespace) -> None:
                 suite.kill_all(ROOT)  # nothing half-started; the log stays
                 say("everything was ended; the logs are in run/log")
             raise
-    _print_status(_status(plan))
+    show_status.show(show_status.gather(ROOT, plan))
     _print_addresses(plan)
 
 
@@ -150,61 +150,16 @@ def status(arguments: argparse.Namespace) -> None:
     plan = _running_plan()
     if not proc.supervisord(ROOT):
         raise Unhealthy("the suite is down; make up starts it")
-    answer = _status(plan)
+    answer = show_status.gather(ROOT, plan)
     if arguments.json:
         print(json.dumps(answer))
     else:
-        _print_status(answer)
+        show_status.show(answer)
     if why := health.why_not_serving(ROOT, plan):
         raise Unhealthy(f"{why}; make up mends it")
     for process in answer["processes"]:
-        if process["state"] == "FAILING":
-            raise Unhealthy(f"{process['name']}: {process['said']}")
-
-
-def _status(plan: Plan) -> dict[str, Any]:
-    """The object that `status --json` prints. What go2rtc does not tell is None."""
-    processes = [process._asdict() for process in (*suite.processes(ROOT), *suite.producers(ROOT))]
-    try:
-        listed = health.get_streams(plan.suite)
-    except (OSError, http.client.HTTPException, ValueError):
-        listed = {}
-    streams = [
-        {
-            "name": name,
-            "watched_by": len(listed[name].get("consumers") or []) if name in listed else None,
-            "rtsp": f"rtsp://{plan.suite.rtsp}/{name}",
-        }
-        for name in plan.streams
-    ]
-    failing = suite.failing_captures(ROOT, plan)
-    for process in processes:
-        name = process["name"].removeprefix("capture_")
-        if name in failing:
-            process["state"] = "FAILING"
-            process["said"] = f"{failing[name]} starts without a picture: {reasons.last_error(ROOT, plan, name)}"
-        if process["name"] == "go2rtc" and listed and process["state"] in ("STARTING", "RUNNING"):
-            process["state"] = "SERVING"  # supervisord's word means only that it has not died yet
-    return {"processes": processes, "streams": streams}
-
-
-def _print_status(answer: dict[str, Any]) -> None:
-    rows = [("PROCESS", "STATE", "PID", "UP")]
-    rows += [(p["name"], p["state"].lower(), str(p["pid"] or "-"), f"{p['uptime_s']} s") for p in answer["processes"]]
-    _print_table(rows)
-    print()
-    streams = [(s["name"], _watchers(s["watched_by"]), s["rtsp"]) for s in answer["streams"]]
-    _print_table([("STREAM", "WATCHED BY", "ADDRESS"), *streams])
-
-
-def _watchers(count: int | None) -> str:
-    return "unknown" if count is None else str(count or "nobody")
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if process["state"] not in show_status.WELL:
+            raise Unhealthy(f"{process['name']}: {process['state']}: {process['said']}")
 
 
 def _print_addresses(plan: Plan) -> None:

@@ -137,7 +137,7 @@ def why_not_serving(root: Path, plan: Plan) -> str:
         holder = listeners.listener(address, likely=pid)
         if holder not in (pid, 0):  # 0: somebody whom we may not look at
             return f"go2rtc: it does not listen at {key}={address}"
-    return ""
+    return "" if suite.ask_warden(root) else "the warden does not answer"
 
 
 def _listeners(settings: Suite) -> list[tuple[str, Address]]:

@@ -14,14 +14,16 @@ import time
 import xmlrpc.client
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from procs import life, proc
-from procs.capture.options import Capture
 from procs.errors import ConfigError, Unhealthy
-from scripts.suite_settings import Plan
+
+if TYPE_CHECKING:
+    from procs.messages import SuiteState
 
 RPC_LIMIT_S = 3.0
+WARDEN_LIMIT_S = 1.5
 DIE_LIMIT_S = 10.0
 START_LIMIT_S = 30.0
 SUPERVISORD = (".venv/bin/python", "-m", "supervisor.supervisord", "-c", "supervisord.conf")
@@ -94,15 +96,19 @@ def producers(root: Path) -> list[Process]:
     return sorted(found)
 
 
-def failing_captures(root: Path, plan: Plan) -> dict[str, int]:
-    """Capture -> how many of its last starts in a row gave no picture, for those that fail. supervisord calls such a
-    one running: it counts as started at once, so that it is never given up."""
-    found = {}
-    for name in plan.captures:
-        instance = Capture(fifo=root / plan.suite.fifo_dir / f"{name}.ts").instance()
-        with contextlib.suppress(OSError, ValueError):
-            found[name] = int((root / f"run/capture-{instance}.crashes").read_text())
-    return {name: count for name, count in found.items() if count > 1}
+def ask_warden(root: Path) -> SuiteState | None:
+    """What the warden says of the suite; None while it does not answer."""
+    # Imported here: scripts/down.py, which needs nothing that was installed, uses the rest of this file.
+    from procs import bus
+    from procs.errors import BusError
+    from procs.messages import Look, SuiteState
+
+    with bus.Requester(root / "run", bus.WARDEN_STATE) as requester:
+        try:
+            body = requester.ask(Look(), within_s=WARDEN_LIMIT_S).body
+        except BusError:
+            return None
+    return body if isinstance(body, SuiteState) else None
 
 
 def environment(root: Path) -> dict[str, str]:

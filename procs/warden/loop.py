@@ -184,7 +184,7 @@ class _Loop:
         """go2rtc ends a producer when its last viewer leaves. One that ended while there were viewers has crashed."""
         for name, pid, at in [each for each in self._left if each[2] < look.at]:
             if any(stream.watched_by for stream in self._streams_of(pid, look)):
-                self._ended(name, pid, "ended", "go2rtc knows how", at)
+                self._ended(name, pid, "ended", "as a child of go2rtc's: how is not known", at)
                 for each in list(self._policy.watched.values()):
                     if each.known.name == name and each.served_at is not None:
                         self._sign(each.known.pid, each.served_at)  # its successor was quicker than this look

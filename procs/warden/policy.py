@@ -152,7 +152,7 @@ class Policy:
         pid = self._supervisord
         silent_s = now - max(self._heard_at, self._forgiven_at)
         if pid in self._stopped and now - self._stopped[pid][1] >= limits.STOPPED_S:
-            return [Verdict(pid, SUPERVISORD, "stopped", "stopped (SIGSTOP)")]
+            return [Verdict(pid, SUPERVISORD, "stopped", "by SIGSTOP")]
         if pid and silent_s >= limits.SUPERVISORD_S:
             return [Verdict(pid, SUPERVISORD, "silent", f"no event for {silent_s:.1f} s")]
         return []
@@ -160,7 +160,7 @@ class Policy:
     def _stopped_ones(self, now: float) -> Iterable[Verdict]:
         for pid, (name, since) in self._stopped.items():
             if now - since >= limits.STOPPED_S and pid != self._supervisord:
-                yield Verdict(pid, name, "stopped", "stopped (SIGSTOP)")
+                yield Verdict(pid, name, "stopped", "by SIGSTOP")
 
     def _silent(self, now: float) -> Iterable[Verdict]:
         for pid, watched in self.watched.items():

@@ -1,0 +1,125 @@
+"""How the suite is: what supervisord knows, what the warden has seen, what go2rtc serves, and what is missing now."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from procs import proc
+from procs.messages import ProcessState
+from scripts import capture_programs, health, reasons, suite
+from scripts.suite_settings import Plan
+
+WELL = ("SERVING", "RUNNING", "STARTING")
+
+
+def gather(root: Path, plan: Plan) -> dict[str, Any]:
+    """The object that `status --json` prints. What nobody tells is None. Raises Unhealthy without a supervisord."""
+    seen = suite.ask_warden(root)
+    by_name = {process.name: process for process in seen.processes} if seen else {}
+    pid = proc.supervisord(root)
+    its = proc.stat(pid)
+    known = [suite.Process("supervisord", "RUNNING", pid, int(its.age_s) if its else 0, "")]
+    known += [*suite.processes(root), *suite.producers(root)]
+    processes = [_process(root, plan, each, by_name.get(each.name)) for each in known]
+    return {
+        "processes": processes,
+        "streams": _streams(plan),
+        "degraded": [*_missing(root, processes), *(seen.troubles if seen else ["the warden does not answer"])],
+    }
+
+
+def _process(root: Path, plan: Plan, known: suite.Process, seen: ProcessState | None) -> dict[str, Any]:
+    found = known._asdict() | {
+        "restarts_last_hour": seen.restarts_hour if seen else None,
+        "last_exit": seen.last_end if seen else None,
+        "rss_bytes": proc.rss_bytes(known.pid) if known.pid else 0,
+        "heartbeat_age_s": seen.sign_age_s if seen else None,
+    }
+    if not seen:
+        return found
+    if seen.state in ("SERVING", "HANGING") and seen.pid == known.pid:
+        found["state"] = seen.state  # supervisord's word means only that it has not died yet
+    elif seen.failures > 1:
+        stream = known.name.removeprefix("capture_")
+        why = reasons.last_error(root, plan, stream) if stream in plan.captures else seen.last_end
+        later = f"; next start in {seen.wait_s:.0f} s" if seen.wait_s else ""
+        found |= {"state": "FAILING", "said": f"{seen.failures} starts in a row failed: {why}{later}"}
+    return found
+
+
+def _streams(plan: Plan) -> list[dict[str, Any]]:
+    try:
+        listed = health.get_streams(plan.suite)
+    except (OSError, http.client.HTTPException, ValueError):
+        listed = {}
+    return [
+        {
+            "name": name,
+            "watched_by": len(listed[name].get("consumers") or []) if name in listed else None,
+            "rtsp": f"rtsp://{plan.suite.rtsp}/{name}",
+        }
+        for name in plan.streams
+    ]
+
+
+def _missing(root: Path, processes: Iterable[dict[str, Any]]) -> list[str]:
+    """What cannot be had while a process is down, as supervisord.conf says above each."""
+    paths = (root / "supervisord.conf", root / capture_programs.FOLDER / "captures.conf")
+    texts = [path.read_text() for path in paths if path.is_file()]
+    words = {name: text for each in texts for name, text in comments(each).items()}
+    ill = [process for process in processes if process["state"] not in WELL and process["name"] in words]
+    return [f"{process['name']} is {process['state'].lower()}: {words[process['name']]}" for process in ill]
+
+
+def comments(text: str) -> dict[str, str]:
+    """Program -> the comment above its section, of a supervisord configuration."""
+    sections = re.findall(r"^((?:;[^\n]*\n)+)\[(?:fcgi-)?(?:program|eventlistener):([^\]]+)\]", text, re.M)
+    return {name: " ".join(line.lstrip("; ") for line in comment.splitlines()) for comment, name in sections}
+
+
+def show(answer: dict[str, Any]) -> None:
+    """The same for people."""
+    head = ("PROCESS", "STATE", "PID", "UP", "RESTARTS/H", "HEARTBEAT", "MEMORY", "LAST EXIT")
+    print_table([head, *map(_row, answer["processes"])])
+    print()
+    streams = [(s["name"], _watchers(s["watched_by"]), s["rtsp"]) for s in answer["streams"]]
+    print_table([("STREAM", "WATCHED BY", "ADDRESS"), *streams])
+    if answer["degraded"]:
+        print("\nDEGRADED\n" + "\n".join(f"  {each}" for each in answer["degraded"]))
+
+
+def _row(process: dict[str, Any]) -> tuple[str, ...]:
+    restarts, age_s = process["restarts_last_hour"], process["heartbeat_age_s"]
+    return (
+        process["name"],
+        process["state"].lower(),
+        str(process["pid"] or "-"),
+        in_words(process["uptime_s"]),
+        "-" if restarts is None else str(restarts),
+        "-" if age_s is None else f"{age_s:.1f} s ago",
+        f"{process['rss_bytes'] / 1e6:.0f} MB" if process["rss_bytes"] else "-",
+        process["last_exit"] or "-",
+    )
+
+
+def in_words(seconds: int) -> str:
+    """A duration to be read: 12 s, 3 min, 5 h, 2 d."""
+    for limit, size, word in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds // size} {word}"
+    return f"{seconds // 86400} d"
+
+
+def _watchers(count: int | None) -> str:
+    return "unknown" if count is None else str(count or "nobody")
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as they have to be."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
