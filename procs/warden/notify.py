@@ -11,7 +11,6 @@ class Notifier:
 
     def __init__(self, address: str) -> None:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) if address else None
 
     def ready(self) -> None:
         """go2rtc serves."""
@@ -22,6 +21,8 @@ class Notifier:
         self._say(b"WATCHDOG=1")
 
     def _say(self, text: bytes) -> None:
-        if self._socket:
-            with contextlib.suppress(OSError):  # nobody there, or not listening: it draws its own conclusions
-                self._socket.sendto(text, self._address)
+        if self._address:
+            # An error is nobody there, or nobody who listens: systemd draws its own conclusions.
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+                sock.setblocking(False)
+                sock.sendto(text, self._address)

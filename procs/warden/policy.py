@@ -133,7 +133,7 @@ class Policy:
             self._forgiven_at = now
         self._decided_at = now
         if first := self._about_supervisord(now):
-            return first
+            return [verdict for verdict in first if self._is_due(verdict.pid, now)]
         if now - max(self._heard_at, self._forgiven_at) > limits.DOUBTFUL_S:
             return []  # what is ended now might not be started again
         verdicts: dict[int, Verdict] = {}

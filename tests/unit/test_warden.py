@@ -1,0 +1,185 @@
+"""What the warden reads and writes: supervisord's events, go2rtc's answers, the journal, metrics."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from procs import journal
+from procs.errors import ConfigError, Refused
+from procs.settings import Address, Layers, load
+from procs.warden import go2rtc, metrics, notify, relatives, table
+from procs.warden.history import Down, History, Up
+from procs.warden.listener import Listener, answer
+from procs.warden.options import Warden
+from tests.rig import free_port, until
+
+
+def event(payload: str, name: str = "REMOTE_COMMUNICATION") -> bytes:
+    """As supervisord writes one."""
+    head = f"ver:3.0 server:supervisor serial:21 pool:warden poolserial:10 eventname:{name} len:{len(payload)}\n"
+    return (head + payload).encode()
+
+
+@given(st.lists(st.text(alphabet='ab:\n {}"', max_size=50), max_size=5), st.integers(1, 20))
+def test_events_are_put_together_however_they_are_cut(payloads: list[str], step: int) -> None:
+    data, listener = b"".join(map(event, payloads)), Listener()
+    found = [each for at in range(0, len(data), step) for each in listener.feed(data[at : at + step])]
+    assert [each.payload for each in found] == payloads
+
+
+@pytest.mark.parametrize("data", [b"rubbish\n", b"len:9999999 eventname:X\n", b"len:-1 eventname:X\n", b"x" * 2000])
+def test_an_event_without_sense_is_refused(data: bytes) -> None:
+    with pytest.raises(Refused):
+        Listener().feed(data)
+
+
+def test_an_answer_is_as_long_as_it_says() -> None:
+    assert answer(b"{}") == b"RESULT 2\n{}READY\n"
+    assert json.loads(table.answer([("go2rtc", 5)], 7)) == {"served": [["go2rtc", 5]], "noted": 7}
+
+
+def test_tables_are_ours_or_nobodys() -> None:
+    assert table.decode("type:other\n{}") is None
+    told = table.decode('type:planaria\n{"supervisord": 3, "at": 1.5, "processes": [], "deaths": []}')
+    assert told and told.supervisord == 3
+    for text in ("", "[]", "{}", "\xff", '{"supervisord": "x"}', "[" * 5000):
+        with pytest.raises(Refused):
+            table.decode(f"type:planaria\n{text}")
+
+
+@given(st.binary(max_size=300))
+def test_whatever_answers_instead_of_go2rtc_is_refused(body: bytes) -> None:
+    try:
+        found = go2rtc.decode(body)
+    except Refused:
+        return
+    assert found == {}, "nothing else is an answer"
+
+
+def test_go2rtcs_answer_is_summed_up() -> None:
+    body = {
+        "a": {"producers": [{"source": "exec:x", "bytes_recv": 5}], "consumers": [{"senders": [{"drops": 2}, {}]}]},
+        "b": {"producers": [{"url": "exec:y"}], "consumers": None},
+        "c": {"producers": None},
+    }
+    assert go2rtc.decode(json.dumps(body).encode()) == {
+        "a": go2rtc.Stream(1, 5, True, 2),
+        "b": go2rtc.Stream(0, None, True, 0),
+        "c": go2rtc.Stream(0, None, False, 0),
+    }
+
+
+def test_a_go2rtc_that_accepts_and_says_nothing_is_given_up_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            go2rtc.ask(Address(*mute.getsockname()), "")
+        assert time.monotonic() - began < 3 * go2rtc.LIMIT_S
+
+
+def test_the_journal_survives_torn_lines_and_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal.append(tmp_path, process="a", event="down", pid=1, kind="killed", reason="SIGKILL")
+    with (tmp_path / journal.NAME).open("a") as file:
+        file.write('{"time": "2026-01-01T00:00:00.000Z", "proc')  # a full disk
+    journal.append(tmp_path, process="a", event="up", pid=2, ms=12.345)
+    assert [(line["event"], line["pid"], line.get("ms")) for line in journal.read(tmp_path, 0)] == [
+        ("down", 1, None),
+        ("up", 2, 12.3),
+    ]
+    assert journal.read(tmp_path, time.time() + 60) == []
+    monkeypatch.setattr(journal, "MAX_BYTES", 1000)
+    for number in range(100):
+        journal.append(tmp_path, process="a", event="up", pid=number, ms=1)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 3000
+    assert journal.read(tmp_path, 0)[-1]["pid"] == 99
+    journal.append(tmp_path / "nowhere", process="a", event="up", pid=1, ms=1)  # raises nothing
+
+
+def test_recoveries_are_measured_from_the_first_end_to_the_next_sign() -> None:
+    history = History()
+    history.blame("a", 1, "silent", "no sign of life for 4.0 s", 9.0)
+    assert history.ended("a", 1, "killed", "SIGKILL", 10.0) == Down("a", 1, "silent", "no sign of life for 4.0 s", 10.0)
+    assert history.serves("a", 1, 10.1) is None, "a last word of the dead"
+    history.ended("a", 2, "exited", "exit 1", 11.0)
+    assert history.serves("a", 3, 12.5) == Up("a", 3, 2500.0)
+    assert history.serves("a", 3, 13.0) is None
+    assert dict(history.restarts) == {("a", "silent"): 1, ("a", "exited"): 1}
+    text = metrics.histogram("recovery_seconds", "help", history.recoveries)
+    assert 'planaria_recovery_seconds_bucket{process="a",le="2.0"} 0' in text
+    assert 'planaria_recovery_seconds_bucket{process="a",le="5.0"} 1' in text
+    assert 'planaria_recovery_seconds_count{process="a"} 1' in text
+
+
+def test_labels_are_escaped() -> None:
+    text = metrics.family("x", "gauge", "help", [({"process": 'a"b\\c\nd'}, 1.5)])
+    assert text.splitlines()[-1] == 'planaria_x{process="a\\"b\\\\c\\nd"} 1.5'
+
+
+def test_metrics_are_served_and_nothing_else() -> None:
+    address = Address("127.0.0.1", free_port())
+    metrics.serve(address, lambda: "planaria_up 1\n")
+
+    def get(method: str, path: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(*address, timeout=5)
+        try:
+            connection.request(method, path)
+            found = connection.getresponse()
+            return found.status, found.read()
+        except ConnectionRefusedError:
+            return 0, b""
+        finally:
+            connection.close()
+
+    until(lambda: get("GET", "/metrics")[0])
+    assert get("GET", "/metrics") == (200, b"planaria_up 1\n")
+    assert [get("GET", "/other")[0], get("POST", "/metrics")[0]] == [404, 405]
+    with socket.create_connection(address) as slow:  # says nothing: it is dropped, and the next one served
+        assert get("GET", "/metrics")[0] == 200
+        assert slow.recv(10) == b""
+
+
+def test_systemd_hears_of_it(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(5)
+        notifier = notify.Notifier(str(tmp_path / "notify"))
+        notifier.ready()
+        notifier.watchdog()
+        assert [systemd.recv(100), systemd.recv(100)] == [b"READY=1", b"WATCHDOG=1"]
+    notifier.watchdog()  # nobody there
+    notify.Notifier("").ready()
+
+
+@pytest.mark.parametrize(
+    ("words", "speaks"),
+    [
+        (["python", "-m", "procs.headless_agent", "--instance-id", "omega-1"], True),
+        (["my-renderer", "--id=omega-1"], True),
+        (["my-renderer", "--id", "omega-10"], False),
+        (["my-renderer", "x-omega-1"], False),
+        (["sh", "-c", "make /srv/omega-1.ts"], True),
+    ],
+)
+def test_a_stream_is_found_in_a_command_line(words: list[str], speaks: bool) -> None:
+    assert relatives.names(words, "omega-1") is speaks
+
+
+@pytest.mark.parametrize(
+    "text", ["go2rtc", "go2rtc=", "go2rtc=1.5", "go2rtc=0", "nosuch=100", "go2rtc=100;", "capture=99999999"]
+)
+def test_a_bad_ceiling_is_one_line(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"memory=.*must be .*go2rtc.*with megabytes from 16 to 1000000"):
+        load(Warden, Layers(document={"memory": text}, document_name="x"))
+
+
+def test_ceilings_are_read() -> None:
+    chosen = load(Warden, Layers(document={"memory": "go2rtc=100,capture=300"}))
+    assert chosen.memory == {"go2rtc": 100_000_000, "capture": 300_000_000}
