@@ -184,19 +184,20 @@ def run(
     instance: Callable[[S], str] = lambda _: "",
     *,
     singleton: bool | Callable[[S], bool] = True,
+    bound: bool = True,
     pause_cap_s: float = 30.0,
     hang_limit_s: float = 10.0,
 ) -> NoReturn:
     """Be one process of the suite: load settings, then run `main` (plain or async) until it returns or raises.
 
-    `instance` names the copy where a program has several; `singleton` may depend on the settings. Never returns:
-    exits 0 when `main` returns, else with the code of the error (procs/errors.py), 1 for anything unforeseen. Nothing
-    is cleaned up on the way out.
+    `instance` names the copy where a program has several; `singleton` may depend on the settings. One that is not
+    `bound` outlives its parent: only the keeper, whose work that is. Never returns: exits 0 when `main` returns, else
+    with the code of the error (procs/errors.py), 1 for anything unforeseen. Nothing is cleaned up on the way out.
     """
     log.configure(program)
     threading.excepthook = _die_of_thread  # a thread that fails silently would leave half a process
     try:
-        is_paced = bind_to_parent()  # supervisord's plugin paces what it starts
+        is_paced = not bound or bind_to_parent()  # supervisord's plugin paces what it starts
         loaded = load()
         alone = singleton(loaded) if callable(singleton) else singleton
         _live(program, instance(loaded), loaded, main, alone, 0.0 if is_paced else pause_cap_s, hang_limit_s)

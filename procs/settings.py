@@ -23,10 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Every variable of ours. A PLANARIA_* name that is not here is a typing error, and refused as one.
 # tests/test_in_step.py holds this against what the programs declare and against .env.example.
-# PLANARIA_SUITE marks every process of one checkout's suite; PLANARIA_PARENT is for life.bind_to_parent.
+# PLANARIA_SUITE marks every process of one checkout's suite; PLANARIA_PARENT is for life.bind_to_parent;
+# PLANARIA_FOREGROUND for the keeper.
 OUR_ENV = frozenset({
     "PLANARIA_BUFSIZE", "PLANARIA_CAPTURE_STALL_LIMIT_S", "PLANARIA_FFMPEG", "PLANARIA_FFMPEG_FPS_MODE",
-    "PLANARIA_FFMPEG_LOGLEVEL", "PLANARIA_FIFO_CONTAINER", "PLANARIA_FIRST_FRAME_LIMIT_S", "PLANARIA_GO2RTC_API",
+    "PLANARIA_FFMPEG_LOGLEVEL", "PLANARIA_FIFO_CONTAINER", "PLANARIA_FIRST_FRAME_LIMIT_S", "PLANARIA_FOREGROUND",
+    "PLANARIA_GO2RTC_API",
     "PLANARIA_GO2RTC_EXEC_CMD", "PLANARIA_GO2RTC_EXEC_PROFILE", "PLANARIA_GO2RTC_EXEC_WRAP",
     "PLANARIA_GO2RTC_EXEC_WRAPPER", "PLANARIA_GO2RTC_FIFO_DIR", "PLANARIA_GO2RTC_MODE", "PLANARIA_GO2RTC_PASSWORD",
     "PLANARIA_GO2RTC_RTSP", "PLANARIA_GO2RTC_USERNAME", "PLANARIA_GO2RTC_WEBRTC", "PLANARIA_HEADLESS_AUDIO",

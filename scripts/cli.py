@@ -28,6 +28,7 @@ if __name__ == "__main__":
 from procs import bus, log, proc, settings
 from procs.capture import place
 from procs.errors import ConfigError, DeadlineExceeded, PlanariaError, Unhealthy
+from procs.keeper import start
 from procs.messages import Bitrate, Command, Keyframe
 from procs.settings import BITRATE, ROOT
 from procs.warden import options as warden
@@ -53,7 +54,7 @@ def up(arguments: argparse.Namespace) -> None:
             since = log.timestamp() if needed else ""
             if needed:
                 say("starting supervisord")
-                suite.start(ROOT, plan.environment)
+                start.start(ROOT, plan.environment)
             health.wait(ROOT, plan, plan.suite.up_limit_s, say, since)
         except (Unhealthy, OSError):
             if needed:

@@ -7,10 +7,7 @@ import contextlib
 import hashlib
 import http.client
 import os
-import signal
 import socket
-import subprocess
-import time
 import xmlrpc.client
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,15 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from procs import life, proc
 from procs.errors import ConfigError, Unhealthy
+from procs.keeper import ending, start
 
 if TYPE_CHECKING:
     from procs.messages import SuiteState
 
 RPC_LIMIT_S = 3.0
 WARDEN_LIMIT_S = 1.5
-DIE_LIMIT_S = 10.0
-START_LIMIT_S = 30.0
-SUPERVISORD = (".venv/bin/python", "-m", "supervisor.supervisord", "-c", "supervisord.conf")
 
 
 class Process(NamedTuple):
@@ -122,63 +117,17 @@ def precompile(root: Path) -> None:
     compileall.compile_dir(root / "procs", quiet=2)
 
 
-def start(root: Path, environment: Mapping[str, str]) -> None:
-    """Start supervisord in the background. Raises Unhealthy with its own words if it refuses."""
-    try:
-        done = subprocess.run(
-            SUPERVISORD,
-            cwd=root,
-            env=_marked_environment(root, environment),
-            capture_output=True,
-            text=True,
-            timeout=START_LIMIT_S,
-            check=False,
-        )
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise Unhealthy(f"supervisord did not start: {error}") from None
-    if done.returncode:
-        words = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise Unhealthy(f"supervisord did not start: {words[-1] if words else f'exit {done.returncode}'}")
-
-
 def become(root: Path, environment: Mapping[str, str]) -> NoReturn:
     """Go on as supervisord, in the foreground. At its level `debug` it passes on what the processes say, so that all
     of it is on stdout as well as in run/log."""
     os.chdir(root)
-    command = [*SUPERVISORD, "--nodaemon", "--loglevel=debug"]
-    os.execve(command[0], command, _marked_environment(root, environment))
-
-
-def _marked_environment(root: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name != "PLANARIA_PARENT"} | {proc.MARK: str(root)}
+    command = [*start.SUPERVISORD, "--nodaemon", "--loglevel=debug"]
+    os.execve(command[0], command, start.suite_environment(root, environment) | {start.FOREGROUND: "1"})
 
 
 def kill_all(root: Path) -> int:
-    """End every process of the suite; returns how many there were. supervisord first, or it would restart the rest.
-
-    Raises Unhealthy if one is still there after DIE_LIMIT_S.
-    """
-    first = proc.supervisord(root)
-    ended: set[int] = proc.descendants(first) if first else set()
-    deadline = time.monotonic() + DIE_LIMIT_S
-    while living := {*proc.marked(root), *filter(proc.is_alive, ended), proc.supervisord(root)} - {0}:
-        if time.monotonic() > deadline:
-            raise Unhealthy(f"still alive after SIGKILL: pids {sorted(living)}")
-        ended |= living
-        for pid in {first} & living or living:
-            _kill(pid)
-        time.sleep(0.01)
-    return len(ended)
-
-
-def _kill(pid: int) -> None:
-    try:
-        # The first process of a container can't be killed from inside; supervisord, which it then is, ends on SIGTERM.
-        os.kill(pid, signal.SIGTERM if pid == 1 else signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    except PermissionError:
-        raise Unhealthy(f"pid {pid} belongs to another user; run make down as that user") from None
+    """End every process of the suite; returns how many there were. Raises Unhealthy if one can't be ended."""
+    return ending.end_all(root)
 
 
 @contextlib.contextmanager

@@ -61,9 +61,16 @@ def test_every_variable_of_ours_is_declared_and_explained() -> None:
         for name in opt.env
         if name.startswith("PLANARIA_")
     }
-    by_hand = {"PLANARIA_LOG", "PLANARIA_PARENT", "PLANARIA_RUN_DIR", "PLANARIA_SETTINGS", "PLANARIA_SUITE"}
+    by_hand = {
+        "PLANARIA_FOREGROUND",
+        "PLANARIA_LOG",
+        "PLANARIA_PARENT",
+        "PLANARIA_RUN_DIR",
+        "PLANARIA_SETTINGS",
+        "PLANARIA_SUITE",
+    }
     assert declared | by_hand == settings.OUR_ENV
-    internal = {"PLANARIA_PARENT", "PLANARIA_SUITE"}
+    internal = {"PLANARIA_FOREGROUND", "PLANARIA_PARENT", "PLANARIA_SUITE"}
     example = (ROOT / ".env.example").read_text()
     missing = [name for name in settings.OUR_ENV - internal if not re.search(rf"^#? ?{name}=", example, re.M)]
     assert not missing, f".env.example does not explain {missing}"

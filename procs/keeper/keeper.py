@@ -1,0 +1,176 @@
+"""Watches the supervisord that started it, and starts it again when it dies. Then it is done: the new one has a keeper.
+
+    supervisord 1 --starts--> keeper 1 --sees it die, ends what is left, starts--> supervisord 2 --starts--> keeper 2
+
+There is no moment without a keeper. Keeper 1 holds the lock of keepers, so keeper 2 waits, but has opened a pidfd of
+its supervisord first; keeper 1 goes only when supervisord 2 has answered and lived for WATCH_S, and if that dies just
+then, keeper 2 sees it as soon as it has the lock. One that is started by a supervisord that dies in that very instant
+finds another parent than it should have, and takes that for the death it is.
+
+run/suite.lock, which `make up` and `make down` hold too, is held only while something is ended and started: a
+`make down` then finds either a supervisord or a keeper to end, and both of them die of it.
+
+Where whoever started supervisord starts it again (container, systemd, scripts/start.py) it is idle: it dies with
+supervisord as everything does, and only ends one that is frozen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from procs import journal, life, log, prctl, proc, settings
+from procs.errors import ConfigError, Unhealthy
+from procs.keeper import ending, start
+from procs.keeper.pace import Row
+from procs.keeper.watch import Death, Watch
+
+WATCH_S = 2.0  # a supervisord that lives so long has started its own keeper
+MAX_LOG_BYTES = 5_000_000
+_LOCK_EVERY_S = 0.01
+_WAIT_TURN_S = 0.1
+
+
+class Parent(NamedTuple):
+    """The supervisord that started us: `handle` is its pidfd, -1 if it was dead by then."""
+
+    pid: int
+    handle: int
+    is_foreground: bool
+
+
+def load() -> Parent:
+    """Look at our parent before anything else. Raises ConfigError for a keeper that supervisord did not start."""
+    if "SUPERVISOR_ENABLED" not in os.environ or proc.MARK not in os.environ:
+        raise ConfigError("the keeper is started by supervisord: make up")
+    pid = os.getppid()
+    with contextlib.suppress(OSError):
+        handle = os.pidfd_open(pid)
+        words = proc.words(pid)
+        if os.getppid() == pid and start.is_supervisord(words):
+            return _told(Parent(pid, handle, start.FOREGROUND in os.environ or start.is_foreground(words)))
+        os.close(handle)
+    return _told(Parent(0, -1, start.FOREGROUND in os.environ))
+
+
+def _told(parent: Parent) -> Parent:
+    """Bind to a supervisord in the foreground, as everybody does; else write to a log of our own: what supervisord
+    reads for us nobody reads once it is dead."""
+    if parent.is_foreground:
+        prctl.bind_to_parent(parent.pid)
+        return parent
+    path = settings.run_dir() / "log/keeper.log"
+    with contextlib.suppress(OSError):
+        if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
+            os.replace(path, path.with_suffix(".log.1"))
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+    return parent
+
+
+def keep(parent: Parent, alive: life.Alive) -> None:
+    """Watch until supervisord dies; return when a new one lives and has a keeper of its own."""
+    alive.serving()
+    if parent.is_foreground:
+        log.info("idle: supervisord runs in the foreground, and whoever started it starts it again", pid=parent.pid)
+    else:
+        log.info("watching supervisord", pid=parent.pid)
+    Keeper(settings.ROOT, alive).run(parent)
+
+
+class Keeper:
+    """What a keeper knows while it works."""
+
+    def __init__(self, root: Path, alive: life.Alive) -> None:
+        self._root, self._alive = root, alive
+        self._run_dir = alive.run_dir
+        self._row = Row(self._run_dir / "supervisord.starts")
+
+    def run(self, parent: Parent) -> None:
+        """Watch the parent; then start another one until it stays."""
+        death: Death | None = Death(0, time.monotonic(), "killed", "it died while its keeper started")
+        if parent.handle >= 0:
+            death = self._watch(parent.pid, parent.handle).until_death()
+        since_s = death.at_s if death else 0.0
+        while death and not parent.is_foreground:
+            self._note_down(death)
+            pid = self._revived()
+            if not pid:
+                log.info("another supervisord runs, with a keeper of its own")
+                return
+            death = self._stays(pid, since_s)
+
+    def _watch(self, pid: int, handle: int, dead_since_s: float | None = None) -> Watch:
+        def answered() -> None:
+            self._row.answered()
+            if dead_since_s is not None:
+                ms = 1000 * (time.monotonic() - dead_since_s)
+                log.info("supervisord answers", pid=pid, ms=round(ms, 1))
+                journal.append(self._run_dir, process="supervisord", event="up", pid=pid, ms=ms)
+
+        return Watch(pid, handle, self._run_dir / "supervisor.sock", answered, self._alive.beat)
+
+    def _note_down(self, death: Death) -> None:
+        log.warning("supervisord is dead", pid=death.pid, kind=death.kind, reason=death.reason)
+        journal.append(
+            self._run_dir, process="supervisord", event="down", kind=death.kind, reason=death.reason, pid=death.pid
+        )
+
+    def _revived(self) -> int:
+        """Start supervisord, for as long as it takes; returns its pid, or 0 if somebody else has started one."""
+        while True:
+            self._wait(self._row.next_start())
+            lock = self._suite_lock()
+            if start.running(self._root):
+                return 0
+            try:
+                ending.end_all(self._root, self._alive.beat)
+            except Unhealthy as error:  # what SIGKILL does not end serves nobody, and its own lock keeps a second out
+                log.error(f"starting nevertheless: {error}")
+            try:
+                start.start(self._root, os.environ, self._alive.beat)
+                if pid := start.running(self._root):
+                    return pid
+                log.error("supervisord died as soon as it had started")
+            except Unhealthy as error:
+                log.error(str(error))
+            finally:
+                if lock is not None:
+                    os.close(lock)
+
+    def _stays(self, pid: int, dead_since_s: float) -> Death | None:
+        """None once a new supervisord has answered and lived for a while, else how it ended."""
+        try:
+            handle = os.pidfd_open(pid)
+        except OSError:
+            return Death(pid, time.monotonic(), "killed", "it died as soon as it had started")
+        try:
+            return self._watch(pid, handle, dead_since_s).until_death(WATCH_S)
+        finally:
+            os.close(handle)
+
+    def _suite_lock(self) -> int | None:
+        """The lock against a `make up` or `make down` at the same time; None on a disk that gives none."""
+        while True:
+            self._alive.beat()
+            try:
+                lock = life.try_hold(self._run_dir / "suite.lock")
+            except OSError as error:
+                log.error(f"no lock against a make up at the same time: {error}")
+                return None
+            if lock is not None:
+                return lock
+            time.sleep(_LOCK_EVERY_S)
+
+    def _wait(self, pause_s: float) -> None:
+        if pause_s:
+            log.warning("supervisord is in a crash loop: waiting before this start", wait_s=round(pause_s, 2))
+        until = time.monotonic() + pause_s
+        while (left_s := until - time.monotonic()) > 0:
+            self._alive.beat()
+            time.sleep(min(left_s, _WAIT_TURN_S))
