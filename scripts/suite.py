@@ -121,6 +121,7 @@ def become(root: Path, environment: Mapping[str, str]) -> NoReturn:
     """Go on as supervisord, in the foreground. At its level `debug` it passes on what the processes say, so that all
     of it is on stdout as well as in run/log."""
     os.chdir(root)
+    start.clear_socket(root)
     command = [*start.SUPERVISORD, "--nodaemon", "--loglevel=debug"]
     os.execve(command[0], command, start.suite_environment(root, environment) | {start.FOREGROUND: "1"})
 

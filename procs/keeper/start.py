@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +25,7 @@ def start(root: Path, environment: Mapping[str, str], beat: Callable[[], None] =
 
     `beat` is called while it waits.
     """
+    clear_socket(root)
     try:
         starter = subprocess.Popen(
             SUPERVISORD,
@@ -52,6 +56,16 @@ def _words(starter: subprocess.Popen[str], beat: Callable[[], None]) -> tuple[st
                 starter.kill()
                 starter.wait()
                 raise Unhealthy(f"supervisord did not start within {START_LIMIT_S:g} s") from None
+
+
+def clear_socket(root: Path) -> None:
+    """Remove the socket of a dead supervisord. One that finds it does so too, and sleeps 0.3 s over it; and it leaves
+    the name under which it makes a socket, if it is killed meanwhile."""
+    for path in (root / "run").glob("supervisor.sock*"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)  # a frozen one with a full queue is none of the dead
+            if probe.connect_ex(str(path)) == errno.ECONNREFUSED:
+                path.unlink()
 
 
 def suite_environment(root: Path, environment: Mapping[str, str]) -> dict[str, str]:
