@@ -1,11 +1,11 @@
 # Planaria. Every target says what it does in `make help`; the work is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs test check bench clean
+.PHONY: help up down status logs service service-off test check bench clean
 PY := .venv/bin/python
 ANY := $(or $(wildcard $(PY)),python3)
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 up: ## start everything, wait until it serves, say where
 	@sh scripts/bootstrap.sh
@@ -19,6 +19,12 @@ status: ## processes and streams (JSON=1 for programs)
 
 logs: ## follow all logs
 	@$(ANY) scripts/cli.py logs
+
+service: ## have systemd start it with the machine and keep it up (root: for all, else for you)
+	@$(ANY) scripts/service.py install
+
+service-off: ## end that and take it away
+	@$(ANY) scripts/service.py remove
 
 test: ## run all tests (T=path or -k expression to choose)
 	@sh scripts/bootstrap.sh dev

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from procs import log
 from procs.errors import ConfigError, PlanariaError
 from procs.settings import ROOT
-from scripts import suite
+from scripts import service, suite
 
 
 def _end_all() -> int:
@@ -33,6 +33,7 @@ def main() -> int:
         return 0 if sys.argv[1] in ("-h", "--help") else 2
     log.configure("make", style="text")
     try:
+        service.stop(ROOT)
         ended = _end_all()
     except PlanariaError as error:
         print(f"planaria: {error}", file=sys.stderr)

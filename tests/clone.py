@@ -11,6 +11,7 @@ import yaml
 
 from procs import proc
 from procs.settings import ROOT
+from scripts import suite
 from tests.rig import clean_environ, free_port
 
 
@@ -60,6 +61,10 @@ class Clone:
     def stream(self, name: str) -> str:
         """The RTSP address of a stream."""
         return f"rtsp://{self.rtsp}/{name}"
+
+    def supervised(self) -> list[int]:
+        """Pids of supervisord and of all that it says it runs; with no viewer there should be nothing else."""
+        return sorted([proc.supervisord(self.root), *(p.pid for p in suite.processes(self.root))])
 
     def living(self) -> list[int]:
         """Pids of its processes."""

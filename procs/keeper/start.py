@@ -55,6 +55,9 @@ def _words(starter: subprocess.Popen[str], beat: Callable[[], None]) -> tuple[st
             if time.monotonic() > deadline:
                 starter.kill()
                 starter.wait()
+                for pipe in (starter.stdout, starter.stderr):
+                    if pipe:
+                        pipe.close()
                 raise Unhealthy(f"supervisord did not start within {START_LIMIT_S:g} s") from None
 
 

@@ -68,7 +68,7 @@ def test_two_at_once_give_one_copy(clone: Clone) -> None:
     for one in both:
         one.communicate(timeout=120)
     assert [one.returncode for one in both] == [0, 0]
-    assert len(clone.living()) == 2, "supervisord and go2rtc"
+    assert clone.living() == clone.supervised()
 
 
 def test_status_for_people_and_programs(clone: Clone) -> None:
@@ -178,7 +178,7 @@ def test_a_configuration_that_is_broken_or_gone_never_opens_go2rtc_to_the_world(
         path.unlink()
         if breakage is not None:
             path.write_text(breakage)
-        (go2rtc,) = [p.pid for p in suite.processes(clone.root)]
+        (go2rtc,) = _go2rtcs(clone)
         os.kill(go2rtc, signal.SIGKILL)
         until(lambda: "run make up" in (clone.root / "run/log/go2rtc.log").read_text().splitlines()[-1])
         assert not _go2rtcs(clone), "none runs rather than one with its defaults, which are open to the world"
@@ -251,7 +251,7 @@ def test_a_supervisord_started_by_hand_is_one_of_ours(clone: Clone) -> None:
 def test_down_needs_nothing_that_was_installed(clone: Clone) -> None:
     (clone.root / ".venv").rename(clone.root / ".venv-away")
     try:
-        assert len(clone.living()) == 2
+        assert clone.living() == clone.supervised()
         assert clone.make("down").returncode == 0
         assert clone.living() == []
         assert (
@@ -265,7 +265,7 @@ def test_down_needs_nothing_that_was_installed(clone: Clone) -> None:
 def test_down_ends_everything_on_a_disk_that_went_read_only(clone: Clone) -> None:
     if os.geteuid():
         pytest.skip("only root can make a mount read-only")
-    assert len(clone.living()) == 2
+    assert clone.living() == clone.supervised()
     mount = 'mount --bind "$PWD" "$PWD" && mount -o remount,ro,bind "$PWD"'
     done = clone.run("unshare", "--mount", "sh", "-c", f'{mount} && cd "$PWD" && make down')
     assert done.returncode == 0 and "no lock against a make up" in done.stderr
@@ -291,19 +291,30 @@ def test_run_is_for_us_alone_whoever_made_it(clone: Clone) -> None:
     assert (clone.root / "run").stat().st_mode & 0o777 == 0o700
 
 
-def test_kill_9_of_go2rtc_brings_it_back_and_of_supervisord_ends_everything(clone: Clone) -> None:
+def test_kill_9_of_go2rtc_or_supervisord_brings_it_back(clone: Clone) -> None:
     viewer = RtspViewer(suite_address(clone.rtsp), "omega-0")
     viewer.start()
     until(lambda: viewer.arrivals, 20)
-    (go2rtc,) = [p.pid for p in suite.processes(clone.root)]
+    (go2rtc,) = _go2rtcs(clone)
     os.kill(go2rtc, signal.SIGKILL)
     until(lambda: _serves_with_another_pid(clone, go2rtc), 20)
     assert seen_in(clone.stream("omega-0"), 3, rtsp_transport="tcp")
     viewer = RtspViewer(suite_address(clone.rtsp), "omega-0")
     viewer.start()
     until(lambda: viewer.arrivals, 20)
-    assert len(clone.living()) == 3
+    before, (go2rtc,) = clone.living(), _go2rtcs(clone)
+    assert len(before) == len(clone.supervised()) + 1, "and a producer"
     os.kill(proc.supervisord(clone.root), signal.SIGKILL)
+    until(lambda: _serves_with_another_pid(clone, go2rtc), 20)
+    assert seen_in(clone.stream("omega-0"), 3, rtsp_transport="tcp")
+    until(lambda: clone.living() == clone.supervised() and not set(before) & set(clone.living()), 20)
+
+
+def test_supervisord_and_its_keeper_killed_end_everything_and_make_up_starts_it(clone: Clone) -> None:
+    assert clone.make("up").returncode == 0
+    keeper = next(p.pid for p in suite.processes(clone.root) if p.name == "keeper")
+    for pid in (keeper, proc.supervisord(clone.root)):
+        os.kill(pid, signal.SIGKILL)
     until(lambda: not clone.living(), 5)
     down = clone.cli("status")
     assert (down.returncode, said(down)) == (8, ["planaria: the suite is down; make up starts it"])
@@ -311,7 +322,10 @@ def test_kill_9_of_go2rtc_brings_it_back_and_of_supervisord_ends_everything(clon
 
 
 def _serves_with_another_pid(clone: Clone, old: int) -> bool:
-    answer = json.loads(clone.cli("status", "--json").stdout)["processes"][0]
+    done = clone.cli("status", "--json")
+    if done.returncode:
+        return False
+    answer = json.loads(done.stdout)["processes"][0]
     return bool(answer["pid"] != old and answer["state"] == "SERVING")
 
 
@@ -319,7 +333,7 @@ def test_down_leaves_nothing(clone: Clone) -> None:
     viewer = RtspViewer(suite_address(clone.rtsp), "omega-0")
     viewer.start()
     until(lambda: viewer.arrivals, 20)
-    assert len(clone.living()) == 3
+    assert len(clone.living()) == len(clone.supervised()) + 1, "and a producer"
     assert clone.make("down").returncode == 0
     assert clone.living() == []
     mentioned = [pid for pid in os.listdir("/proc") if pid.isdigit() and _mentions(pid, clone.root)]
@@ -342,7 +356,7 @@ def test_in_the_foreground_it_is_supervisord_and_nothing_outlives_it(down: Clone
     assert proc.supervisord(down.root) == foreground.pid
     before = down.living()
     assert "already up" in down.make("up").stderr
-    assert down.living() == before == sorted([foreground.pid, *(p.pid for p in suite.processes(down.root))])
+    assert down.living() == before == down.supervised() and foreground.pid in before
     again = down.cli("up", "--foreground")
     assert (again.returncode, len(said(again))) == (2, 1)
     assert f"the suite is up already, as pid {foreground.pid}; make down ends it" in said(again)[0]
@@ -353,7 +367,7 @@ def test_in_the_foreground_it_is_supervisord_and_nothing_outlives_it(down: Clone
     assert f"http://{down.api}/stream.html?src=omega-0" in text and "INF [rtsp] listen" in text
     until(lambda: '"tag": "headless_agent omega-0"' in log.read_text(), 5)
     assert "INF [rtsp] listen" in (down.root / "run/log/go2rtc.log").read_text(), "and in the file, for make logs"
-    assert len(down.living()) == 3
+    assert len(down.living()) == len(down.supervised()) + 1, "and a producer"
     foreground.kill()
     foreground.wait()
     until(lambda: not down.living(), 5)
@@ -369,7 +383,7 @@ def test_changed_settings_replace_one_in_the_foreground(down: Clone) -> None:
     done = down.make("up")
     assert done.returncode == 0 and "settings have changed: restarting" in done.stderr
     assert foreground.wait(5) == -signal.SIGKILL
-    assert len(down.living()) == 2, "supervisord and go2rtc, once"
+    assert down.living() == down.supervised(), "once"
 
 
 def test_a_wrong_setting_is_one_line_in_the_foreground_too(down: Clone) -> None:
