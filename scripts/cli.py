@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -29,13 +30,16 @@ from procs import bus, log, proc, settings
 from procs.capture import place
 from procs.errors import ConfigError, DeadlineExceeded, PlanariaError, Unhealthy
 from procs.keeper import start
+from procs.keeper.pace import Row
 from procs.messages import Bitrate, Command, Keyframe
 from procs.settings import BITRATE, ROOT
 from procs.warden import options as warden
-from scripts import capture_programs, go2rtc_binary, health, listeners, suite
+from scripts import capture_programs, go2rtc_binary, health, listeners, service, suite
 from scripts import status as show_status
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg, to_yaml, write_atomically
 from scripts.suite_settings import Plan, load_plan
+
+UNDER_SYSTEMD = "NOTIFY_SOCKET"  # set where systemd starts us (scripts/planaria.service)
 
 
 def say(text: str) -> None:
@@ -45,6 +49,8 @@ def say(text: str) -> None:
 
 def up(arguments: argparse.Namespace) -> None:
     """Bring the suite up as the settings say, or leave it as it is if it already is."""
+    if arguments.foreground and UNDER_SYSTEMD in os.environ:
+        time.sleep(Row(ROOT / "run/supervisord.starts").next_start())  # systemd 252 has but one pause, a short one
     with suite.exclusive(ROOT):
         plan = load_plan(ROOT, os.environ)
         needed = _prepare_if_needed(plan)
@@ -103,6 +109,8 @@ def _prepare_if_needed(plan: Plan) -> bool:
             say("already up")
             return False
         say(f"{why}: restarting")
+    if UNDER_SYSTEMD not in os.environ:
+        service.refuse_if_active(ROOT)
     suite.kill_all(ROOT)
     listeners.refuse_taken("api", plan.suite.api)
     listeners.refuse_taken("rtsp", plan.suite.rtsp)

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from procs import log
-from procs.errors import ConfigError, PlanariaError
+from procs.errors import ConfigError, PlanariaError, Unhealthy
 from procs.settings import ROOT
 from scripts import service, suite
 
@@ -33,8 +33,10 @@ def main() -> int:
         return 0 if sys.argv[1] in ("-h", "--help") else 2
     log.configure("make", style="text")
     try:
-        service.stop(ROOT)
+        warning = service.stop(ROOT)
         ended = _end_all()
+        if warning:
+            raise Unhealthy(warning)
     except PlanariaError as error:
         print(f"planaria: {error}", file=sys.stderr)
         return error.exit_code

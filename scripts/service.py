@@ -66,7 +66,9 @@ def rendered(root: Path, *, is_system: bool, user: str) -> str:
         "ROOT": text.replace("%", "%%"),
         "ROOT_WORD": _word(text),
         "PYTHON": _word(f"{text}/.venv/bin/python"),
-        "CLI": _word(f"{text}/scripts/cli.py").replace("$", "$$"),  # $ means nothing in what is run, but in what it gets
+        "CLI": _word(f"{text}/scripts/cli.py").replace(
+            "$", "$$"
+        ),  # $ means nothing in what is run, but in what it gets
         "USER": user,
         "TARGET": "multi-user.target" if is_system else "default.target",
     }
@@ -105,10 +107,11 @@ def refuse_if_active(root: Path) -> None:
         raise ConfigError(f"systemd runs this suite: {place.typed('restart')} starts it with what has changed")
 
 
-def stop(root: Path) -> None:
-    """Have systemd stop it, if it runs it; or what is ended would be back at once. Raises Unhealthy if it won't."""
+def stop(root: Path) -> str:
+    """Have systemd stop it, if it runs it, or what is ended would be back at once; returns what to say if it won't."""
     if (place := installed(root)) and (done := place.systemctl("stop", NAME)).returncode:
-        raise Unhealthy(f"systemd starts it again: {place.typed('stop')} ({_last(done)})")
+        return f"systemd starts it again: {place.typed('stop')} ({_last(done)})"
+    return ""
 
 
 def install() -> None:

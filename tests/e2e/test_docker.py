@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from procs import proc
+from procs.keeper import start
 from procs.settings import ROOT, Address
 from scripts import go2rtc_binary
 from tests import dockerfile
@@ -114,6 +115,7 @@ def test_nothing_in_the_compose_file_asks_for_a_privilege() -> None:
     said = service()
     assert (said["read_only"], said["cap_drop"]) == (True, ["ALL"])
     assert said["security_opt"] == ["no-new-privileges:true"]
+    assert said["init"] is True and service(NVIDIA)["init"] is True, "what is frozen in it can be killed from inside"
     assert not {"privileged", "cap_add", "devices", "pid", "ipc"} & said.keys()
 
 
@@ -158,6 +160,8 @@ mount -o remount,ro "$1"
 BECOME = """
 r=$1; shift 3; exec chroot "$r" sh -c 'cd /app; exec "$@"' sh "$@"
 """
+# What Docker's init does: it has one child, reaps the others, and ends as that one does.
+INIT = ["sh", "-c", '"$@" & wait $!', "sh"]
 
 
 class Image:
@@ -215,8 +219,8 @@ class Container:
     """A container of it under the Compose file's conditions: user, no capabilities, read-only but for its tmpfs, and
     process numbers of its own."""
 
-    def __init__(self, image: Image, environ: Mapping[str, str]) -> None:
-        stage, said = STAGES[-1], service()
+    def __init__(self, image: Image, environ: Mapping[str, str], *, init: bool = service()["init"]) -> None:
+        self._init, stage, said = init, STAGES[-1], service()
         self.environ = {**clean_environ(), **image.environ, **environ}
         mounts = [defaults(entry).partition(":") for entry in said["tmpfs"]]
         tmpfs = "".join(f'mount -t tmpfs -o noexec,nosuid,nodev,{o} tmpfs "$1{path}"\n' for path, _, o in mounts)
@@ -225,7 +229,8 @@ class Container:
         assert dockerfile.last(stage, "USER").words() == [f"{uid}:{gid}"]
         self._as_user = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--no-new-privs"]
         self._as_user += ["--inh-caps=-all", "--bounding-set=-all"]
-        entry = [*dockerfile.last(stage, "ENTRYPOINT").command(), *dockerfile.last(stage, "CMD").command()]
+        entry = INIT if init else []
+        entry = [*entry, *dockerfile.last(stage, "ENTRYPOINT").command(), *dockerfile.last(stage, "CMD").command()]
         spaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
         python = (image.app / ".venv/bin/python").resolve().parents[1]
         self.log = image.folder / "log"
@@ -242,6 +247,13 @@ class Container:
         (pid,) = until(lambda: children(self.process.pid))
         return pid
 
+    def supervisord(self) -> int:
+        """Its supervisord, by our numbers."""
+        if not self._init:
+            return self.main()
+        (pid,) = until(lambda: children(self.main()))
+        return pid
+
     def execute(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command in it, as its user."""
         into = ["nsenter", f"--target={self.main()}", "--mount", "--pid", "--root", "--wd"]
@@ -254,7 +266,7 @@ class Container:
 
     def go2rtc(self) -> int:
         """Its go2rtc, by our numbers."""
-        (pid,) = until(lambda: [p for p in children(self.main()) if command_line(p)[:1] == ["/app/run/go2rtc"]])
+        (pid,) = until(lambda: [p for p in children(self.supervisord()) if command_line(p)[:1] == ["/app/run/go2rtc"]])
         return pid
 
     def kill(self) -> None:
@@ -309,12 +321,10 @@ def test_a_container_plays_and_says_so(container: tuple[Container, Address]) -> 
     seen = seen_in(f"rtsp://{rtsp}/lobby", 5, rtsp_transport="tcp")
     assert len(seen) == 5 and all(picture.stamp for picture in seen)
     until(lambda: '"tag": "headless_agent lobby"' in running.log.read_text(), 5)
-    status = Path(f"/proc/{running.main()}/status").read_text()
+    status = Path(f"/proc/{running.supervisord()}/status").read_text()
     assert re.findall(r"^(?:CapEff|CapBnd|NoNewPrivs):\s+(\w+)", status, re.M) == ["0" * 16, "0" * 16, "1"]
-    assert (
-        re.search(r"^NSpid:\s+\d+\s+1$", status, re.M)
-        and b"supervisord" in Path(f"/proc/{running.main()}/cmdline").read_bytes()
-    ), "supervisord is the first process"
+    assert not re.search(r"^NSpid:\s+\d+\s+1$", status, re.M), "the first process could not be killed from inside"
+    assert start.is_supervisord(command_line(running.supervisord()))
 
 
 @in_namespaces
@@ -332,27 +342,42 @@ def test_the_health_check_sees_a_go2rtc_that_is_frozen_or_gone(container: tuple[
 
 
 @in_namespaces
-def test_nothing_outlives_the_first_process_and_it_reaps_what_it_adopts(container: tuple[Container, Address]) -> None:
+def test_a_frozen_supervisord_can_be_killed_from_inside_and_nothing_outlives_it(
+    container: tuple[Container, Address],
+) -> None:
     running, rtsp = container
     until(lambda: running.health() == 0, 30)
     viewer = RtspViewer(rtsp, "omega-0")
     viewer.start()
     until(lambda: viewer.arrivals, 20)
-    assert running.execute("sh", "-c", "sleep 0.1 & exit 0").returncode == 0
-    until(lambda: "reaped unknown pid" in running.log.read_text(), 5)
-    first = running.main()
-    inside = proc.descendants(first) | {first}
-    assert len(inside) == 3, "supervisord, go2rtc, a producer"
-    os.kill(first, signal.SIGKILL)
+    inside = proc.descendants(running.main()) | {running.main()}
+    assert len(inside) == len(children(running.supervisord())) + 3, "init, supervisord, its programs, a producer"
+    os.kill(running.supervisord(), signal.SIGSTOP)
+    pid_file = "/app/run/supervisord.pid"
+    running.execute("sh", "-c", f"kill -9 $(cat {pid_file})")
     running.process.wait(10)
     until(lambda: not [pid for pid in inside if Path(f"/proc/{pid}").exists()], 5)
 
 
 @in_namespaces
 def test_new_settings_end_it_so_that_docker_starts_it_with_them(container: tuple[Container, Address]) -> None:
-    """From inside nobody can kill the first process: it is asked."""
     running, _ = container
     until(lambda: running.health() == 0, 30)
+    running.execute("env", "PLANARIA_WORKERS=3", "/app/.venv/bin/python", "/app/scripts/cli.py", "up")
+    running.process.wait(5)
+
+
+@in_namespaces
+def test_without_an_init_it_reaps_what_it_adopts_and_ends_when_it_is_asked(
+    container: tuple[Container, Address], image: Image
+) -> None:
+    """Somebody may forget it. From inside nobody can kill the first process: new settings ask it to end."""
+    other, _ = container
+    other.kill()
+    running = Container(image, other.environ, init=False)
+    until(lambda: running.health() == 0, 30)
+    assert running.execute("sh", "-c", "sleep 0.1 & exit 0").returncode == 0
+    until(lambda: "reaped unknown pid" in running.log.read_text(), 5)
     running.execute("env", "PLANARIA_WORKERS=3", "/app/.venv/bin/python", "/app/scripts/cli.py", "up")
     running.process.wait(5)
 
