@@ -60,7 +60,7 @@ def places() -> list[Place]:
 def rendered(root: Path, *, is_system: bool, user: str) -> str:
     """The unit for a checkout. Raises ConfigError for a path that can't stand in one."""
     text = str(root)
-    if re.search(r"[\x00-\x1f\x7f]", text) or text != text.strip() or text.endswith("\\"):
+    if re.search(r"""[\x00-\x1f\x7f"'\\]""", text) or text != text.strip():  # of a program it takes no quotes either
         raise ConfigError(f"{text!r}: systemd takes no such path; move the checkout")
     values = {
         "ROOT": text.replace("%", "%%"),
@@ -79,9 +79,8 @@ def rendered(root: Path, *, is_system: bool, user: str) -> str:
 
 
 def _word(text: str) -> str:
-    """One word of a unit's line, as systemd.syntax(7) has it."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return f'"{escaped}"'
+    """One word of a unit's line."""
+    return '"' + text.replace("%", "%%") + '"'
 
 
 def installed(root: Path) -> Place | None:

@@ -11,6 +11,7 @@ libEGL.so.1       libegl1
 libEGL_mesa.so.0  libegl-mesa0
 libEGL_mesa.so.0  libgl1-mesa-dri
 libOpenGL.so.0    libopengl0
+systemd-analyze   systemd
 '
 
 say() { echo "setup_tests: $*" >&2; }

@@ -77,7 +77,7 @@ def kill_supervisord(clone: Clone) -> int:
 
 
 def test_a_killed_supervisord_is_back_with_everything_once(up: Clone) -> None:
-    before, killed_at_s = set(up.living()), time.time()
+    before, killed_at_s, environ = set(up.living()), time.time(), suite.environment(up.root)
     old = kill_supervisord(up)
     until(lambda: proc.supervisord(up.root) not in (0, old), 10)
     until(lambda: serves(up), 10)
@@ -85,18 +85,10 @@ def test_a_killed_supervisord_is_back_with_everything_once(up: Clone) -> None:
     until(lambda: watching(up))
     assert up.living() == up.supervised() and not before & set(up.living()), "all of it is new"
     assert up.cli("status").returncode == 0
+    assert suite.environment(up.root) == {"PLANARIA_RUN_DIR": str(up.root / "run"), **environ}, "as all its children"
     down, back = [e for e in journal.read(up.root / "run", killed_at_s - 1) if e["process"] == "supervisord"]
     assert (down["event"], down["kind"], down["pid"]) == ("down", "killed", old)
     assert (back["event"], back["pid"]) == ("up", proc.supervisord(up.root)) and 0 < back["ms"] < 5000
-
-
-def test_its_environment_stays_what_it_was(up: Clone) -> None:
-    before = suite.environment(up.root)
-    old = kill_supervisord(up)
-    until(lambda: proc.supervisord(up.root) not in (0, old) and watching(up))
-    after = suite.environment(up.root)
-    after.pop("PLANARIA_RUN_DIR")  # as supervisord.conf gives it to all
-    assert after == {k: v for k, v in before.items() if k != "PLANARIA_RUN_DIR"}
 
 
 def test_it_comes_back_however_often_and_soon_it_is_killed(up: Clone) -> None:
