@@ -4,4 +4,5 @@ from procs import life
 from procs.keeper import keeper
 
 if __name__ == "__main__":
-    life.run("keeper", keeper.load, keeper.keep, bound=False)  # to supervisord, which it has to outlive
+    # Not bound to supervisord, which it has to outlive; and it waits for a former keeper in its own way.
+    life.run("keeper", keeper.load, keeper.keep, singleton=False, bound=False)

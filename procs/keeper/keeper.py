@@ -3,9 +3,10 @@
     supervisord 1 --starts--> keeper 1 --sees it die, ends what is left, starts--> supervisord 2 --starts--> keeper 2
 
 There is no moment without a keeper. Keeper 1 holds the lock of keepers, so keeper 2 waits, but has opened a pidfd of
-its supervisord first; keeper 1 goes only when supervisord 2 has answered and lived for WATCH_S, and if that dies just
-then, keeper 2 sees it as soon as it has the lock. One that is started by a supervisord that dies in that very instant
-finds another parent than it should have, and takes that for the death it is.
+its supervisord first; keeper 1 goes only when supervisord 2 has answered, has lived for WATCH_S and has started keeper
+2, and if supervisord 2 dies just then, keeper 2 sees it as soon as it has the lock. A keeper 1 that is stuck or frozen,
+whom no warden knows of as its parent is gone, is ended by keeper 2. One that is started by a supervisord that dies in
+that very instant finds another parent than it should have, and takes that for the death it is.
 
 run/suite.lock, which `make up` and `make down` hold too, is held only while something is ended and started: a
 `make down` then finds either a supervisord or a keeper to end, and both of them die of it.
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +30,9 @@ from procs.keeper import ending, start
 from procs.keeper.pace import Row
 from procs.keeper.watch import Death, Watch
 
-WATCH_S = 2.0  # a supervisord that lives so long has started its own keeper
+WATCH_S = 2.0
+HANDOVER_LIMIT_S = 30.0  # above what a former keeper takes to see that a new supervisord never answers
+STOPPED_LIMIT_S = 2.0
 MAX_LOG_BYTES = 5_000_000
 _LOCK_EVERY_S = 0.01
 _WAIT_TURN_S = 0.1
@@ -76,11 +80,13 @@ def _told(parent: Parent) -> Parent:
 def keep(parent: Parent, alive: life.Alive) -> None:
     """Watch until supervisord dies; return when a new one lives and has a keeper of its own."""
     alive.serving()
+    keeper = Keeper(settings.ROOT, alive)
+    keeper.wait_for_former()
     if parent.is_foreground:
         log.info("idle: supervisord runs in the foreground, and whoever started it starts it again", pid=parent.pid)
     else:
         log.info("watching supervisord", pid=parent.pid)
-    Keeper(settings.ROOT, alive).run(parent)
+    keeper.run(parent)
 
 
 class Keeper:
@@ -90,6 +96,26 @@ class Keeper:
         self._root, self._alive = root, alive
         self._run_dir = alive.run_dir
         self._row = Row(self._run_dir / "supervisord.starts")
+
+    def wait_for_former(self) -> None:
+        """Return as the only keeper: the kernel frees the lock of one that is gone, and one that is stuck we end."""
+        began = looked_at = well_at = time.monotonic()
+        while life.try_hold(self._run_dir / "keeper.lock") is None:
+            self._alive.beat()
+            time.sleep(_LOCK_EVERY_S)
+            now = time.monotonic()
+            if now - looked_at < _WAIT_TURN_S:
+                continue
+            looked_at = now
+            stopped = [pid for pid in self._others() if (its := proc.stat(pid)) and its.state in "Tt"]
+            well_at = well_at if stopped else now
+            if now - well_at > STOPPED_LIMIT_S or now - began > HANDOVER_LIMIT_S:
+                for pid in stopped or self._others():
+                    log.warning("ending a former keeper that does not hand over", pid=pid)
+                    proc.kill(pid, signal.SIGKILL)
+
+    def _others(self) -> list[int]:
+        return [pid for pid in proc.marked(self._root) if "procs.keeper" in proc.words(pid)]
 
     def run(self, parent: Parent) -> None:
         """Watch the parent; then start another one until it stays."""
@@ -144,13 +170,17 @@ class Keeper:
                     os.close(lock)
 
     def _stays(self, pid: int, dead_since_s: float) -> Death | None:
-        """None once a new supervisord has answered and lived for a while, else how it ended."""
+        """None once a new supervisord has answered, lived for a while and has a keeper; else how it ended."""
         try:
             handle = os.pidfd_open(pid)
         except OSError:
             return Death(pid, time.monotonic(), "killed", "it died as soon as it had started")
         try:
-            return self._watch(pid, handle, dead_since_s).until_death(WATCH_S)
+            watch = self._watch(pid, handle, dead_since_s)
+            while not (death := watch.until_death(WATCH_S)):
+                if any("procs.keeper" in proc.words(child) for child in proc.children(pid)):
+                    return None
+            return death
         finally:
             os.close(handle)
 

@@ -112,6 +112,16 @@ def test_a_keeper_that_is_killed_is_back_and_does_its_work(up: Clone) -> None:
     assert up.living() == up.supervised()
 
 
+def test_a_keeper_that_is_frozen_before_it_hands_over_is_ended(up: Clone) -> None:
+    """Its parent is dead, so no warden looks at it."""
+    (former,) = keepers(up)
+    old = kill_supervisord(up)
+    until(lambda: proc.supervisord(up.root) not in (0, old) and len(keepers(up)) == 2)
+    os.kill(former, signal.SIGSTOP)
+    until(lambda: watching(up), 6)
+    assert not proc.is_alive(former) and up.living() == up.supervised()
+
+
 def test_nothing_escapes_make_down_at_any_moment_of_a_revival(clone: Clone) -> None:
     """Without the lock too, and however far the keeper is."""
     suite.kill_all(clone.root)
