@@ -137,7 +137,11 @@ def why_not_serving(root: Path, plan: Plan) -> str:
         holder = listeners.listener(address, likely=pid)
         if holder not in (pid, 0):  # 0: somebody whom we may not look at
             return f"go2rtc: it does not listen at {key}={address}"
-    return "" if suite.ask_warden(root) else "the warden does not answer"
+    seen = suite.ask_warden(root)
+    if not seen:
+        return "the warden does not answer"
+    late = [each.name for each in seen.processes if each.name == "go2rtc" and each.state != "SERVING"]
+    return f"{late[0]}: the warden has not seen it serve" if late else ""
 
 
 def _listeners(settings: Suite) -> list[tuple[str, Address]]:
