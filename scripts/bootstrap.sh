@@ -18,8 +18,8 @@ wanted=${locks##* }
 root=$(dirname -- "$0")/..
 cd "$root" && root=$(pwd -P)
 
-# A venv holds absolute paths, so it is good for one checkout and one interpreter only.
-place() { echo "$root $(readlink -f .venv/bin/python)"; }
+# A venv holds absolute paths, so it is good for one checkout and one interpreter only. "2": what is done to it here.
+place() { echo "2 $root $(readlink -f .venv/bin/python)"; }
 
 in_place() { [ -x .venv/bin/python ] && [ -f .venv/stamp ] && grep -qxF "$(place)" .venv/stamp; }
 
@@ -64,6 +64,10 @@ install() {
         say "pip could not install $wanted (see above): mend that, then run this again"
         exit 1
     }
+    # supervisord loads our plugin also where it is started by hand, which leaves this checkout out of Python's path.
+    for site in .venv/lib/python3*/site-packages; do
+        [ ! -d "$site" ] || echo "$root" >"$site/planaria.pth"
+    done
     # shellcheck disable=SC2086  # two names
     { place; cksum $locks; } >.venv/stamp.new
     mv .venv/stamp.new .venv/stamp
