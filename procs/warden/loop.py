@@ -199,6 +199,7 @@ class _Loop:
     def _ended(self, name: str, pid: int, kind: str, reason: str, at: float) -> None:
         down = self._history.ended(name, pid, kind, reason, at)
         self.state.dropped.pop(pid, None)
+        self.state.ended(name, down.kind, down.reason)
         journal.append(self._run_dir, process=name, event="down", pid=pid, kind=down.kind, reason=down.reason)
 
     def _end(self, verdict: Verdict, now: float) -> None:

@@ -66,9 +66,9 @@ class Policy:
     _flows: dict[str, _Flow] = field(default_factory=dict)
     _large: dict[int, int] = field(default_factory=dict)
     _failures: Mapping[str, int] = field(default_factory=dict)
-    _heard_at: float = -math.inf  # supervisord
+    heard_at: float = -math.inf  # when supervisord last gave a sign
     _ended_at: dict[int, float] = field(default_factory=dict)  # by us
-    _supervisord: int = 0
+    supervisord: int = 0
     _decided_at: float = -math.inf
     _forgiven_at: float = -math.inf  # silence before this is our own fault
 
@@ -76,7 +76,7 @@ class Policy:
 
     def see_supervisord(self, pid: int, now: float) -> None:
         """It has sent an event."""
-        self._supervisord, self._heard_at = pid, now
+        self.supervisord, self.heard_at = pid, now
 
     def see_processes(self, known: Iterable[Known]) -> None:
         """All that live now; what is remembered of others is forgotten."""
@@ -134,7 +134,7 @@ class Policy:
         self._decided_at = now
         if first := self._about_supervisord(now):
             return [verdict for verdict in first if self._is_due(verdict.pid, now)]
-        if now - max(self._heard_at, self._forgiven_at) > limits.DOUBTFUL_S:
+        if now - max(self.heard_at, self._forgiven_at) > limits.DOUBTFUL_S:
             return []  # what is ended now might not be started again
         verdicts: dict[int, Verdict] = {}
         for verdict in (*self._stopped_ones(now), *self._silent(now), *self._too_large(), *self._escalated(now)):
@@ -149,8 +149,8 @@ class Policy:
         return self._ended_at.setdefault(pid, now) == now
 
     def _about_supervisord(self, now: float) -> list[Verdict]:
-        pid = self._supervisord
-        silent_s = now - max(self._heard_at, self._forgiven_at)
+        pid = self.supervisord
+        silent_s = now - max(self.heard_at, self._forgiven_at)
         if pid in self._stopped and now - self._stopped[pid][1] >= limits.STOPPED_S:
             return [Verdict(pid, SUPERVISORD, "stopped", "by SIGSTOP")]
         if pid and silent_s >= limits.SUPERVISORD_S:
@@ -159,7 +159,7 @@ class Policy:
 
     def _stopped_ones(self, now: float) -> Iterable[Verdict]:
         for pid, (name, since) in self._stopped.items():
-            if now - since >= limits.STOPPED_S and pid != self._supervisord:
+            if now - since >= limits.STOPPED_S and pid != self.supervisord:
                 yield Verdict(pid, name, "stopped", "by SIGSTOP")
 
     def _silent(self, now: float) -> Iterable[Verdict]:
@@ -180,7 +180,7 @@ class Policy:
         for pid, used in large.items():
             name = self.watched[pid].known.name if pid in self.watched else SUPERVISORD
             ceiling = self.ceilings.get(kind_of(name), self.limits_of(name).memory_mb * 1_000_000)
-            if used > ceiling and (pid in self.watched or pid == self._supervisord):
+            if used > ceiling and (pid in self.watched or pid == self.supervisord):
                 reason = f"{used / 1e6:.0f} MB, and {ceiling / 1e6:.0f} MB are allowed"
                 yield Verdict(pid, name, "memory", reason)
 
@@ -203,7 +203,7 @@ class Policy:
                 yield Verdict(go2rtc.known.pid, GO2RTC, "escalated", reason)
         failures = self._failures.get(GO2RTC, 0)
         if failures >= limits.HOPELESS_STARTS and self._may(SUPERVISORD, limits.SUPERVISORD_EVERY_S, now):
-            yield Verdict(self._supervisord, SUPERVISORD, "escalated", f"go2rtc has failed {failures} times in a row")
+            yield Verdict(self.supervisord, SUPERVISORD, "escalated", f"go2rtc has failed {failures} times in a row")
 
     def _may(self, level: str, every_s: float, now: float) -> bool:
         if now - self.escalated_at.get(level, -math.inf) < every_s:

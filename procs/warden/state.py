@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 
 import zmq
@@ -16,11 +16,10 @@ from procs.warden import limits
 from procs.warden.go2rtc import Stream
 from procs.warden.history import HOUR_S, History
 from procs.warden.metrics import family, histogram
-from procs.warden.policy import GO2RTC, Policy
+from procs.warden.policy import GO2RTC, SUPERVISORD, Policy
 from procs.warden.table import Row
 
 UPDATE_EVERY_S = 0.5
-COUNT_EVERY_S = 5.0  # of restarts in the last hour, which are in a file
 
 
 class State:
@@ -32,9 +31,12 @@ class State:
         self.streams: dict[str, Stream] = {}
         self.dropped: dict[int, int] = {}  # pid -> pictures
         self.refused = 0  # messages and events that made no sense
-        self._hour: Counter[str] = Counter()
-        self._last: dict[str, str] = {}
-        self._counted_at = self._updated_at = -COUNT_EVERY_S
+        self._ends: deque[tuple[float, str]] = deque()  # of the last hour: when, and who
+        self._last: dict[str, str] = {}  # how each process ended last
+        for line in journal.read(run_dir, time.time() - HOUR_S):
+            if line["event"] == "down":
+                self.ended(line["process"], str(line.get("kind", "")), str(line.get("reason", "")))
+        self._updated_at = -UPDATE_EVERY_S
         self._answer = SuiteState(processes=[], troubles=[])
         self._text = ""
 
@@ -48,29 +50,34 @@ class State:
             raise Refused(f"{type(command).__name__}: the warden only tells how the suite is")
         return Reply(id=0, ok=True, body=self._answer)
 
+    def ended(self, process: str, kind: str, reason: str) -> None:
+        """A process has ended. Those of before this warden count from its own start on: a clock may have been set."""
+        self._ends.append((time.monotonic(), process))
+        self._last[process] = reason if kind in ("killed", "crashed", "exited", "not started") else f"{kind}: {reason}"
+
     def update(self, now: float) -> None:
         """Put together anew what is said, if it is time."""
         if now - self._updated_at < UPDATE_EVERY_S:
             return
         self._updated_at = now
-        if now - self._counted_at >= COUNT_EVERY_S:
-            self._counted_at = now
-            self._count()
+        while self._ends and now - self._ends[0][0] > HOUR_S:
+            self._ends.popleft()
+        hour = Counter(process for _, process in self._ends)
         known = [(each.known.name, pid, each.sign_at) for pid, each in self._policy.watched.items()]
         supervised = {row.name: row for row in self.rows}
-        rows = [self._process(name, pid, sign_at, supervised.get(name), now) for name, pid, sign_at in known]
+        rows = [
+            self._process(name, pid, sign_at, supervised.get(name), hour[name], now) for name, pid, sign_at in known
+        ]
+        if self._policy.supervisord:
+            known.append((SUPERVISORD, self._policy.supervisord, self._policy.heard_at))
         away = supervised.keys() - {name for name, _, _ in known}
-        rows += [self._process(name, 0, None, supervised[name], now) for name in away]
+        rows += [self._process(name, 0, None, supervised[name], hour[name], now) for name in away]
         self._answer = SuiteState(processes=sorted(rows, key=lambda row: row.name), troubles=self._troubles(now))
         self._text = self._metrics()
 
-    def _count(self) -> None:
-        """Restarts of the last hour, and how each process ended last: the journal outlives us."""
-        downs = [line for line in journal.read(self._run_dir, time.time() - HOUR_S) if line["event"] == "down"]
-        self._hour = Counter(line["process"] for line in downs)
-        self._last = {line["process"]: f"{line['kind']}: {line['reason']}" for line in downs}
-
-    def _process(self, name: str, pid: int, sign_at: float | None, row: Row | None, now: float) -> ProcessState:
+    def _process(
+        self, name: str, pid: int, sign_at: float | None, row: Row | None, hour: int, now: float
+    ) -> ProcessState:
         sign_age_s = None if sign_at is None else round(now - sign_at, 1)
         silence_s = self._policy.limits_of(name).silence_s
         word = row.state if row else "RUNNING"
@@ -83,7 +90,7 @@ class State:
             state=word,
             age_s=round(its.age_s, 1) if its else 0.0,
             sign_age_s=sign_age_s,
-            restarts_hour=self._hour[name],
+            restarts_hour=hour,
             last_end=self._last.get(name, ""),
             memory=proc.rss_bytes(pid) if pid else 0,
             failures=row.failures if row else 0,
