@@ -7,6 +7,7 @@ needed='
 ffmpeg            ffmpeg
 ffprobe           ffmpeg
 chromium          chromium
+s6-svscan         s6
 libEGL.so.1       libegl1
 libEGL_mesa.so.0  libegl-mesa0
 libEGL_mesa.so.0  libgl1-mesa-dri

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -21,17 +22,39 @@ PRODUCER = {
     },
     "ratios": {"cpu_vs_ffmpeg", "rgba_pipe_cpu_over_ours", "egl_cpu_vs_older", "egl_first_byte_vs_older"},
 }
+PROCESSES = ("go2rtc", "capture", "headless_agent", "warden", "keeper", "supervisord")
+RECOVERY = {
+    "figures": {f"{p}.{f}_ms_{q}" for p in PROCESSES for f in ("new_pid", "serving") for q in ("p50", "p99", "worst")}
+    | {f"{process}.import_ms" for process in PROCESSES}
+    | {"headless_agent.gap_ms_p50", "warden_rss_mb", "warden_cpu_pct"},
+    "ratios": {"stock_new_pid_over_ours", "s6_new_pid_over_ours"},
+}
+
+
+def result_of(bench: str) -> dict[str, Any]:
+    """What its short form prints."""
+    command = [sys.executable, "-m", "tests.bench", bench, "--quick", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert set(result) == {"name", "figures", "peers", "ratios", "machine"}
+    return result
+
+
+def keeps_to(agreed: dict[str, set[str]], result: dict[str, Any]) -> None:
+    """Whether each agreed name is there, with a figure that can be."""
+    for part, names in agreed.items():
+        assert names <= set(result[part])
+        assert all(value > 0 for value in (result[part][name] for name in names))
 
 
 @pytest.mark.needs("ffmpeg", "libEGL.so.1", "libEGL_mesa.so.0", "libOpenGL.so.0")
 def test_the_producer_bench_prints_one_object_with_the_agreed_names() -> None:
-    command = [sys.executable, "-m", "tests.bench", "producer", "--quick", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=True)
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert set(result) == {"name", "figures", "peers", "ratios", "machine"}
-    for part, names in PRODUCER.items():
-        assert names <= set(result[part])
-        assert all(value > 0 for value in (result[part][name] for name in names))
+    keeps_to(PRODUCER, result_of("producer"))
+
+
+@pytest.mark.needs("s6-svscan")
+def test_the_recovery_bench_too() -> None:
+    keeps_to(RECOVERY, result_of("recovery"))
 
 
 def test_an_unknown_bench_is_one_line() -> None:
