@@ -94,9 +94,11 @@ def bench(quick: bool) -> Result:
             if shutil.which("s6-svscan"):
                 with ground.s6():
                     _kills(ground, dict.fromkeys(PEERS_TOO, age_s), plan.peer_kills, found["s6"])
-        for name in PROCESSES:
-            result.figures[f"{name}.import_ms"] = round(import_ms(ground.root, *IMPORTS[name], plan.imports), 1)
-    _figures(result, found, plan)
+        imports = {name: import_ms(ground.root, *IMPORTS[name], plan.imports) for name in PROCESSES}
+    _figures(result, found, imports)
+    for name in ("stock", "s6"):
+        if found[name]:
+            _ratio(result, name, found[name], found["ours"], plan)
     return result
 
 
@@ -192,31 +194,29 @@ def import_ms(root: Path, flags: str, modules: str, times: int) -> float:
     return median(spent)
 
 
-def _figures(result: Result, found: Mapping[str, Kills], plan: Plan) -> None:
+def _figures(result: Result, found: Mapping[str, Kills], imports: Mapping[str, float]) -> None:
     figures = result.figures
     for supervisor, kills in found.items():
         for name, rows in kills.items():
             prefix = name if supervisor == "ours" else f"{supervisor}.{name}"
             _spread(figures, f"{prefix}.new_pid_ms", [row.new_pid_ms for row in rows])
             _spread(figures, f"{prefix}.serving_ms", [row.serving_ms for row in rows])
+            if supervisor == "ours":
+                figures[f"{name}.import_ms"] = round(imports[name], 1)
+                figures[f"{name}.serving_extra_ms"] = round(figures[f"{name}.serving_ms_p50"] - imports[name], 1)
     ours = found["ours"]
-    for name in PROCESSES:
-        extra = figures[f"{name}.serving_ms_p50"] - figures[f"{name}.import_ms"]
-        figures[f"{name}.serving_extra_ms"] = round(extra, 1)
     _spread(figures, "headless_agent.gap_ms", [row.gap_ms for row in ours["headless_agent"]])
     _spread(figures, "supervisord.suite_ms", [row.suite_ms for row in ours["supervisord"]])
-    for supervisor in ("stock", "s6"):
-        theirs = found[supervisor]
-        if theirs:
-            pairs = [
-                (
-                    median(_new_pids(theirs[name], turn, plan.peer_kills)),
-                    median(_new_pids(ours[name], turn, plan.kills)),
-                )
-                for name in PEERS_TOO
-                for turn in range(plan.rounds)
-            ]
-            result.ratio(f"{supervisor}_new_pid_over_ours", [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+
+def _ratio(result: Result, name: str, theirs: Kills, ours: Kills, plan: Plan) -> None:
+    """A peer's time to a new pid over ours, by the medians of each round and program."""
+    pairs = [
+        (median(_new_pids(theirs[each], turn, plan.peer_kills)), median(_new_pids(ours[each], turn, plan.kills)))
+        for each in PEERS_TOO
+        for turn in range(plan.rounds)
+    ]
+    result.ratio(f"{name}_new_pid_over_ours", [their for their, _ in pairs], [our for _, our in pairs])
 
 
 def _new_pids(kills: list[Kill], turn: int, each: int) -> list[float]:
