@@ -17,7 +17,7 @@ from pathlib import Path
 
 from procs import proc
 from procs.errors import Unhealthy
-from procs.settings import ADDRESS, ROOT, Address
+from procs.settings import ADDRESS, ROOT
 from scripts import go2rtc_binary, suite
 from scripts.capture_programs import FOLDER
 from tests import rig
@@ -40,10 +40,9 @@ class Ground:
         self.root, self._clone = root, Clone(root)
         (root / ".venv").symlink_to(ROOT / ".venv")
         self.api, self.rtsp = ADDRESS.parse(self._clone.api), ADDRESS.parse(self._clone.rtsp)
-        self.metrics = Address("127.0.0.1", rig.free_port())
+        self.metrics = ADDRESS.parse(self._clone.metrics)
         self.environ = rig.clean_environ(
             GO2RTC_BIN=str(go2rtc_binary.find_or_fetch(ROOT, os.environ, lambda text: None)),
-            # PLANARIA_WARDEN_METRICS=str(self.metrics),
         )
         self._clone.write_settings(workers=1, captures={CAPTURE: f"sh -c {shlex.quote(WRITER)}"})
         self.fifo = root / f"temp/streams/{CAPTURE}.ts"
