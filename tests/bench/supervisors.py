@@ -11,7 +11,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -41,9 +40,8 @@ class Ground:
         (root / ".venv").symlink_to(ROOT / ".venv")
         self.api, self.rtsp = ADDRESS.parse(self._clone.api), ADDRESS.parse(self._clone.rtsp)
         self.metrics = ADDRESS.parse(self._clone.metrics)
-        self.environ = rig.clean_environ(
-            GO2RTC_BIN=str(go2rtc_binary.find_or_fetch(ROOT, os.environ, lambda text: None)),
-        )
+        binary = go2rtc_binary.find_or_fetch(ROOT, os.environ, lambda text: None)
+        self.environ = rig.clean_environ(GO2RTC_BIN=str(binary))
         self._clone.write_settings(workers=1, captures={CAPTURE: f"sh -c {shlex.quote(WRITER)}"})
         self.fifo = root / f"temp/streams/{CAPTURE}.ts"
         (root / PICTURE).write_bytes(_one_picture())
@@ -114,6 +112,8 @@ class Ground:
 def _one_picture() -> bytes:
     """A keyframe of H.264, with all that a decoder needs."""
     size = ["--width", "320", "--height", "180"]
-    once = [sys.executable, "-m", "procs.headless_agent", *size, "--fps", "1", "--duration", "1", "--out", "h264"]
-    done = subprocess.run(once, cwd=ROOT, env=rig.clean_environ(), capture_output=True, timeout=START_LIMIT_S)
+    once = [*rig.AGENT, *size, "--fps", "1", "--duration", "1", "--out", "h264"]
+    done = subprocess.run(
+        once, cwd=ROOT, env=rig.clean_environ(), capture_output=True, timeout=START_LIMIT_S, check=True
+    )
     return done.stdout.removesuffix(b"\0\0\0\1g")  # the head of the next one, which it writes ahead
