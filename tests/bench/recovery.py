@@ -23,11 +23,12 @@ from procs import proc
 from procs.errors import Unhealthy
 from scripts import suite
 from tests.bench.measure import Result, cpu_s, median, percentile, rss_mb, say
-from tests.bench.signs import Asked, Fifo, Locked, Sign, Watched, page, wait_for
+from tests.bench.signs import LIMIT_S, Asked, Fifo, Locked, Sign, Watched, page, wait_for
 from tests.bench.supervisors import STREAM, Ground
 
 PROCESSES = ("go2rtc", "capture", "headless_agent", "warden", "keeper", "supervisord")
 PEERS_TOO = ("go2rtc", "capture")
+YOUNG_TOO = ("go2rtc", "capture", "keeper", "warden")  # killed again and again as soon as they serve
 STOCK_GO2RTC_AGES_S = (3.1, 3.4)  # after its startsecs
 # What each has imported when it serves, with the flags of its Python.
 IMPORTS = {
@@ -47,6 +48,7 @@ class Plan(NamedTuple):
     rounds: int
     kills: int  # of each process, each round
     peer_kills: int
+    young_kills: int
     warden_s: float
 
 
@@ -65,7 +67,7 @@ Kills = defaultdict[str, list[Kill]]
 
 def bench(quick: bool) -> Result:
     """Run it all."""
-    plan = Plan((0.3, 0.8), 1, 2, 1, 2.0) if quick else Plan((0.3, 3.0), 5, 10, 4, 20.0)
+    plan = Plan((0.3, 0.8), 1, 2, 1, 1, 2.0) if quick else Plan((0.3, 3.0), 5, 10, 4, 20, 20.0)
     result = Result("recovery", targets=_targets())
     result.peers = {
         "stock": "supervisord of our supervisord.conf without our plugin, warden and keeper",
@@ -88,6 +90,7 @@ def bench(quick: bool) -> Result:
                 _kills(ground, dict.fromkeys(PROCESSES, age_s), plan.kills, found["ours"])
                 if number == plan.rounds - 1:
                     _warden(result, ground, plan.warden_s)
+                    _young(result, ground, plan.young_kills)
             with ground.stock():
                 ages_s = {"go2rtc": stock_go2rtc_age_s, "capture": age_s}
                 _kills(ground, ages_s, plan.peer_kills, found["stock"])
@@ -179,6 +182,20 @@ def _warden(result: Result, ground: Ground, seconds: float) -> None:
     viewer.close()
 
 
+def _young(result: Result, ground: Ground, times: int) -> None:
+    """Kill each as soon as it serves, so many times in a row: no kill may slow the restart after it."""
+    for name in YOUNG_TOO:
+        found: Kills = defaultdict(list)
+        try:
+            for _ in range(times):
+                _kills(ground, {name: lambda: 0.0}, 1, found)
+            worst_ms = max(kill.new_pid_ms for kill in found[name])
+        except Unhealthy as error:
+            say(f"{name}, killed {len(found[name])} times as soon as it served: {error}")
+            worst_ms = 1000 * LIMIT_S
+        result.figures[f"{name}.young_new_pid_ms_worst"] = round(worst_ms, 1)
+
+
 def import_ms(root: Path, flags: str, modules: str) -> float:
     """From starting a Python to having imported these: what no restart can be quicker than."""
     program = f"import {modules}, os; os.write(1, b'.'); os._exit(0)"
@@ -235,6 +252,7 @@ def _targets() -> dict[str, str]:
         "serving_extra_ms": "at most 100",
     }
     return {f"{name}.{figure}": aim for name in PROCESSES for figure, aim in each.items()} | {
+        **{f"{name}.young_new_pid_ms_worst": "under 100" for name in YOUNG_TOO},
         "headless_agent.gap_ms_p50": "under 200",
         "stock_new_pid_over_ours": "at least 30",
         "warden_cpu_pct": "under 1",
