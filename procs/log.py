@@ -17,15 +17,16 @@ REPEATS_ALLOWED = 5
 REPEAT_WINDOW_S = 10.0
 MAX_TEXT = 2000  # of one value, so that no peer can flood the disk through our log
 
-_SECRET_NAME = re.compile(
+# Compiled when a line is written: a process that has just been killed has none to write before it serves.
+_SECRET_NAME = (
     r"(?i)secret|token|passw|passphrase|pwd|credential|authorization|cookie|api[-_]?key|private|signature|^pass$"
 )
 # Each is linear in the length of the text, whatever the text: it may come from a peer.
-_USERINFO = re.compile(r"(://)\S{0,300}@")
-_SCHEME = re.compile(r"(?i)\b(bearer|basic|digest)[ \t]{1,9}[^\s,;\"']+")
-_IN_QUERY = re.compile(r"(?i)([?&](?:key|sig|auth|code)=)[^&\s\"']+")
-_NAME = re.compile(r"""(?<![\w-])([\w-]{1,64})["']?[ \t]{0,9}[=:][ \t]{0,9}""")
-_VALUE = re.compile(r"""b?"(?:\\.|[^"\\])*"?|b?'(?:\\.|[^'\\])*'?|(?<=[:] )[^\r\n]+|[^\s&,;}\]]*""")
+_USERINFO = r"(://)\S{0,300}@"
+_SCHEME = r"(?i)\b(bearer|basic|digest)[ \t]{1,9}[^\s,;\"']+"
+_IN_QUERY = r"(?i)([?&](?:key|sig|auth|code)=)[^&\s\"']+"
+_NAME = r"""(?<![\w-])([\w-]{1,64})["']?[ \t]{0,9}[=:][ \t]{0,9}"""
+_VALUE = r"""b?"(?:\\.|[^"\\])*"?|b?'(?:\\.|[^'\\])*'?|(?<=[:] )[^\r\n]+|[^\s&,;}\]]*"""
 _logger = logging.getLogger("planaria")
 
 
@@ -37,24 +38,24 @@ def timestamp(seconds: float | None = None) -> str:
 
 def redact(name: str, value: object) -> object:
     """The value as it may be logged: numbers as they are, text shortened and without secrets."""
-    if _SECRET_NAME.search(name):
+    if re.search(_SECRET_NAME, name):
         return "***"
     if value is None or isinstance(value, (bool, int, float)):
         return value
     text = str(value)[: 4 * MAX_TEXT]
-    text = _USERINFO.sub(r"\1***@", text)
-    text = _SCHEME.sub(r"\1 ***", text)
-    text = _IN_QUERY.sub(r"\1***", text)
+    text = re.sub(_USERINFO, r"\1***@", text)
+    text = re.sub(_SCHEME, r"\1 ***", text)
+    text = re.sub(_IN_QUERY, r"\1***", text)
     return _without_named(text)[:MAX_TEXT]  # cut last: half of a secret would not be known as one
 
 
 def _without_named(text: str) -> str:
     """The text with the values after secret names (name=value, name: value, "name": "value") replaced."""
     kept, at = [], 0
-    while found := _NAME.search(text, at):
+    while found := re.compile(_NAME).search(text, at):
         kept.append(text[at : found.end()])
         at = found.end()
-        if _SECRET_NAME.search(found[1]) and (value := _VALUE.match(text, at)):
+        if re.search(_SECRET_NAME, found[1]) and (value := re.compile(_VALUE).match(text, at)):
             kept.append("***")
             at = value.end()
     return "".join([*kept, text[at:]])

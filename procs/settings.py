@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from procs.errors import ConfigError
@@ -169,15 +170,17 @@ NAME = matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "1 to 64 of A-Z a-z 0-9 _ . 
 PATH = Kind(lambda text: Path(text).expanduser(), "a path")
 
 
-@dataclass(frozen=True)
-class Layers:
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Layers(NamedTuple):
     """Where values come from, strongest first. `flags` and `document` are keyed by field, the others by variable.
     All values are text; a section of `document` where a value should be is refused."""
 
-    flags: Mapping[str, str] = field(default_factory=dict)
-    environ: Mapping[str, str] = field(default_factory=dict)
-    env_file: Mapping[str, str] = field(default_factory=dict)
-    document: Mapping[str, Any] = field(default_factory=dict)
+    flags: Mapping[str, str] = _NOTHING
+    environ: Mapping[str, str] = _NOTHING
+    env_file: Mapping[str, str] = _NOTHING
+    document: Mapping[str, Any] = _NOTHING
     document_name: str = "settings file"
 
 
@@ -270,11 +273,8 @@ def read_env_file(path: Path) -> dict[str, str]:
     return values
 
 
-@dataclass(frozen=True)
-class _Everywhere:
-    """Options of every program, which each reads where it needs them."""
-
-    log: str = option("", one_of("json", "text"), env=("PLANARIA_LOG",), help="how log lines look")
+# An option of every program, which each reads where it needs it (procs/log.py).
+_LOG = Option(one_of("json", "text"), ("PLANARIA_LOG",), "how log lines look", secret=False)
 
 
 def from_environment(environ: Mapping[str, str], root: Path = ROOT) -> tuple[dict[str, str], dict[str, str]]:
@@ -283,7 +283,8 @@ def from_environment(environ: Mapping[str, str], root: Path = ROOT) -> tuple[dic
     Inside a suite `make up` has already merged .env into the environment, so the file is not read again.
     """
     refuse_unknown_variables(environ, "environment")
-    load(_Everywhere, Layers(environ=environ))
+    if style := environ.get("PLANARIA_LOG"):
+        _parse(_LOG, "PLANARIA_LOG", style, "environment")
     env_file = {} if "PLANARIA_SUITE" in environ else read_env_file(root / ".env")
     return dict(environ), env_file
 
@@ -315,6 +316,20 @@ def command_line(prog: str, description: str, examples: str) -> argparse.Argumen
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def plain_flags(cls: type[Any], argv: Sequence[str]) -> dict[str, str] | None:
+    """What `parse_flags` returns, for a command line that is nothing but `--name value` pairs, as programs write it;
+    None for any other. argparse costs 9 ms, in which a viewer waits."""
+    known = {
+        f"--{name.replace('_', '-')}": name
+        for name, (opt, _) in options_of(cls).items()
+        if not opt.secret and opt.kind is not SWITCH
+    }
+    pairs = list(zip(argv[::2], argv[1::2], strict=False))
+    if len(argv) % 2 or any(flag not in known or value.startswith("-") for flag, value in pairs):
+        return None
+    return {known[flag]: value for flag, value in pairs}
 
 
 def parse_flags(parser: argparse.ArgumentParser, cls: type[Any], argv: Sequence[str]) -> dict[str, str]:

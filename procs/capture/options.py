@@ -62,9 +62,11 @@ class Capture:
 def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Capture:
     """Settings of this process. Raises ConfigError."""
     own, command = _parted(list(sys.argv[1:] if argv is None else argv))
-    parser = settings.command_line("capture", "The pictures of any command, as MPEG-TS for go2rtc.", EXAMPLES)
-    parser.usage = "python -m procs.capture [OPTION ...] -- COMMAND [ARGUMENT ...]"
-    flags = settings.parse_flags(parser, Capture, own)
+    flags = settings.plain_flags(Capture, own)
+    if flags is None:
+        parser = settings.command_line("capture", "The pictures of any command, as MPEG-TS for go2rtc.", EXAMPLES)
+        parser.usage = "python -m procs.capture [OPTION ...] -- COMMAND [ARGUMENT ...]"
+        flags = settings.parse_flags(parser, Capture, own)
     environment, env_file = settings.from_environment(os.environ if environ is None else environ)
     chosen = replace(settings.load(Capture, Layers(flags, environment, env_file)), command=command)
     if not command or not command[0]:

@@ -146,10 +146,13 @@ class Producer:
 
 def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Producer:
     """Settings of this process. Raises ConfigError, and NotHere for a renderer or encoder still to come."""
-    parser = settings.command_line(
-        "headless_agent", "One stream of H.264 on stdout, for go2rtc's exec: source.", EXAMPLES
-    )
-    flags = settings.parse_flags(parser, Producer, sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    flags = settings.plain_flags(Producer, argv)
+    if flags is None:
+        parser = settings.command_line(
+            "headless_agent", "One stream of H.264 on stdout, for go2rtc's exec: source.", EXAMPLES
+        )
+        flags = settings.parse_flags(parser, Producer, argv)
     environment, env_file = settings.from_environment(os.environ if environ is None else environ)
     chosen = settings.load(Producer, Layers(flags, environment, env_file))
     check(chosen)

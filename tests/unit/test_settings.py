@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from procs import settings
 from procs.errors import ConfigError
@@ -121,6 +123,23 @@ def test_a_secret_has_no_flag() -> None:
     with pytest.raises(ConfigError) as caught:
         load(Suite, Layers(document={"password": ["hunter2"]}))
     assert "hunter2" not in str(caught.value)
+
+
+@given(
+    st.lists(st.sampled_from(["--size", "--loud", "--word", "--siz", "--size=4", "--", "-", "-3", "", "a", "4", "a b"]))
+)
+def test_plain_flags_are_what_argparse_makes_of_them(argv: list[str]) -> None:
+    plain = settings.plain_flags(Toy, argv)
+    if plain is not None:
+        assert plain == settings.parse_flags(settings.command_line("x", "x", "x"), Toy, argv)
+
+
+def test_only_pairs_are_plain_flags() -> None:
+    assert settings.plain_flags(Toy, ["--size", "4", "--word", "b", "--size", "6"]) == {"size": "6", "word": "b"}
+    assert settings.plain_flags(Toy, []) == {}
+    for other in (["--loud"], ["--help"], ["--size"], ["--size", "-3"], ["--size=4", "x"], ["4", "--size"]):
+        assert settings.plain_flags(Toy, other) is None
+    assert settings.plain_flags(Suite, ["--password", "hunter2"]) is None
 
 
 def test_env_file_is_read(tmp_path: Path) -> None:
