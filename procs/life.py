@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import fcntl
 import inspect
 import os
 import sys
@@ -21,6 +20,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 from procs import log, settings
 from procs.backoff import crash_pause
 from procs.errors import NotHere, PlanariaError
+from procs.locks import hold
 from procs.prctl import bind_to_parent as bind_to_parent
 
 S = TypeVar("S")
@@ -28,42 +28,6 @@ BEAT_S = 1.0
 CRASH_ROW_FORGOTTEN_S = 60.0  # two failed starts further apart than this are no loop
 SERVED_CAP_S = 15.0  # the longest pause of those that serve and end at once: nobody is waiting for a first answer
 SETTLED_S = 10.0  # a run that served for so long ends a row, however it ends
-
-
-def hold(path: Path, *, number: int | None = None) -> int:
-    """Take the lock of a file for as long as this process lives, waiting for it if need be; returns the descriptor.
-
-    The kernel frees it at death, however we die. It is a record lock (fcntl(2)), not flock(2): that one would be
-    shared with every child that inherits the descriptor, and a child that outlives us would keep our successor out.
-    With a `number` the descriptor gets that one and is kept across exec.
-    """
-    descriptor = _open_lock(path, number)
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # POSIX allows either
-        log.info("another copy is running; waiting for it to end", lock=str(path))
-        fcntl.lockf(descriptor, fcntl.LOCK_EX)
-    return descriptor
-
-
-def try_hold(path: Path) -> int | None:
-    """As `hold`, but None if another process has it."""
-    descriptor = _open_lock(path, None)
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _open_lock(path: Path, number: int | None) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    if number is None:
-        return descriptor
-    os.dup2(descriptor, number)
-    os.close(descriptor)  # now: closing any descriptor of the file later would give up the lock
-    return number
 
 
 class Before(NamedTuple):

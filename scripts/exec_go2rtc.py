@@ -4,7 +4,8 @@
 
 The kernel keeps both the parent-death signal and the lock across exec. go2rtc gets its configuration as a sealed
 memory file: its API would write changes back into a plain one, and a restart would then bring them back instead of
-healing them. Only the standard library is imported, so that a killed go2rtc is back soon.
+healing them. Next to nothing is imported, so that a killed go2rtc is back soon: no pathlib, no logging unless there is
+something to say.
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ import fcntl
 import hashlib
 import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+sys.path.insert(0, ROOT)
 
-from procs import life, log  # noqa: E402
+from procs import locks, prctl  # noqa: E402
 from procs.errors import ConfigError, PlanariaError  # noqa: E402
 
 # Kept across exec, under numbers that the wrappers of our exec: sources know and close.
 LOCK, CONFIG = 8, 9
 
 
-def whole(config: Path) -> bytes:
+def whole(config: str | os.PathLike[str]) -> bytes:
     """The content of go2rtc's configuration, if it is what was written. A go2rtc that cannot read its configuration
     starts with its defaults, which are open to the world: better none."""
-    head, _, content = config.read_bytes().partition(b"\n")
+    with open(config, "rb") as file:
+        head, _, content = file.read().partition(b"\n")
     if head.split()[2:3] != [hashlib.sha256(content).hexdigest().encode()]:
-        raise ConfigError(f"{config} is not as it was written")
+        raise ConfigError(f"{os.fspath(config)} is not as it was written")
     return content
 
 
@@ -43,20 +44,28 @@ def sealed(content: bytes) -> int:
     return descriptor
 
 
+def prepare_log() -> None:
+    """To be called before the first line is logged."""
+    from procs import log
+
+    log.configure("go2rtc")
+
+
 def main() -> None:
     """Bind, lock, exec. Exits 1 with a line when there is nothing to exec."""
     if sys.argv[1:]:
         print(__doc__)
         sys.exit(0 if sys.argv[1] in ("-h", "--help") else 2)
-    log.configure("go2rtc")
-    run_dir = ROOT / "run"
-    binary, config = run_dir / "go2rtc", run_dir / "go2rtc.yaml"
+    binary = f"{ROOT}/run/go2rtc"
     try:
-        life.bind_to_parent()
-        life.hold(run_dir / "go2rtc.lock", number=LOCK)
-        os.dup2(sealed(whole(config)), CONFIG)
-        os.execv(binary, [str(binary), "-config", f"/proc/self/fd/{CONFIG}"])
+        prctl.bind_to_parent()
+        locks.hold(f"{binary}.lock", number=LOCK, before_words=prepare_log)
+        os.dup2(sealed(whole(f"{binary}.yaml")), CONFIG)
+        os.execv(binary, [binary, "-config", f"/proc/self/fd/{CONFIG}"])
     except (PlanariaError, OSError) as error:
+        from procs import log
+
+        prepare_log()
         log.error(f"go2rtc does not start: {error}; run make up")
         sys.exit(1)
 

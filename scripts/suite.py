@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from procs import life, proc
+from procs import locks, proc
 from procs.errors import ConfigError, Unhealthy
 from procs.keeper import ending, start
 
@@ -135,7 +135,7 @@ def kill_all(root: Path) -> int:
 def exclusive(root: Path) -> Iterator[None]:
     """One `up` or `down` of a checkout at a time; the second waits."""
     prepare_run_dir(root)
-    lock = life.hold(root / "run/suite.lock")
+    lock = locks.hold(root / "run/suite.lock")
     yield
     os.close(lock)
 

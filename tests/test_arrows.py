@@ -11,17 +11,13 @@ from procs.settings import ROOT
 
 # In this order: each may import only those before it.
 FLOOR = [
-    *("errors", "prctl", "proc", "backoff", "settings", "pipes", "messages", "log", "journal", "bus", "life", "brood"),
+    *("errors", "prctl", "proc", "backoff", "settings", "pipes", "messages"),
+    *("log", "locks", "journal", "bus", "life", "brood"),
     *("wire", "media", "agent"),
 ]
 ONLY_FROM_MAIN = {"life", "brood"}
-# A producer holds the lock of its control endpoint as life holds a program's (one function, not two), and its loop
-# names the type of what it beats. The keeper holds the lock of `make up` and `make down`, and beats too.
-EXCEPTIONS = {
-    ("headless_agent/control.py", "life"),
-    ("headless_agent/producer.py", "life"),
-    ("keeper/keeper.py", "life"),
-}
+# The loops of these two name the type of what they beat.
+EXCEPTIONS = {("headless_agent/producer.py", "life"), ("keeper/keeper.py", "life")}
 
 
 def imports_of(path: Path) -> list[str]:

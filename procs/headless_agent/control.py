@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from procs.life import try_hold
+from procs.locks import try_hold
 
 LOCK_RETRY_S = 1.0
 

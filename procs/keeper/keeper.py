@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from procs import journal, life, log, prctl, proc, settings
+from procs import journal, life, locks, log, prctl, proc, settings
 from procs.errors import ConfigError, Unhealthy
 from procs.keeper import ending, start
 from procs.keeper.pace import Row
@@ -100,7 +100,7 @@ class Keeper:
     def wait_for_former(self) -> None:
         """Return as the only keeper: the kernel frees the lock of one that is gone, and one that is stuck we end."""
         began = looked_at = well_at = time.monotonic()
-        while life.try_hold(self._run_dir / "keeper.lock") is None:
+        while locks.try_hold(self._run_dir / "keeper.lock") is None:
             self._alive.beat()
             time.sleep(_LOCK_EVERY_S)
             now = time.monotonic()
@@ -189,7 +189,7 @@ class Keeper:
         while True:
             self._alive.beat()
             try:
-                lock = life.try_hold(self._run_dir / "suite.lock")
+                lock = locks.try_hold(self._run_dir / "suite.lock")
             except OSError as error:
                 log.error(f"no lock against a make up at the same time: {error}")
                 return None

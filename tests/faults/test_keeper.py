@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from procs import journal, life, proc
+from procs import journal, locks, proc
 from procs.keeper import start
 from procs.settings import ROOT
 from scripts import health, suite
@@ -138,7 +138,7 @@ def test_nothing_escapes_make_down_at_any_moment_of_a_revival(clone: Clone) -> N
 
 
 def test_it_waits_for_who_has_the_lock_and_leaves_another_supervisord_alone(up: Clone) -> None:
-    lock = life.hold(up.root / "run/suite.lock")
+    lock = locks.hold(up.root / "run/suite.lock")
     kill_supervisord(up)
     until(lambda: '"supervisord is dead"' in log_of(up).splitlines()[-1])
     time.sleep(0.3)

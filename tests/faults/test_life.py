@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from procs import bus, life
+from procs import bus, life, locks
 from procs.messages import Heartbeat, decode
 from procs.settings import ROOT
 from tests.rig import clean_environ, command_line, until
@@ -164,13 +164,15 @@ def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(run_dir: Path) 
 
 def test_a_lock_with_a_number_is_kept_across_exec(tmp_path: Path) -> None:
     lock = tmp_path / "x.lock"
-    code = f"import os; from procs import life; life.hold({str(lock)!r}, number=8); os.execvp('sleep', ['sleep', '20'])"
+    code = (
+        f"import os; from procs.locks import hold; hold({str(lock)!r}, number=8); os.execvp('sleep', ['sleep', '20'])"
+    )
     holder = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     until(lambda: command_line(holder.pid)[:1] == ["sleep"])
-    assert life.try_hold(lock) is None
+    assert locks.try_hold(lock) is None
     holder.kill()
     holder.wait()
-    descriptor = life.try_hold(lock)
+    descriptor = locks.try_hold(lock)
     assert descriptor is not None
     os.close(descriptor)
 
