@@ -27,6 +27,7 @@ S = TypeVar("S")
 BEAT_S = 1.0
 CRASH_ROW_FORGOTTEN_S = 60.0  # two failed starts further apart than this are no loop
 SERVED_CAP_S = 15.0  # the longest pause of those that serve and end at once: nobody is waiting for a first answer
+MAX_STACK = 2000
 SETTLED_S = 10.0  # a run that served for so long ends a row, however it ends
 
 
@@ -67,10 +68,11 @@ class CrashRow:
         """What faulthandler has written there; what it writes from now on is of this run."""
         with contextlib.suppress(OSError):
             descriptor = os.open(self._stack, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            stack = os.read(descriptor, log.MAX_TEXT).decode(errors="replace")
+            # Its end: the main thread comes last.
+            stack = os.pread(descriptor, MAX_STACK, max(0, os.fstat(descriptor).st_size - MAX_STACK))
             os.truncate(descriptor, 0)
             faulthandler.enable(descriptor)
-            return stack
+            return stack.decode(errors="replace")
         faulthandler.enable()
         return ""
 

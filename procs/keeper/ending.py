@@ -13,7 +13,7 @@ from procs.errors import Unhealthy
 from procs.keeper import start
 
 DIE_LIMIT_S = 10.0
-_LOOK_EVERY_S = 0.01
+_LOOK_EVERY_S = 0.002
 
 
 def end_all(root: Path, beat: Callable[[], None] = lambda: None) -> int:

@@ -161,7 +161,9 @@ class _Loop:
                     self.state.dropped[beat.pid] = beat.dropped
 
     def _sign(self, pid: int, at: float) -> None:
-        self._policy.see_sign(pid, at)
+        if self._policy.see_sign(pid, at) and self._relatives.is_supervised(pid):
+            # Have supervisord ask us now: a kill from here on says nothing about the program (procs/warden/pacing.py).
+            self._relatives.kill(self._relatives.supervisord, signal.SIGCHLD)
         watched = self._policy.watched.get(pid)
         up = self._history.serves(watched.known.name, pid, at) if watched else None
         if up:

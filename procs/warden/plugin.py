@@ -32,6 +32,8 @@ from procs.warden import waker
 from procs.warden.pacing import Row
 
 TABLE_EVERY_S = 1.0
+NEWS_EVERY_S = 0.02  # the same, where there is a turn, while the warden may know that somebody has begun to serve
+YOUNG_S = 5.0  # who has not begun by then is not waited for so eagerly
 WARDEN_LIMIT_S = 4.0  # without an answer from the warden
 WARDEN_START_S = 15.0  # the same for its first answer: a slow machine has to import it
 STOOD_STILL_S = 2.5  # our loop turns once a second at least
@@ -95,7 +97,7 @@ class Plugin:
     def turn(self) -> None:
         """Do what is due."""
         now = time.monotonic()
-        if self._is_due or now - self._table_at_s >= TABLE_EVERY_S:
+        if self._is_due or now - self._table_at_s >= self._every_s(now):
             self._send_table(now)
         self._watch_warden(now)
         self._turned_at_s = now
@@ -108,6 +110,12 @@ class Plugin:
         table["deaths"] = self._deaths
         events.notify(events.RemoteCommunicationEvent(EVENT_TYPE, json.dumps(table)))
         self._wake()  # it is handed over in the next turn
+
+    def _every_s(self, now: float) -> float:
+        """A kill is none of a program's failures once that serves, so it has to be known soon: the warden sends SIGCHLD
+        when it hears of one, which makes a turn."""
+        runs = [program.run for program in self._programs.values() if program.run]
+        return NEWS_EVERY_S if any(not run.served and now - run.since_s < YOUNG_S for run in runs) else TABLE_EVERY_S
 
     def _pools(self) -> list[Any]:
         """The event listeners that are wardens."""
@@ -212,7 +220,7 @@ class Plugin:
             "pid": process.pid,
             "since": program.run.since_s if program.run else 0.0,
             "restarts": program.restarts,
-            "failures": program.row.failures + program.row.killed_early,
+            "failures": program.row.failures,
             "wait_s": round(max(0.0, program.wait_until_s - now), 1),
             "last": program.last,
         }

@@ -93,11 +93,15 @@ class Policy:
         """How often each program has failed in a row."""
         self._failures = failures
 
-    def see_sign(self, pid: int, now: float) -> None:
-        """A process lives: its heartbeat, or an answer."""
-        if watched := self.watched.get(pid):
-            watched.sign_at = max(now, watched.sign_at or now)
-            watched.served_at = now if watched.served_at is None else watched.served_at
+    def see_sign(self, pid: int, now: float) -> bool:
+        """A process lives: its heartbeat, or an answer. Returns whether it is its first."""
+        watched = self.watched.get(pid)
+        if not watched:
+            return False
+        is_first = watched.served_at is None
+        watched.sign_at = max(now, watched.sign_at or now)
+        watched.served_at = now if is_first else watched.served_at
+        return is_first
 
     def see_stopped(self, stopped: Mapping[int, str], now: float) -> None:
         """All processes below supervisord, itself included, that are stopped now: pid -> name."""

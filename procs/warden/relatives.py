@@ -39,6 +39,7 @@ class Relatives:
         self._others: dict[int, _Other] = {}
         self._early: dict[int, float] = {}
         self._tree: dict[int, proc.Stat] = {}
+        self._note(self.supervisord)
         self._is_room: dict[int, bool] = {}
         self._words: dict[int, list[str]] = {}
 
@@ -80,6 +81,10 @@ class Relatives:
         self._others[beat.pid] = _Other(f"{beat.program} {beat.instance}".strip(), now, handle)
         self._note(beat.pid)
         return True
+
+    def is_supervised(self, pid: int) -> bool:
+        """Whether supervisord has started it, and not go2rtc."""
+        return pid in self._rows
 
     def early_signs(self) -> list[tuple[int, float]]:
         """Heartbeats that came before supervisord had told us of who sends them."""
