@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeVar
 
-from procs import log, settings
+from procs import locks, log, settings
 from procs.backoff import crash_pause
 from procs.errors import NotHere, PlanariaError
 from procs.locks import hold
@@ -67,7 +67,7 @@ class CrashRow:
     def _of_the_run_before(self) -> str:
         """What faulthandler has written there; what it writes from now on is of this run."""
         with contextlib.suppress(OSError):
-            descriptor = os.open(self._stack, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            descriptor = locks.open_file(self._stack, os.O_RDWR | os.O_APPEND)
             # Its end: the main thread comes last.
             stack = os.pread(descriptor, MAX_STACK, max(0, os.fstat(descriptor).st_size - MAX_STACK))
             os.truncate(descriptor, 0)

@@ -44,9 +44,21 @@ def try_hold(path: str | os.PathLike[str]) -> int | None:
 
 
 def _open_lock(path: str | os.PathLike[str], number: int | None) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_file(path, os.O_RDWR)
     if number is None:
         return descriptor
     os.dup2(descriptor, number)
     os.close(descriptor)  # now: closing any descriptor of the file later would give up the lock
     return number
+
+
+def open_file(path: str | os.PathLike[str], flags: int) -> int:
+    """Open a file of ours, made if need be, for this process alone. Never as 0, 1 or 2, which may be closed: what is
+    written to stdout must not come to stand in it."""
+    flags |= os.O_CREAT | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    if descriptor > 2:
+        return descriptor
+    above = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(descriptor)  # before any lock is taken
+    return above

@@ -165,7 +165,7 @@ def test_a_capture_that_fails_later_is_failing(down: Clone) -> None:
     until(lambda: down.cli("status").returncode == 8, 20)
     status = down.cli("status")
     assert "capture_desk" in status.stdout and "failing" in status.stdout
-    assert "starts without a picture: the command exited with 9" in status.stderr
+    assert "starts in a row failed: the command exited with 9" in status.stderr
     switch.touch()
     until(lambda: down.cli("status").returncode == 0, 20)
 
@@ -248,9 +248,15 @@ def test_no_program_writes_without_a_bound() -> None:
     for section in parser.sections():
         if section == "supervisord":
             assert parser[section]["logfile_maxbytes"] == "5MB" and int(parser[section]["logfile_backups"]) == 2
-        elif section.startswith("program:"):
-            assert parser[section]["stdout_logfile_maxbytes"] == "5MB"
-            assert (parser[section]["redirect_stderr"], int(parser[section]["stdout_logfile_backups"])) == ("true", 2)
+        elif section.startswith(("program:", "eventlistener:")):
+            logs = [
+                name for name in ("stdout", "stderr") if parser[section].get(f"{name}_logfile") not in (None, "NONE")
+            ]
+            for name in logs:
+                assert parser[section][f"{name}_logfile_maxbytes"] == "5MB"
+                assert int(parser[section][f"{name}_logfile_backups"]) == 2
+            into_one = parser[section].get("redirect_stderr") == "true"
+            assert into_one or parser[section]["stderr_logfile"], "supervisord would make a file of its own"
 
 
 @needs_ffmpeg
