@@ -26,10 +26,10 @@ service: ## have systemd start it with the machine and keep it up (root: for all
 service-off: ## end that and take it away
 	@$(ANY) scripts/service.py remove
 
-test: ## run all tests (T=path or -k expression to choose)
+test: ## run all tests (T=path or -k expression to choose, J=processes)
 	@sh scripts/bootstrap.sh dev
 	@sh scripts/setup_tests.sh
-	@PYTHONASYNCIODEBUG=1 $(PY) -X dev -m pytest $(T)
+	@PYTHONASYNCIODEBUG=1 $(PY) -X dev -m pytest -n $(or $(J),3) --dist loadfile $(T)
 
 check: ## ruff and mypy --strict on everything
 	@sh scripts/bootstrap.sh dev
