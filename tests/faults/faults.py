@@ -1,0 +1,208 @@
+"""Faults as context managers: what a `with` block has in it happens while the fault lasts.
+
+    with frozen(pid) as fault:
+        fault.wait_dead(6)          # somebody noticed
+
+Processes: killed, frozen, looping, hung, leaking. What they stand on: slow_disk, full_disk, read_only (disks.py), lossy
+(links.py), clock_stepped. A process is held by a pidfd from the first moment, so no signal ever reaches a stranger that
+got its pid; and at the end of the block it is thawed, or dead, whatever the block did.
+
+Loops, hangs and leaks happen inside a real interpreter without a line for it in the product: `hooks` puts a .pth file
+into a checkout's .venv, by which each Python there handles three real-time signals. Whether a process can be hooked
+(go2rtc is no Python, `python -S` reads no .pth, a guard blocks all signals) is read from the kernel: `possible`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+FAKETIME = "libfaketime.so.1"
+_FAKETIME_PLACES = ("/usr/lib/*/faketime", "/usr/lib*/faketime")
+LEAK_BYTES, LEAK_MAX_BYTES = 4_000_000, 1_200_000_000  # each 20 ms; not to bring the machine down where nobody acts
+HANG, LOOP, LEAK = (signal.SIGRTMIN + number for number in (5, 6, 7))
+
+# No import of `signal`, which would cost each start 4 ms. A mutex that is locked twice is waited for for ever, by a
+# call that no signal interrupts and that keeps the interpreter's lock (PyDLL).
+_SHIM = f"""\
+import _signal
+
+def _hang(number, frame):
+    import ctypes
+    mutex, library = ctypes.create_string_buffer(64), ctypes.PyDLL(None)
+    library.pthread_mutex_lock(mutex)
+    library.pthread_mutex_lock(mutex)
+
+def _loop(number, frame):
+    while True:
+        pass
+
+def _leak(number, frame):
+    import _thread
+    _thread.start_new_thread(_grow, ())
+
+def _grow():
+    import time
+    kept = []
+    while True:
+        if len(kept) * {LEAK_BYTES} < {LEAK_MAX_BYTES}:
+            kept.append(b"\\1" * {LEAK_BYTES})
+        time.sleep(0.02)
+
+_signal.signal({int(HANG)}, _hang)
+_signal.signal({int(LOOP)}, _loop)
+_signal.signal({int(LEAK)}, _leak)
+"""
+
+
+class CannotFault(Exception):
+    """This fault can't be done to this process, or on this machine."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault under way: to whom, and since when on CLOCK_MONOTONIC."""
+
+    pid: int
+    at_ns: int
+    handle: int
+
+    def send(self, number: int) -> None:
+        """A signal to that very process; to one that is dead, nothing."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.handle, number)
+
+    def is_dead(self) -> bool:
+        """Whether it has ended (it may still wait to be collected)."""
+        return self.dies_within(0)
+
+    def dies_within(self, limit_s: float) -> bool:
+        """Wait for its death."""
+        return bool(select.select([self.handle], [], [], limit_s)[0])
+
+    def wait_dead(self, limit_s: float) -> float:
+        """Seconds from the fault to its death. Fails the test after the limit."""
+        assert self.dies_within(limit_s), f"pid {self.pid} still lives after {limit_s:g} s"
+        return (time.monotonic_ns() - self.at_ns) / 1e9
+
+
+@contextlib.contextmanager
+def _fault(pid: int, number: int, at_end: int) -> Iterator[Fault]:
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise CannotFault(f"pid {pid} is gone") from None
+    fault = Fault(pid, time.monotonic_ns(), handle)
+    try:
+        fault.send(number)
+        yield fault
+    finally:
+        fault.send(at_end)
+        os.close(handle)
+
+
+def killed(pid: int) -> AbstractContextManager[Fault]:
+    """Dead at once, by SIGKILL."""
+    return _fault(pid, signal.SIGKILL, signal.SIGKILL)
+
+
+def frozen(pid: int) -> AbstractContextManager[Fault]:
+    """Stopped, by SIGSTOP, all threads of it; goes on at the end of the block if it is still there."""
+    return _fault(pid, signal.SIGSTOP, signal.SIGCONT)
+
+
+def looping(pid: int) -> AbstractContextManager[Fault]:
+    """Its main thread runs round and round in Python; its other threads, and the GIL, are as they were."""
+    return _hooked(pid, LOOP)
+
+
+def hung(pid: int) -> AbstractContextManager[Fault]:
+    """Its main thread waits for ever in C and holds the interpreter's lock: no thread of it runs a line of Python."""
+    return _hooked(pid, HANG)
+
+
+def leaking(pid: int) -> AbstractContextManager[Fault]:
+    """It grows by 200 MB a second, by a thread of its own; all else goes on."""
+    return _hooked(pid, LEAK)
+
+
+def _hooked(pid: int, number: int) -> AbstractContextManager[Fault]:
+    if not _handles(pid, number):  # an unhandled real-time signal would be a kill
+        raise CannotFault(f"pid {pid} does not handle signal {number}: no Python with our hooks")
+    return _fault(pid, number, signal.SIGKILL)
+
+
+KINDS: Mapping[str, Callable[[int], AbstractContextManager[Fault]]] = {
+    "killed": killed, "frozen": frozen, "looping": looping, "hung": hung, "leaking": leaking,
+}  # fmt: skip
+_NEEDS = {"looping": LOOP, "hung": HANG, "leaking": LEAK}
+
+
+def possible(pid: int) -> tuple[str, ...]:
+    """The kinds of fault that can be done to a process as it is now."""
+    return tuple(kind for kind in KINDS if kind not in _NEEDS or _handles(pid, _NEEDS[kind]))
+
+
+def _handles(pid: int, number: int) -> bool:
+    """Whether a Python process has a handler for a signal, and lets it through."""
+    try:
+        is_python = "python" in os.path.basename(os.readlink(f"/proc/{pid}/exe"))  # Go has a handler for every signal
+        fields = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    except (OSError, ValueError):
+        return False
+    bit = 1 << (number - 1)
+    return is_python and bool(int(fields["SigCgt"], 16) & bit) and not int(fields["SigBlk"], 16) & bit
+
+
+@contextlib.contextmanager
+def hooks(root: Path) -> Iterator[None]:
+    """Whatever Python of a checkout's .venv is started in the block can be hung, can loop and leak."""
+    (packages,) = (root / ".venv/lib").glob("python3*/site-packages")
+    files = {"planaria_faults.py": _SHIM, "planaria_faults.pth": "import planaria_faults\n"}
+    try:
+        for name, text in files.items():
+            (packages / name).write_text(text)
+        yield
+    finally:
+        for name in reversed(files):  # the .pth first: it must never point to nothing
+            (packages / name).unlink(missing_ok=True)
+
+
+class Clock:
+    """The wall clock of whatever is started with `environ`, by libfaketime. CLOCK_MONOTONIC is left alone, as it is
+    where somebody sets the clock; go2rtc, which asks the kernel itself, sees no difference."""
+
+    def __init__(self, folder: Path) -> None:
+        found = [path for place in _FAKETIME_PLACES for path in Path("/").glob(f"{place[1:]}/{FAKETIME}")]
+        if not found:
+            raise CannotFault(f"{FAKETIME} is missing (Debian: apt-get install libfaketime)")
+        self._file = folder / "clock"
+        self._set(0)
+        self.environ = {
+            "LD_PRELOAD": str(found[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_CACHE_DURATION": "1",
+        }
+
+    def _set(self, by_s: float) -> None:
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{by_s:+.0f}s\n")
+        new.rename(self._file)  # whoever reads it finds it whole
+
+
+@contextlib.contextmanager
+def clock_stepped(clock: Clock, by_s: float) -> Iterator[None]:
+    """The clock is set by so many seconds, and back at the end of the block; either takes up to a second."""
+    try:
+        clock._set(by_s)
+        yield
+    finally:
+        clock._set(0)

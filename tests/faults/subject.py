@@ -1,0 +1,194 @@
+"""A running suite that faults are done to: who is in it, whether it is healthy, and who watches it meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from procs import proc
+from procs.errors import Unhealthy
+from procs.settings import Address
+from scripts import health, suite
+from scripts.suite_settings import Plan, load_plan
+from tests.clone import Clone
+from tests.faults import invariants
+from tests.faults.faults import Fault
+from tests.rig import clean_environ
+from tests.viewers import RtspViewer
+
+CAPTURE = "cam"
+COMMAND = (
+    "ffmpeg -nostdin -v error -re -f lavfi -i testsrc2=size=320x180:rate=30 -c:v libx264 -preset ultrafast"
+    " -tune zerolatency -g 15 -b:v 300k -f mpegts pipe:1"
+)
+FRESH_S = 0.5  # a picture that is older does not count as now
+LOOK_EVERY_S = 0.02
+JOIN_EVERY_S = 0.05
+
+
+class Watching:
+    """Somebody who watches a stream and connects again whenever they are cut off. For use in a `with` block."""
+
+    def __init__(self, rtsp: Address, stream: str) -> None:
+        self._rtsp, self.stream = rtsp, stream
+        self._viewers: list[RtspViewer] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._stay, daemon=True)
+
+    def __enter__(self) -> Watching:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        for viewer in self._viewers[-1:]:
+            viewer.leave()
+
+    def _stay(self) -> None:
+        while not self._over.wait(JOIN_EVERY_S):
+            if not self._viewers or self._viewers[-1].ended:
+                viewer = RtspViewer(self._rtsp, self.stream)
+                viewer.start()
+                self._viewers.append(viewer)
+
+    def times_ns(self, since_ns: int = 0) -> list[int]:
+        """When pictures came, on CLOCK_MONOTONIC: the last one before `since_ns`, and all later ones."""
+        arrivals = [arrival.at_ns for viewer in self._viewers[-8:] for arrival in viewer.arrivals[-20_000:]]
+        before = [at for at in arrivals if at < since_ns]
+        return [*before[-1:], *(at for at in arrivals if at >= since_ns)]
+
+    def is_fresh(self) -> bool:
+        """Whether pictures come right now."""
+        arrivals = [viewer.arrivals[-1].at_ns for viewer in self._viewers[-2:] if viewer.arrivals]
+        return bool(arrivals) and time.monotonic_ns() - arrivals[-1] < FRESH_S * 1e9
+
+    def gap_ms(self, since_ns: int) -> float:
+        """The longest time without a picture since then, the present one included."""
+        times = [*self.times_ns(since_ns), time.monotonic_ns()]
+        return max((later - earlier for earlier, later in itertools.pairwise(times)), default=0) / 1e6
+
+
+@dataclass
+class Recovery:
+    """How a suite came back from faults, in ms since the first of them."""
+
+    new_pid_ms: dict[str, float] = field(default_factory=dict)
+    """Name of each process that was hit -> when there was another one of that name."""
+    healthy_ms: float | None = None
+    gap_ms: float = 0.0
+    missing: str = ""
+    """What was still wrong at the deadline."""
+
+
+class Subject:
+    """The suite of a clone, with viewers on some of its streams."""
+
+    def __init__(self, clone: Clone, watching: tuple[Watching, ...] = ()) -> None:
+        self.root, self.watching = clone.root, watching
+        self.plan: Plan = load_plan(clone.root, clean_environ())
+        self._expected: set[str] = set()
+
+    def look(self) -> invariants.Look:
+        """Its processes, now."""
+        return invariants.look(self.root)
+
+    def targets(self) -> dict[str, int]:
+        """Its living processes by name."""
+        return {name: pid for pid, name in invariants.names(self.look()).items()}
+
+    def settle(self, within_s: float = 20.0) -> dict[str, int]:
+        """Wait until it is healthy and nothing in it changes any more; what is there then is what has to be there
+        from now on. Returns the targets."""
+        self._expected = set()
+        deadline = time.monotonic() + within_s
+        before: dict[str, int] = {}
+        while True:
+            why, now = self.why_unhealthy(), self.targets()
+            if not why and now == before:
+                self._expected = set(now)
+                return now
+            assert time.monotonic() < deadline, f"not healthy within {within_s:g} s: {why or 'it keeps changing'}"
+            before = now
+            time.sleep(0.5)
+
+    def why_unhealthy(self, gone: Mapping[str, int] | None = None) -> str:
+        """What is wrong now, the cheap questions first; '' if all is well. `gone`: name -> pid that must not be it."""
+        seen = self.look()
+        pids = {name: pid for pid, name in invariants.names(seen).items()}
+        if missing := self._expected - pids.keys():
+            return f"there is no {', '.join(sorted(missing))}"
+        if old := [name for name, pid in (gone or {}).items() if pids.get(name) == pid]:
+            return f"still the same {', '.join(old)}"
+        if stopped := [name for name, pid in pids.items() if seen[pid].state in "Tt"]:
+            return f"{', '.join(stopped)} is stopped"
+        if rows := self._not_serving():
+            return f"{', '.join(rows)} does not serve yet"
+        if dry := [each.stream for each in self.watching if not each.is_fresh()]:
+            return f"no picture of {', '.join(dry)}"
+        return self._not_answering()
+
+    def _not_serving(self) -> list[str]:
+        """Processes of ours whose run has not served yet (procs/life.py, CrashRow). Told by the locks they hold."""
+        run = self.root / "run"
+        names = [name for held in invariants.locks_held(run).values() for name in held]
+        return [name for name in names if (run / f"{name}.crashes").exists()]
+
+    def _not_answering(self) -> str:
+        try:
+            states = {process.name: process.state for process in suite.processes(self.root)}
+        except Unhealthy as error:
+            return str(error)
+        if idle := [f"{name} {state}" for name, state in states.items() if state not in ("STARTING", "RUNNING")]:
+            return f"supervisord: {', '.join(idle)}"
+        with contextlib.suppress(http.client.HTTPException):
+            return health.why_not_serving(self.root, self.plan)
+        return "go2rtc: answers with rubbish"
+
+    def recover(self, faults: Mapping[str, Fault], within_s: float) -> Recovery:
+        """Wait until each process that was hit is another one and all is well, or the time is over."""
+        first_ns = min(fault.at_ns for fault in faults.values())
+        gone = {name: fault.pid for name, fault in faults.items()}
+        found = Recovery()
+        while True:
+            self._note_new_pids(gone, first_ns, found)
+            found.missing = self.why_unhealthy(gone)
+            now_ms = (time.monotonic_ns() - first_ns) / 1e6
+            found.gap_ms = max((each.gap_ms(first_ns) for each in self.watching), default=0.0)
+            if not found.missing:
+                self._note_new_pids(gone, first_ns, found)
+                found.healthy_ms = now_ms
+                return found
+            if now_ms > within_s * 1000:
+                return found
+            time.sleep(LOOK_EVERY_S)
+
+    def _note_new_pids(self, gone: Mapping[str, int], first_ns: int, found: Recovery) -> None:
+        if len(found.new_pid_ms) < len(gone):
+            now = self.targets()
+            at_ms = (time.monotonic_ns() - first_ns) / 1e6
+            for name, pid in gone.items():
+                if now.get(name, pid) != pid:
+                    found.new_pid_ms.setdefault(name, at_ms)
+
+
+@contextlib.contextmanager
+def watched(clone: Clone, *streams: str) -> Iterator[Subject]:
+    """The suite of a clone that is up, with a viewer on each of these streams, once all of them see pictures."""
+    host, _, port = clone.rtsp.rpartition(":")
+    with contextlib.ExitStack() as stack:
+        viewers = [stack.enter_context(Watching(Address(host, int(port)), stream)) for stream in streams]
+        subject = Subject(clone, tuple(viewers))
+        subject.settle()
+        yield subject
+
+
+def supervisord(root: Path) -> int:
+    """The pid of a clone's supervisord, or 0."""
+    return proc.supervisord(root)
