@@ -1,6 +1,6 @@
 # Planaria. Every target says what it does in `make help`; the work is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs service service-off test check bench clean
+.PHONY: help up down status logs service service-off test check bench chaos clean
 PY := .venv/bin/python
 ANY := $(or $(wildcard $(PY)),python3)
 
@@ -39,6 +39,11 @@ bench: ## measure against peers (B=name, QUICK=1 for a minute)
 	@sh scripts/bootstrap.sh dev
 	@sh scripts/setup_tests.sh
 	@$(PY) -m tests.bench $(or $(B),all) $(if $(QUICK),--quick)
+
+chaos: ## kill, freeze and hang every process for MINUTES=10, and see it come back (SEED=n for the same faults)
+	@sh scripts/bootstrap.sh dev
+	@sh scripts/setup_tests.sh
+	@$(PY) -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json)
 
 clean: ## end everything and remove what was made here (not your settings)
 	@$(ANY) scripts/down.py

@@ -182,7 +182,7 @@ class Clock:
     def __init__(self, folder: Path) -> None:
         found = [path for place in _FAKETIME_PLACES for path in Path("/").glob(f"{place[1:]}/{FAKETIME}")]
         if not found:
-            raise CannotFault(f"{FAKETIME} is missing (Debian: apt-get install libfaketime)")
+            raise CannotFault(f"{FAKETIME} is missing (Debian: apt-get install faketime)")
         self._file = folder / "clock"
         self._set(0)
         self.environ = {

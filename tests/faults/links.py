@@ -29,7 +29,8 @@ class Link:
         """Nothing arrives, and nobody is told."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.here = Address("127.0.0.1", self._listener.getsockname()[1])
-        self._open: set[socket.socket] = set()
+        self._ends: set[socket.socket] = set()
+        self._reset: set[socket.socket] = set()
         self._over = False
         self._start(self._accept)
 
@@ -47,7 +48,7 @@ class Link:
                     client.close()
                     continue
                 server.settimeout(None)
-                self._open |= {client, server}
+                self._ends |= {client, server}
                 self._start(self._pump, client, server)
                 self._start(self._pump, server, client)
 
@@ -60,14 +61,15 @@ class Link:
                         time.sleep(_LOOK_EVERY_S)
                     target.sendall(data[: self.slice_bytes])
                     data = data[self.slice_bytes :]
-        for end in (source, target):
+        for end in {source, target} - self._reset:  # whose peer must not be told of an orderly end
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
     def reset(self) -> None:
         """Each open connection ends with RST, at both ends."""
-        for end in list(self._open):
-            self._open.discard(end)
+        ends = self._ends - self._reset
+        self._reset |= ends
+        for end in ends:
             _disconnect(end)
 
     def close(self) -> None:
@@ -76,7 +78,7 @@ class Link:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for end in self._open:
+        for end in self._ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()

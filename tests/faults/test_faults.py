@@ -225,6 +225,7 @@ def echo() -> Iterator[Address]:
                 while True:
                     connection, _ = listener.accept()
                     with connection, contextlib.suppress(OSError):
+                        connection.settimeout(10)
                         while data := connection.recv(65536):
                             connection.sendall(data)
 

@@ -1,0 +1,106 @@
+"""Does the rounds of a schedule to a running suite, and waits each time until all is well again."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+
+from tests.chaos import schedule
+from tests.chaos.report import Report, Row
+from tests.chaos.schedule import Round
+from tests.faults import faults, invariants
+from tests.faults.faults import CannotFault, Fault
+from tests.faults.invariants import Census
+from tests.faults.subject import Recovery, Subject
+
+ALONE_S = 12.0  # to recover from one fault: 6 s until it is noticed at the latest, and the start of everything
+STORM_S = 30.0  # a frozen warden hides a frozen supervisord until the keeper's ping, 15 s, finds it
+NEW_PID_S = 6.0  # the promise for whatever is frozen or hangs
+DESCRIPTORS_MORE = 8  # that a process may have open at the end beyond what it had at first; a leak has one a fault
+FILES_MORE = 8
+
+
+class Runner:
+    """One run. `say` gets a line for each round."""
+
+    def __init__(self, subject: Subject, report: Report, census: Census, say: Callable[[str], None]) -> None:
+        self._subject, self._report, self._census, self._say = subject, report, census, say
+        self._started_s = time.monotonic()
+        self._told = 0
+
+    def run(self) -> None:
+        """Rounds until the time is over, or one from which the suite did not recover."""
+        targets = self._subject.settle()
+        possible = {name: faults.possible(pid) for name, pid in targets.items()}
+        self._report.targets = tuple(sorted(possible))
+        at_first = self._counts(targets), invariants.files(self._subject.root / "run")
+        for number, each in enumerate(schedule.rounds(self._report.seed, possible), 1):
+            if self._now_s() > self._report.minutes * 60:
+                break
+            time.sleep(each.pause_s)
+            if not self._round(number, each):
+                break
+        self._note_broken()
+        try:
+            self._compare(at_first, self._subject.settle())
+        except AssertionError as error:
+            self._report.broken.append(f"at the end: {error}")
+
+    def _now_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+    def _round(self, number: int, each: Round) -> bool:
+        """Whether the suite came back."""
+        at_s, pids = self._now_s(), self._subject.targets()
+        limit_s = ALONE_S if len(each.hits) == 1 else STORM_S
+        done: dict[str, Fault] = {}
+        with contextlib.ExitStack() as stack:
+            for hit in each.hits:
+                with contextlib.suppress(CannotFault):  # gone already, by a fault of this round to its parent
+                    done[hit.target] = stack.enter_context(faults.KINDS[hit.kind](pids[hit.target]))
+            self._census.excused = {fault.pid for fault in done.values()}
+            recovery = self._subject.recover(done, limit_s)
+        self._census.excused = set()
+        kinds = {hit.target: hit.kind for hit in each.hits if hit.target in done}
+        self._note(number, at_s, kinds, recovery)
+        return recovery.healthy_ms is not None
+
+    def _note(self, number: int, at_s: float, kinds: Mapping[str, str], recovery: Recovery) -> None:
+        for name, kind in kinds.items():
+            new_ms = recovery.new_pid_ms.get(name)
+            missing = recovery.missing
+            if not missing and len(kinds) == 1 and (new_ms is None or new_ms > NEW_PID_S * 1000):
+                missing = f"replaced after more than {NEW_PID_S:g} s"
+            row = Row(at_s, number, name, kind, new_ms, recovery.healthy_ms, recovery.gap_ms, missing)
+            self._report.rows.append(row)
+            self._say(f"{at_s:6.1f} s  round {number}: {name} {kind}: {_in_short(row)}")
+        self._note_broken()
+
+    def _note_broken(self) -> None:
+        new, self._told = self._census.broken[self._told :], len(self._census.broken)
+        for each in new:
+            text = f"{self._now_s():.1f} s: {each.kind} {' '.join(map(str, each.pids))}: {each.text}"
+            self._report.broken.append(text)
+            self._say(f"BROKEN {text}")
+
+    @staticmethod
+    def _counts(targets: Mapping[str, int]) -> dict[str, int]:
+        return {name: invariants.descriptors(pid) for name, pid in targets.items()}
+
+    def _compare(self, at_first: tuple[dict[str, int], set[str]], targets: Mapping[str, int]) -> None:
+        """What has grown since the beginning is broken too."""
+        before, files = at_first
+        for name, count in self._counts(targets).items():
+            if count > before.get(name, count) + DESCRIPTORS_MORE:
+                self._report.broken.append(f"{name} has {count} files open, and had {before[name]}")
+        more = invariants.files(self._subject.root / "run") - files
+        if len(more) > FILES_MORE:
+            self._report.broken.append(f"run/ has {len(more)} files more: {', '.join(sorted(more))[:300]}")
+
+
+def _in_short(row: Row) -> str:
+    if row.healthy_ms is None:
+        return f"NOT WELL: {row.missing}"
+    new = "?" if row.new_pid_ms is None else f"{row.new_pid_ms:.0f}"
+    return f"new pid {new} ms, all well {row.healthy_ms:.0f} ms, gap {row.gap_ms:.0f} ms {row.missing}".rstrip()
