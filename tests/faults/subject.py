@@ -9,9 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from procs import proc
 from procs.errors import Unhealthy
 from procs.settings import Address
 from scripts import health, suite
@@ -64,10 +62,10 @@ class Watching:
         before = [at for at in arrivals if at < since_ns]
         return [*before[-1:], *(at for at in arrivals if at >= since_ns)]
 
-    def is_fresh(self) -> bool:
-        """Whether pictures come right now."""
+    def is_fresh(self, since_ns: int = 0) -> bool:
+        """Whether pictures come right now, and one has come since then."""
         arrivals = [viewer.arrivals[-1].at_ns for viewer in self._viewers[-2:] if viewer.arrivals]
-        return bool(arrivals) and time.monotonic_ns() - arrivals[-1] < FRESH_S * 1e9
+        return bool(arrivals) and arrivals[-1] > max(since_ns, time.monotonic_ns() - FRESH_S * 1e9)
 
     def gap_ms(self, since_ns: int) -> float:
         """The longest time without a picture since then, the present one included."""
@@ -118,8 +116,9 @@ class Subject:
             before = now
             time.sleep(0.5)
 
-    def why_unhealthy(self, gone: Mapping[str, int] | None = None) -> str:
-        """What is wrong now, the cheap questions first; '' if all is well. `gone`: name -> pid that must not be it."""
+    def why_unhealthy(self, gone: Mapping[str, int] | None = None, since_ns: int = 0) -> str:
+        """What is wrong now, the cheap questions first; '' if all is well. `gone`: name -> pid that must not be it;
+        `since_ns`: when the newest picture has to be from at least."""
         seen = self.look()
         pids = {name: pid for pid, name in invariants.names(seen).items()}
         if missing := self._expected - pids.keys():
@@ -130,7 +129,7 @@ class Subject:
             return f"{', '.join(stopped)} is stopped"
         if rows := self._not_serving():
             return f"{', '.join(rows)} does not serve yet"
-        if dry := [each.stream for each in self.watching if not each.is_fresh()]:
+        if dry := [each.stream for each in self.watching if not each.is_fresh(since_ns)]:
             return f"no picture of {', '.join(dry)}"
         return self._not_answering()
 
@@ -156,13 +155,15 @@ class Subject:
         first_ns = min(fault.at_ns for fault in faults.values())
         gone = {name: fault.pid for name, fault in faults.items()}
         found = Recovery()
+        all_new_ns = 0
         while True:
             self._note_new_pids(gone, first_ns, found)
-            found.missing = self.why_unhealthy(gone)
+            if len(found.new_pid_ms) == len(gone):  # what the old ones have sent last is no sign of the new ones
+                all_new_ns = all_new_ns or time.monotonic_ns()
+            found.missing = self.why_unhealthy(gone, all_new_ns)
             now_ms = (time.monotonic_ns() - first_ns) / 1e6
             found.gap_ms = max((each.gap_ms(first_ns) for each in self.watching), default=0.0)
-            if not found.missing:
-                self._note_new_pids(gone, first_ns, found)
+            if all_new_ns and not found.missing:
                 found.healthy_ms = now_ms
                 return found
             if now_ms > within_s * 1000:
@@ -187,8 +188,3 @@ def watched(clone: Clone, *streams: str) -> Iterator[Subject]:
         subject = Subject(clone, tuple(viewers))
         subject.settle()
         yield subject
-
-
-def supervisord(root: Path) -> int:
-    """The pid of a clone's supervisord, or 0."""
-    return proc.supervisord(root)
