@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -24,10 +25,40 @@ def hooked(clone: Clone) -> Iterator[Clone]:
 
 
 @pytest.fixture(scope="module")
-def subject(hooked: Clone) -> Iterator[Subject]:
+def running(hooked: Clone) -> Iterator[Subject]:
     """That suite, up and watched."""
-    done = hooked.make("up")
+    with brought_up(hooked) as subject:
+        yield subject
+
+
+@contextlib.contextmanager
+def brought_up(clone: Clone, **environ: str) -> Iterator[Subject]:
+    """A clone's suite, up and watched; down at the end."""
+    try:
+        _up(clone, environ)
+        with watched(clone, "omega-0", CAPTURE) as subject:
+            yield subject
+    finally:
+        suite.kill_all(clone.root)
+
+
+def _up(clone: Clone, environ: dict[str, str]) -> None:
+    done = clone.cli("up", environ=environ)
     assert done.returncode == 0, done.stderr
-    with watched(hooked, "omega-0", CAPTURE) as running:
-        yield running
-    suite.kill_all(hooked.root)
+
+
+@pytest.fixture
+def subject(hooked: Clone, running: Subject) -> Subject:
+    """That suite, all well, whatever a test before has left of it."""
+    return mended(running, hooked)
+
+
+def mended(running: Subject, clone: Clone, **environ: str) -> Subject:
+    """A suite with all well: started anew where it is not."""
+    try:
+        running.settle(5)
+    except AssertionError:
+        suite.kill_all(clone.root)
+        _up(clone, environ)
+        running.settle()
+    return running

@@ -84,9 +84,11 @@ def is_supervisord(seen: Seen) -> bool:
 def names(seen: Look) -> dict[int, str]:
     """What each living process is called: supervisord, go2rtc, go2rtc/headless_agent, capture_x/fork/ffmpeg, ...
 
-    Several of one name get a number, in the order of their command lines.
+    Several of one name get a number, in the order of their command lines. One that waits for another copy to end is
+    not yet what it is going to be.
     """
-    plain = {pid: _name(pid, seen) for pid in seen if seen[pid].state not in "ZX"}
+    living = [pid for pid in seen if seen[pid].state not in "ZX"]
+    plain = {pid: _name(pid, seen) + (" (waiting)" if seen[pid].waits else "") for pid in living}
     by_name: dict[str, list[int]] = {}
     for pid in sorted(plain, key=lambda pid: (seen[pid].words, pid)):
         by_name.setdefault(plain[pid], []).append(pid)

@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from procs import proc
 from procs.errors import Unhealthy
 from procs.settings import Address
 from scripts import health, suite
 from scripts.suite_settings import Plan, load_plan
 from tests.clone import Clone
 from tests.faults import invariants
-from tests.faults.faults import Fault
+from tests.faults.faults import Fault, killed
 from tests.rig import clean_environ
 from tests.viewers import RtspViewer
 
@@ -177,6 +178,47 @@ class Subject:
             for name, pid in gone.items():
                 if now.get(name, pid) != pid:
                     found.new_pid_ms.setdefault(name, at_ms)
+
+
+STAY = ("supervisord", "warden", "keeper", "go2rtc")  # they see the others come and go, and must not grow by that
+DESCRIPTORS_MORE, FILES_MORE = 3, 3  # a leak of one a restart is ten times that
+MEMORY_MORE = {"go2rtc": 16e6}  # Go collects its garbage when it likes
+OTHERS_MORE = 4e6
+ROUND_S = 10.0
+
+
+def growth(subject: Subject, restarts: int) -> list[str]:
+    """Kill all others together, again and again, until there were so many restarts; returns what has grown by that."""
+    found: list[str] = []
+    _kill_others(subject)  # first once: what is made once and kept is no leak
+    stay = {name: pid for name, pid in subject.targets().items() if name in STAY}
+    before = {name: (invariants.descriptors(pid), proc.rss_bytes(pid)) for name, pid in stay.items()}
+    files = invariants.files(subject.root / "run")
+    done = 0
+    while done < restarts:
+        done += _kill_others(subject)
+    for name, (descriptors, rss) in before.items():
+        pid = stay[name]
+        if (now := subject.targets().get(name)) != pid:
+            found.append(f"{name} was pid {pid} and is {now}, though nobody has killed it")
+        elif (more := invariants.descriptors(pid) - descriptors) > DESCRIPTORS_MORE:
+            found.append(f"{name} has {more} files more open after {done} restarts")
+        elif (grown := proc.rss_bytes(pid) - rss) > MEMORY_MORE.get(name, OTHERS_MORE):
+            found.append(f"{name} has grown by {grown / 1e6:.1f} MB after {done} restarts")
+    more_files = sorted(invariants.files(subject.root / "run") - files)
+    if len(more_files) > FILES_MORE:
+        found.append(f"run/ has more in it after {done} restarts: {', '.join(more_files)[:300]}")
+    return found
+
+
+def _kill_others(subject: Subject) -> int:
+    """Kill all that do not stay, at once; returns how many."""
+    names = {name: pid for name, pid in subject.targets().items() if name not in STAY}
+    with contextlib.ExitStack() as stack:
+        done = {name: stack.enter_context(killed(pid)) for name, pid in names.items()}
+        recovery = subject.recover(done, ROUND_S)
+    assert not recovery.missing, f"{', '.join(names)} killed: {recovery.missing}"
+    return len(names)
 
 
 @contextlib.contextmanager
