@@ -38,13 +38,18 @@ def chaos(report: Report, folder: Path) -> None:
         if installed.returncode:
             raise PlanariaError(installed.stderr)
         with faults.hooks(clone.root):
-            done = clone.make("up")
-            if done.returncode:
-                raise PlanariaError(done.stderr)
+            _bring_up(clone)
             with watched(clone, "omega-0", CAPTURE) as subject, Census(clone.root) as census:
-                Runner(subject, report, census, say).run()
+                Runner(subject, report, census, say, lambda: _bring_up(clone)).run()
     finally:
         suite.kill_all(clone.root)
+
+
+def _bring_up(clone: Clone) -> None:
+    suite.kill_all(clone.root)
+    done = clone.make("up")
+    if done.returncode:
+        raise PlanariaError(done.stderr)
 
 
 def main() -> int:

@@ -1,4 +1,8 @@
-"""Does the rounds of a schedule to a running suite, and waits each time until all is well again."""
+"""Does the rounds of a schedule to a running suite, and waits each time until all is well again.
+
+A suite that does not recover has failed the run; it is started anew, so that the rest of the run finds what else there
+is.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +25,23 @@ RESTARTS_A_MINUTE = 20
 
 
 class Runner:
-    """One run. `say` gets a line for each round."""
+    """One run. `say` gets a line for each round; `anew` ends the suite and brings it up."""
 
-    def __init__(self, subject: Subject, report: Report, census: Census, say: Callable[[str], None]) -> None:
-        self._subject, self._report, self._census, self._say = subject, report, census, say
+    def __init__(
+        self,
+        subject: Subject,
+        report: Report,
+        census: Census,
+        say: Callable[[str], None],
+        anew: Callable[[], None],
+    ) -> None:
+        self._subject, self._report, self._census = subject, report, census
+        self._say, self._anew = say, anew
         self._started_s = time.monotonic()
         self._told = 0
 
     def run(self) -> None:
-        """Rounds until the time is over, or one from which the suite did not recover."""
+        """Rounds until the time is over, then whether those who saw them all have grown."""
         targets = self._subject.settle()
         possible = {name: faults.possible(pid) for name, pid in targets.items()}
         self._report.targets = tuple(sorted(possible))
@@ -38,7 +50,8 @@ class Runner:
                 break
             time.sleep(each.pause_s)
             if not self._round(number, each):
-                break
+                self._anew()
+                self._subject.settle()
         try:
             self._subject.settle()
             self._say("kills of all but those who see them: does anything grow?")

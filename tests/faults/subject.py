@@ -184,14 +184,14 @@ STAY = ("supervisord", "warden", "keeper", "go2rtc")  # they see the others come
 DESCRIPTORS_MORE, FILES_MORE = 3, 3  # a leak of one a restart is ten times that
 MEMORY_MORE = {"go2rtc": 16e6}  # Go collects its garbage when it likes
 OTHERS_MORE = 4e6
-ROUND_S = 10.0
+ROUND_S, GROWN_UP_S = 10.0, 3.0
 
 
 def growth(subject: Subject, restarts: int) -> list[str]:
     """Kill all others together, again and again, until there were so many restarts; returns what has grown by that."""
     found: list[str] = []
     _kill_others(subject)  # first once: what is made once and kept is no leak
-    stay = {name: pid for name, pid in subject.targets().items() if name in STAY}
+    stay = _grown_up(subject)
     before = {name: (invariants.descriptors(pid), proc.rss_bytes(pid)) for name, pid in stay.items()}
     files = invariants.files(subject.root / "run")
     done = 0
@@ -209,6 +209,18 @@ def growth(subject: Subject, restarts: int) -> list[str]:
     if len(more_files) > FILES_MORE:
         found.append(f"run/ has more in it after {done} restarts: {', '.join(more_files)[:300]}")
     return found
+
+
+def _grown_up(subject: Subject) -> dict[str, int]:
+    """Who stays, once each has opened all that it opens in its first moments, heartbeats last."""
+    deadline = time.monotonic() + ROUND_S
+    while True:
+        stay = {name: pid for name, pid in subject.targets().items() if name in STAY}
+        ages = [its.age_s for pid in stay.values() if (its := proc.stat(pid))]
+        if len(ages) == len(stay) and min(ages) > GROWN_UP_S:
+            return stay
+        assert time.monotonic() < deadline, f"one of {', '.join(stay)} is always new"
+        time.sleep(LOOK_EVERY_S)
 
 
 def _kill_others(subject: Subject) -> int:
