@@ -6,7 +6,6 @@ is.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 
@@ -14,7 +13,6 @@ from tests.chaos import schedule
 from tests.chaos.report import Report, Row
 from tests.chaos.schedule import Round
 from tests.faults import faults
-from tests.faults.faults import CannotFault, Fault
 from tests.faults.invariants import Census
 from tests.faults.subject import Recovery, Subject, growth
 
@@ -68,15 +66,11 @@ class Runner:
         """Whether the suite came back."""
         at_s, pids = self._now_s(), self._subject.targets()
         limit_s = ALONE_S if len(each.hits) == 1 else STORM_S
-        done: dict[str, Fault] = {}
-        with contextlib.ExitStack() as stack:
-            for hit in each.hits:
-                with contextlib.suppress(CannotFault):  # gone already, by a fault of this round to its parent
-                    done[hit.target] = stack.enter_context(faults.KINDS[hit.kind](pids[hit.target]))
+        kinds = {hit.target: hit.kind for hit in each.hits}
+        with faults.together(pids, kinds) as done:
             self._census.excused = {fault.pid for fault in done.values()}
             recovery = self._subject.recover(done, limit_s)
         self._census.excused = set()
-        kinds = {hit.target: hit.kind for hit in each.hits if hit.target in done}
         self._note(number, at_s, kinds, recovery)
         return recovery.healthy_ms is not None
 

@@ -24,6 +24,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from procs import proc
+
 CLOCK = "FAULTS_CLOCK"  # names the file that says by how many seconds a process's clock is wrong
 LEAK_BYTES, LEAK_MAX_BYTES = 4_000_000, 1_200_000_000  # each 20 ms; not to bring the machine down where nobody acts
 HANG, LOOP, LEAK = (signal.SIGRTMIN + number for number in (5, 6, 7))
@@ -158,6 +160,22 @@ KINDS: Mapping[str, Callable[[int], AbstractContextManager[Fault]]] = {
     "killed": killed, "frozen": frozen, "looping": looping, "hung": hung, "leaking": leaking,
 }  # fmt: skip
 _NEEDS = {"looping": LOOP, "hung": HANG, "leaking": LEAK}
+
+
+@contextlib.contextmanager
+def together(pids: Mapping[str, int], kinds: Mapping[str, str]) -> Iterator[dict[str, Fault]]:
+    """Several faults within milliseconds, by name, the deepest descendants first. One that is dead already, by what was
+    done to another, counts as hit."""
+    with contextlib.ExitStack() as stack:
+        done = {}
+        for name in sorted(kinds, key=lambda name: -name.count("/")):
+            try:
+                done[name] = stack.enter_context(KINDS[kinds[name]](pids[name]))
+            except CannotFault:
+                if proc.is_alive(pids[name]):
+                    raise
+                done[name] = Fault(pids[name], time.monotonic_ns(), -1)
+        yield done
 
 
 def possible(pid: int) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from scripts import health, suite
 from scripts.suite_settings import Plan, load_plan
 from tests.clone import Clone
 from tests.faults import invariants
-from tests.faults.faults import Fault, killed
+from tests.faults.faults import Fault, together
 from tests.rig import clean_environ
 from tests.viewers import RtspViewer
 
@@ -225,9 +225,9 @@ def _grown_up(subject: Subject) -> dict[str, int]:
 
 def _kill_others(subject: Subject) -> int:
     """Kill all that do not stay, at once; returns how many."""
-    names = {name: pid for name, pid in subject.targets().items() if name not in STAY}
-    with contextlib.ExitStack() as stack:
-        done = {name: stack.enter_context(killed(pid)) for name, pid in names.items()}
+    pids = subject.targets()
+    names = [name for name in pids if name not in STAY]
+    with together(pids, dict.fromkeys(names, "killed")) as done:
         recovery = subject.recover(done, ROUND_S)
     assert not recovery.missing, f"{', '.join(names)} killed: {recovery.missing}"
     return len(names)

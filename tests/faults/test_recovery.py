@@ -10,6 +10,7 @@ import configparser
 import contextlib
 import os
 import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,7 +24,6 @@ from scripts import suite
 from tests.clone import Clone
 from tests.faults import disks, faults, links
 from tests.faults.conftest import brought_up, mended
-from tests.faults.faults import Fault
 from tests.faults.invariants import Census
 from tests.faults.subject import Recovery, Subject, growth
 from tests.rig import clean_environ, until
@@ -54,11 +54,7 @@ def hit(
     subject: Subject, census: Census, kinds: Mapping[str, str], within_s: float, old: Sequence[int] = ()
 ) -> Recovery:
     """Do some faults at once and wait until all is well. `old`: pids that have to be dead within a second."""
-    pids = subject.targets()
-    with contextlib.ExitStack() as stack:
-        done: dict[str, Fault] = {}
-        for name, kind in kinds.items():
-            done[name] = stack.enter_context(faults.KINDS[kind](pids[name]))
+    with faults.together(subject.targets(), kinds) as done:
         census.excused = {fault.pid for fault in done.values()}
         if old:
             until(lambda: not any(proc.is_alive(pid) for pid in old), 1)
@@ -145,7 +141,10 @@ def loops(hooked: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
         (found.folder / f"{name}.sh").write_text(LOOPER.format(name=name, command=command))
         (found.folder / f"{name}.conf").write_text(PROGRAM.format(name=name, startsecs=startsecs))
     try:
-        suite.start(other.root, clean_environ())
+        # by hand: `make up` would take these programs away
+        command = [other.root / ".venv/bin/python", "-m", "supervisor.supervisord", "-c", "supervisord.conf"]
+        environ = clean_environ(**{proc.MARK: str(other.root)})
+        subprocess.run(command, cwd=other.root, env=environ, check=True, timeout=30)
         yield found
     finally:
         suite.kill_all(other.root)
@@ -308,10 +307,8 @@ def test_while_nothing_can_be_written_what_runs_runs_on_and_the_rest_is_back_aft
         time.sleep(2)
         assert strained.targets() == before
         assert max(each.gap_ms(since) for each in strained.watching) < 500
-        names = below_supervisord(strained)
-        with contextlib.ExitStack() as stack:
-            done = {name: stack.enter_context(faults.killed(pid)) for name, pid in names.items()}
-        time.sleep(2)
+        with faults.together(before, dict.fromkeys(below_supervisord(strained), "killed")) as done:
+            time.sleep(2)
     recovery = strained.recover(done, 2 * WELL_S)
     assert not recovery.missing
 
