@@ -17,7 +17,10 @@ from typing import NamedTuple
 from procs import proc
 
 GRACE_S = 1.0  # to die, to be collected, to find that another copy holds the lock
-STOPPED_S = 6.0  # the promise: whatever is frozen is replaced by then
+GRACES_S = {
+    "stopped": 6.0,  # the promise: whatever is frozen is replaced by then
+    "handover": 6.0,  # the new supervisord's keeper waits while the one that started it still watches it
+}
 LOOK_EVERY_S = 0.1
 
 
@@ -88,7 +91,8 @@ def names(seen: Look) -> dict[int, str]:
     not yet what it is going to be.
     """
     living = [pid for pid in seen if seen[pid].state not in "ZX"]
-    plain = {pid: _name(pid, seen) + (" (waiting)" if seen[pid].waits else "") for pid in living}
+    successors = {pid for pids in _handovers(seen) for pid in pids if seen[pid].parent in seen}
+    plain = {pid: _name(pid, seen) + (" (waiting)" if seen[pid].waits or pid in successors else "") for pid in living}
     by_name: dict[str, list[int]] = {}
     for pid in sorted(plain, key=lambda pid: (seen[pid].words, pid)):
         by_name.setdefault(plain[pid], []).append(pid)
@@ -147,9 +151,20 @@ def _copies(seen: Look, root: Path) -> Iterator[Broken]:
         is_fork = above is not None and above.words == its.words
         if its.state not in "ZX" and not its.waits and not is_fork and _is_ours(its.words, root):
             groups.setdefault(its.words, []).append(pid)
+    handovers = _handovers(seen)
     for words, pids in groups.items():
         if len(pids) > 1:
-            yield Broken("copy", tuple(sorted(pids)), f"{len(pids)} copies of {_short(words)}")
+            kind = "handover" if set(pids) in handovers else "copy"
+            yield Broken(kind, tuple(sorted(pids)), f"{len(pids)} copies of {_short(words)}")
+
+
+def _handovers(seen: Look) -> list[set[int]]:
+    """Two of a program that outlives supervisord: one whose supervisord is dead, and the new one's."""
+    found: dict[tuple[str, ...], set[int]] = {}
+    for pid, its in seen.items():
+        if _outlives(its) and its.state not in "ZX":
+            found.setdefault(its.words, set()).add(pid)
+    return [pids for pids in found.values() if sorted(seen[pid].parent in seen for pid in pids) == [False, True]]
 
 
 def _is_ours(words: tuple[str, ...], root: Path) -> bool:
@@ -212,7 +227,7 @@ class Census(threading.Thread):
         before = self._since
         self._since = {key: before.get(key, now) for key in found}
         for key, each in found.items():
-            limit_s = STOPPED_S if each.kind == "stopped" else GRACE_S
+            limit_s = GRACES_S.get(each.kind, GRACE_S)
             if self._since[key] != float("-inf") and now - self._since[key] > limit_s:
                 self._since[key] = float("-inf")  # told
                 self.broken.append(each)

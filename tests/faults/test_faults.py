@@ -331,11 +331,11 @@ def test_a_process_that_stays_stopped_is_found(tmp_path: Path) -> None:
     census = Census(tmp_path)
     top = Seen(1, "S", ("python", "-m", "supervisor.supervisord"), "", False)
     seen = {5: top, 6: Seen(5, "T", ("x",), "x", False)}
-    for at in range(int(invariants.STOPPED_S) + 1):
+    for at in range(int(invariants.GRACES_S["stopped"]) + 1):
         census.take(seen, float(at))
     assert census.broken == []
     for at in range(20):
-        census.take(seen, invariants.STOPPED_S + 0.5 + at)
+        census.take(seen, invariants.GRACES_S["stopped"] + 0.5 + at)
     assert [each.kind for each in census.broken] == ["stopped"], "once"
 
 
@@ -367,6 +367,7 @@ def test_names_follow_supervisord_and_the_tree() -> None:
         10: "supervisord", 11: "capture_a", 12: "capture_a/fork", 13: "capture_a/fork/ffmpeg",
         14: "supervisord/fork", 20: "keeper", 21: "orphan of capture_a",
     }  # fmt: skip
+    del seen[20]
     found = list(invariants.broken(seen, Path("/x")))
     assert [(each.kind, each.pids) for each in found] == [("copy", (11, 21)), ("orphan", (21,)), ("zombie", (15,))]
 
@@ -399,3 +400,16 @@ def _beats_of(listener: zmq.Socket[bytes], pid: int, within_s: float) -> int:
         if listener.poll(int(left * 1000)):
             found += decode(listener.recv(), Heartbeat).pid == pid
     return found
+
+
+def test_a_keeper_hands_over_to_its_successor_and_to_nobody_else() -> None:
+    keeper = ("python", "-m", "procs.keeper")
+    seen = {
+        10: Seen(1, "S", ("python", "-m", "supervisor.supervisord"), "", False),
+        11: Seen(10, "S", keeper, "keeper", False),
+        5: Seen(1, "S", keeper, "keeper", False),
+    }
+    assert invariants.names(seen) == {10: "supervisord", 5: "keeper", 11: "keeper (waiting)"}
+    assert [each.kind for each in invariants.broken(seen, Path("/x"))] == ["handover"]
+    seen[12] = Seen(10, "S", keeper, "keeper", False)
+    assert [each.kind for each in invariants.broken(seen, Path("/x"))] == ["copy"], "two of one supervisord"

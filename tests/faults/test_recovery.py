@@ -142,7 +142,13 @@ def loops(hooked: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
         (found.folder / f"{name}.conf").write_text(PROGRAM.format(name=name, startsecs=startsecs))
     try:
         # by hand: `make up` would take these programs away
-        command = [other.root / ".venv/bin/python", "-m", "supervisor.supervisord", "-c", "supervisord.conf"]
+        command: list[str | Path] = [
+            other.root / ".venv/bin/python",
+            "-m",
+            "supervisor.supervisord",
+            "-c",
+            "supervisord.conf",
+        ]
         environ = clean_environ(**{proc.MARK: str(other.root)})
         subprocess.run(command, cwd=other.root, env=environ, check=True, timeout=30)
         yield found
