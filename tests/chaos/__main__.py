@@ -17,7 +17,7 @@ from tests.chaos.runner import Runner
 from tests.clone import Clone
 from tests.faults import faults
 from tests.faults.invariants import Census
-from tests.faults.subject import CAPTURE, COMMAND, watched
+from tests.faults.subject import CAPTURE, SETTINGS, watched
 
 EXAMPLES = """\
   python -m tests.chaos --minutes 10
@@ -32,7 +32,7 @@ def say(text: str) -> None:
 def chaos(report: Report, folder: Path) -> None:
     """A run in a clone of its own, with a viewer on a stream of ours and one on a capture."""
     clone = Clone(folder)
-    clone.write_settings(workers=1, captures={CAPTURE: COMMAND})
+    clone.write_settings(**SETTINGS)
     try:
         installed = clone.run("sh", "scripts/bootstrap.sh")
         if installed.returncode:

@@ -10,14 +10,14 @@ import pytest
 from scripts import suite
 from tests.clone import Clone
 from tests.faults import faults
-from tests.faults.subject import CAPTURE, COMMAND, Subject, watched
+from tests.faults.subject import CAPTURE, SETTINGS, Subject, watched
 
 
 @pytest.fixture(scope="package")
 def hooked(clone: Clone) -> Iterator[Clone]:
     """The clone, set up with one stream and one capture, whose Pythons can be hung, can loop and leak; not up."""
     suite.kill_all(clone.root)
-    clone.write_settings(workers=1, captures={CAPTURE: COMMAND})
+    clone.write_settings(**SETTINGS)
     with faults.hooks(clone.root):
         yield clone
         suite.kill_all(clone.root)

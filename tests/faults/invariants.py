@@ -22,6 +22,7 @@ GRACES_S = {
     "handover": 6.0,  # the new supervisord's keeper waits while the one that started it still watches it
 }
 LOOK_EVERY_S = 0.1
+WAITING = " (waiting)"  # stands behind the name of a copy that serves only once another one has ended
 
 
 class Seen(NamedTuple):
@@ -92,7 +93,7 @@ def names(seen: Look) -> dict[int, str]:
     """
     living = [pid for pid in seen if seen[pid].state not in "ZX"]
     successors = {pid for pids in _handovers(seen) for pid in pids if seen[pid].parent in seen}
-    plain = {pid: _name(pid, seen) + (" (waiting)" if seen[pid].waits or pid in successors else "") for pid in living}
+    plain = {pid: _name(pid, seen) + (WAITING if seen[pid].waits or pid in successors else "") for pid in living}
     by_name: dict[str, list[int]] = {}
     for pid in sorted(plain, key=lambda pid: (seen[pid].words, pid)):
         by_name.setdefault(plain[pid], []).append(pid)

@@ -18,6 +18,7 @@ from scripts.suite_settings import Plan, load_plan
 from tests.clone import Clone
 from tests.faults import invariants
 from tests.faults.faults import Fault, together
+from tests.faults.invariants import WAITING
 from tests.rig import clean_environ
 from tests.viewers import RtspViewer
 
@@ -26,6 +27,8 @@ COMMAND = (
     "ffmpeg -nostdin -v error -re -f lavfi -i testsrc2=size=320x180:rate=30 -c:v libx264 -preset ultrafast"
     " -tune zerolatency -g 15 -b:v 300k -f mpegts pipe:1"
 )
+# A low ceiling for producers, so that a leak is seen within seconds.
+SETTINGS = {"workers": 1, "captures": {CAPTURE: COMMAND}, "memory_mb": "headless_agent=300"}
 FRESH_S = 0.5  # a picture that is older does not count as now
 LOOK_EVERY_S = 0.02
 JOIN_EVERY_S = 0.05
@@ -110,6 +113,7 @@ class Subject:
         before: dict[str, int] = {}
         while True:
             why, now = self.why_unhealthy(), self.targets()
+            why = why or next((f"{name} is not yet alone" for name in now if WAITING in name), "")
             if not why and now == before:
                 self._expected = set(now)
                 return now
