@@ -33,6 +33,7 @@ pytestmark = pytest.mark.timeout(300)
 KILLED_S = 5.0  # until all is well after a kill
 SILENT_S = 6.0  # until whatever is frozen or hangs is another process
 WELL_S = 10.0  # and all is well after that
+LONG = ("supervisord", "hung")  # left to `make chaos`: it is ended as one that is frozen is, but takes 5 s
 RESTARTS, STORMS = 30, 2
 LOOPS_S = 15.0  # how long crash loops are watched at least
 
@@ -258,8 +259,8 @@ def test_a_slow_reader_harms_nobody(subject: Subject) -> None:
         slow.start()
         until(lambda: slow.arrivals)
         link.is_black_hole = True
-        time.sleep(3)
-        assert time.monotonic_ns() - slow.arrivals[-1].at_ns > 2e9
+        time.sleep(2)
+        assert time.monotonic_ns() - slow.arrivals[-1].at_ns > 1.5e9
         link.is_black_hole = False
         link.reset()
         until(lambda: slow.ended)
@@ -322,11 +323,11 @@ def test_while_nothing_can_be_written_what_runs_runs_on_and_the_rest_is_back_aft
     before = strained.targets()
     since = time.monotonic_ns()
     with disks.read_only(strained.root / "run"):
-        time.sleep(2)
+        time.sleep(1)
         assert strained.targets() == before
         assert max(each.gap_ms(since) for each in strained.watching) < 500
         with faults.together(before, dict.fromkeys(below_supervisord(strained), "killed")) as done:
-            time.sleep(2)
+            time.sleep(1)
     recovery = strained.recover(done, 2 * WELL_S)
     assert not recovery.missing
 
@@ -341,11 +342,11 @@ def test_the_clock_is_set(strained: Subject, census: Census, clock: faults.Clock
         return strained.targets() == before and max(gaps) < 500
 
     with faults.clock_stepped(clock, by_s):
-        time.sleep(2)
+        time.sleep(1.5)
         assert nobody_minds(), "nobody was taken for dead"
         hit(strained, census, dict.fromkeys(below_supervisord(strained), "killed"), KILLED_S)
         before, since = strained.targets(), time.monotonic_ns()
-    time.sleep(1.5)
+    time.sleep(1)
     assert nobody_minds(), "nor when it is set back"
 
 
