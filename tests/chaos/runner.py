@@ -20,6 +20,7 @@ ALONE_S = 12.0  # to recover from one fault: 6 s until it is noticed at the late
 STORM_S = 30.0  # a frozen warden hides a frozen supervisord until the keeper's ping, 15 s, finds it
 NEW_PID_S = 6.0  # the promise for whatever is frozen or hangs
 RESTARTS_A_MINUTE = 20
+HEARD_OF_S = 1.5  # until supervisord's plugin knows that a program serves
 
 
 class Runner:
@@ -53,11 +54,14 @@ class Runner:
         try:
             self._subject.settle()
             self._say("kills of all but those who see them: does anything grow?")
-            self._report.broken += growth(self._subject, round(RESTARTS_A_MINUTE * self._report.minutes))
+            self._report.broken += growth(self._subject, self._restarts(), HEARD_OF_S)
             self._subject.settle()
         except AssertionError as error:
             self._report.broken.append(f"at the end: {error}")
         self._note_broken()
+
+    def _restarts(self) -> int:
+        return round(RESTARTS_A_MINUTE * self._report.minutes)
 
     def _now_s(self) -> float:
         return time.monotonic() - self._started_s

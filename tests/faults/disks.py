@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.faults.faults import CannotFault
+
 _FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878  # linux/fs.h
 SLOW_S, QUICK_S = 0.25, 0.05
 _COMMAND_LIMIT_S = 20.0
@@ -28,8 +30,11 @@ def disk(folder: Path, megabytes: int = 32) -> Iterator[Path]:
         image = Path(directory) / "image"
         with image.open("wb") as file:
             file.truncate(megabytes << 20)
-        _command("mkfs.ext4", "-q", "-m", "0", "-N", "512", image)
-        _command("mount", "-o", "loop", image, folder)
+        try:
+            _command("mkfs.ext4", "-q", "-m", "0", "-N", "512", image)
+            _command("mount", "-o", "loop", image, folder)
+        except (subprocess.CalledProcessError, FileNotFoundError) as error:
+            raise CannotFault(f"no disk can be mounted here: {error}") from None
         try:
             os.chmod(folder, 0o700)
             yield folder

@@ -191,8 +191,11 @@ OTHERS_MORE = 4e6
 ROUND_S, GROWN_UP_S = 10.0, 3.0
 
 
-def growth(subject: Subject, restarts: int) -> list[str]:
-    """Kill all others together, again and again, until there were so many restarts; returns what has grown by that."""
+def growth(subject: Subject, restarts: int, pause_s: float = 0.0) -> list[str]:
+    """Kill all others together, again and again, until there were so many restarts; returns what has grown by that.
+
+    `pause_s`: between two rounds. What is killed ten times running before it was heard of is paced, as it should be.
+    """
     found: list[str] = []
     _kill_others(subject)  # first once: what is made once and kept is no leak
     stay = _grown_up(subject)
@@ -200,6 +203,7 @@ def growth(subject: Subject, restarts: int) -> list[str]:
     files = invariants.files(subject.root / "run")
     done = 0
     while done < restarts:
+        time.sleep(pause_s)
         done += _kill_others(subject)
     for name, (descriptors, rss) in before.items():
         pid = stay[name]

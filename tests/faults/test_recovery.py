@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import configparser
 import contextlib
-import os
 import re
 import subprocess
 import time
@@ -194,9 +193,10 @@ def noticing(root: Path) -> set[str]:
 
 
 def packed(cases: Sequence[tuple[str, str]], alone: set[str]) -> list[list[tuple[str, str]]]:
-    """Cases that can be done at once, together: neither has to do with the other, and none of them notices."""
+    """Cases that can be done at once, together: neither has to do with the other, and none of them notices. What takes
+    longest comes first, so that it comes together."""
     rounds: list[list[tuple[str, str]]] = []
-    for case in sorted(cases):
+    for case in sorted(cases, key=lambda case: (case[1] != "hung", case)):
         fits = (
             r for r in rounds if case[0] not in alone and all(_are_strangers(case[0], name, alone) for name, _ in r)
         )
@@ -297,20 +297,9 @@ def strained(hooked: Clone, on_its_own_disk: Subject, clock: faults.Clock) -> Su
     return mended(on_its_own_disk, hooked, **clock.environ)
 
 
-def needs_disk(test: Callable[..., None]) -> Callable[..., None]:
-    """It stands on a disk of its own."""
-    for mark in (
-        pytest.mark.skipif(os.geteuid() != 0, reason="mounting a disk needs root"),
-        pytest.mark.needs("mkfs.ext4"),
-    ):
-        test = mark(test)
-    return test
-
-
 BAD_DISKS = {"full": disks.full_disk, "slow": disks.slow_disk}
 
 
-@needs_disk
 @pytest.mark.parametrize("kind", BAD_DISKS)
 def test_all_come_back_while_the_disk_is_bad(strained: Subject, census: Census, kind: str) -> None:
     bad: Callable[[Path], AbstractContextManager[None]] = BAD_DISKS[kind]
@@ -318,7 +307,6 @@ def test_all_come_back_while_the_disk_is_bad(strained: Subject, census: Census, 
         hit(strained, census, dict.fromkeys(below_supervisord(strained), "killed"), 2 * KILLED_S)
 
 
-@needs_disk
 def test_while_nothing_can_be_written_what_runs_runs_on_and_the_rest_is_back_after(strained: Subject) -> None:
     before = strained.targets()
     since = time.monotonic_ns()
@@ -332,7 +320,6 @@ def test_while_nothing_can_be_written_what_runs_runs_on_and_the_rest_is_back_aft
     assert not recovery.missing
 
 
-@needs_disk
 @pytest.mark.parametrize("by_s", [86_400, -86_400])
 def test_the_clock_is_set(strained: Subject, census: Census, clock: faults.Clock, by_s: int) -> None:
     before, since = strained.targets(), time.monotonic_ns()
