@@ -29,7 +29,8 @@ service-off: ## end that and take it away
 test: ## run all tests (T=path or -k expression to choose, J=processes)
 	@sh scripts/bootstrap.sh dev
 	@sh scripts/setup_tests.sh
-	@PYTHONASYNCIODEBUG=1 $(PY) -X dev -m pytest -n $(or $(J),3) --dist loadfile $(T)
+	@d=$$(mktemp -d /tmp/pl.XXXXXX) && trap 'rm -rf $$d' EXIT && \
+	PYTHONASYNCIODEBUG=1 $(PY) -X dev -m pytest -n $(or $(J),3) --dist loadfile --basetemp=$$d/t $(T)
 
 check: ## ruff and mypy --strict on everything
 	@sh scripts/bootstrap.sh dev

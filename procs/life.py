@@ -26,6 +26,7 @@ from procs.prctl import bind_to_parent as bind_to_parent
 S = TypeVar("S")
 BEAT_S = 1.0
 CRASH_ROW_FORGOTTEN_S = 60.0  # two failed starts further apart than this are no loop
+SERVING_HANG_S = 7.0  # the longest that a main loop which serves may stand still; the warden, if it hears us, has 4
 SERVED_CAP_S = 15.0  # the longest pause of those that serve and end at once: nobody is waiting for a first answer
 MAX_STACK = 2000
 SETTLED_S = 10.0  # a run that served for so long ends a row, however it ends
@@ -111,7 +112,8 @@ class Alive:
         if now - self._armed_at >= BEAT_S:
             self._armed_at = now
             # A thread of C that needs no lock of the interpreter: it fires even when Python can't run a line.
-            faulthandler.dump_traceback_later(self._hang_limit_s, exit=True)
+            limit_s = min(self._hang_limit_s, SERVING_HANG_S) if self.is_serving else self._hang_limit_s
+            faulthandler.dump_traceback_later(limit_s, exit=True)
             if self.is_serving and not self._sends_heartbeats:
                 self._sends_heartbeats = True
                 threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()

@@ -152,13 +152,17 @@ class Address(NamedTuple):
 
 
 def _parse_address(text: str) -> Address:
-    import ipaddress  # here: only programs that listen pay for it
+    import socket  # here: only programs that listen pay for it
 
     host, colon, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not 1 <= int(port) <= 65535:
         raise ValueError
-    return Address(str(ipaddress.ip_address(bare)), int(port))
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    try:
+        return Address(socket.inet_ntop(family, socket.inet_pton(family, bare)), int(port))
+    except OSError:
+        raise ValueError from None
 
 
 SWITCH = Kind(_parse_switch, "1 or 0 (also true, false, yes, no, on, off)")

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import select
+import signal
 import time
 
 from procs import log
@@ -19,6 +20,7 @@ LINE_BYTES_MAX = 4096
 LINES_A_SECOND = 20
 END_LIMIT_S = 5.0  # the guard looks twice through all processes before it ends, which takes a while on a busy machine
 _NOT_RUN = (126, guard.NOT_RUN)
+_KILLED = 128 + signal.SIGKILL
 
 
 class Command:
@@ -85,9 +87,14 @@ class Command:
             if time.monotonic() > deadline:
                 return self.failure("the command has closed its output, but runs on")
             time.sleep(0.002)
-        return self.failure(
+        failure = self.failure(
             f"the command exited with {self._code}", NotHere if self._code in _NOT_RUN else EncoderFailed
         )
+        if self._code == _KILLED:
+            # We end as it did: a kill is no fault of the program's, and slows no restart.
+            log.error(str(failure))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return failure
 
     def is_over(self) -> bool:
         """Whether the command has ended, and all that it started."""

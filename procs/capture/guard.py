@@ -5,7 +5,7 @@
 The guard is forked by the capture and outlives it by a moment: the kernel tells it that its parent is dead, and it
 kills every descendant: orphans are handed to it (PR_SET_CHILD_SUBREAPER), sessions of their own and stopped ones
 included. If the guard itself is killed, the command dies of that, and the capture, to which the rest is handed then,
-ends the rest. What escapes: grandchildren, when both are killed within milliseconds or the guard is stopped first; and
+ends the rest. What escapes: grandchildren, when both are killed within milliseconds; and
 a chain of processes that fork, take a group of their own and exit, faster than /proc is read. A cgroup would hold them.
 """
 
@@ -44,14 +44,14 @@ def _guard(command: tuple[str, ...], parent: int, stdout: int, stderr: int) -> N
     every = signal.valid_signals()
     signal.pthread_sigmask(signal.SIG_BLOCK, every)
     os.setsid()  # a signal to the capture's process group (Ctrl-C) is for the capture; we follow it
-    prctl.bind_to_parent(parent, signal.SIGTERM)
+    prctl.bind_to_parent(parent, signal.SIGCONT)  # which also wakes a guard that is stopped
     prctl.adopt_orphans()
     _wire(stdout, stderr)
     child = _started(command)
     _wire(-1, -1)  # or the command's output would not end when the command does
     code = None
     while code is None and os.getppid() == parent:  # a stray signal means nothing
-        signal.sigwait({signal.SIGCHLD, signal.SIGTERM})
+        signal.sigwait({signal.SIGCHLD, signal.SIGCONT})
         _end_group(child)
         code = _reaped(child)
     if code is None:

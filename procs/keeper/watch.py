@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ASK_EVERY_S = 2.0
-SILENT_LIMIT_S = 15.0  # the warden has 5 s; this is for when both are frozen
+SILENT_LIMIT_S = 8.0  # the warden has 5 s; this is for when both are frozen
 _EAGER_S = 0.02  # until it has answered once
 _TURN_S = 0.5  # we beat this often
 # The cheapest thing it answers: "bad request", from its own loop, and with nothing in its log.

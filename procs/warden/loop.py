@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -27,6 +28,7 @@ LOOK_EVERY_S = 1.0
 WEIGH_EVERY_S = 5.0
 BEATS_A_TURN = 500  # a flood must not keep us from everything else
 OLD_S = 3.0  # a table that supervisord has kept for us while we were away
+_LIBC = ctypes.CDLL(None)
 
 
 class Alive(Protocol):
@@ -70,6 +72,7 @@ class _Loop:
         self._go2rtc = go2rtc.Watcher(chosen.api, login)
         self._notify = notify.Notifier(os.environ.get("NOTIFY_SOCKET", ""))
         self._strangers: set[str] = set()
+        self._has_news = False  # somebody serves who did not
         self._noted = 0  # the last of supervisord's deaths
         self._looked_at = self._weighed_at = 0.0
         self._left: list[tuple[str, int, float]] = []  # producers that have ended: name, pid, when
@@ -92,10 +95,14 @@ class _Loop:
             self._weighed_at = now
             for pid in (*self._policy.watched, self._relatives.supervisord):
                 self._policy.see_memory(pid, proc.pss_bytes(pid))
+            _LIBC.malloc_trim(0)  # we are to stay small for as long as the machine runs; 5 us
         for verdict in self._policy.decide(now):
             self._end(verdict, now)
         self._insist(now)
-        self.state.update(now)
+        self.state.update(now, at_once=self._has_news)
+        if self._has_news and self._policy.has_served(self._relatives.pid_of(GO2RTC)):
+            self._notify.ready()
+        self._has_news = False
 
     # --- supervisord's events --------------------------------------------------------------------------
 
@@ -161,12 +168,16 @@ class _Loop:
                     self.state.dropped[beat.pid] = beat.dropped
 
     def _sign(self, pid: int, at: float) -> None:
-        if self._policy.see_sign(pid, at) and self._relatives.is_supervised(pid):
+        if not self._policy.see_sign(pid, at):
+            return
+        self._has_news = True
+        if self._relatives.is_supervised(pid):
             # Have supervisord ask us now: a kill from here on says nothing about the program (procs/warden/pacing.py).
             self._relatives.kill(self._relatives.supervisord, signal.SIGCHLD)
-        watched = self._policy.watched.get(pid)
-        up = self._history.serves(watched.known.name, pid, at) if watched else None
-        if up:
+        self._is_up(pid, at)
+
+    def _is_up(self, pid: int, at: float) -> None:
+        if up := self._history.serves(self._policy.watched[pid].known.name, pid, at):
             journal.append(self._run_dir, process=up.process, event="up", pid=pid, ms=up.ms)
 
     def _take_looks(self) -> None:
@@ -175,8 +186,6 @@ class _Loop:
             pid = self._relatives.pid_of(GO2RTC)
             if look.streams is None or not pid or look.at < self._relatives.since(pid):
                 continue
-            if pid not in dict.fromkeys(pid for _, pid in self._policy.serving()):
-                self._notify.ready()
             self._sign(pid, look.at)
             self._tell_crashes(look)
             self._policy.see_streams(look.streams, self._relatives.makers(look.streams), look.at)
@@ -189,7 +198,7 @@ class _Loop:
                 self._ended(name, pid, "ended", "as a child of go2rtc's: how is not known", at)
                 for each in list(self._policy.watched.values()):
                     if each.known.name == name and each.served_at is not None:
-                        self._sign(each.known.pid, each.served_at)  # its successor was quicker than this look
+                        self._is_up(each.known.pid, each.served_at)  # its successor was quicker than this look
         self._left = [each for each in self._left if each[2] >= look.at]
 
     def _streams_of(self, pid: int, look: go2rtc.Look) -> list[go2rtc.Stream]:

@@ -225,6 +225,10 @@ class Policy:
         """Name and pid of all that have given a sign."""
         return [(each.known.name, pid) for pid, each in self.watched.items() if each.sign_at is not None]
 
+    def has_served(self, pid: int) -> bool:
+        """Whether a process has given a sign."""
+        return pid in self.watched and self.watched[pid].served_at is not None
+
     def made_by(self, pid: int) -> set[str]:
         """The streams that a process has made when it was last seen."""
         return {name for name, flow in self._flows.items() if pid in flow.pids}

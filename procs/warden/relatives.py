@@ -40,7 +40,7 @@ class Relatives:
         self._early: dict[int, float] = {}
         self._tree: dict[int, proc.Stat] = {}
         self._note(self.supervisord)
-        self._is_room: dict[int, bool] = {}
+        self._rooms: set[int] = set()  # those that run a room of ours, and so give signs of life
         self._words: dict[int, list[str]] = {}
 
     def update(self, told: Table) -> list[Known]:
@@ -57,12 +57,12 @@ class Relatives:
         return rows + [Known(other.name, pid, other.since, True) for pid, other in self._others.items()]
 
     def _gives_signs(self, row: Row) -> bool:
-        if row.pid not in self._is_room:
-            words = proc.words(row.pid)
-            if not words or words[0].endswith("/sh"):
-                return False  # about to become something else
-            self._is_room[row.pid] = row.name == GO2RTC or any(word.startswith("procs.") for word in words)
-        return self._is_room[row.pid]
+        # Only a yes is remembered: one that is asked between fork and exec still has supervisord's words, or none.
+        if row.pid not in self._rooms and (
+            row.name == GO2RTC or any(w.startswith("procs.") for w in proc.words(row.pid))
+        ):
+            self._rooms.add(row.pid)
+        return row.pid in self._rooms
 
     def is_ours(self, beat: Heartbeat, now: float) -> bool:
         """Whether a heartbeat is of one that we watch; a producer of go2rtc's is watched from its first one on."""
@@ -104,9 +104,8 @@ class Relatives:
     def look(self) -> dict[int, str]:
         """Read the tree of processes anew; returns those that are stopped, with what to call them."""
         self._tree = tree(self.supervisord)
-        for cache in (self._is_room, self._words):
-            for pid in cache.keys() - self._tree.keys():
-                cache.pop(pid)
+        self._rooms &= self._tree.keys()
+        self._words = {pid: words for pid, words in self._words.items() if pid in self._tree}
         return {pid: self.name_of(pid) for pid, its in self._tree.items() if its.state == "T"}
 
     def name_of(self, pid: int) -> str:

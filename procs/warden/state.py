@@ -55,9 +55,9 @@ class State:
         self._ends.append((time.monotonic(), process))
         self._last[process] = reason if kind in ("killed", "crashed", "exited", "not started") else f"{kind}: {reason}"
 
-    def update(self, now: float) -> None:
+    def update(self, now: float, *, at_once: bool) -> None:
         """Put together anew what is said, if it is time."""
-        if now - self._updated_at < UPDATE_EVERY_S:
+        if now - self._updated_at < UPDATE_EVERY_S and not at_once:
             return
         self._updated_at = now
         while self._ends and now - self._ends[0][0] > HOUR_S:
