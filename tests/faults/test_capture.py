@@ -193,7 +193,7 @@ def test_raw_is_the_commands_own_output_and_its_exit_is_ours(run_dir: Path) -> N
             "the command writes neither H.264 nor MPEG-TS, it began with b'hello",
         ),
         (["--", "sh", "-c", "echo no camera >&2; exit 3"], 7, "the command exited with 3; its last words: no camera"),
-        (["--", "sh", "-c", "kill -9 $$"], 7, "the command exited with 137"),
+        (["--", "sh", "-c", "kill -9 $$"], -9, "the command exited with 137"),
         (
             ["--", "no-such-program"],
             3,
@@ -303,8 +303,18 @@ def test_a_kill_of_the_guard_leaves_nothing_alive(run_dir: Path, tree: str) -> N
         (watching,) = children(running.pid)
         os.kill(watching, signal.SIGKILL)
         until(lambda: are_gone(pids), 5)
-        assert running.wait() == 7 and running.stderr
+        assert running.wait() == -signal.SIGKILL and running.stderr, "as it was done to the guard: no fault of its own"
         assert b"the command exited with 137" in running.stderr.read()
+
+
+def test_a_stopped_guard_ends_what_it_guards_when_its_capture_is_killed(run_dir: Path) -> None:
+    with capture(run_dir, "--", "sh", "-c", script("daemon")) as running:
+        Reading(running).wait_bytes(10_000)
+        pids = grown(running.pid, "daemon")
+        (watching,) = children(running.pid)
+        os.kill(watching, signal.SIGSTOP)
+        running.kill()
+        until(lambda: are_gone(pids), 5)
 
 
 def test_a_stray_signal_to_the_guard_ends_nothing(run_dir: Path) -> None:
