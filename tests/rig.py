@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -25,15 +27,22 @@ from scripts.go2rtc_generate_config import configuration, find_ffmpeg
 from scripts.suite_settings import Suite, load_plan
 
 T = TypeVar("T")
+_given: set[int] = set()
 EXEC_KNOWN_S = 0.2  # go2rtc's API answers before it knows of exec:, and nothing tells when it does
 AGENT = [sys.executable, "-m", "procs.headless_agent"]
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody has right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that nobody has right now, TCP and UDP; never the same twice in one process. The kernel gives
+    it to nobody by itself: a suite that was down for a moment must find its ports free."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, contextlib.suppress(OSError):
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def until(look: Callable[[], T | None], within_s: float = 10.0, every_s: float = 0.02) -> T:
