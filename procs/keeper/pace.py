@@ -47,21 +47,28 @@ class Row:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._count = Count()
-        with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
-            failures, credit, at_s = map(float, json.loads(path.read_text()))
-            self._count = Count(int(failures), min(BURST, max(0.0, credit)), at_s)
 
     def next_start(self) -> float:
         """Seconds to wait before the next start, which is counted with this."""
-        pause_s, self._count = next_start(self._count, time.clock_gettime(time.CLOCK_BOOTTIME))
+        pause_s, self._count = next_start(self._newest(), time.clock_gettime(time.CLOCK_BOOTTIME))
         self._write()
         return pause_s
 
     def answered(self) -> None:
         """What was started serves: the row of failures is over."""
-        if self._count.failures:
-            self._count = self._count._replace(failures=0)
+        count = self._newest()
+        if count.failures:
+            self._count = count._replace(failures=0)
             self._write()
+
+    def _newest(self) -> Count:
+        """What the file says, since a former keeper may have written it after we began; but our own where a disk did
+        not take it."""
+        with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
+            failures, credit, at_s = map(float, json.loads(self._path.read_text()))
+            if at_s >= self._count.at_s:
+                return Count(int(failures), min(BURST, max(0.0, credit)), at_s)
+        return self._count
 
     def _write(self) -> None:
         with contextlib.suppress(OSError):
