@@ -26,7 +26,7 @@ from procs.prctl import bind_to_parent as bind_to_parent
 S = TypeVar("S")
 BEAT_S = 1.0
 CRASH_ROW_FORGOTTEN_S = 60.0  # two failed starts further apart than this are no loop
-SERVING_HANG_S = 7.0  # the longest that a main loop which serves may stand still; the warden, if it hears us, has 4
+SERVING_HANG_S = 5.0  # the longest that a main loop which serves may stand still; the warden, if it hears us, has 4
 SERVED_CAP_S = 15.0  # the longest pause of those that serve and end at once: nobody is waiting for a first answer
 MAX_STACK = 2000
 SETTLED_S = 10.0  # a run that served for so long ends a row, however it ends

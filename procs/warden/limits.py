@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-STOPPED_S = 2.0  # in state T (SIGSTOP); nothing of ours is ever stopped for long
+STOPPED_S = 1.5  # in state T (SIGSTOP); nothing of ours is ever stopped for long
 SUPERVISORD_S = 5.0  # without an event from supervisord, which sends one a second
 DOUBTFUL_S = 2.0  # after so long without one nobody else is ended: it might not come back
 AWAY_S = 2.0  # between two decisions: the warden itself stood still, and nobody else is to blame

@@ -33,7 +33,7 @@ from procs.warden.pacing import Row
 TABLE_EVERY_S = 1.0
 NEWS_EVERY_S = 0.02  # the same, where there is a turn, while the warden may know that somebody has begun to serve
 YOUNG_S = 5.0  # who has not begun by then is not waited for so eagerly
-WARDEN_LIMIT_S = 4.0  # without an answer from the warden
+WARDEN_LIMIT_S = 3.0  # without an answer from the warden
 WARDEN_START_S = 15.0  # the same for its first answer: a slow machine has to import it
 STOOD_STILL_S = 2.5  # our loop turns once a second at least
 DEATHS_KEPT = 200

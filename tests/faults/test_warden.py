@@ -208,10 +208,14 @@ def test_what_hangs_is_ended_within_six_seconds_and_says_where(run_dir: Path, ha
             running.order.write_text(f"{hang} {hung}")
         running.serving("keeper", other_than=hung)
         assert time.monotonic() - began < 6 + 2  # and to start Python anew, while other tests run
-        assert running.downs("keeper") == ["stopped" if hang == "stop" else "silent"]
-        if hang != "stop":
-            said = "".join(path.read_text(errors="replace") for path in run_dir.glob("keeper-std*"))
-            assert "the run before died of a fault of its own" in said and "toy.py" in said
+        (how,) = running.downs("keeper")
+        if hang == "stop":
+            assert how == "stopped"
+            return
+        # The warden has 4 s and the process's own watchdog 5; on a busy machine either may be the first.
+        assert how in ("silent", "exited")
+        said = "".join(path.read_text(errors="replace") for path in run_dir.glob("keeper-std*"))
+        assert "toy.py" in said and ("the run before died of a fault of its own" in said or "Timeout" in said)
 
 
 def test_what_leaks_is_ended(run_dir: Path) -> None:
