@@ -7,6 +7,7 @@ the answer ends with the connection.
 from __future__ import annotations
 
 import base64
+import shlex
 import socket
 import threading
 import time
@@ -31,6 +32,7 @@ class Stream(NamedTuple):
     received: int | None  # bytes from its producer so far; None while there is none
     is_exec: bool  # made by a process that go2rtc starts
     dropped: int  # packets that its viewers were too slow for
+    words: tuple[str, ...] = ()  # what that process is started with, without the program itself
 
 
 class Look(NamedTuple):
@@ -74,12 +76,21 @@ def decode(body: bytes) -> dict[str, Stream]:
 def _summary(stream: _Stream) -> Stream:
     producers, consumers = stream.producers or [], stream.consumers or []
     received = [each.bytes_recv for each in producers if each.bytes_recv is not None]
+    commands = [url for each in producers if (url := each.url or each.source).startswith("exec:")]
     return Stream(
         watched_by=len(consumers),
         received=sum(received) if received else None,
-        is_exec=any((each.url or each.source).startswith("exec:") for each in producers),
+        is_exec=bool(commands),
         dropped=sum(sender.drops for each in consumers for sender in each.senders or []),
+        words=_words(commands[0]) if commands else (),
     )
+
+
+def _words(source: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(source.removeprefix("exec:").partition("#")[0])[1:])
+    except ValueError:  # a quote that is not closed
+        return ()
 
 
 def ask(api: Address, login: str) -> dict[str, Stream]:

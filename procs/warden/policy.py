@@ -123,8 +123,8 @@ class Policy:
             flow = self._flows.get(name, _Flow(moved_at=now, made_at=now))
             if not (stream.watched_by or pids) or (stream.received, pids) != (flow.received, flow.pids):
                 flow.moved_at = now
-            if pids or not stream.watched_by:
-                flow.made_at = now
+            if pids or not stream.watched_by or stream.received not in (None, flow.received):
+                flow.made_at = now  # bytes come: somebody makes it, if nobody whom we know
             flow.received, flow.pids = stream.received, pids
             flows[name] = flow
         self._flows = flows

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import zmq
 
 from procs import proc
 from procs.messages import Heartbeat
+from procs.warden.go2rtc import Stream
 from procs.warden.policy import GO2RTC, SUPERVISORD, Known
 from procs.warden.table import Row, Table
 
@@ -128,13 +129,21 @@ class Relatives:
         """When a program of supervisord's was started."""
         return self._rows[pid].since
 
-    def makers(self, streams: Iterable[str]) -> dict[str, tuple[int, ...]]:
-        """For each stream that go2rtc runs a command for: the processes whose command line speaks of it."""
+    def makers(self, streams: Mapping[str, Stream]) -> dict[str, tuple[int, ...]]:
+        """For each stream that go2rtc runs a command for: the processes that run it.
+
+        Where no process has the words of a stream, whatever names the stream and is nobody else's is taken for it: a
+        wrapper may have put other words in their place. A name alone would say little: it may stand in the path of
+        another stream's file.
+        """
         boss = self.pid_of(GO2RTC)
         below = [pid for pid, its in self._tree.items() if its.parent == boss]
+        own = proc.words(boss)  # which a child has until exec: what was read then says nothing
         for pid in below:
-            self._words.setdefault(pid, proc.words(pid))
-        return {name: tuple(sorted(pid for pid in below if names(self._words[pid], name))) for name in streams}
+            if self._words.get(pid) in (None, [], own):
+                self._words[pid] = proc.words(pid)
+        owners = {pid: owned(self._words[pid], streams) for pid in below}
+        return {name: tuple(sorted(pid for pid in below if name in owners[pid])) for name in streams}
 
     def kill(self, pid: int, number: int) -> None:
         """Send a signal to one of ours, if it is still the one that we know."""
@@ -165,6 +174,21 @@ def tree(root: int) -> dict[int, proc.Stat]:
                 below += proc.children(pid)
         level = [pid for pid in below if pid not in found]
     return found
+
+
+def owned(words: Sequence[str], streams: Mapping[str, Stream]) -> set[str]:
+    """The streams that a process with this command line makes: one, unless two are made by the same command."""
+    lengths = {name: len(stream.words) for name, stream in streams.items() if _runs(words, stream.words)}
+    longest = max(lengths.values(), default=0)
+    if longest:
+        return {name for name, length in lengths.items() if length == longest}
+    return {name for name, stream in streams.items() if stream.is_exec and names(words, name)}
+
+
+def _runs(words: Iterable[str], wanted: tuple[str, ...]) -> bool:
+    """Whether a command line has all these words, in their order. A file's path may have become a URL."""
+    rest = iter(words)
+    return bool(wanted) and all(any(word in (each, f"file:{each}") for word in rest) for each in wanted)
 
 
 def names(words: Iterable[str], stream: str) -> bool:

@@ -148,6 +148,12 @@ def test_a_stream_that_go2rtc_has_forgotten_ends_go2rtc_once() -> None:
     assert flowing(policy, range(100, 500), 1, [7] * 400, ()) == set(), "at most every ten minutes"
 
 
+def test_a_stream_whose_bytes_come_is_not_forgotten_though_nobody_knows_who_makes_it() -> None:
+    policy = Policy()
+    at_work(policy, 3)
+    assert flowing(policy, range(3, 303), 1, range(300), ()) == set()
+
+
 def test_a_hopeless_go2rtc_ends_supervisord_once_an_hour() -> None:
     policy = Policy()
     at_work(policy, 3)

@@ -66,12 +66,15 @@ def test_whatever_answers_instead_of_go2rtc_is_refused(body: bytes) -> None:
 
 def test_go2rtcs_answer_is_summed_up() -> None:
     body = {
-        "a": {"producers": [{"source": "exec:x", "bytes_recv": 5}], "consumers": [{"senders": [{"drops": 2}, {}]}]},
-        "b": {"producers": [{"url": "exec:y"}], "consumers": None},
+        "a": {
+            "producers": [{"source": "exec:'/a b/x' 'c d' -e#killsignal=9", "bytes_recv": 5}],
+            "consumers": [{"senders": [{"drops": 2}, {}]}],
+        },
+        "b": {"producers": [{"url": "exec:y 'not closed"}], "consumers": None},
         "c": {"producers": None},
     }
     assert go2rtc.decode(json.dumps(body).encode()) == {
-        "a": go2rtc.Stream(1, 5, True, 2),
+        "a": go2rtc.Stream(1, 5, True, 2, ("c d", "-e")),
         "b": go2rtc.Stream(0, None, True, 0),
         "c": go2rtc.Stream(0, None, False, 0),
     }
@@ -170,6 +173,37 @@ def test_systemd_hears_of_it(tmp_path: Path) -> None:
 )
 def test_a_stream_is_found_in_a_command_line(words: list[str], speaks: bool) -> None:
     assert relatives.names(words, "omega-1") is speaks
+
+
+def test_a_process_makes_the_stream_whose_words_it_has() -> None:
+    """A name alone says little: `movies` and `omega-0` stand in the path of a file, and a file need not be called as
+    its stream is."""
+
+    def made_by(*words: str) -> go2rtc.Stream:
+        return go2rtc.Stream(1, 5, True, 0, words)
+
+    streams = {
+        "omega-0": made_by("omega-0", "--fps", "30"),
+        "film": made_by("/v/ffmpeg", "/movies/omega-0/holiday.mp4"),
+        "movies": made_by("/v/ffmpeg", "/movies/omega-0/broken.mp4"),
+        "cam": made_by("/temp/streams/cam.ts"),
+        "streams": made_by("/temp/streams/streams.ts"),
+        "sub": made_by("--", "my-renderer", "--id", "omega-0", "--fps", "30"),
+        "far": go2rtc.Stream(1, 5, False, 0),
+        "odd": made_by("--", "something", "else"),
+    }
+    python = ["python", "-m"]
+    for words, made in (
+        ([*python, "procs.headless_agent", "--instance-id", "omega-0", "--fps", "30"], {"omega-0"}),
+        (["/bin/sh", "/x/scripts/go2rtc_exec_headless_agent.sh", "omega-0", "--fps", "30"], {"omega-0"}),
+        (["/v/ffmpeg", "-nostdin", "-i", "file:/movies/omega-0/holiday.mp4", "-c", "copy"], {"film"}),
+        ([*python, "procs.capture.read_fifo", "/temp/streams/cam.ts"], {"cam"}),
+        ([*python, "procs.capture", "--raw", "--", "my-renderer", "--id", "omega-0", "--fps", "30"], {"sub"}),
+        (["unheard-of", "--title=odd"], {"odd"}),  # behind a wrapper that somebody wrote
+        (["unheard-of", "far"], set()),
+        ([], set()),
+    ):
+        assert relatives.owned(words, streams) == made, words
 
 
 @pytest.mark.parametrize(
