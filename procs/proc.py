@@ -118,6 +118,15 @@ def supervisord(root: Path) -> int:
     return pid if is_ours and is_alive(pid) else 0
 
 
+def turns(pid: int) -> str:
+    """Changes whenever a process has run, however shortly ("" where the kernel does not count that)."""
+    try:
+        with open(f"/proc/{pid}/schedstat", encoding="ascii") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
 def rss_bytes(pid: int) -> int:
     """Memory of a process that is in RAM, shared pages counted whole; 0 where that can't be read."""
     return _kilobytes(f"/proc/{pid}/status", "VmRSS:")

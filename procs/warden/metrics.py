@@ -103,6 +103,6 @@ def _answer(head: bytes, text: Callable[[], str]) -> bytes:
     elif path != b"/metrics":
         status = "404 Not Found"
     else:
-        body = text().encode()
+        body = text().encode(errors="replace")  # a command line may hold any bytes
     lines = [f"HTTP/1.1 {status}", f"Content-Type: {TYPE}", f"Content-Length: {len(body)}", "Connection: close", "", ""]
     return "\r\n".join(lines).encode() + (b"" if words[0] == b"HEAD" else body)

@@ -43,6 +43,7 @@ class Relatives:
         self._note(self.supervisord)
         self._rooms: set[int] = set()  # those that run a room of ours, and so give signs of life
         self._words: dict[int, list[str]] = {}
+        self._turns: dict[int, str] = {}  # of those that were stopped
 
     def update(self, told: Table) -> list[Known]:
         """Take supervisord's table; returns all that live."""
@@ -72,7 +73,8 @@ class Relatives:
         its = proc.stat(beat.pid)
         if its and its.parent == self.supervisord:
             self._early[beat.pid] = now  # supervisord has still to tell us of it
-        if not its or its.parent != self.pid_of(GO2RTC):
+        boss = self.pid_of(GO2RTC)
+        if not its or not boss or its.parent != boss:  # while it is down it is 0, which is the parent of init
             return False
         try:
             handle = os.pidfd_open(beat.pid)
@@ -103,11 +105,16 @@ class Relatives:
         return [(name, pid) for name, pid, _ in ended]
 
     def look(self) -> dict[int, str]:
-        """Read the tree of processes anew; returns those that are stopped, with what to call them."""
+        """Read the tree of processes anew; returns those that are stopped, with what to call them.
+
+        One that has run since it was last seen stopped is not among them: what holds a program back by stopping it many
+        times a second (cpulimit) is often met in that state.
+        """
         self._tree = tree(self.supervisord)
         self._rooms &= self._tree.keys()
         self._words = {pid: words for pid, words in self._words.items() if pid in self._tree}
-        return {pid: self.name_of(pid) for pid, its in self._tree.items() if its.state == "T"}
+        before, self._turns = self._turns, {pid: proc.turns(pid) for pid, its in self._tree.items() if its.state == "T"}
+        return {pid: self.name_of(pid) for pid, turns in self._turns.items() if before.get(pid, turns) == turns}
 
     def name_of(self, pid: int) -> str:
         """What to call any process of the tree."""

@@ -64,12 +64,12 @@ class State:
             self._ends.popleft()
         hour = Counter(process for _, process in self._ends)
         known = [(each.known.name, pid, each.sign_at) for pid, each in self._policy.watched.items()]
+        if self._policy.supervisord:
+            known.append((SUPERVISORD, self._policy.supervisord, self._policy.heard_at))
         supervised = {row.name: row for row in self.rows}
         rows = [
             self._process(name, pid, sign_at, supervised.get(name), hour[name], now) for name, pid, sign_at in known
         ]
-        if self._policy.supervisord:
-            known.append((SUPERVISORD, self._policy.supervisord, self._policy.heard_at))
         away = supervised.keys() - {name for name, _, _ in known}
         rows += [self._process(name, 0, None, supervised[name], hour[name], now) for name in away]
         self._answer = SuiteState(processes=sorted(rows, key=lambda row: row.name), troubles=self._troubles(now))

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procs import journal
+from procs import journal, proc
 from procs.errors import ConfigError, Refused
+from procs.messages import Heartbeat, Look, SuiteState
 from procs.settings import Address, Layers, load
-from procs.warden import go2rtc, metrics, notify, relatives, table
+from procs.warden import go2rtc, metrics, notify, relatives, state, table
 from procs.warden.history import Down, History, Up
 from procs.warden.listener import Listener, answer
 from procs.warden.options import Warden
+from procs.warden.policy import Policy
 from tests.rig import free_port, until
 
 
@@ -173,6 +179,55 @@ def test_systemd_hears_of_it(tmp_path: Path) -> None:
 )
 def test_a_stream_is_found_in_a_command_line(words: list[str], speaks: bool) -> None:
     assert relatives.names(words, "omega-1") is speaks
+
+
+def test_only_who_stays_stopped_counts_as_stopped() -> None:
+    """cpulimit stops and continues a process ten times a second."""
+    own = relatives.Relatives(zmq.Poller())
+    own.supervisord = os.getpid()
+    with subprocess.Popen(["sleep", "60"]) as child:
+        for runs, seen in ((False, True), (False, True), (True, False), (True, False), (False, True)):
+            if runs:
+                child.send_signal(signal.SIGCONT)
+                until(lambda: (its := proc.stat(child.pid)) and its.state == "S")
+            child.send_signal(signal.SIGSTOP)
+            until(lambda: (its := proc.stat(child.pid)) and its.state == "T")
+            assert (child.pid in own.look()) is seen
+        child.kill()
+
+
+def test_supervisord_is_told_of_like_any_other(tmp_path: Path) -> None:
+    journal.append(tmp_path, process="supervisord", event="down", pid=7, kind="killed", reason="SIGKILL")
+    policy = Policy()
+    policy.see_supervisord(os.getpid(), 10.0)
+    now = state.State(tmp_path, policy, History())
+    now.update(10.5, at_once=True)
+    told = now.answer(Look()).body
+    assert isinstance(told, SuiteState)
+    (row,) = told.processes
+    assert (row.name, row.restarts_hour, row.last_end, row.state) == ("supervisord", 1, "SIGKILL", "SERVING")
+
+
+def test_nobody_is_ours_by_having_no_parent() -> None:
+    """While go2rtc is down, its pid is 0, as is that of init's parent."""
+    beat = Heartbeat(program="x", instance="", pid=1, serving=True)
+    assert not relatives.Relatives(zmq.Poller()).is_ours(beat, 0.0)
+
+
+def test_metrics_are_text_whatever_a_command_line_holds() -> None:
+    address = Address("127.0.0.1", free_port())
+    metrics.serve(address, lambda: os.fsdecode(b"caf\xe9"))
+    until(lambda: "caf?" in metrics_of(address))
+
+
+def metrics_of(address: Address) -> str:
+    """What is served there."""
+    try:
+        with socket.create_connection(address, timeout=5) as connection:
+            connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            return connection.recv(65536).decode()
+    except OSError:
+        return ""
 
 
 def test_a_process_makes_the_stream_whose_words_it_has() -> None:
