@@ -120,8 +120,12 @@ class Responder:
         return True
 
     def _answer(self, to: bytes, reply: Reply) -> None:
+        try:
+            data = encode(reply)
+        except Refused as reason:  # too long: whoever asked is to hear of it, and the next one is to be answered
+            data = encode(Reply(id=reply.id, ok=False, reason=str(reason)))
         with contextlib.suppress(zmq.Again):  # the asker's queue is full or it is gone; its deadline tells it
-            self._sock.send_multipart([to, encode(reply)], flags=zmq.DONTWAIT)
+            self._sock.send_multipart([to, data], flags=zmq.DONTWAIT)
 
 
 class Requester:

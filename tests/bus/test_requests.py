@@ -14,7 +14,7 @@ import zmq
 
 from procs import bus
 from procs.errors import ConfigError, DeadlineExceeded, Refused
-from procs.messages import MAX_BYTES, Bitrate, Command, Describe, Keyframe, Reply, Request, encode
+from procs.messages import MAX_BYTES, Bitrate, Command, Describe, Keyframe, Look, Reply, Request, SuiteState, encode
 from tests.rig import until
 
 SERVER = """
@@ -49,6 +49,7 @@ class Local:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.responder = bus.Responder(self.context, run_dir, "test.control")
         self.ended = False
+        self.troubles: list[str] = []
         self.thread = threading.Thread(target=self._serve)
         self.thread.start()
 
@@ -60,7 +61,7 @@ class Local:
         self.got.append(command)
         if isinstance(command, Bitrate):
             raise Refused("no such rate today")
-        return None
+        return Reply(id=0, ok=True, body=SuiteState([], self.troubles)) if isinstance(command, Look) else None
 
     def __enter__(self) -> Local:
         return self
@@ -96,6 +97,15 @@ def test_garbage_is_refused_and_counted_and_the_server_lives(run_dir: Path, fram
         until(lambda: local.responder.refused == 1)
         assert requester.ask(Keyframe()).ok
     context.destroy()
+
+
+def test_an_answer_over_the_limit_is_a_refusal_and_the_server_lives(run_dir: Path) -> None:
+    with Local(run_dir) as local, bus.Requester(run_dir, "test.control") as requester:
+        local.troubles = ["x" * 1000] * 100
+        with pytest.raises(Refused, match="over the limit"):
+            requester.ask(Look())
+        local.troubles = []
+        assert requester.ask(Look()).ok
 
 
 def test_a_message_over_the_limit_is_not_even_taken_in(run_dir: Path) -> None:
