@@ -122,7 +122,9 @@ class _Loop:
 
     def _take(self, told: table.Table) -> None:
         now = time.monotonic()
-        if now - told.at > OLD_S:
+        if told.supervisord != os.getppid():
+            raise Refused("a table of somebody else's")
+        if not 0 <= now - told.at <= OLD_S:
             return  # a new one is on its way
         self._policy.see_supervisord(told.supervisord, now)
         self._notify.watchdog()

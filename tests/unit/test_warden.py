@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import zmq
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procs import journal, proc
@@ -41,7 +41,7 @@ def test_events_are_put_together_however_they_are_cut(payloads: list[str], step:
     assert [each.payload for each in found] == payloads
 
 
-@pytest.mark.parametrize("data", [b"rubbish\n", b"len:9999999 eventname:X\n", b"len:-1 eventname:X\n", b"x" * 2000])
+@pytest.mark.parametrize("data", [b"rubbish\n", b"len:9999999 name:X\n", b"len:-1 eventname:X\n", b"x" * 2000])
 def test_an_event_without_sense_is_refused(data: bytes) -> None:
     with pytest.raises(Refused):
         Listener().feed(data)
@@ -179,6 +179,19 @@ def test_systemd_hears_of_it(tmp_path: Path) -> None:
 )
 def test_a_stream_is_found_in_a_command_line(words: list[str], speaks: bool) -> None:
     assert relatives.names(words, "omega-1") is speaks
+
+
+@given(st.integers(1, 700_000))
+@settings(max_examples=20, deadline=None)
+def test_an_event_that_is_too_long_is_passed_over(step: int) -> None:
+    """supervisord would hand it to the next warden, and that would die of it too."""
+    data, listener = event("a") + event("x" * 1_100_000, "LARGE") + event("b"), Listener()
+    found = [each for at in range(0, len(data), step + 1000) for each in listener.feed(data[at : at + step + 1000])]
+    assert [(each.name, each.payload) for each in found] == [
+        ("REMOTE_COMMUNICATION", "a"),
+        ("LARGE", ""),
+        ("REMOTE_COMMUNICATION", "b"),
+    ]
 
 
 def test_only_who_stays_stopped_counts_as_stopped() -> None:
