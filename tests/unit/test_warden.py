@@ -199,14 +199,16 @@ def test_only_who_stays_stopped_counts_as_stopped() -> None:
     own = relatives.Relatives(zmq.Poller())
     own.supervisord = os.getpid()
     with subprocess.Popen(["sleep", "60"]) as child:
-        for runs, seen in ((False, True), (False, True), (True, False), (True, False), (False, True)):
-            if runs:
-                child.send_signal(signal.SIGCONT)
-                until(lambda: (its := proc.stat(child.pid)) and its.state == "S")
-            child.send_signal(signal.SIGSTOP)
-            until(lambda: (its := proc.stat(child.pid)) and its.state == "T")
-            assert (child.pid in own.look()) is seen
-        child.kill()
+        try:
+            for runs, seen in ((False, True), (False, True), (True, False), (True, False), (False, True)):
+                if runs:
+                    child.send_signal(signal.SIGCONT)
+                    until(lambda: (its := proc.stat(child.pid)) and its.state == "S")
+                child.send_signal(signal.SIGSTOP)
+                until(lambda: (its := proc.stat(child.pid)) and its.state == "T")
+                assert (child.pid in own.look()) is seen
+        finally:
+            child.kill()
 
 
 def test_supervisord_is_told_of_like_any_other(tmp_path: Path) -> None:
