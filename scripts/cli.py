@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -103,23 +103,29 @@ def _prepare_if_needed(plan: Plan) -> bool:
     path = ROOT / "run/fingerprint"
     if proc.supervisord(ROOT):
         same = path.exists() and path.read_text() == wanted
-        why = health.why_not_serving(ROOT, plan) if same else "the settings have changed"
+        why = health.why_not_back(ROOT, plan, say) if same else "the settings have changed"
         if not why:
             _lay_out(plan, config, captures, binary)  # what the next start of go2rtc will read
             say("already up")
             return False
+        _refuse_taken(plan, ours=proc.marked(ROOT))  # before what runs is ended
         say(f"{why}: restarting")
     if UNDER_SYSTEMD not in os.environ:
         service.refuse_if_active(ROOT)
     suite.kill_all(ROOT)
-    listeners.refuse_taken("api", plan.suite.api)
-    listeners.refuse_taken("rtsp", plan.suite.rtsp)
-    listeners.refuse_taken("webrtc", plan.suite.webrtc, udp=True)
-    listeners.refuse_taken("metrics", plan.suite.metrics)
+    _refuse_taken(plan)
     _lay_out(plan, config, captures, binary)
     write_atomically(path, wanted)
     suite.precompile(ROOT)
     return True
+
+
+def _refuse_taken(plan: Plan, ours: Collection[int] = ()) -> None:
+    chosen = plan.suite
+    listeners.refuse_taken("api", "PLANARIA_GO2RTC_API", chosen.api, ours=ours)
+    listeners.refuse_taken("rtsp", "PLANARIA_GO2RTC_RTSP", chosen.rtsp, ours=ours)
+    listeners.refuse_taken("webrtc", "PLANARIA_GO2RTC_WEBRTC", chosen.webrtc, udp=True, ours=ours)
+    listeners.refuse_taken("metrics", "PLANARIA_METRICS", chosen.metrics, ours=ours)
 
 
 def _lay_out(plan: Plan, config: str, captures: dict[str, str], binary: Path) -> None:
@@ -158,6 +164,8 @@ def status(arguments: argparse.Namespace) -> None:
     """What runs, and how many watch what. Exits 8 when something does not serve."""
     plan = _running_plan()
     if not proc.supervisord(ROOT):
+        if any("procs.keeper" in proc.words(pid) for pid in proc.marked(ROOT)):
+            raise Unhealthy("supervisord has died, and its keeper is about to start it again")
         raise Unhealthy("the suite is down; make up starts it")
     answer = show_status.gather(ROOT, plan)
     if arguments.json:

@@ -25,6 +25,7 @@ ASK_LIMIT_S = 2.0
 DESCRIBE_LIMIT_S = 20.0  # a cold producer on a slow machine
 STARTING_S = 2.0
 CAPTURE_LIMIT_S = 20.0
+BACK_LIMIT_S = 10.0
 LOOK_EVERY_S = 0.05
 LOG_LINES = 8
 
@@ -129,6 +130,10 @@ def why_not_serving(root: Path, plan: Plan) -> str:
         return str(error)
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"go2rtc: its API does not serve: {error}"
+    if gone := [
+        f"{name}: {its.state}" for name, its in by_name.items() if its.state in ("STOPPED", "FATAL", "UNKNOWN")
+    ]:
+        return gone[0]
     wanted = set(plan.streams)
     if listed != wanted:
         return f"go2rtc: its streams were changed from outside: {', '.join(sorted(listed ^ wanted))}"
@@ -142,6 +147,19 @@ def why_not_serving(root: Path, plan: Plan) -> str:
         return "the warden does not answer"
     late = [each.name for each in seen.processes if each.name == "go2rtc" and each.state != "SERVING"]
     return f"{late[0]}: the warden has not seen it serve" if late else ""
+
+
+def why_not_back(root: Path, plan: Plan, say: Callable[[str], None]) -> str:
+    """As why_not_serving, but what comes back by itself is given the time that it may take."""
+    until, said = time.monotonic() + BACK_LIMIT_S, ""
+    while (why := why_not_serving(root, plan)) and time.monotonic() < until:
+        if any(word in why for word in ("changed from outside", "STOPPED", "FATAL", "UNKNOWN")):
+            return why
+        if not said:
+            said = why
+            say(f"{why}: waiting for it to come back by itself")
+        time.sleep(LOOK_EVERY_S)
+    return why
 
 
 def _listeners(settings: Suite) -> list[tuple[str, Address]]:

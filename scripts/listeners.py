@@ -7,14 +7,15 @@ import ipaddress
 import os
 import socket
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from procs.errors import ConfigError
 from procs.settings import Address
 
 
-def refuse_taken(key: str, address: Address, *, udp: bool = False) -> None:
-    """Raise ConfigError if somebody listens at an address already, and say who."""
+def refuse_taken(key: str, variable: str, address: Address, *, udp: bool = False, ours: Collection[int] = ()) -> None:
+    """Raise ConfigError if somebody listens at an address already, and say who. `ours`: pids that may."""
     kinds = [socket.SOCK_STREAM] + ([socket.SOCK_DGRAM] if udp else [])
     for kind in kinds:
         with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, kind) as probe:
@@ -23,9 +24,12 @@ def refuse_taken(key: str, address: Address, *, udp: bool = False) -> None:
             try:
                 probe.bind(tuple(address))
             except OSError as error:
+                holder = listener(address)
+                if holder in ours:
+                    continue
                 raise ConfigError(
-                    f"{key}={address} (planaria.yaml, or PLANARIA_GO2RTC_{key.upper()}): {error.strerror}"
-                    f"{described(listener(address))}; choose another port"
+                    f"{key}={address} (planaria.yaml, or {variable}): {error.strerror}{described(holder)};"
+                    " choose another port"
                 ) from None
 
 

@@ -129,7 +129,10 @@ def install() -> None:
     new.write_text(text)
     new.chmod(0o644)
     os.replace(new, place.path)
-    for words in (["daemon-reload"], ["enable", NAME], ["stop", NAME]):
+    if (done := place.systemctl("daemon-reload")).returncode:
+        place.path.unlink()
+        raise NotHere(f"systemd does not run here ({_last(done)}); make up starts the suite, and its keeper keeps it")
+    for words in (["enable", NAME], ["stop", NAME]):
         _must(place, *words)
     with suite.exclusive(ROOT):
         suite.kill_all(ROOT)
@@ -157,8 +160,10 @@ def remove() -> None:
     if not place:
         print("  this checkout is no service", file=sys.stderr)
         return
-    _must(place, "disable", "--now", NAME)
-    place.path.unlink()
+    try:
+        _must(place, "disable", "--now", NAME)
+    finally:
+        place.path.unlink()
     _must(place, "daemon-reload")
     print(f"  {place.path} is gone; make up starts the suite without systemd", file=sys.stderr)
 

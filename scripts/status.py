@@ -34,11 +34,14 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
 
 def _process(root: Path, plan: Plan, known: suite.Process, seen: ProcessState | None) -> dict[str, Any]:
     found = known._asdict() | {
+        "pid": known.pid or None,
         "restarts_last_hour": seen.restarts_hour if seen else None,
         "last_exit": seen.last_end if seen else None,
         "rss_bytes": proc.rss_bytes(known.pid) if known.pid else 0,
         "heartbeat_age_s": seen.sign_age_s if seen else None,
     }
+    if known.state == "STOPPED":
+        found["said"] = f"stopped by hand; supervisorctl -c supervisord.conf start {known.name}"
     if not seen:
         return found
     if seen.state in ("SERVING", "HANGING") and seen.pid == known.pid:
@@ -72,13 +75,17 @@ def _missing(root: Path, processes: Iterable[dict[str, Any]]) -> list[str]:
     texts = [path.read_text() for path in paths if path.is_file()]
     words = {name: text for each in texts for name, text in comments(each).items()}
     ill = [process for process in processes if process["state"] not in WELL and process["name"] in words]
-    return [f"{process['name']} is {process['state'].lower()}: {words[process['name']]}" for process in ill]
+    return [
+        f"{process['name']} is {process['state'].lower()} ({process['said']}): {words[process['name']]}"
+        for process in ill
+    ]
 
 
 def comments(text: str) -> dict[str, str]:
-    """Program -> the comment above its section, of a supervisord configuration."""
+    """Program -> the first sentence of the comment above its section, of a supervisord configuration."""
     sections = re.findall(r"^((?:;[^\n]*\n)+)\[(?:fcgi-)?(?:program|eventlistener):([^\]]+)\]", text, re.M)
-    return {name: " ".join(line.lstrip("; ") for line in comment.splitlines()) for comment, name in sections}
+    whole = {name: " ".join(line.lstrip("; ") for line in comment.splitlines()) for comment, name in sections}
+    return {name: text.partition(". ")[0] for name, text in whole.items()}
 
 
 def show(answer: dict[str, Any]) -> None:

@@ -165,7 +165,8 @@ class Plan:
         suite = self.suite
         ceilings = ",".join(f"{name}={of // 1_000_000}" for name, of in (suite.memory_mb or {}).items())
         login = {"username": suite.username, "password": suite.password}
-        return json.dumps({"metrics": str(suite.metrics), "api": str(suite.api), **login, "memory": ceilings})
+        stall = {"stall_limit_s": self.environment.get("PLANARIA_CAPTURE_STALL_LIMIT_S", "")}
+        return json.dumps({"metrics": str(suite.metrics), "api": str(suite.api), **login, **stall, "memory": ceilings})
 
 
 def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Plan:

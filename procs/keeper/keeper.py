@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from procs.keeper.pace import Row
 from procs.keeper.watch import Death, Watch
 
 WATCH_S = 2.0
+BLAMED_S = 10.0  # between the warden's verdict and the death
 HANDOVER_LIMIT_S = 30.0  # above what a former keeper takes to see that a new supervisord never answers
 STOPPED_LIMIT_S = 2.0
 MAX_LOG_BYTES = 5_000_000
@@ -48,6 +50,8 @@ class Parent(NamedTuple):
 
 def load() -> Parent:
     """Look at our parent before anything else. Raises ConfigError for a keeper that supervisord did not start."""
+    if sys.argv[1:]:
+        settings.command_line("keeper", "Starts supervisord again.", "  supervisord starts it: make up").parse_args()
     if "SUPERVISOR_ENABLED" not in os.environ or proc.MARK not in os.environ:
         raise ConfigError("the keeper is started by supervisord: make up")
     pid = os.getppid()
@@ -122,14 +126,13 @@ class Keeper:
         death: Death | None = Death(0, time.monotonic(), "killed", "it died while its keeper started")
         if parent.handle >= 0:
             death = self._watch(parent.pid, parent.handle).until_death()
-        since_s = death.at_s if death else 0.0
         while death and not parent.is_foreground:
             self._note_down(death)
             pid = self._revived()
             if not pid:
                 log.info("another supervisord runs, with a keeper of its own")
                 return
-            death = self._stays(pid, since_s)
+            death = self._stays(pid, death.at_s)
 
     def _watch(self, pid: int, handle: int, dead_since_s: float | None = None) -> Watch:
         def answered() -> None:
@@ -143,6 +146,13 @@ class Keeper:
 
     def _note_down(self, death: Death) -> None:
         log.warning("supervisord is dead", pid=death.pid, kind=death.kind, reason=death.reason)
+        lately = journal.read(self._run_dir, time.time() - BLAMED_S)
+        if any(
+            (line["process"], line.get("pid")) == ("supervisord", death.pid)
+            for line in lately
+            if line["event"] == "down"
+        ):
+            return  # by the warden, which has ended it and knows why
         journal.append(
             self._run_dir, process="supervisord", event="down", kind=death.kind, reason=death.reason, pid=death.pid
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 HOUR_S = 3600.0
@@ -53,6 +54,15 @@ class History:
     last: dict[str, Down] = field(default_factory=dict)
     _down: dict[str, Down] = field(default_factory=dict)
     _blamed: dict[int, tuple[str, str, float]] = field(default_factory=dict)  # pid -> kind, reason, when
+
+    def recall(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Count what the journal knows: counters should not begin anew with each warden, least of all those of
+        supervisord, with which every warden dies."""
+        for line in lines:
+            if line["event"] == "down":
+                self.restarts[line["process"], str(line.get("kind", ""))] += 1
+            elif isinstance(line.get("ms"), int | float):
+                self.recoveries.setdefault(line["process"], Histogram()).add(line["ms"] / 1000)
 
     def blame(self, process: str, pid: int, kind: str, reason: str, now: float) -> None:
         """The warden is about to end it: its end will look like any other."""

@@ -63,8 +63,9 @@ class _Loop:
         self._poller.register(0, zmq.POLLIN)
         self._poller.register(self._beats, zmq.POLLIN)
         self._listener = Listener()
-        self._policy = Policy(ceilings=chosen.memory or {}, escalated_at=_escalations(self._run_dir))
+        self._policy = Policy(chosen.memory or {}, chosen.stall_limit_s, _escalations(self._run_dir))
         self._history = History()
+        self._history.recall(journal.read(self._run_dir, 0))
         self._relatives = Relatives(self._poller)
         self.state = State(self._run_dir, self._policy, self._history)
         state.serve(context, self._run_dir, self.state)
@@ -190,14 +191,15 @@ class _Loop:
                 continue
             self._sign(pid, look.at)
             self._tell_crashes(look)
-            self._policy.see_streams(look.streams, self._relatives.makers(look.streams), look.at)
+            makers = self._relatives.makers(look.streams)
+            self._policy.see_streams(look.streams, makers, look.at, self._relatives.readers())
             self.state.streams = look.streams
 
     def _tell_crashes(self, look: go2rtc.Look) -> None:
         """go2rtc ends a producer when its last viewer leaves. One that ended while there were viewers has crashed."""
         for name, pid, at in [each for each in self._left if each[2] < look.at]:
             if any(stream.watched_by for stream in self._streams_of(pid, look)):
-                self._ended(name, pid, "ended", "as a child of go2rtc's: how is not known", at)
+                self._ended(name, pid, "ended", "go2rtc does not say how", at)
                 for each in list(self._policy.watched.values()):
                     if each.known.name == name and each.served_at is not None:
                         self._is_up(each.known.pid, each.served_at)  # its successor was quicker than this look

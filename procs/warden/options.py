@@ -10,7 +10,7 @@ from pathlib import Path
 
 from procs import settings
 from procs.errors import ConfigError
-from procs.settings import ADDRESS, TEXT, Address, Kind, Layers, option
+from procs.settings import ADDRESS, TEXT, Address, Kind, Layers, option, seconds
 from procs.warden.limits import LIMITS
 
 NAME = "warden.json"
@@ -37,6 +37,7 @@ class Warden:
     api: Address = option(Address("127.0.0.1", 1984), ADDRESS, help="go2rtc's API")
     username: str = option("", TEXT, help="of go2rtc's API")
     password: str = option("", TEXT, help="of go2rtc's API", secret=True)
+    stall_limit_s: float = option(10.0, seconds(0.1, 3600), help="for how long a capture's command may be silent")
     memory: Mapping[str, int] | None = option(None, CEILINGS, help="ceilings, program=MB,...")
 
 

@@ -1,8 +1,9 @@
 """How long a program waits before it is started again. Pure: the caller says how its last run ended.
 
 A run that ends by itself before it has settled is a failure; a row of failures is a crash loop, and is paced. A run
-that somebody killed says nothing about the program: a hundred kills while it serves never slow its restart. Killed ten
-times before it served, it is paced too: whatever kills it (the kernel for its memory, say) would go on doing so.
+that somebody killed says nothing about the program: a hundred kills while it serves never slow its restart. But what
+kills it (the kernel for its memory, say) may go on for ever: killed ten times before it served, it is paced too, and
+so it is after BURST kills that came sooner than one in REFILL_S.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from procs.backoff import crash_pause, uniform
 
 SETTLED_S = 60.0  # a run that lasted so long ends a row
 FREE_KILLS = 10
+BURST, REFILL_S = 300.0, 10.0
 CAP_S = 30.0
 
 
@@ -23,17 +25,21 @@ class Row:
         self._rng = rng
         self.failures = 0  # in a row
         self.killed_early = 0  # in a row
+        self._credit = BURST  # kills that cost nothing
 
     def ended(self, *, killed: bool, served: bool, age_s: float) -> float:
         """A run has ended, `killed` by SIGKILL or by itself; returns the seconds to wait before the next.
 
         `age_s` is how long it lasted, `served` whether it is known to have done its work.
         """
-        if age_s >= SETTLED_S or (killed and served):
-            self.killed_early = 0
-            if age_s >= SETTLED_S:
-                self.failures = 0
+        self._credit = min(BURST, self._credit + age_s / REFILL_S)
+        if age_s >= SETTLED_S:
+            self.failures = self.killed_early = 0
             return 0.0
+        if killed and served:
+            self.killed_early = 0
+            self._credit = max(0.0, self._credit - 1.0)
+            return 0.0 if self._credit else REFILL_S * (0.5 + 0.5 * self._rng())
         if killed:
             self.killed_early += 1
             return crash_pause(self.killed_early, free=FREE_KILLS, cap_s=CAP_S, rng=self._rng)

@@ -4,7 +4,7 @@ CLOCK_MONOTONIC. An observation that is late, missing or false costs at worst a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -51,6 +51,7 @@ class _Flow:
     pids: tuple[int, ...] = ()
     moved_at: float = 0.0  # when a byte came, a process, or somebody to watch
     made_at: float = 0.0  # when a process made it, or nobody watched
+    is_watched: bool = False
 
 
 @dataclass
@@ -58,11 +59,13 @@ class Policy:
     """One a warden. `ceilings`: program -> bytes, over those of limits.LIMITS."""
 
     ceilings: Mapping[str, int] = field(default_factory=dict)
+    stall_limit_s: float = 10.0  # after which a capture gives its command up
     escalated_at: dict[str, float] = field(
         default_factory=dict
     )  # go2rtc or supervisord -> when, by this or a former us
     watched: dict[int, _Watched] = field(default_factory=dict)
     _stopped: dict[int, tuple[str, float]] = field(default_factory=dict)
+    _readers: Collection[int] = ()
     _flows: dict[str, _Flow] = field(default_factory=dict)
     _large: dict[int, int] = field(default_factory=dict)
     _failures: Mapping[str, int] = field(default_factory=dict)
@@ -113,8 +116,16 @@ class Policy:
         """How many bytes a process has for itself."""
         self._large[pid] = used
 
-    def see_streams(self, streams: Mapping[str, Stream], makers: Mapping[str, tuple[int, ...]], now: float) -> None:
-        """go2rtc's streams, and the processes that go2rtc has started for each."""
+    def see_streams(
+        self,
+        streams: Mapping[str, Stream],
+        makers: Mapping[str, tuple[int, ...]],
+        now: float,
+        readers: Collection[int] = (),
+    ) -> None:
+        """go2rtc's streams, and the processes that go2rtc has started for each. `readers`: those who only wait for
+        somebody else to fill a pipe, and can't be blamed for what does not come."""
+        self._readers = readers
         flows = {}
         for name, stream in streams.items():
             if not stream.is_exec:
@@ -125,7 +136,7 @@ class Policy:
                 flow.moved_at = now
             if pids or not stream.watched_by or stream.received not in (None, flow.received):
                 flow.made_at = now  # bytes come: somebody makes it, if nobody whom we know
-            flow.received, flow.pids = stream.received, pids
+            flow.received, flow.pids, flow.is_watched = stream.received, pids, bool(stream.watched_by)
             flows[name] = flow
         self._flows = flows
 
@@ -190,16 +201,24 @@ class Policy:
 
     def _dry_streams(self, now: float) -> Iterable[Verdict]:
         for name, flow in self._flows.items():
-            limit_s = limits.FIRST_BYTE_S if flow.received is None else limits.STREAM_S
+            limit_s = limits.FIRST_BYTE_S if flow.received is None else self._pause_s(flow)
             dry_s = now - max(flow.moved_at, self._forgiven_at)
-            if flow.pids and dry_s >= limit_s:
+            makers = [pid for pid in flow.pids if pid not in self._readers]
+            if makers and dry_s >= limit_s:
                 flow.moved_at = now
-                for pid in flow.pids:
+                for pid in makers:
                     known = self.watched[pid].known.name if pid in self.watched else f"the producer of {name}"
                     yield Verdict(pid, known, "stream", f"no byte for {dry_s:.1f} s", pid in self.watched)
 
+    def _pause_s(self, flow: _Flow) -> float:
+        """How long a stream may pause: our own producer never does, and what others capture may be a slow show."""
+        kinds = {kind_of(self.watched[pid].known.name) for pid in flow.pids if pid in self.watched}
+        return limits.STREAM_S if kinds == {"headless_agent"} else max(limits.STREAM_S, self.stall_limit_s + 2.0)
+
     def _escalated(self, now: float) -> Iterable[Verdict]:
         go2rtc = next((each for each in self.watched.values() if each.known.name == GO2RTC), None)
+        if any(flow.is_watched and now - flow.moved_at < limits.STREAM_S for flow in self._flows.values()):
+            go2rtc = None  # it works for others, who would be cut off
         for name, flow in self._flows.items():
             waited_s = now - max(flow.made_at, self._forgiven_at)
             if go2rtc and waited_s >= limits.FORGOTTEN_S and self._may(GO2RTC, limits.GO2RTC_EVERY_S, now):

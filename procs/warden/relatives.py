@@ -152,6 +152,10 @@ class Relatives:
         owners = {pid: owned(self._words[pid], streams) for pid in below}
         return {name: tuple(sorted(pid for pid in below if name in owners[pid])) for name in streams}
 
+    def readers(self) -> list[int]:
+        """Those of go2rtc's children that only read what a capture writes."""
+        return [pid for pid, words in self._words.items() if "procs.capture.read_fifo" in words]
+
     def kill(self, pid: int, number: int) -> None:
         """Send a signal to one of ours, if it is still the one that we know."""
         its = self._tree.get(pid)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from procs.warden import limits
 from procs.warden.go2rtc import Stream
-from procs.warden.pacing import CAP_S, FREE_KILLS, SETTLED_S, Row
+from procs.warden.pacing import BURST, CAP_S, FREE_KILLS, SETTLED_S, Row
 from procs.warden.policy import Known, Policy, Verdict
 
 BOSS, GO2RTC, KEEPER, PRODUCER, FOREIGN = 10, 11, 12, 13, 14
@@ -143,15 +143,29 @@ def test_a_producer_that_lives_and_gives_nothing_is_ended(
 def test_a_stream_that_go2rtc_has_forgotten_ends_go2rtc_once() -> None:
     policy = Policy()
     at_work(policy, 3)
-    assert flowing(policy, range(3, 93), 1, [7] * 90, ()) == set()
-    assert flowing(policy, range(93, 100), 1, [7] * 7, ()) == {"escalated"}
-    assert flowing(policy, range(100, 500), 1, [7] * 400, ()) == set(), "at most every ten minutes"
+    until = 3 + int(limits.FORGOTTEN_S)
+    assert flowing(policy, range(3, until), 1, [7] * (until - 3), ()) == set()
+    assert flowing(policy, range(until, until + 7), 1, [7] * 7, ()) == {"escalated"}
+    assert flowing(policy, range(until + 7, until + 400), 1, [7] * 393, ()) == set(), "at most every ten minutes"
 
 
-def test_a_stream_whose_bytes_come_is_not_forgotten_though_nobody_knows_who_makes_it() -> None:
+def test_one_forgotten_stream_does_not_cut_off_those_who_watch_another() -> None:
     policy = Policy()
     at_work(policy, 3)
-    assert flowing(policy, range(3, 303), 1, range(300), ()) == set()
+    for second in range(3, 400):
+        streams = {"a": Stream(1, 7, True, 0), "b": Stream(1, second, True, 0)}
+        policy.see_streams(streams, {"b": (PRODUCER,)}, second)
+        assert at_work(policy, second + 1, start_s=second) == []
+
+
+def test_a_slow_show_and_a_reader_of_a_pipe_are_left_alone() -> None:
+    slow, waiting = Policy(stall_limit_s=20.0), Policy()
+    at_work(slow, 3)
+    at_work(waiting, 3)
+    for second in range(3, 60):
+        slow.see_streams({"a": Stream(1, second // 18, True, 0)}, {"a": (77,)}, second)
+        waiting.see_streams({"a": Stream(1, 7, True, 0)}, {"a": (77,)}, second, readers=[77])
+        assert at_work(slow, second + 1, start_s=second) + at_work(waiting, second + 1, start_s=second) == []
 
 
 def test_a_hopeless_go2rtc_ends_supervisord_once_an_hour() -> None:
@@ -169,15 +183,29 @@ ends = st.tuples(st.booleans(), st.booleans(), st.sampled_from([0.0, 0.1, 1.0, 4
 
 
 @given(st.lists(ends, max_size=200))
-def test_nobody_is_down_for_longer_than_the_cap_and_kills_while_serving_cost_nothing(
+def test_nobody_is_down_for_longer_than_the_cap(
     runs: list[tuple[bool, bool, float]],
 ) -> None:
     row = Row()
     for killed, served, age_s in runs:
         pause_s = row.ended(killed=killed, served=served, age_s=age_s)
         assert 0.0 <= pause_s <= CAP_S
-        if (killed and served) or age_s >= SETTLED_S:
+        if age_s >= SETTLED_S:
             assert pause_s == 0.0
+
+
+@given(st.lists(st.sampled_from([0.1, 1.0, 4.0, 70.0]), max_size=250))
+def test_hundreds_of_kills_while_it_serves_cost_nothing(ages: list[float]) -> None:
+    row = Row()
+    assert [row.ended(killed=True, served=True, age_s=age_s) for age_s in ages] == [0.0] * len(ages)
+
+
+def test_what_is_killed_again_and_again_for_ever_is_paced_at_last() -> None:
+    row, now, starts = Row(), 0.0, 0
+    while now < 3600:
+        starts += 1
+        now += 0.2 + row.ended(killed=True, served=True, age_s=0.2)
+    assert BURST < starts < BURST + 3600 / 5
 
 
 @given(st.sampled_from([0.0, 0.3, 4.0]), st.booleans())

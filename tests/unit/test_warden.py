@@ -121,6 +121,9 @@ def test_recoveries_are_measured_from_the_first_end_to_the_next_sign() -> None:
     assert history.serves("a", 3, 12.5) == Up("a", 3, 2500.0)
     assert history.serves("a", 3, 13.0) is None
     assert dict(history.restarts) == {("a", "silent"): 1, ("a", "exited"): 1}
+    later = History()
+    later.recall([{"event": "down", "process": "a", "kind": "killed"}, {"event": "up", "process": "a", "ms": 70}])
+    assert (dict(later.restarts), later.recoveries["a"].sum_s) == ({("a", "killed"): 1}, 0.07)
     text = metrics.histogram("recovery_seconds", "help", history.recoveries)
     assert 'planaria_recovery_seconds_bucket{process="a",le="2.0"} 0' in text
     assert 'planaria_recovery_seconds_bucket{process="a",le="5.0"} 1' in text
