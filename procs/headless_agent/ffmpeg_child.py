@@ -31,7 +31,7 @@ from procs.headless_agent.libav import no_nvidia_driver
 from procs.headless_agent.options import Producer
 from procs.media import flv
 
-PICTURE_LIMIT_S = 5.0
+PICTURE_LIMIT_S = 3.0  # less than the warden has, so that we can say what hangs
 HARDWARE_LIMIT_S = 3.0  # for the first picture, so that there is time for another encoder
 RENEW_EVERY_S = 0.5  # at most, however many keyframes are asked for
 PIPE_BYTES = 1 << 20  # what a user may have; a picture of 720p then needs two turns

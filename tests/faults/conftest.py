@@ -24,7 +24,7 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Generator[Non
         pytest.skip(str(why))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def hooked(clone: Clone) -> Iterator[Clone]:
     """The clone, set up with one stream and one capture, whose Pythons can be hung, can loop and leak; not up."""
     suite.kill_all(clone.root)
