@@ -81,14 +81,14 @@ def test_frozen_stands_still_and_goes_on_afterwards(toy: int, tmp_path: Path) ->
         until(lambda: (its := proc.stat(toy)) and its.state == "T")
         assert not counts(tmp_path, "main") and not counts(tmp_path, "thread")
         assert not fault.is_dead()
-    assert counts(tmp_path, "main") and counts(tmp_path, "thread")
+    until(lambda: counts(tmp_path, "main") and counts(tmp_path, "thread"))
 
 
 def test_looping_burns_its_core_while_its_threads_go_on(toy: int, tmp_path: Path) -> None:
     with faults.looping(toy):
         until(lambda: not counts(tmp_path, "main"))
-        assert counts(tmp_path, "thread", 0.3)
-        assert used_in(toy, 0.3) > 0.1
+        until(lambda: counts(tmp_path, "thread", 0.3))  # on a machine with other things to do, too
+        until(lambda: used_in(toy, 0.3) > 0.1)
     until(lambda: not proc.is_alive(toy))
 
 
