@@ -12,7 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from procs import proc
+
 ASK_EVERY_S = 2.0
+STOPPED_LIMIT_S = 3.5  # the warden has 1.5 s; this is for when both are frozen
 SILENT_LIMIT_S = 8.0  # the warden has 5 s; this is for when both are frozen
 _EAGER_S = 0.02  # until it has answered once
 _TURN_S = 0.5  # we beat this often
@@ -38,8 +41,9 @@ class Watch:
         self.pid, self._handle, self._path = pid, handle, path
         self._answered, self._beat = answered, beat
         self._silent_s = 0.0
+        self._stopped_at: float | None = None
         self.has_answered = False
-        self._ended_by_us = False
+        self._ended_by_us: tuple[str, str] | None = None  # kind and reason
 
     def until_death(self, limit_s: float = float("inf")) -> Death | None:
         """Return how it died; None if it lives and has answered after limit_s."""
@@ -64,6 +68,7 @@ class Watch:
                 self._beat()
                 if self._handle in ready:
                     return True
+                self._note_stopped(time.monotonic())
                 if asked and asked.fileno() in ready:
                     looker.unregister(asked)
                     answered = _has_said(asked)
@@ -78,9 +83,21 @@ class Watch:
         self._silent_s = 0.0 if answered else self._silent_s + min(for_s, 2 * ASK_EVERY_S)
         if self._silent_s >= SILENT_LIMIT_S:
             self._silent_s = 0.0
-            self._ended_by_us = True
-            with contextlib.suppress(OSError):  # gone meanwhile; or the first process of a container, which can't be
-                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            self._end("silent", f"no answer for {SILENT_LIMIT_S:g} s")
+
+    def _note_stopped(self, now: float) -> None:
+        its = proc.stat(self.pid)
+        if not its or its.state != "T":
+            self._stopped_at = None
+            return
+        self._stopped_at = self._stopped_at or now
+        if now - self._stopped_at >= STOPPED_LIMIT_S:
+            self._end("stopped", "by SIGSTOP")
+
+    def _end(self, kind: str, reason: str) -> None:
+        self._ended_by_us = (kind, f"{reason}; ended by the keeper")
+        with contextlib.suppress(OSError):  # gone meanwhile; or the first process of a container, which can't be
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
     def _asked(self) -> socket.socket | None:
         """A socket on which it has been asked; None where it can't be."""
@@ -97,7 +114,7 @@ class Watch:
     def _death(self) -> Death:
         at_s = time.monotonic()
         if self._ended_by_us:
-            return Death(self.pid, at_s, "silent", f"no answer for {SILENT_LIMIT_S:g} s; ended by the keeper")
+            return Death(self.pid, at_s, *self._ended_by_us)
         log = self._path.with_name("log") / "supervisord.log"
         return Death(self.pid, at_s, *why(_end_of(log), self.pid))
 

@@ -17,10 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from procs import proc
 from procs.errors import Unhealthy
 from procs.keeper import pace, start, watch
 from procs.keeper.pace import BURST, REFILL_S, Count, Row, next_start
 from procs.keeper.watch import Watch, why
+from tests.rig import until
 
 
 def starts(lives: list[tuple[bool, float]], worst: float = 1.0) -> list[float]:
@@ -240,3 +242,14 @@ def test_time_in_which_the_keeper_was_frozen_does_not_count(tmp_path: Path) -> N
 
 def test_the_pause_is_one_of_seconds() -> None:
     assert pace.REFILL_S * 6 == pace.FORGOTTEN_S, "a row that is only held back by its credit is still one"
+
+
+def test_a_stopped_supervisord_is_ended_though_nobody_else_sees_it(tmp_path: Path) -> None:
+    with watched(tmp_path / "none.sock") as (process, its, _):
+        os.kill(process.pid, signal.SIGSTOP)
+        until(lambda: (found := proc.stat(process.pid)) and found.state == "T")
+        its._note_stopped(100.0)
+        its._note_stopped(103.0)
+        assert process.poll() is None
+        its._note_stopped(103.6)
+        assert process.wait(5) == -signal.SIGKILL
