@@ -52,6 +52,21 @@ def test_who_gives_signs_is_left_alone_whatever_happens_to_the_warden(steps: lis
         assert policy.decide(now) == []
 
 
+@given(st.floats(3, 1000))
+def test_a_warden_that_was_away_hears_all_before_it_judges(away_s: float) -> None:
+    policy = Policy()
+    assert at_work(policy, 10) == []
+    policy.see_supervisord(BOSS, 10 + away_s)
+    assert policy.decide(10 + away_s) == [], "what they said meanwhile is still to be read"
+    silent = [pid for step in range(1, 12) for pid in [v.pid for v in _later(policy, 10 + away_s + step / 2)]]
+    assert silent, "but who stays silent is judged"
+
+
+def _later(policy: Policy, now: float) -> list[Verdict]:
+    policy.see_supervisord(BOSS, now)
+    return policy.decide(now)
+
+
 @given(st.sampled_from([GO2RTC, KEEPER, PRODUCER]), st.floats(3, 50))
 def test_who_falls_silent_is_ended_within_six_seconds_and_nobody_else(pid: int, after_s: float) -> None:
     policy = Policy()
