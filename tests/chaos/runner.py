@@ -17,7 +17,7 @@ from tests.faults.invariants import Census
 from tests.faults.subject import Recovery, Subject, growth
 
 ALONE_S = 12.0  # to recover from one fault: 6 s until it is noticed at the latest, and the start of everything
-STORM_S = 30.0  # a frozen warden hides a frozen supervisord until the keeper's ping, 15 s, finds it
+STORM_S = 30.0  # a warden that hangs hides a hung supervisord until the keeper's ping, 8 s, finds it
 NEW_PID_S = 6.0  # the promise for whatever is frozen or hangs
 RESTARTS_A_MINUTE = 20
 HEARD_OF_S = 1.5  # until supervisord's plugin knows that a program serves
