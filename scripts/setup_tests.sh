@@ -8,6 +8,11 @@ ffmpeg            ffmpeg
 ffprobe           ffmpeg
 chromium          chromium
 s6-svscan         s6
+nginx             nginx-light
+sshd              openssh-server
+ssh               openssh-client
+postgres          postgresql
+wrk               wrk
 libEGL.so.1       libegl1
 libEGL_mesa.so.0  libegl-mesa0
 libEGL_mesa.so.0  libgl1-mesa-dri
@@ -20,7 +25,7 @@ say() { echo "setup_tests: $*" >&2; }
 is_here() {
     case "$1" in
     *.so.*) PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep -qF "$1 " ;;
-    *) command -v "$1" >/dev/null ;;
+    *) PATH=$PATH:/usr/sbin:$(echo /usr/lib/postgresql/*/bin) command -v "$1" >/dev/null ;;
     esac
 }
 
