@@ -9,6 +9,8 @@ PlanariaError                    1  anything of ours that has no better name
 ├── EncoderFailed                7  the encoder refused to open or to encode
 ├── Unhealthy                    8  the suite did not come up; the text says which process and why
 ├── ParentGone                   9  whoever started us died before we were bound to it
+├── LinkLost                    11  the connection to the other side is gone
+├── StreamReset                 12  the other side ended one stream; `code` says why
 └── BusError                    10  the bus could not do what was asked
     ├── Refused                 10  a message is malformed, too large, or of a kind nobody takes here
     └── DeadlineExceeded        10  no answer in time; `retry` says whether the request may be sent again
@@ -69,6 +71,22 @@ class ParentGone(PlanariaError):
     """The process that started us is no longer our parent."""
 
     exit_code = 9
+
+
+class LinkLost(PlanariaError):
+    """The connection that something needed is gone."""
+
+    exit_code = 11
+
+
+class StreamReset(PlanariaError):
+    """One stream of a connection was ended, by a RESET of the other side."""
+
+    exit_code = 12
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason or f"reset with code {code}")
+        self.code, self.reason = code, reason
 
 
 class BusError(PlanariaError):
