@@ -1,0 +1,385 @@
+"""The text frames between device, hub and viewer, as published: {"type", "request_id"?, "ts", "payload"}. Pure.
+
+`decode` takes a frame apart without looking into its payload, `parse` makes a payload of its kind, `encode` makes a
+frame. Unknown types and unknown fields are no errors: peers are newer or older than we are. Everything else that is
+not as written here is Refused, and every payload, list and string has a limit.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
+
+import msgspec
+
+from procs.errors import Refused
+
+P = TypeVar("P", bound="Payload")
+MAX_BYTES = 2 * 1024 * 1024  # of one frame
+MAX_DEPTH = 32  # of braces and brackets in each other
+MAX_BODY = 1024 * 1024  # of a proxied body, before base64
+_SMALL = 64 * 1024
+_SHOWN = 300  # characters of a reason
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+
+# What can't be seen, or changes how its surroundings are read: controls, separators, bidirectional marks, surrogates.
+_UNSEEN = (
+    r"\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
+    r"\ufeff\ufff9-\ufffb"
+)
+_ID = rf"[^/{_UNSEEN}]*\Z"
+_NO_DOTS = r"(?!\.{1,2}\Z)"  # an id is a segment of a path; those two would mean another path
+
+Type = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+\Z")]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=rf"^{_NO_DOTS}{_ID}")]
+AnyId = Annotated[str, msgspec.Meta(max_length=128, pattern=rf"^{_ID}")]
+Text = Annotated[str, msgspec.Meta(max_length=500)]
+Time = Annotated[str, msgspec.Meta(max_length=64)]
+Secret = Annotated[str, msgspec.Meta(max_length=1024)]
+Instance = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[0-9A-Za-z_-]*\Z")]
+Nonce = Annotated[str, msgspec.Meta(min_length=32, max_length=128, pattern=r"^[0-9A-Za-z_-]+\Z")]
+NoNonce = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^(?:[0-9A-Za-z_-]{32,})?\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Caps = Annotated[list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Meta(max_length=64)]
+# A path of the hub's own origin: nothing in it can name another host.
+OriginPath = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^/(?!/)[A-Za-z0-9._~%?=&/-]*\Z")]
+Sdp = Annotated[str, msgspec.Meta(max_length=256 * 1024)]
+Target = Annotated[str, msgspec.Meta(max_length=16 * 1024)]
+Headers = Annotated[
+    dict[
+        Annotated[str, msgspec.Meta(max_length=256)],
+        Annotated[str, msgspec.Meta(max_length=16 * 1024)],
+    ],
+    msgspec.Meta(max_length=100),
+]
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """What a frame of some type carries."""
+
+    max_bytes: ClassVar[int] = _SMALL  # of its JSON
+
+
+class _Secret(Payload, frozen=True):
+    """A payload that must not be readable in a traceback."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+
+class MuxLimits(msgspec.Struct, frozen=True):
+    """What one side of mux1 takes: bytes of a frame, bytes unasked on a stream and on all of them, open streams."""
+
+    max_frame: Annotated[int, msgspec.Meta(ge=1024, le=1024 * 1024)] = 65_536
+    init_credit: Annotated[int, msgspec.Meta(ge=1024, le=2**31 - 1)] = 131_072
+    session_credit: Annotated[int, msgspec.Meta(ge=1024, le=2**31 - 1)] = 16_777_216
+    max_streams: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 64
+
+
+class Hello(_Secret, frozen=True, omit_defaults=True):
+    """hello, device to hub: the first frame. `nonce` goes with the capability "challenge"."""
+
+    device_id: Id
+    agent_version: Text = ""
+    go2rtc_http: Text = ""
+    device_secret: Secret | None = None
+    caps: Caps = []
+    mux: MuxLimits | None = None
+    instance: Instance = ""
+    nonce: NoNonce = ""
+
+
+class HelloAck(Payload, frozen=True, omit_defaults=True):
+    """hello_ack, hub to device: it is taken. The later fields only to a device that says hello with caps."""
+
+    device_id: Id
+    server_time: Time
+    agent_version: Text | None = None
+    caps: Caps = []
+    mux: MuxLimits | None = None
+    signature: Digest | None = None
+    data_path: OriginPath | None = None
+
+
+class Challenge(Payload, frozen=True):
+    """challenge, hub to device: prove that you have the secret, over this nonce."""
+
+    nonce: Nonce
+
+
+class ChallengeResp(Payload, frozen=True):
+    """challenge_resp, device to hub."""
+
+    proof: Digest
+
+
+class Heartbeat(Payload, frozen=True):
+    """heartbeat, device or viewer to hub, every 15 s."""
+
+
+class HeartbeatAck(Payload, frozen=True):
+    """heartbeat_ack, the hub's answer."""
+
+
+class Capabilities(Payload, frozen=True):
+    """capabilities, device to hub: what go2rtc answers to GET /api/streams."""
+
+    max_bytes: ClassVar[int] = 1024 * 1024
+
+    device_id: Id
+    streams: dict[str, Any]
+
+
+class DevicePresence(Payload, frozen=True):
+    """device_presence: whether a device is there."""
+
+    device_id: AnyId = ""
+    is_online: bool = True
+    last_seen: Time | None = None
+
+
+class ProxyHttp(Payload, frozen=True):
+    """proxy_http, hub to device: make this request."""
+
+    max_bytes: ClassVar[int] = MAX_BYTES
+
+    rid: Id
+    method: Annotated[str, msgspec.Meta(max_length=32, pattern=r"^[A-Za-z]+\Z")] = "GET"
+    path: Target = "/"  # with its query
+    headers: Headers = {}
+    body_b64: str | None = None
+    timeout_ms: Annotated[int, msgspec.Meta(ge=1, le=86_400_000)] = 30_000
+
+
+class ProxyHttpResp(Payload, frozen=True):
+    """proxy_http_resp, device to hub: the answer to the request of the same rid."""
+
+    max_bytes: ClassVar[int] = MAX_BYTES
+
+    rid: Id
+    status: Annotated[int, msgspec.Meta(ge=100, le=599)]
+    headers: Headers = {}
+    body_b64: str = ""
+
+
+class SessionDescription(msgspec.Struct, frozen=True):
+    """An offer or an answer, as browsers write it."""
+
+    type: Annotated[str, msgspec.Meta(pattern=r"^(?:offer|answer|pranswer|rollback)\Z")]
+    sdp: Sdp
+
+
+class Candidate(msgspec.Struct, frozen=True, rename="camel"):
+    """One ICE candidate, as browsers write it."""
+
+    candidate: Annotated[str, msgspec.Meta(max_length=2048)]
+    sdp_mid: Text | None = None
+    sdp_m_line_index: Annotated[int, msgspec.Meta(ge=0, le=65_535)] | None = None
+    username_fragment: Text | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class IceServer(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One STUN or TURN server, as browsers take it."""
+
+    urls: Text | Annotated[list[Text], msgspec.Meta(max_length=32)]
+    username: Text | None = None
+    credential: Secret | None = None
+    credential_type: Text | None = None
+
+    def __repr__(self) -> str:
+        return f"IceServer(urls={self.urls!r}, ...)"
+
+
+IceServers = Annotated[list[IceServer], msgspec.Meta(max_length=32)]
+
+
+class SignalOffer(Payload, frozen=True):
+    """signal_offer, viewer to hub to device."""
+
+    max_bytes: ClassVar[int] = 512 * 1024
+
+    session_id: Id
+    sdp: SessionDescription
+
+
+class SignalAnswer(Payload, frozen=True):
+    """signal_answer, device to hub to viewer."""
+
+    max_bytes: ClassVar[int] = 512 * 1024
+
+    session_id: Id
+    sdp: SessionDescription
+
+
+class SignalIce(Payload, frozen=True):
+    """signal_ice, both ways. None: there are no more candidates."""
+
+    session_id: Id
+    candidate: Candidate | None
+
+
+class WatchRequest(Payload, frozen=True):
+    """watch_request, hub to device: somebody wants to watch."""
+
+    session_id: Id
+    user_id: Id
+    ice_servers: IceServers
+
+
+class WatchEnded(Payload, frozen=True):
+    """watch_ended, hub to device and viewer. viewer_disconnected, user_ended, timeout, error, device_disconnected."""
+
+    session_id: Id
+    reason: Text
+
+
+class DataTicketRequest(Payload, frozen=True):
+    """data_ticket, device to hub, with a request_id: let a data connection in."""
+
+
+class DataTicket(_Secret, frozen=True):
+    """data_ticket, the hub's answer. The ticket is good once."""
+
+    ticket: Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9._~+/=-]+\Z")]
+    expires_in_s: Annotated[float, msgspec.Meta(gt=0, le=3600)]
+    path: OriginPath
+
+
+class PairingRequest(Payload, frozen=True):
+    """pairing_request, device to hub, with a request_id: make a code for the people beside me."""
+
+
+class PairingCode(_Secret, frozen=True):
+    """pairing_code, the hub's answer."""
+
+    code: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{6}\Z")]
+    expires_at: Time
+    ttl: Annotated[int, msgspec.Meta(ge=1, le=86_400)]
+
+
+class Error(Payload, frozen=True):
+    """error, hub to anybody: the answer to a request that is not fulfilled."""
+
+    message: Text
+
+
+class ViewerHello(_Secret, frozen=True):
+    """hello, viewer to hub: the first frame."""
+
+    token: Secret
+
+
+class ViewerHelloAck(Payload, frozen=True):
+    """hello_ack, hub to viewer."""
+
+    user_id: Id
+    server_time: Time
+
+
+class ViewerWatchRequest(Payload, frozen=True):
+    """watch_request, viewer to hub."""
+
+    device_id: Id
+
+
+class WatchReady(Payload, frozen=True):
+    """watch_ready, the hub's answer to a viewer's watch_request."""
+
+    session_id: Id
+    mode: Text
+    ice_servers: IceServers
+
+
+class EndWatch(Payload, frozen=True):
+    """end_watch, viewer to hub."""
+
+    session_id: Id
+
+
+class Envelope(NamedTuple):
+    """One frame, its payload still as JSON. `ts` is what the sender wrote, "" if nothing."""
+
+    type: str
+    payload: msgspec.Raw
+    request_id: str | None
+    ts: str
+
+
+class _Frame(msgspec.Struct, frozen=True):
+    type: Type
+    payload: msgspec.Raw = msgspec.Raw(b"{}")
+    request_id: Annotated[str, msgspec.Meta(max_length=128)] | None = None
+    ts: Time = ""
+
+
+_FRAMES = msgspec.json.Decoder(_Frame)
+_ENCODER = msgspec.json.Encoder()
+_DECODERS: dict[type[Payload], msgspec.json.Decoder[Any]] = {}
+
+
+def decode(text: str | bytes, *, limit: int = MAX_BYTES) -> Envelope:
+    """One frame. Raises Refused for anything but an object with a type and an object as payload, within the limits."""
+    try:
+        data = text.encode() if isinstance(text, str) else text
+        if len(data) > limit:
+            raise Refused(f"frame of {len(data)} bytes is over the limit of {limit}")
+        frame = _FRAMES.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise Refused(f"not a frame: {error}"[:_SHOWN]) from None
+    if not bytes(memoryview(frame.payload)[:1]) == b"{":
+        raise Refused(f"{frame.type}: the payload is no object")
+    if _is_deep(data):
+        raise Refused(f"{frame.type}: nested deeper than {MAX_DEPTH}")
+    return Envelope(frame.type, frame.payload, frame.request_id, frame.ts)
+
+
+def parse(envelope: Envelope, kind: type[P]) -> P:
+    """The payload as one of its kind. Raises Refused, naming the field."""
+    size = len(memoryview(envelope.payload))
+    if size > kind.max_bytes:
+        raise Refused(f"{envelope.type}: payload of {size} bytes is over the limit of {kind.max_bytes}")
+    decoder = _DECODERS.get(kind) or _DECODERS.setdefault(kind, msgspec.json.Decoder(kind))
+    try:
+        payload: P = decoder.decode(envelope.payload)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise Refused(f"{envelope.type}: {error}"[:_SHOWN]) from None
+    return payload
+
+
+def encode(
+    kind: str, payload: Payload | dict[str, Any], request_id: str | None = None, *, with_request_id: bool = False
+) -> str:
+    """One frame of the type `kind`, stamped now. A request_id of None is left out, or null by `with_request_id`.
+
+    Raises Refused for a payload that the other side would refuse for its size, or that is no JSON.
+    """
+    frame: dict[str, Any] = {"type": kind}
+    if request_id is not None or with_request_id:
+        frame["request_id"] = request_id
+    try:
+        body = _ENCODER.encode(payload)
+        limit = payload.max_bytes if isinstance(payload, Payload) else MAX_BYTES - _SMALL
+        if len(body) > limit:
+            raise Refused(f"{kind}: payload of {len(body)} bytes is over the limit of {limit}")
+        text = _ENCODER.encode(frame | {"ts": timestamp(), "payload": msgspec.Raw(body)}).decode()
+    except (OverflowError, RecursionError, UnicodeError) as error:
+        raise Refused(f"{kind}: not to be written as JSON: {error}"[:_SHOWN]) from None
+    if len(text) > MAX_BYTES:  # characters: the envelope around the payload is ASCII
+        raise Refused(f"{kind}: frame of {len(text)} characters is over the limit of {MAX_BYTES}")
+    return text
+
+
+def timestamp() -> str:
+    """Now, as the published systems write it: UTC in ISO 8601, with microseconds and without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+
+
+def _is_deep(data: bytes) -> bool:
+    if data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
+        return False  # nearly every frame
+    left = _STRING.sub(b"", data).translate(None, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        left = left.replace(b"{}", b"").replace(b"[]", b"")
+    return bool(left)
