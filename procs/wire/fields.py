@@ -1,0 +1,87 @@
+"""Header fields of a proxied request or answer, as hub and proxy both hold them: pairs of text, order and doubles kept.
+
+What one connection means for itself ends there (RFC 9110, 7.6.1), and nothing passes that could be read as more than
+one field by whoever is next. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from procs.errors import Refused
+
+MAX_FIELDS = 100
+MAX_BYTES = 32 * 1024  # names and values, and four for each pair: as they stand on a line
+# A WebSocket's handshake is each connection's own; of it only the subprotocol is for the other end.
+_HANDSHAKE = {"sec-websocket-accept", "sec-websocket-extensions", "sec-websocket-key", "sec-websocket-version"}
+HOP_BY_HOP = frozenset(
+    {
+        *("connection", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"),
+        *("proxy-authenticate", "proxy-authentication-info", "proxy-authorization", "upgrade"),
+        *_HANDSHAKE,
+    }
+)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")  # a surrogate is half of a character: not to be sent
+_LENGTH = re.compile(r"[0-9]{1,18}")
+
+Pairs = list[tuple[str, str]]
+
+
+def request_fields(pairs: Iterable[tuple[str, str]]) -> Pairs:
+    """The fields of a request that go on to the other end. Raises Refused for what must not be sent.
+
+    Expect is dropped: bodies flow as they come, and nobody waits for a 100.
+    """
+    kept = _end_to_end(pairs, HOP_BY_HOP | {"expect"})
+    if sum(name.lower() == "host" for name, _ in kept) > 1:
+        raise Refused("more than one Host")
+    return kept
+
+
+def response_fields(pairs: Iterable[tuple[str, str]]) -> Pairs:
+    """The fields of an answer that go on to the other end. Raises Refused for what must not be sent."""
+    return _end_to_end(pairs, HOP_BY_HOP)
+
+
+def _end_to_end(pairs: Iterable[tuple[str, str]], dropped: frozenset[str]) -> Pairs:
+    checked = _checked(pairs)
+    dropped |= _named_by_connection(checked)
+    if any(name.lower() == "transfer-encoding" for name, _ in checked):
+        dropped |= {"content-length"}  # it is the other one that says where the body ends (RFC 9112, 6.3)
+    kept: Pairs = []
+    length = ""
+    for name, value in checked:
+        lower = name.lower()
+        if lower in dropped:
+            continue
+        if lower == "content-length":
+            if length == value:
+                continue
+            if length or not _LENGTH.fullmatch(value):
+                raise Refused(f"Content-Length {value[:40]!r}" + (f" beside {length}" if length else ""))
+            length = value
+        kept.append((name, value))
+    return kept
+
+
+def _checked(pairs: Iterable[tuple[str, str]]) -> Pairs:
+    """Names and values that can stand on a line of their own, within the limits; blanks around a value cut off."""
+    checked: Pairs = []
+    size = 0
+    for name, value in pairs:
+        size += len(name) + len(value.encode(errors="replace")) + 4
+        if len(checked) == MAX_FIELDS or size > MAX_BYTES:
+            raise Refused(f"more than {MAX_FIELDS} header fields or {MAX_BYTES} bytes of them")
+        if not _TOKEN.fullmatch(name):
+            raise Refused(f"{name[:40]!r} is no name of a header field")
+        if not _VALUE.fullmatch(value):
+            raise Refused(f"{name[:40]}: a control character in the value")
+        checked.append((name, value.strip(" \t")))
+    return checked
+
+
+def _named_by_connection(pairs: Pairs) -> frozenset[str]:
+    named = [option for name, value in pairs if name.lower() == "connection" for option in value.split(",")]
+    return frozenset(option.strip(" \t").lower() for option in named)
