@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 import msgspec
 
 from procs.errors import Refused
+from procs.wire.mux1 import MuxLimits as MuxLimits
 
 P = TypeVar("P", bound="Payload")
 MAX_BYTES = 2 * 1024 * 1024  # of one frame
@@ -67,15 +68,6 @@ class _Secret(Payload, frozen=True):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(...)"
-
-
-class MuxLimits(msgspec.Struct, frozen=True):
-    """What one side of mux1 takes: bytes of a frame, bytes unasked on a stream and on all of them, open streams."""
-
-    max_frame: Annotated[int, msgspec.Meta(ge=1024, le=1024 * 1024)] = 65_536
-    init_credit: Annotated[int, msgspec.Meta(ge=1024, le=2**31 - 1)] = 131_072
-    session_credit: Annotated[int, msgspec.Meta(ge=1024, le=2**31 - 1)] = 16_777_216
-    max_streams: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 64
 
 
 class Hello(_Secret, frozen=True, omit_defaults=True):
