@@ -16,8 +16,8 @@ DIE_LIMIT_S = 10.0
 _LOOK_EVERY_S = 0.002
 
 
-def end_all(root: Path, beat: Callable[[], None] = lambda: None) -> int:
-    """Kill everything of the suite but this process; returns how many there were.
+def end_all(root: Path, beat: Callable[[], None] = lambda: None, spare: int = 0) -> int:
+    """Kill everything of the suite but this process, and one to `spare`; returns how many there were.
 
     Keepers first, who would start supervisord again; then supervisord, which would start the rest again. It goes on
     until two looks in a row find nothing: what is being started is missed by one look in the instant between its
@@ -29,7 +29,7 @@ def end_all(root: Path, beat: Callable[[], None] = lambda: None) -> int:
     deadline, clean = time.monotonic() + DIE_LIMIT_S, 0
     while clean < 2:
         beat()
-        living = _living(root, seen)
+        living = _living(root, seen, spare)
         if living and time.monotonic() > deadline:
             raise Unhealthy(f"still alive after SIGKILL: pids {sorted(living)}")
         for pid in sorted(living, key=_rank):
@@ -41,10 +41,10 @@ def end_all(root: Path, beat: Callable[[], None] = lambda: None) -> int:
     return len(seen)
 
 
-def _living(root: Path, seen: dict[int, float]) -> dict[int, float]:
+def _living(root: Path, seen: dict[int, float], spare: int) -> dict[int, float]:
     """Those of the suite that live, and those seen before: a dying process has lost its mark before its sockets."""
     still = [pid for pid, since in _born(seen).items() if since == seen[pid]]
-    return _born({*still, *proc.marked(root), proc.supervisord(root)} - {0, os.getpid()})
+    return _born({*still, *proc.marked(root), proc.supervisord(root)} - {0, os.getpid(), spare})
 
 
 def _born(pids: set[int] | dict[int, float]) -> dict[int, float]:

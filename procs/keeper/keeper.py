@@ -8,6 +8,9 @@ its supervisord first; keeper 1 goes only when supervisord 2 has answered, has l
 whom no warden knows of as its parent is gone, is ended by keeper 2. One that is started by a supervisord that dies in
 that very instant finds another parent than it should have, and takes that for the death it is.
 
+The new one imports while keeper 1 ends what is left of the old one, and does nothing else before keeper 1 has told it
+to begin (procs/keeper/start.py). If keeper 1 dies before that, so does the new one.
+
 run/suite.lock, which `make up` and `make down` hold too, is held only while something is ended and started: a
 `make down` then finds either a supervisord or a keeper to end, and both of them die of it.
 
@@ -162,14 +165,12 @@ class Keeper:
         while True:
             self._wait(self._row.next_start())
             lock = self._suite_lock()
-            if start.running(self._root):
-                return 0
             try:
-                ending.end_all(self._root, self._alive.beat)
-            except Unhealthy as error:  # what SIGKILL does not end serves nobody, and its own lock keeps a second out
-                log.error(f"starting nevertheless: {error}")
-            try:
-                start.start(self._root, os.environ, self._alive.beat)
+                with start.Waiting(self._root, os.environ) as successor:  # it imports while we end what is left
+                    if start.running(self._root):
+                        return 0
+                    self._end_the_rest(successor.pid)
+                    successor.begin(self._alive.beat)
                 if pid := start.running(self._root):
                     return pid
                 log.error("supervisord died as soon as it had started")
@@ -178,6 +179,12 @@ class Keeper:
             finally:
                 if lock is not None:
                     os.close(lock)
+
+    def _end_the_rest(self, successor: int) -> None:
+        try:
+            ending.end_all(self._root, self._alive.beat, spare=successor)
+        except Unhealthy as error:  # what SIGKILL does not end serves nobody, and its own lock keeps a second out
+            log.error(f"starting nevertheless: {error}")
 
     def _stays(self, pid: int, dead_since_s: float) -> Death | None:
         """None once a new supervisord has answered, lived for a while and has a keeper; else how it ended."""

@@ -137,6 +137,27 @@ def test_nothing_escapes_make_down_at_any_moment_of_a_revival(clone: Clone) -> N
         assert clone.living() == [] and not proc.supervisord(clone.root), f"SEED={SEED} turn {turn}"
 
 
+def test_a_keeper_killed_while_the_new_supervisord_waits_leaves_nothing(clone: Clone) -> None:
+    suite.kill_all(clone.root)
+    caught = 0
+    for _ in range(5):
+        start.start(clone.root, clean_environ())
+        until(lambda: watching(clone))
+        (keeper,) = keepers(clone)
+        kill_supervisord(clone)
+        until(lambda: proc.children(keeper), every_s=0.0005)  # noqa: B023
+        os.kill(keeper, signal.SIGSTOP)
+        was_waiting = not start.running(clone.root)
+        os.kill(keeper, signal.SIGKILL)
+        if was_waiting:
+            caught += 1
+            until(lambda: not clone.living(), 5)
+            time.sleep(0.3)
+            assert clone.living() == [] and not proc.supervisord(clone.root)
+        suite.kill_all(clone.root)
+    assert caught, "it was always told before we looked"
+
+
 def test_it_waits_for_who_has_the_lock_and_leaves_another_supervisord_alone(up: Clone) -> None:
     lock = locks.hold(up.root / "run/suite.lock")
     kill_supervisord(up)

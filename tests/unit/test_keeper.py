@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,9 +20,10 @@ from hypothesis import strategies as st
 
 from procs import proc
 from procs.errors import Unhealthy
-from procs.keeper import pace, start, watch
+from procs.keeper import ending, pace, start, watch
 from procs.keeper.pace import BURST, REFILL_S, Count, Row, next_start
 from procs.keeper.watch import Watch, why
+from procs.settings import ROOT
 from tests.rig import until
 
 
@@ -103,6 +105,7 @@ def test_why_it_died(log: str, kind: str, reason: str) -> None:
     ("line", "is_one", "stays"),
     [
         (".venv/bin/python -m supervisor.supervisord -c supervisord.conf", True, False),
+        (".venv/bin/python -m procs.keeper.supervisord -c supervisord.conf", True, False),
         (".venv/bin/python -m supervisor.supervisord -c supervisord.conf --nodaemon --loglevel=debug", True, True),
         ("/x/python /x/.venv/bin/supervisord -n", True, True),
         ("tail -F run/log/supervisord.log", False, False),
@@ -160,6 +163,70 @@ def test_a_start_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(Unhealthy, match=r"within 0\.1 s"):
         start.start(tmp_path, os.environ, lambda: beats.append(1))
     assert len(beats) > 1
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Path]:
+    """One whose supervisord has no programs."""
+    (tmp_path / "run").mkdir()
+    for name in (".venv", "procs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    run = f"{tmp_path}/run/supervisord"
+    (tmp_path / "supervisord.conf").write_text(f"[supervisord]\nlogfile={run}.log\npidfile={run}.pid\n")
+    yield tmp_path
+    ending.end_all(tmp_path)
+
+
+def waits(pid: int) -> bool:
+    """Whether a supervisord has imported all and waits to be told."""
+    before = proc.turns(pid)
+    time.sleep(0.1)
+    its = proc.stat(pid)
+    return its is not None and its.state == "S" and proc.turns(pid) == before
+
+
+def test_one_that_waits_has_done_nothing_and_ends_with_the_block(checkout: Path) -> None:
+    with start.Waiting(checkout, os.environ) as waiting:
+        until(lambda: waits(waiting.pid))
+        assert proc.marked(checkout) == [waiting.pid] and start.is_supervisord(proc.words(waiting.pid))
+        assert start.running(checkout) == 0, "nobody may yield to one that may never begin"
+        assert os.listdir(checkout / "run") == []
+    assert not proc.is_alive(waiting.pid) and proc.marked(checkout) == []
+
+
+def test_one_that_waits_begins_when_told(checkout: Path) -> None:
+    with start.Waiting(checkout, os.environ) as waiting:
+        until(lambda: waits(waiting.pid))
+        waiting.begin()
+        daemon = start.running(checkout)
+    assert daemon not in (0, waiting.pid) and proc.marked(checkout) == [daemon]
+    assert until(lambda: proc.supervisord(checkout)) == daemon, "by its pid file too"
+    assert os.readlink(f"/proc/{daemon}/fd/0") == os.devnull
+
+
+def test_one_that_waits_is_ended_with_the_rest_unless_it_is_spared(checkout: Path) -> None:
+    with start.Waiting(checkout, os.environ) as waiting, start.Waiting(checkout, os.environ) as other:
+        assert ending.end_all(checkout, spare=waiting.pid) == 1
+        assert proc.marked(checkout) == [waiting.pid] and not proc.is_alive(other.pid)
+        assert ending.end_all(checkout) == 1
+        with pytest.raises(Unhealthy, match="did not start"):
+            waiting.begin()
+    assert proc.marked(checkout) == []
+
+
+def test_one_that_waits_ends_when_who_started_it_is_killed(checkout: Path) -> None:
+    program = (
+        "import os, sys, time; from pathlib import Path; from procs.keeper import start\n"
+        "print(start.Waiting(Path(sys.argv[1]), os.environ).pid, flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", program, str(checkout)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as keeper:
+        assert keeper.stdout
+        pid = int(keeper.stdout.readline())
+        until(lambda: waits(pid))
+        keeper.kill()
+    until(lambda: not proc.is_alive(pid), 2)
+    assert os.listdir(checkout / "run") == []
 
 
 @pytest.fixture
