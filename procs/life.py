@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import inspect
 import os
 import sys
 import threading
@@ -211,7 +210,7 @@ def _live(
     alive = Alive(program, instance, run_dir, row, hang_limit_s)
     alive.beat()
     work = main(loaded, alive)
-    if inspect.isawaitable(work):
+    if isinstance(work, Awaitable):
         import asyncio  # here: 45 ms that a producer, which has no event loop, need not pay
 
         asyncio.run(_with_beats(work, alive))

@@ -10,7 +10,6 @@ import re
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +193,7 @@ def one_of_each_kind(plan: Plan) -> list[str]:
     """The first stream of each set of options: if it plays, the others of its kind do."""
     kinds: dict[Producer, str] = {}
     for name, (producer, _) in plan.producers.items():
-        kinds.setdefault(replace(producer, instance_id=""), name)
+        kinds.setdefault(producer.but(instance_id=""), name)
     return list(kinds.values())
 
 

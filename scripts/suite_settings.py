@@ -55,8 +55,7 @@ def _parse_template(text: str) -> str:
 TEMPLATE = Kind(_parse_template, "a command with {instance_id} in it, quotes closed")
 
 
-@dataclass(frozen=True)
-class Suite:
+class Suite(settings.Settings):
     """Settings that are not about one stream."""
 
     api: Address = option(

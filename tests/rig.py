@@ -122,7 +122,7 @@ def go2rtc(
     settings_file.write_text(yaml.safe_dump(dict(document or {})))
     plan = load_plan(ROOT, clean_environ(PLANARIA_SETTINGS=str(settings_file)))
     ports = [Address("127.0.0.1", free_port()) for _ in range(3)]
-    plan = replace(plan, suite=replace(plan.suite, api=ports[0], rtsp=ports[1], webrtc=ports[2]))
+    plan = replace(plan, suite=plan.suite.but(api=ports[0], rtsp=ports[1], webrtc=ports[2]))
     binary = go2rtc_binary.find_or_fetch(ROOT, os.environ, lambda text: None)
     config = configuration(ROOT, plan, find_ffmpeg(plan.suite), gop_cache=go2rtc_binary.has_gop_cache(binary))
     if sources:

@@ -57,7 +57,7 @@ def test_every_variable_of_ours_is_declared_and_explained() -> None:
     declared = {
         name
         for cls in (Capture, Producer, Suite)
-        for opt, _ in settings.options_of(cls).values()
+        for opt in settings.options_of(cls).values()
         for name in opt.env
         if name.startswith("PLANARIA_")
     }

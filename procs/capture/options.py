@@ -7,7 +7,6 @@ import re
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from procs import settings
@@ -23,8 +22,7 @@ exit codes: 2 bad option, 3 the command can't be run, 4 no first picture, 5 read
 7 the command ended, stood still, or wrote something else, 1 anything else"""
 
 
-@dataclass(frozen=True)
-class Capture:
+class Capture(settings.Settings):
     """One command and where its pictures go."""
 
     name: str = option("", NAME, help="what log lines call it; default: made from the FIFO or the command")
@@ -68,7 +66,7 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         parser.usage = "python -m procs.capture [OPTION ...] -- COMMAND [ARGUMENT ...]"
         flags = settings.parse_flags(parser, Capture, own)
     environment, env_file = settings.from_environment(os.environ if environ is None else environ)
-    chosen = replace(settings.load(Capture, Layers(flags, environment, env_file)), command=command)
+    chosen = settings.load(Capture, Layers(flags, environment, env_file)).but(command=command)
     if not command or not command[0]:
         raise ConfigError("no command: it comes after --; capture --help has examples")
     if chosen.raw and chosen.fifo:

@@ -18,7 +18,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from glob import glob
 from typing import Any, NamedTuple
 
@@ -151,7 +150,7 @@ class FfmpegChild:
         self._is_new, self._wants_keyframe, self._renewed_at = True, False, time.monotonic()
 
     def _start(self) -> _Child:
-        chosen = replace(self._chosen, bitrate=self.bitrate)
+        chosen = self._chosen.but(bitrate=self.bitrate)
         return _Child(command(chosen, self._program, self._codec, self._pixel_format), self._codec.name)
 
 

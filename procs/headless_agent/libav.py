@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import replace
 from fractions import Fraction
 from typing import Literal
 
@@ -105,7 +104,7 @@ class X264(_Libav):
     def set_bitrate(self, bits_per_s: int) -> None:
         """As before; x264 goes no higher than the rate it was opened at, so that one opens it anew, with a keyframe."""
         if bits_per_s > self._ceiling:
-            self._chosen, self._ceiling = replace(self._chosen, bitrate=bits_per_s), bits_per_s
+            self._chosen, self._ceiling = self._chosen.but(bitrate=bits_per_s), bits_per_s
             self._context = self._open(self._chosen)
         super().set_bitrate(bits_per_s)
 

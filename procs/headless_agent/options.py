@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from procs import settings
@@ -31,8 +30,7 @@ def _both(suffix: str) -> tuple[str, str]:
     return f"PLANARIA_{suffix}", f"METABONK_{suffix}"
 
 
-@dataclass(frozen=True)
-class Producer:
+class Producer(settings.Settings):
     """One stream: what it shows and how it is encoded."""
 
     instance_id: str = option("agent-0", NAME, env=_both("INSTANCE_ID"), help="name of the stream, shown in it")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from procs import settings
@@ -29,8 +28,7 @@ def _ceilings(text: str) -> dict[str, int]:
 CEILINGS = Kind(_ceilings, f"{' or '.join(sorted(LIMITS))}, with megabytes from {MEMORY_MB[0]} to {MEMORY_MB[-1]}")
 
 
-@dataclass(frozen=True)
-class Warden:
+class Warden(settings.Settings):
     """Settings of the warden."""
 
     metrics: Address = option(Address("127.0.0.1", 9464), ADDRESS, help="where Prometheus finds its metrics")

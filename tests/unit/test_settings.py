@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,39 @@ from procs.settings import ADDRESS, BITRATE, NAME, SWITCH, Address, Layers, load
 from scripts.suite_settings import Suite
 
 
-@dataclass(frozen=True)
-class Toy:
+class Toy(settings.Settings):
     """Settings of a test."""
 
     size: int = option(4, whole(2, 100, even=True), env=("PLANARIA_SIZE", "METABONK_SIZE"), help="how large")
     loud: bool = option(False, SWITCH, env=("PLANARIA_LOUD",), help="how loud")
     word: str = option("a", one_of("a", "b"), help="which")
+
+
+def test_settings_never_change() -> None:
+    toy, other = Toy(size=6), Toy().but(size=6)
+    assert (toy, hash(toy)) == (other, hash(other)) and toy != Toy() and toy != object()
+    assert (toy.size, toy.loud, Toy.word) == (6, False, "a")
+    with pytest.raises(AttributeError, match="size: settings do not change"):
+        toy.size = 8  # type: ignore[misc]
+    with pytest.raises(TypeError, match="Toy has no field siez"):
+        toy.but(siez=6)
+    assert "hunter2" not in repr(Suite(password="hunter2", username="me")) and "me" in repr(Suite(username="me"))
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "procs.headless_agent.__main__",  # PyAV, which it imports later, needs both
+        "procs.capture.__main__, procs.capture.fifo, procs.capture.framing",
+        "procs.keeper.__main__",
+    ],
+)
+def test_what_serves_after_milliseconds_imports_nothing_slow(modules: str) -> None:
+    program = f"import sys, {modules}; print({{'inspect', 'dataclasses', 'asyncio'}} & sys.modules.keys())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=settings.ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("set()\n", "")
 
 
 def test_each_layer_beats_those_below_it() -> None:
