@@ -226,7 +226,9 @@ class Link:
         self.pongs = 0  # that have come
         self.refused = 0  # streams that were not taken
 
-    def __len__(self) -> int:
+    @property
+    def streams(self) -> int:
+        """How many are open."""
         return len(self._streams)
 
     @property

@@ -90,6 +90,7 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
 
     status: Annotated[int, msgspec.Meta(ge=100, le=599)]
     headers: Pairs = []
+    endless: bool = False  # a body that goes on for as long as somebody reads it
     subprotocol: Annotated[str, msgspec.Meta(max_length=128)] | None = None
 
 

@@ -61,7 +61,7 @@ def test_a_request_and_its_answer() -> None:
             stream.finish()
             assert await stream.head() == Head(200, [("X", "y")])
             assert await whole(stream) == body * 3
-            assert len(hub) == len(device) == 0
+            assert hub.streams == device.streams == 0
 
     tasks: list[asyncio.Task[None]] = []
     asyncio.run(run())

@@ -1,0 +1,1 @@
+"""Server: devices and whoever wants to reach them meet here."""

@@ -1,0 +1,247 @@
+"""A request through the tunnel, from its beginning to its end, whatever dies behind the hub meanwhile.
+
+A safe request (GET, HEAD, OPTIONS) whose connection is lost is sent again on another one, until its deadline; an answer
+that had begun goes on where it broke, if it says how it can be recognized (ETag or Last-Modified, and a length). Any
+other request is sent at most once: it ends well, or never happened (503), or nobody knows (502, outcome "unknown").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import NamedTuple, Protocol
+
+from procs.errors import LinkLost, PlanariaError, Refused, StreamReset
+from procs.hub import resume
+from procs.streams import Link, Stream
+from procs.wire.mux1 import Code, Head, Open
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+DEADLINE_S = 30.0  # to the beginning of the answer
+SLACK_S = 2.0  # for which we wait longer than the device does, so that its own reason comes through
+GATHERED = 256 * 1024  # an answer up to this size is passed on whole or not at all
+GATHER_LIMIT_S = 5.0
+RETRY_PAUSE_S = 0.02
+SENT_WITH = 64 * 1024  # a body up to this size can be sent again if it was never taken
+
+
+class TunnelError(PlanariaError):
+    """No answer can be had; `status` and `outcome` ("not-sent", "unknown" or "") are for whoever asked."""
+
+    def __init__(self, status: int, reason: str, outcome: str = "") -> None:
+        super().__init__(reason)
+        self.status, self.outcome = status, outcome
+
+
+class Links(Protocol):
+    """Where the data connections of a device are found."""
+
+    async def link_for(self, device_id: str, deadline_s: float) -> Link:
+        """One that takes a stream. Raises TimeoutError if there is none in time, LinkLost if there will be none."""
+
+
+class Counts:
+    """What has happened so far, for the metrics."""
+
+    def __init__(self) -> None:
+        self.sent_again = self.resumed = self.unknown = self.broken = 0
+
+
+class Request(NamedTuple):
+    """What is asked of a device. `body` is whole if it is short, or comes by and by."""
+
+    device_id: str
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes | AsyncIterator[bytes] = b""
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether it may be sent more than once."""
+        return self.method in SAFE and isinstance(self.body, bytes)
+
+
+class Answer(NamedTuple):
+    """Its beginning, and its body: what has been gathered, and the rest to come (None: that was all)."""
+
+    head: Head
+    gathered: bytes
+    rest: Rest | None
+
+
+class Tunnel:
+    """Sends requests to devices. Stateless but for its counts."""
+
+    def __init__(self, links: Links, counts: Counts) -> None:
+        self._links, self.counts = links, counts
+
+    async def open(self, request: Request, kind: str, until: float) -> Stream:
+        """A new stream for a request. Raises TunnelError when no connection takes it in time."""
+        while True:
+            left_s = until - time.monotonic()
+            try:
+                link = await self._links.link_for(request.device_id, left_s)
+                return link.open(_opening(request, kind, until - time.monotonic()))
+            except (TimeoutError, LinkLost):
+                raise TunnelError(503, "Device offline", "not-sent") from None
+            except Refused as reason:
+                if "over the limit" in str(reason):
+                    raise TunnelError(431, str(reason), "not-sent") from None
+                if left_s < 1:
+                    raise TunnelError(503, "the device is busy", "not-sent") from None
+                await asyncio.sleep(RETRY_PAUSE_S)
+
+    async def request(self, request: Request) -> Answer:
+        """The answer to a request. Raises TunnelError."""
+        until = time.monotonic() + DEADLINE_S
+        tries = 0
+        while True:
+            stream = await self.open(request, "http", until)
+            tries += 1
+            self.counts.sent_again += tries > 1
+            try:
+                return await self._answer(request, stream, until)
+            except (StreamReset, LinkLost) as error:
+                self._raise_final(request, error)
+            except TimeoutError:
+                stream.reset(Code.TIMEOUT)
+                raise TunnelError(504, "Gateway Timeout", "" if request.is_safe else "unknown") from None
+            except BaseException:
+                stream.reset(Code.CANCEL)
+                raise
+            if time.monotonic() >= until:
+                raise TunnelError(504, "Gateway Timeout", "not-sent")
+            await asyncio.sleep(RETRY_PAUSE_S)
+
+    def _raise_final(self, request: Request, error: StreamReset | LinkLost) -> None:
+        """Raise what the asker is to hear; return if the request may be sent again."""
+        if isinstance(error, LinkLost):
+            if request.is_safe:
+                return
+            self.counts.unknown += 1
+            raise TunnelError(502, "the connection to the device broke: this may have been done", "unknown") from None
+        if error.code in (Code.NOT_SENT, Code.TOO_MANY):
+            if request.is_safe or isinstance(request.body, bytes):
+                return
+            raise TunnelError(503, f"{error}: this was not done", "not-sent") from None
+        if error.code == Code.UNKNOWN:
+            if request.is_safe:
+                return
+            self.counts.unknown += 1
+            raise TunnelError(502, f"{error}: this may have been done", "unknown") from None
+        status = {Code.REFUSED: 403, Code.TIMEOUT: 504}.get(Code(error.code) if error.code in _CODES else 0, 502)
+        raise TunnelError(status, str(error)) from None
+
+    async def _answer(self, request: Request, stream: Stream, until: float) -> Answer:
+        uploading = None
+        if isinstance(request.body, bytes):
+            stream.finish(request.body)
+        else:
+            uploading = asyncio.create_task(_upload(stream, request.body))
+        try:
+            async with asyncio.timeout(None if uploading else until + SLACK_S - time.monotonic()):
+                head = await stream.head()
+        finally:
+            if uploading and not (uploading.done() or stream.is_over):
+                # An answer before the end of the upload is its end: nobody asked for the rest.
+                uploading.cancel()
+        if head.endless:
+            return Answer(head, b"", Rest(self, request, stream, head, 0))
+        gathered, is_whole = await _gather(stream, head)
+        return Answer(head, gathered, None if is_whole else Rest(self, request, stream, head, len(gathered)))
+
+    async def resumed(self, request: Request, head: Head, had: int) -> Stream:
+        """A new stream that goes on with an answer from a byte on. Raises TunnelError."""
+        until = time.monotonic() + DEADLINE_S
+        while time.monotonic() < until:
+            stream = await self.open(request, "http", until)
+            stream.finish()
+            try:
+                async with asyncio.timeout(until - time.monotonic()):
+                    found = await stream.head()
+            except (StreamReset, LinkLost):
+                await asyncio.sleep(RETRY_PAUSE_S)
+                continue
+            except BaseException as error:
+                stream.reset(Code.CANCEL)
+                if isinstance(error, TimeoutError):
+                    break
+                raise
+            if not resume.is_rest(head, found, had):
+                stream.reset(Code.CANCEL)
+                raise TunnelError(502, "broken off, and it has changed since")
+            self.counts.resumed += 1
+            return stream
+        raise TunnelError(504, "broken off, and the device does not come back")
+
+
+class Rest:
+    """The body of an answer from byte `had` on, whatever breaks. To be closed when nobody wants it any more."""
+
+    def __init__(self, tunnel: Tunnel, request: Request, stream: Stream, head: Head, had: int) -> None:
+        self._tunnel, self._request, self._stream = tunnel, request, stream
+        self._head, self._had = head, had
+
+    async def read(self) -> memoryview | None:
+        """The next piece; None after the last. Raises TunnelError when it can't go on."""
+        while True:
+            try:
+                chunk = await self._stream.read()
+            except (StreamReset, LinkLost) as error:
+                again = resume.request(self._request, self._head, self._had)
+                if again is None or (isinstance(error, StreamReset) and error.code != Code.UPSTREAM_ERROR):
+                    self._tunnel.counts.broken += 1
+                    raise TunnelError(502, f"broken off: {error}") from None
+                self._stream = await self._tunnel.resumed(again, self._head, self._had)
+                continue
+            if chunk is None:
+                return None
+            self._had += len(chunk.data)
+            return chunk.data
+
+    def close(self, code: int = Code.CANCEL) -> None:
+        """Nobody wants the rest: the device is to stop at once."""
+        if not self._stream.is_over:
+            self._stream.reset(code)
+
+
+_CODES = frozenset(Code)
+
+
+def _opening(request: Request, kind: str, left_s: float) -> Open:
+    timeout_ms = max(1, int(1000 * left_s))
+    return Open(
+        "ws" if kind == "ws" else "http", request.method, request.target, request.headers, timeout_ms=timeout_ms
+    )
+
+
+async def _upload(stream: Stream, body: AsyncIterator[bytes]) -> None:
+    """Hand a body on as it comes. What goes wrong with the stream its reader hears of."""
+    try:
+        async for piece in body:
+            await stream.write(piece)
+        stream.finish()
+    except (StreamReset, LinkLost):
+        pass
+    except OSError:  # whoever uploads is gone
+        stream.reset(Code.CANCEL, "the upload broke off")
+
+
+async def _gather(stream: Stream, head: Head) -> tuple[bytes, bool]:
+    """The body, or its beginning if it is long or slow to come, and whether that is all of it."""
+    length = next((value for name, value in head.headers if name.lower() == "content-length"), "")
+    if length.isdecimal() and int(length) > GATHERED:
+        return b"", False
+    pieces, size = [], 0
+    try:
+        async with asyncio.timeout(GATHER_LIMIT_S):
+            while size <= GATHERED:
+                if (chunk := await stream.read()) is None:
+                    return b"".join(pieces), True
+                pieces.append(chunk.data)
+                size += len(chunk.data)
+    except TimeoutError:
+        pass  # slow to come: whoever asked is to see what there is
+    return b"".join(pieces), False
