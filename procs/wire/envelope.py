@@ -356,7 +356,7 @@ def encode(
         if len(body) > limit:
             raise Refused(f"{kind}: payload of {len(body)} bytes is over the limit of {limit}")
         text = _ENCODER.encode(frame | {"ts": timestamp(), "payload": msgspec.Raw(body)}).decode()
-    except (OverflowError, RecursionError, UnicodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(f"{kind}: not to be written as JSON: {error}"[:_SHOWN]) from None
     if len(text) > MAX_BYTES:  # characters: the envelope around the payload is ASCII
         raise Refused(f"{kind}: frame of {len(text)} characters is over the limit of {MAX_BYTES}")

@@ -51,7 +51,7 @@ def _end_to_end(pairs: Iterable[tuple[str, str]], dropped: frozenset[str]) -> Pa
     if any(name.lower() == "transfer-encoding" for name, _ in checked):
         dropped |= {"content-length"}  # it is the other one that says where the body ends (RFC 9112, 6.3)
     kept: Pairs = []
-    length = ""
+    length: str | None = None
     for name, value in checked:
         lower = name.lower()
         if lower in dropped:
@@ -59,7 +59,7 @@ def _end_to_end(pairs: Iterable[tuple[str, str]], dropped: frozenset[str]) -> Pa
         if lower == "content-length":
             if length == value:
                 continue
-            if length or not _LENGTH.fullmatch(value):
+            if length is not None or not _LENGTH.fullmatch(value):
                 raise Refused(f"Content-Length {value[:40]!r}" + (f" beside {length}" if length else ""))
             length = value
         kept.append((name, value))
