@@ -5,6 +5,12 @@
 | warden.heartbeat         | PULL <- PUSH     | warden            | every process  | Heartbeat        |
 | warden.state             | ROUTER <- DEALER | warden            | scripts/cli.py | Request -> Reply |
 | headless_agent.N.control | ROUTER <- DEALER | producer N        | scripts/cli.py | Request -> Reply |
+| ws_link.state            | ROUTER <- DEALER | ws_link           | scripts        | Request -> Reply |
+| ws_link.work             | ROUTER - DEALER  | ws_link           | each proxy     | see below        |
+
+Both ways at ws_link.work a message is two frames, a struct of messages.py and a raw body that may be empty: `Ready`,
+`TicketWanted`, `JobDone` from a proxy, whose identity is its instance ("0", "1"), and `TicketGrant`, `TicketRefused`,
+`Job` to it. Nothing there waits: what nobody takes now is dropped, and who misses an answer asks again.
 
 Sockets lie in run/bus (0700) as ipc:// only. LINGER 0, small high-water marks, a size limit on every reader, and
 IMMEDIATE, so that a message to nobody fails at once instead of waiting in a queue. Never REQ/REP: a server that
@@ -20,14 +26,24 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import msgspec
 import zmq
 
 from procs.errors import ConfigError, DeadlineExceeded, Refused
-from procs.messages import MAX_BYTES, Command, Reply, Request, decode, encode
+from procs.messages import MAX_BODY_BYTES, MAX_BYTES, Command, Reply, Request, decode, encode
 
+if TYPE_CHECKING:
+    import asyncio
+
+    import zmq.asyncio
+
+K = TypeVar("K", bound="zmq.Socket[Any]")
 WARDEN_HEARTBEAT = "warden.heartbeat"
 WARDEN_STATE = "warden.state"
+WS_LINK_STATE = "ws_link.state"
+WS_LINK_WORK = "ws_link.work"
 HIGH_WATER = 64  # messages; a frozen reader must not grow its writer
 RESEND_S = 0.25  # an unanswered idempotent request goes out again this often
 MAX_SOCKET_PATH = 107  # sockaddr_un
@@ -52,12 +68,12 @@ def address(run_dir: Path, endpoint: str) -> str:
     return f"ipc://{path}"
 
 
-def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
+def _socket(context: zmq.Context[K], kind: int, max_bytes: int = MAX_BYTES) -> K:
     sock = context.socket(kind)
     sock.setsockopt(zmq.LINGER, 0)
     sock.setsockopt(zmq.SNDHWM, HIGH_WATER)
     sock.setsockopt(zmq.RCVHWM, HIGH_WATER)
-    sock.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
+    sock.setsockopt(zmq.MAXMSGSIZE, max_bytes)
     sock.setsockopt(zmq.IMMEDIATE, 1)
     sock.setsockopt(zmq.RECONNECT_IVL, 10)  # ms; a killed binder is back within tens of ms
     sock.setsockopt(zmq.RECONNECT_IVL_MAX, 100)
@@ -77,6 +93,46 @@ def connector(context: zmq.Context[zmq.Socket[bytes]], kind: int, run_dir: Path,
     sock = _socket(context, kind)
     sock.connect(address(run_dir, endpoint))
     return sock
+
+
+def work_binder(context: zmq.asyncio.Context, run_dir: Path) -> zmq.asyncio.Socket:
+    """ws_link's end of ws_link.work. A worker that was killed and is back takes its name over at once."""
+    sock = _socket(context, zmq.ROUTER, MAX_BODY_BYTES)
+    sock.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    sock.setsockopt(zmq.ROUTER_MANDATORY, 1)  # so that sending to a worker that is gone fails, and is not silent
+    sock.bind(address(run_dir, WS_LINK_WORK))
+    return sock
+
+
+def work_connector(context: zmq.asyncio.Context, run_dir: Path, worker: str) -> zmq.asyncio.Socket:
+    """A proxy's end of ws_link.work; ws_link need not be there yet."""
+    sock = _socket(context, zmq.DEALER, MAX_BODY_BYTES)
+    sock.setsockopt(zmq.IDENTITY, worker.encode())
+    sock.connect(address(run_dir, WS_LINK_WORK))
+    return sock
+
+
+def send_work(sock: zmq.asyncio.Socket, message: msgspec.Struct, body: bytes = b"", *, worker: str = "") -> bool:
+    """Send a message and its body, at once or not at all; ws_link names the worker. Returns whether it went.
+
+    Raises Refused when it is larger than the other side takes.
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise Refused(f"a body of {len(body)} bytes is over the limit of {MAX_BODY_BYTES}")
+    frames = [encode(message), body]
+    sent = sock.send_multipart([worker.encode(), *frames] if worker else frames, flags=zmq.DONTWAIT)
+    # With DONTWAIT the future is done when the call returns.
+    return not isinstance(cast("asyncio.Future[None]", sent).exception(), zmq.ZMQError)
+
+
+async def receive_work(sock: zmq.asyncio.Socket) -> tuple[str, bytes, bytes]:
+    """Wait for a message: (worker, or "" at a proxy; message, to be decoded; body). Others than that are left out."""
+    while True:
+        frames = await sock.recv_multipart()
+        if sock.type == zmq.DEALER:
+            frames.insert(0, b"")
+        if len(frames) == 3:
+            return frames[0].decode(errors="replace"), frames[1], frames[2]
 
 
 def now_ms() -> int:

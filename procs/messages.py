@@ -6,7 +6,7 @@ an unknown type, a missing field or a value outside its limits is Refused with t
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -14,6 +14,7 @@ from procs.errors import Refused
 
 M = TypeVar("M")
 MAX_BYTES = 64 * 1024  # of one encoded message; raw bodies travel beside it in frames of their own
+MAX_BODY_BYTES = 2 * 1024 * 1024  # of one such body
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Instance = Annotated[str, msgspec.Meta(max_length=64)]
@@ -21,6 +22,14 @@ Reason = Annotated[str, msgspec.Meta(max_length=500)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Bits = Annotated[int, msgspec.Meta(ge=10_000, le=200_000_000)]
+
+
+Text = Annotated[str, msgspec.Meta(max_length=2000)]
+Rid = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Method = Annotated[str, msgspec.Meta(min_length=1, max_length=20)]
+Target = Annotated[str, msgspec.Meta(min_length=1, max_length=8192)]
+Status = Annotated[int, msgspec.Meta(ge=100, le=599)]
+Headers = Annotated[list[tuple[str, str]], msgspec.Meta(max_length=256)]  # in order; a name may come twice
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
@@ -44,14 +53,18 @@ class Bitrate(msgspec.Struct, frozen=True, tag="bitrate"):
 
 
 class Describe(msgspec.Struct, frozen=True, tag="describe"):
-    """To a producer: say what you are and how you are doing. Idempotent."""
+    """To a producer, or to ws_link: say what you are and how you are doing. Idempotent."""
 
 
 class Look(msgspec.Struct, frozen=True, tag="look"):
     """To the warden: say how the suite is. Idempotent."""
 
 
-Command = Keyframe | Bitrate | Describe | Look
+class Pair(msgspec.Struct, frozen=True, tag="pair"):
+    """scripts/pair.py to ws_link: get a code of the hub by which a user can claim this device."""
+
+
+Command = Keyframe | Bitrate | Describe | Look | Pair
 
 
 class Description(msgspec.Struct, frozen=True, tag="description"):
@@ -90,6 +103,29 @@ class SuiteState(msgspec.Struct, frozen=True, tag="suite_state"):
     troubles: list[str]  # what is wrong though every process lives: a stream that is watched and dry
 
 
+class LinkState(msgspec.Struct, frozen=True, tag="link_state"):
+    """ws_link's answer to Describe."""
+
+    device_id: str
+    hub: str  # the address it connects to
+    state: Literal["connected", "connecting", "refused"]
+    since_s: float  # for so long
+    reconnects: Count  # connections lost or failed since it started
+    refused: dict[str, int]  # what was not taken, counted by reason
+    mux: bool  # the hub takes data connections; else JSON only
+    said: str  # what the hub or the network said last when it did not work; "" if all is well
+    workers: Count = 0  # proxies that are there
+    paired: str = ""  # the pairing code that was used last, which is worth nothing any more
+
+
+class PairingCode(msgspec.Struct, frozen=True, tag="pairing_code"):
+    """ws_link's answer to Pair."""
+
+    code: str
+    expires_at: str  # UTC, ISO 8601
+    ttl: Count  # seconds
+
+
 class Request(msgspec.Struct, frozen=True, tag="request"):
     """The header of a command: enough for anybody to decide about retrying or dropping it.
 
@@ -108,8 +144,60 @@ class Reply(msgspec.Struct, frozen=True, tag="reply"):
     id: Id
     ok: bool
     reason: Reason = ""
-    body: Description | SuiteState | None = None
+    body: Description | SuiteState | LinkState | PairingCode | None = None
 
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """A proxy to ws_link, at once after its start and each second: it takes so many Jobs at a time."""
+
+    worker: Name
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    capacity: Annotated[int, msgspec.Meta(ge=0, le=1024)]
+
+
+class TicketWanted(msgspec.Struct, frozen=True, tag="ticket_wanted"):
+    """A proxy to ws_link: it wants to open a data connection. An unanswered one may be sent again under a new id."""
+
+    id: Id
+
+
+class JobDone(msgspec.Struct, frozen=True, tag="job_done"):
+    """A proxy to ws_link: the whole answer to the Job of this rid; its body travels beside it."""
+
+    rid: Rid
+    status: Status
+    headers: Headers = []
+
+
+class TicketGrant(msgspec.Struct, frozen=True, tag="ticket_grant"):
+    """ws_link to a proxy: connect to this ws:// or wss:// address with this ticket, which is good for seconds, once."""
+
+    id: Id
+    url: Text
+    ticket: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+    device_id: Rid
+
+
+class TicketRefused(msgspec.Struct, frozen=True, tag="ticket_refused"):
+    """ws_link to a proxy: no data connection now, because there is no hub or it takes none. To be asked again later."""
+
+    id: Id
+    reason: Reason
+
+
+class Job(msgspec.Struct, frozen=True, tag="job"):
+    """ws_link to a proxy: one whole request; its body travels beside it. To be answered by JobDone before
+    deadline_ms (CLOCK_MONOTONIC), after which ws_link has answered 504 itself."""
+
+    rid: Rid
+    method: Method
+    path: Target  # with its query
+    headers: Headers
+    deadline_ms: Count
+
+
+FromWorker = Ready | TicketWanted | JobDone
+ToWorker = TicketGrant | TicketRefused | Job
 
 _ENCODER = msgspec.msgpack.Encoder()
 
@@ -129,4 +217,16 @@ def decode(data: bytes, kind: type[M]) -> M:
     try:
         return msgspec.msgpack.decode(data, type=kind)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Refused(f"not a {kind.__name__}: {error}"[:500]) from None
+        raise Refused(f"not a {getattr(kind, '__name__', 'message of this endpoint')}: {error}"[:500]) from None
+
+
+def decode_from_worker(data: bytes) -> FromWorker:
+    """What a proxy sends to ws_link. Raises Refused."""
+    message: FromWorker = decode(data, FromWorker)  # type: ignore[arg-type]
+    return message
+
+
+def decode_to_worker(data: bytes) -> ToWorker:
+    """What ws_link sends to a proxy. Raises Refused."""
+    message: ToWorker = decode(data, ToWorker)  # type: ignore[arg-type]
+    return message
