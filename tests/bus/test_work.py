@@ -111,8 +111,9 @@ def test_what_the_other_side_may_not_say_is_refused(run_dir: Path) -> None:
 
     async def scenario() -> None:
         context = zmq.asyncio.Context()
+        link = bus.work_binder(context, run_dir)
         with pytest.raises(Refused, match="over the limit"):
-            bus.send_work(bus.work_binder(context, run_dir), JOB, bytes(MAX_BODY_BYTES + 1), worker="0")
+            bus.send_work(link, JOB, bytes(MAX_BODY_BYTES + 1), worker="0")
         context.destroy()
 
     asyncio.run(scenario())
