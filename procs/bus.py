@@ -23,10 +23,10 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import msgspec
 import zmq
@@ -46,6 +46,7 @@ WS_LINK_STATE = "ws_link.state"
 WS_LINK_WORK = "ws_link.work"
 HIGH_WATER = 64  # messages; a frozen reader must not grow its writer
 RESEND_S = 0.25  # an unanswered idempotent request goes out again this often
+MAX_BESIDE = 16  # requests of one asynchronous responder at a time
 MAX_SOCKET_PATH = 107  # sockaddr_un
 
 
@@ -80,7 +81,7 @@ def _socket(context: zmq.Context[K], kind: int, max_bytes: int = MAX_BYTES) -> K
     return sock
 
 
-def binder(context: zmq.Context[zmq.Socket[bytes]], kind: int, run_dir: Path, endpoint: str) -> zmq.Socket[bytes]:
+def binder(context: zmq.Context[K], kind: int, run_dir: Path, endpoint: str) -> K:
     """A bound socket. A stale file of a dead binder is no obstacle; a living one is silently cut off, so whoever
     binds holds a lock of the same name first."""
     sock = _socket(context, kind)
@@ -120,7 +121,11 @@ def send_work(sock: zmq.asyncio.Socket, message: msgspec.Struct, body: bytes = b
     if len(body) > MAX_BODY_BYTES:
         raise Refused(f"a body of {len(body)} bytes is over the limit of {MAX_BODY_BYTES}")
     frames = [encode(message), body]
-    sent = sock.send_multipart([worker.encode(), *frames] if worker else frames, flags=zmq.DONTWAIT)
+    return _send_now(sock, [worker.encode(), *frames] if worker else frames)
+
+
+def _send_now(sock: zmq.asyncio.Socket, frames: list[bytes]) -> bool:
+    sent = sock.send_multipart(frames, flags=zmq.DONTWAIT)
     # With DONTWAIT the future is done when the call returns.
     return not isinstance(cast("asyncio.Future[None]", sent).exception(), zmq.ZMQError)
 
@@ -157,9 +162,7 @@ class Responder:
             return False
         frames = self._sock.recv_multipart()
         try:
-            if len(frames) != 2:
-                raise Refused(f"a request is one frame, not {len(frames) - 1}")
-            request = decode(frames[1], Request)
+            request = _request(frames)
         except Refused as reason:
             self.refused += 1
             self._answer(frames[0], Reply(id=0, ok=False, reason=str(reason)))
@@ -176,12 +179,49 @@ class Responder:
         return True
 
     def _answer(self, to: bytes, reply: Reply) -> None:
-        try:
-            data = encode(reply)
-        except Refused as reason:  # too long: whoever asked is to hear of it, and the next one is to be answered
-            data = encode(Reply(id=reply.id, ok=False, reason=str(reason)))
         with contextlib.suppress(zmq.Again):  # the asker's queue is full or it is gone; its deadline tells it
-            self._sock.send_multipart([to, data], flags=zmq.DONTWAIT)
+            self._sock.send_multipart([to, _whole(reply)], flags=zmq.DONTWAIT)
+
+
+def _request(frames: Sequence[bytes]) -> Request:
+    if len(frames) != 2:
+        raise Refused(f"a request is one frame, not {len(frames) - 1}")
+    return decode(frames[1], Request)
+
+
+def _whole(reply: Reply) -> bytes:
+    try:
+        return encode(reply)
+    except Refused as reason:  # too long: whoever asked is to hear of it, and the next one is to be answered
+        return encode(Reply(id=reply.id, ok=False, reason=str(reason)))
+
+
+async def respond(sock: zmq.asyncio.Socket, handle: Callable[[Command], Awaitable[Reply | None]]) -> NoReturn:
+    """As Responder, at a bound ROUTER in an asyncio loop: requests are handled beside each other, MAX_BESIDE at most;
+    others are left unanswered, for their askers to send again."""
+    import asyncio  # here: a producer, which has no event loop, need not pay for it
+
+    async def answer(to: bytes, request: Request) -> None:
+        try:
+            reply = await handle(request.body) or Reply(id=request.id, ok=True)
+        except Refused as reason:
+            reply = Reply(id=request.id, ok=False, reason=str(reason))
+        data = _whole(Reply(id=request.id, ok=reply.ok, reason=reply.reason, body=reply.body))
+        _send_now(sock, [to, data])
+
+    async with asyncio.TaskGroup() as group:
+        beside: set[asyncio.Task[None]] = set()
+        while True:
+            frames = await sock.recv_multipart()
+            try:
+                request = _request(frames)
+            except Refused as reason:
+                _send_now(sock, [frames[0], _whole(Reply(id=0, ok=False, reason=str(reason)))])
+                continue
+            if request.deadline_ms >= now_ms() and len(beside) < MAX_BESIDE:
+                task = group.create_task(answer(frames[0], request))
+                beside.add(task)
+                task.add_done_callback(beside.discard)
 
 
 class Requester:

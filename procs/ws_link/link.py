@@ -1,0 +1,272 @@
+"""One control connection, from hello to its end, and when to try the next. Pure: frames and the time in, events out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from procs import backoff
+from procs.errors import Refused
+from procs.wire import challenge, envelope
+from procs.wire.envelope import Envelope
+from procs.ws_link.identity import Identity
+
+AGENT_VERSION = "0.1.0-planaria"
+MAX_MESSAGE = 16 * 1024 * 1024  # what is still read, to be refused; beyond it the connection breaks
+CAPS = ["mux1", "challenge"]
+REPLACED = 1012
+REPLACED_PAUSE_S = 5.0  # two devices with one identity would otherwise throw each other out without end
+RETRY_AFTER_CAP_S = 300.0
+SETTLED_S = 3.0  # a connection that is taken for so long ends a row of failures
+_SESSIONS: dict[str, type[envelope.Payload]] = {
+    "watch_request": envelope.WatchRequest,
+    "signal_offer": envelope.SignalOffer,
+    "signal_ice": envelope.SignalIce,
+    "watch_ended": envelope.WatchEnded,
+}
+
+
+class Pace(NamedTuple):
+    """How often what is said, and how long is waited."""
+
+    heartbeat_s: float = 15.0
+    capabilities_s: float = 30.0
+    silence_s: float = 25.0  # nothing heard for so long, though every heartbeat is answered: the link is dead
+    step_s: float = 10.0  # for each answer until the hello is taken
+
+
+PACE = Pace()
+
+
+class Send(NamedTuple):
+    """A frame for the hub."""
+
+    text: str
+
+
+class Connected(NamedTuple):
+    """The hub has taken us. `mux`: it takes data connections; `proved`: it has shown that it knows us."""
+
+    mux: bool
+    proved: bool
+
+
+class Asked(NamedTuple):
+    """The hub wants a request made."""
+
+    request: envelope.ProxyHttp
+
+
+class Unanswerable(NamedTuple):
+    """The hub wants a request made that can't be; it is to be answered with this status."""
+
+    rid: str
+    status: int
+    reason: str
+
+
+class Answered(NamedTuple):
+    """The hub has answered a question of ours: a frame of whatever type."""
+
+    request_id: str
+    answer: Envelope
+
+
+class Paired(NamedTuple):
+    """A user has claimed this device with this code."""
+
+    code: str
+
+
+class Noted(NamedTuple):
+    """Something was not taken, and the link lives. `kind` is for counting, `reason` for reading."""
+
+    kind: str
+    reason: str
+
+
+class End(NamedTuple):
+    """The connection is over, or is to be closed."""
+
+    reason: str
+    code: int = 0  # the hub's close code or HTTP status, if it gave one
+    retry_after_s: float = 0.0
+
+
+Event = Send | Connected | Asked | Unanswerable | Answered | Paired | Noted | End
+State = Literal["hello", "proof", "connected"]
+
+
+class _Paired(envelope.Payload, frozen=True):
+    """paired, hub to device: its pairing code was used."""
+
+    code: envelope.Text = ""
+
+
+class _Rid(msgspec.Struct, frozen=True):
+    rid: envelope.Id
+
+
+class Session:
+    """What is said on one connection. Begins with `hello`; each frame goes to `received`, the time to `tick`."""
+
+    def __init__(self, me: Identity, keys: challenge.Keys, now: float, pace: Pace = PACE) -> None:
+        self._me, self._keys, self._pace = me, keys, pace
+        self._nonce = challenge.nonce()
+        self._transcript = b""  # once the hub has sent its challenge
+        self.state: State = "hello"
+        self._step_began = self._heard_at = now
+        self._heartbeat_at = self._capabilities_at = now
+        self._known: dict[str, Callable[[Envelope, float], list[Event]]] = {
+            "challenge": self._challenged,
+            "hello_ack": self._taken,
+            "proxy_http": self._asked,
+            "paired": self._paired,
+        }
+
+    def hello(self, go2rtc_http: str, *, show_secret: bool) -> str:
+        """The first frame."""
+        payload = envelope.Hello(
+            device_id=self._me.device_id,
+            agent_version=AGENT_VERSION,
+            go2rtc_http=go2rtc_http,
+            device_secret=self._me.secret if show_secret else None,
+            caps=CAPS,
+            mux=envelope.MuxLimits(),
+            instance=self._me.instance,
+            nonce=self._nonce,
+        )
+        return envelope.encode("hello", payload)
+
+    def received(self, text: str, now: float) -> list[Event]:
+        """What a text frame means. Whatever it is, no exception."""
+        self._heard_at = now
+        try:
+            frame = envelope.decode(text)
+        except Refused as reason:
+            return [Noted("malformed frame", str(reason)), *_too_large(text)]
+        try:
+            return self._events(frame, now)
+        except Refused as reason:
+            noted = Noted(f"malformed {frame.type}" if frame.type in _TYPES else "malformed frame", str(reason))
+            return [noted, *_unanswerable(frame, 400, str(reason))]
+
+    def _events(self, frame: Envelope, now: float) -> list[Event]:
+        if handle := self._known.get(frame.type):
+            return handle(frame, now)
+        if frame.type in _SESSIONS:
+            envelope.parse(frame, _SESSIONS[frame.type])
+            return [Noted("session for nobody", f"{frame.type}: nothing here takes watch sessions")]
+        if frame.request_id:
+            return [Answered(frame.request_id, frame)]
+        if frame.type == "error":
+            return [Noted("error of the hub", envelope.parse(frame, envelope.Error).message)]
+        if frame.type != "heartbeat_ack":
+            return [Noted("unknown type", frame.type)]
+        return []
+
+    def _challenged(self, frame: Envelope, now: float) -> list[Event]:
+        nonce = envelope.parse(frame, envelope.Challenge).nonce
+        if self.state != "hello":
+            raise Refused("a challenge that does not follow hello")
+        self.state, self._step_began = "proof", now
+        self._transcript = challenge.transcript(self._me.device_id, self._me.instance, self._nonce, nonce)
+        proof = challenge.proof(self._keys, self._transcript)
+        return [Send(envelope.encode("challenge_resp", envelope.ChallengeResp(proof)))]
+
+    def _taken(self, frame: Envelope, now: float) -> list[Event]:
+        ack = envelope.parse(frame, envelope.HelloAck)
+        if self.state == "connected":
+            raise Refused("a second hello_ack")
+        if ack.device_id != self._me.device_id:
+            return [End(f"the hub takes us for {ack.device_id!r}")]
+        proved = bool(self._transcript)
+        if proved and not challenge.check_signature(self._keys, self._transcript, ack.signature or ""):
+            return [End("the hub can't show that it knows this device")]
+        self.state = "connected"
+        self._heartbeat_at = self._capabilities_at = now
+        return [Connected("mux1" in ack.caps and ack.mux is not None, proved)]
+
+    def _asked(self, frame: Envelope, now: float) -> list[Event]:
+        request = envelope.parse(frame, envelope.ProxyHttp)
+        if self.state != "connected":
+            raise Refused("a request before hello_ack")
+        return [Asked(request)]
+
+    def _paired(self, frame: Envelope, now: float) -> list[Event]:
+        return [Paired(envelope.parse(frame, _Paired).code)]
+
+    def tick(self, now: float, streams: dict[str, Any]) -> list[Event]:
+        """What is due. `streams`: what is announced as capabilities."""
+        if self.state != "connected":
+            late = now - self._step_began > self._pace.step_s
+            return [End("no answer to hello" if self.state == "hello" else "no answer to the proof")] if late else []
+        if now - self._heard_at > self._pace.silence_s:
+            return [End(f"nothing heard for {self._pace.silence_s:g} s")]
+        due: list[Event] = []
+        if now - self._heartbeat_at >= self._pace.heartbeat_s:
+            self._heartbeat_at = now
+            due.append(Send(envelope.encode("heartbeat", envelope.Heartbeat())))
+        if now - self._capabilities_at >= self._pace.capabilities_s:
+            due.append(self.capabilities(now, streams))
+        return due
+
+    def capabilities(self, now: float, streams: dict[str, Any]) -> Send:
+        """What go2rtc has, to be sent now."""
+        self._capabilities_at = now
+        try:
+            return Send(envelope.encode("capabilities", envelope.Capabilities(self._me.device_id, streams)))
+        except Refused:  # thousands of streams: their names are what matters
+            return Send(
+                envelope.encode("capabilities", envelope.Capabilities(self._me.device_id, dict.fromkeys(streams)))
+            )
+
+
+_TYPES = {"challenge", "hello_ack", "proxy_http", "paired", "error", *_SESSIONS}
+
+
+def _too_large(text: str) -> list[Event]:
+    """The answer to a request that is refused for its size alone."""
+    if len(text) <= envelope.MAX_BYTES:
+        return []
+    try:
+        frame = envelope.decode(text, limit=4 * MAX_MESSAGE)
+    except Refused:
+        return []
+    return _unanswerable(frame, 413, f"a frame of {len(text)} characters is over the limit")
+
+
+def _unanswerable(frame: Envelope, status: int, reason: str) -> list[Event]:
+    if frame.type != "proxy_http":
+        return []
+    try:
+        return [Unanswerable(msgspec.json.decode(frame.payload, type=_Rid).rid, status, reason)]
+    except msgspec.DecodeError:
+        return []
+
+
+class Retry:
+    """When to connect again. Told when a connection was taken, asked when one has ended."""
+
+    def __init__(self, rng: Callable[[], float] = backoff.uniform) -> None:
+        self._rng = rng
+        self._delays: Iterator[float] = backoff.delays(rng=rng)
+        self._taken_at: float | None = None
+
+    def taken(self, now: float) -> None:
+        """hello_ack came."""
+        self._taken_at = now
+
+    def ended(self, end: End, now: float) -> float:
+        """Seconds until the next attempt."""
+        if self._taken_at is not None and now - self._taken_at >= SETTLED_S:
+            self._delays = backoff.delays(rng=self._rng)
+        self._taken_at = None
+        wait_s = next(self._delays)
+        if end.code == REPLACED:
+            wait_s = max(wait_s, REPLACED_PAUSE_S * (1 + self._rng()))
+        if end.retry_after_s:  # spread, so that a fleet told the same does not come back together
+            wait_s = max(wait_s, min(end.retry_after_s, RETRY_AFTER_CAP_S) * (1 + 0.2 * self._rng()))
+        return wait_s
