@@ -7,7 +7,6 @@ import re
 import sys
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from procs import settings
 from procs.settings import SWITCH, Kind, Layers, matching, option
@@ -49,8 +48,7 @@ DEVICE_ID = matching(r"(?!\.{1,2}$)[A-Za-z0-9_.:@-]{1,128}", "1 to 128 of A-Z a-
 SECRET = matching(r"[ -~]{1,1024}", "1 to 1024 printable ASCII characters")
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(settings.Settings):
     """Who the device is, and where its hub and its go2rtc are."""
 
     device_id: str = option("", DEVICE_ID, env=("DEVICE_ID",), help="who it is; default: made once, in run/device.json")
