@@ -11,6 +11,7 @@ PlanariaError                    1  anything of ours that has no better name
 ├── ParentGone                   9  whoever started us died before we were bound to it
 ├── LinkLost                    11  the connection to the other side is gone
 ├── StreamReset                 12  the other side ended one stream; `code` says why
+├── UpstreamFailed              13  whoever should answer a proxied request did not; `code` says what is known
 └── BusError                    10  the bus could not do what was asked
     ├── Refused                 10  a message is malformed, too large, or of a kind nobody takes here
     └── DeadlineExceeded        10  no answer in time; `retry` says whether the request may be sent again
@@ -87,6 +88,17 @@ class StreamReset(PlanariaError):
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason or f"reset with code {code}")
         self.code, self.reason = code, reason
+
+
+class UpstreamFailed(PlanariaError):
+    """A proxied request has no answer, or only half of one. `code` is the RESET that tells the hub (mux1.Code), `status`
+    what a viewer gets to see, `may_repeat` whether nothing of an answer had come."""
+
+    exit_code = 13
+
+    def __init__(self, code: int, reason: str, *, status: int = 502, may_repeat: bool = False) -> None:
+        super().__init__(reason)
+        self.code, self.reason, self.status, self.may_repeat = code, reason, status, may_repeat
 
 
 class BusError(PlanariaError):

@@ -15,7 +15,7 @@ from procs.errors import LinkLost, Refused, StreamReset
 from procs.wire import mux1
 from procs.wire.mux1 import FIN, MORE, Code, Head, MuxLimits, Open, Type
 
-QUEUED = 128 * 1024  # bytes that one stream may have waiting to be sent before its writer has to wait
+QUEUED = 128 * 1024  # bytes that one stream may have waiting to be sent before its writer has to wait; see `max_queued`
 SHARED_FRAME = 16 * 1024  # bytes of a frame while other streams want to send too, so that none waits long
 MAX_CONTROL = 20_000  # frames that cost no credit and wait to be sent; who makes us queue more is flooding us
 
@@ -44,8 +44,11 @@ class Stream:
         "_saw_fin",
         "_window",
         "_writer",
+        "has_sent_head",
         "id",
         "is_queued",
+        "max_queued",
+        "on_failure",
         "opening",
     )
 
@@ -62,6 +65,9 @@ class Stream:
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self.is_queued = False  # among those that the link sends of next
+        self.has_sent_head = False
+        self.max_queued = QUEUED  # 0: `write` returns when all has gone out, as suits pictures that may be left out
+        self.on_failure: Callable[[], None] | None = None  # for an owner who waits for somebody else meanwhile
 
     @property
     def is_over(self) -> bool:
@@ -107,13 +113,14 @@ class Stream:
         """Begin the answer. Raises Refused if it is too large to be sent."""
         self._raise_error()
         self._link._control(mux1.head(self.id, answer))
+        self.has_sent_head = True
 
     async def write(self, data: bytes | memoryview, flags: int = 0) -> None:
         """Send a piece, in as many frames as it takes: it waits while too much of this stream waits already. Raises
         StreamReset or LinkLost."""
         self._raise_error()
         self._queue(data, flags)
-        while self._out_bytes > QUEUED:
+        while self._out_bytes > self.max_queued:
             self._writer = asyncio.get_running_loop().create_future()
             try:
                 await self._writer
@@ -141,6 +148,8 @@ class Stream:
         """End the stream without a word to the other side. What has come whole may still be read."""
         if self._error is None:
             self._error = error
+            if self.on_failure is not None:
+                self.on_failure()
         self._out.clear()
         self._out_bytes = 0
         self._wake()
@@ -195,7 +204,7 @@ class Stream:
         self._out_bytes -= size
         self._credit -= cost
         self._link.credit -= cost
-        if self._writer is not None and self._out_bytes <= QUEUED and not self._writer.done():
+        if self._writer is not None and self._out_bytes <= self.max_queued and not self._writer.done():
             self._writer.set_result(None)
         return mux1.data(self.id, data[:size], flags)
 
