@@ -13,10 +13,11 @@ from typing import Literal, NamedTuple
 
 from procs.errors import LinkLost, Refused, StreamReset
 from procs.wire import mux1
-from procs.wire.mux1 import FIN, MORE, Code, Head, MuxLimits, Open, Type
+from procs.wire.mux1 import DROPPED_BEFORE, FIN, KEY, MORE, Code, Head, MuxLimits, Open, Type
 
 QUEUED = 128 * 1024  # bytes that one stream may have waiting to be sent before its writer has to wait; see `max_queued`
 SHARED_FRAME = 16 * 1024  # bytes of a frame while other streams want to send too, so that none waits long
+MAX_ID = 2**32 - 1
 MAX_CONTROL = 20_000  # frames that cost no credit and wait to be sent; who makes us queue more is flooding us
 
 
@@ -120,7 +121,7 @@ class Stream:
         StreamReset or LinkLost."""
         self._raise_error()
         self._queue(data, flags)
-        while self._out_bytes > self.max_queued:
+        while self._is_full():
             self._writer = asyncio.get_running_loop().create_future()
             try:
                 await self._writer
@@ -154,6 +155,9 @@ class Stream:
         self._out_bytes = 0
         self._wake()
         self._link._forget(self)
+
+    def _is_full(self) -> bool:
+        return self._out_bytes + len(self._out) * mux1.MIN_COST > self.max_queued
 
     def _queue(self, data: bytes | memoryview, flags: int) -> None:
         self._out.append(Chunk(memoryview(data), flags))
@@ -197,14 +201,14 @@ class Stream:
                 return None
             size = cost = credit
         if size < len(data):
-            self._out[0] = Chunk(data[size:], flags)
+            self._out[0] = Chunk(data[size:], flags & ~(KEY | DROPPED_BEFORE))  # those are said where it begins
             flags = (flags | MORE) & ~FIN
         else:
             self._out.popleft()
         self._out_bytes -= size
         self._credit -= cost
         self._link.credit -= cost
-        if self._writer is not None and self._out_bytes <= self.max_queued and not self._writer.done():
+        if self._writer is not None and not self._is_full() and not self._writer.done():
             self._writer.set_result(None)
         return mux1.data(self.id, data[:size], flags)
 
@@ -248,6 +252,9 @@ class Link:
     def open(self, opening: Open) -> Stream:
         """Open a stream. Raises LinkLost, or Refused when the other side takes no more or the request is too large."""
         if self._lost:
+            raise LinkLost(self._lost)
+        if self._next_id > MAX_ID:  # days of many requests a second
+            self.lost("the ids of streams are used up")
             raise LinkLost(self._lost)
         if self.is_full:
             raise Refused(f"{len(self._streams)} streams are open already")
@@ -304,13 +311,18 @@ class Link:
     def received(self, message: bytes) -> None:
         """Take one message of the other side. Raises Refused where it breaks the protocol: the connection is to be
         closed then."""
+        if self._lost:
+            return  # nobody would tell a stream that it opens that it is over
         frame = mux1.unpack(message)
         if frame.sid == 0:
             self._received_for_all(frame)
         elif frame.type == Type.OPEN:
             self._received_open(frame)
         elif stream := self._streams.get(frame.sid):
-            self._received_for(stream, frame)
+            if frame.type == Type.DATA:
+                self._received_data(stream, frame)
+            else:
+                self._received_for(stream, frame)
         elif not self._is_old(frame.sid):
             raise Refused(f"frame of type {frame.type} for stream {frame.sid}, which was never opened")
         elif frame.type == Type.DATA:  # it was underway when the stream ended
@@ -318,7 +330,10 @@ class Link:
             self._grant_session()
 
     def _is_old(self, sid: int) -> bool:
-        return sid < self._next_id if sid % 2 == self._next_id % 2 else sid <= self._last_accepted
+        return sid < self._next_id if self._is_ours(sid) else sid <= self._last_accepted
+
+    def _is_ours(self, sid: int) -> bool:
+        return sid % 2 == self._next_id % 2
 
     def _received_for_all(self, frame: mux1.Frame) -> None:
         if frame.type == Type.CREDIT:
@@ -334,7 +349,7 @@ class Link:
             raise Refused(f"frame of type {frame.type} without a stream")
 
     def _received_open(self, frame: mux1.Frame) -> None:
-        if frame.sid % 2 == self._next_id % 2 or frame.sid <= self._last_accepted:
+        if self._is_ours(frame.sid) or frame.sid <= self._last_accepted:
             raise Refused(f"stream {frame.sid} can't be opened by the other side now")
         self._last_accepted = frame.sid
         if self._accept is None or len(self._streams) >= self._ours.max_streams:
@@ -356,9 +371,7 @@ class Link:
 
     def _received_for(self, stream: Stream, frame: mux1.Frame) -> None:
         try:
-            if frame.type == Type.DATA:
-                self._received_data(stream, frame)
-            elif frame.type == Type.HEAD:
+            if frame.type == Type.HEAD and self._is_ours(stream.id):
                 stream._has_head(mux1.read_head(frame.payload))
             elif frame.type == Type.CREDIT:
                 stream._credit = _more(stream._credit, mux1.read_credit(frame.payload))
@@ -373,15 +386,26 @@ class Link:
 
     def _received_data(self, stream: Stream, frame: mux1.Frame) -> None:
         size = len(frame.payload)
-        if size > self._ours.max_frame or stream._saw_fin:
-            self._receiving.take(None, mux1.cost(size, frame.flags))
-            raise Refused("DATA after FIN" if stream._saw_fin else f"DATA of {size} bytes is over the limit")
-        if not self._receiving.take(stream._window, mux1.cost(size, frame.flags)):
+        wrong = self._wrong_data(stream, size)
+        if not self._receiving.take(None if wrong else stream._window, mux1.cost(size, frame.flags)):
             stream.reset(Code.FLOW, "more DATA than there was credit for")
+            return
+        if wrong:
+            stream.reset(Code.PROTOCOL, wrong)
             return
         stream._has_data(frame.payload, frame.flags)
         if stream.is_over and not stream._out:
             self._forget(stream)
+
+    def _wrong_data(self, stream: Stream, size: int) -> str:
+        """Why these bytes may not come now, or ""."""
+        if size > self._ours.max_frame:
+            return f"DATA of {size} bytes is over the limit"
+        if stream._saw_fin:
+            return "DATA after FIN"
+        if stream._head is None and self._is_ours(stream.id):
+            return "DATA before HEAD"
+        return ""
 
     # Called by streams
 

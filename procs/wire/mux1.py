@@ -138,7 +138,10 @@ def head(sid: int, answer: Head) -> bytes:
 
 
 def _described(kind: int, sid: int, what: Open | Head) -> bytes:
-    text = _ENCODER.encode(what)
+    try:
+        text = _ENCODER.encode(what)
+    except UnicodeEncodeError as error:
+        raise Refused(f"{type(what).__name__}: {error}"[:200]) from None
     if len(text) > MAX_OPENING:
         raise Refused(f"{type(what).__name__} of {len(text)} bytes is over the limit of {MAX_OPENING}")
     return HEADER.pack(MAGIC, kind, 0, sid) + text
@@ -156,7 +159,7 @@ def credit(sid: int, more: int) -> bytes:
 
 def reset(sid: int, code: int, reason: str = "") -> bytes:
     """A RESET frame; the reason is cut to 200 bytes."""
-    return HEADER.pack(MAGIC, Type.RESET, 0, sid) + _U16.pack(code) + reason.encode()[:200]
+    return HEADER.pack(MAGIC, Type.RESET, 0, sid) + _U16.pack(code) + reason.encode(errors="replace")[:200]
 
 
 def ping(token: bytes) -> bytes:
@@ -243,6 +246,7 @@ class Receiving:
             self._owed += size
             return True
         if size > window.left:
+            self._owed += size
             return False
         window.left -= size
         window.unread += size
