@@ -1,4 +1,4 @@
-"""Which streams go2rtc has: asked when a request names one, kept for a moment, asked anew for a name that is unknown."""
+"""Which streams go2rtc has: asked when a request names one, kept for a moment, anew for a name that is unknown."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ grammar of `upstreams` is this, every value as text:
 
 A rule is METHODS PATH[?KEYS] [WORDS]. In a path * stands for a part of one segment and ** for anything; keys are
 divided by & and each may stand once in a query, ?* allows any. Words: ws (a WebSocket), endless (the answer has no end
-of its own), live (so are its pictures, of which old ones may be left out), upload, slow (120 s to the first byte, not 30).
+of its own), live (so are its pictures, of which old ones may be left out), upload, slow (120 s to the first byte, and
+not 30).
 """
 
 from __future__ import annotations
