@@ -21,7 +21,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -78,8 +77,7 @@ ORIGIN = Kind(_parse_origin, "http://HOST[:PORT] without a path")
 SIZE = Kind(_parse_size, "bytes, such as 500K, 50M or 2G")
 
 
-@dataclass(frozen=True)
-class Proxy:
+class Proxy(settings.Settings):
     """Settings of one proxy."""
 
     instance: int = option(0, whole(0, 63), help="which of several copies this is")
@@ -101,7 +99,7 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     others = upstreams(document.pop("upstreams", {}), f"{path}: upstreams")
     chosen = settings.load(Proxy, Layers(flags, environment, env_file, document, str(path)))
     at = chosen.go2rtc_http
-    return replace(chosen, upstreams=(go2rtc.upstream(at.host, at.port, at.login), *others))
+    return chosen.but(upstreams=(go2rtc.upstream(at.host, at.port, at.login), *others))
 
 
 def _read(path: Path) -> dict[str, Any]:

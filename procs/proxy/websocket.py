@@ -104,7 +104,7 @@ async def serve(dialer: Dialer, stream: Stream, allowed: Allowed, pairs: fields.
     except Refused as reason:
         raise UpstreamFailed(Code.PROTOCOL, str(reason), status=400) from None
     try:
-        stream.send_head(Head(101, [], connection.protocol))
+        stream.send_head(Head(101, subprotocol=connection.protocol))
         outlet = Outlet(stream) if allowed.is_live else None
         await _join(_up(stream, connection), _down(stream, connection, outlet))
         stream.finish()

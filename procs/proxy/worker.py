@@ -152,7 +152,7 @@ def head_of(allowed: Allowed, answer: Answer) -> Head:
         raise UpstreamFailed(Code.UPSTREAM_ERROR, f"the answer's headers: {reason}") from None
     if answer.length is not None:
         kept.append(("Content-Length", str(answer.length)))
-    return Head(answer.status, kept)
+    return Head(answer.status, kept, endless=allowed.is_endless and answer.status == 200)
 
 
 async def filtered(allowed: Allowed, answer: Answer) -> tuple[Head, bytes]:
