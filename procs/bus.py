@@ -105,7 +105,7 @@ def work_binder(context: zmq.asyncio.Context, run_dir: Path) -> zmq.asyncio.Sock
     return sock
 
 
-def work_connector(context: zmq.asyncio.Context, run_dir: Path, worker: str) -> zmq.asyncio.Socket:
+def work_connector(context: zmq.Context[K], run_dir: Path, worker: str) -> K:
     """A proxy's end of ws_link.work; ws_link need not be there yet."""
     sock = _socket(context, zmq.DEALER, MAX_BODY_BYTES)
     sock.setsockopt(zmq.IDENTITY, worker.encode())

@@ -135,4 +135,6 @@ def _retry_after(headers: Any) -> float:
 
 
 def _words(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {LIMIT_S:g} s"
     return str(error) or type(error).__name__
