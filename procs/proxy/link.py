@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -43,6 +44,7 @@ class Connection:
         self._session, self._grant, self._accept = session, grant, accept
         self._loop = asyncio.get_running_loop()
         self._heard_at = 0.0
+        self._sending_since = math.inf  # watched, since a timer for each frame would cost as much as the frame
 
     async def carry(self) -> str:
         """Serve what the hub opens until the connection ends; returns why it did. Raises LinkLost if there was none."""
@@ -50,8 +52,9 @@ class Connection:
         limits = MuxLimits()
 
         async def send(frame: bytes) -> None:
-            async with asyncio.timeout(SEND_LIMIT_S):
-                await ws.send_bytes(frame)
+            self._sending_since = self._loop.time()
+            await ws.send_bytes(frame)
+            self._sending_since = math.inf
 
         link = Link(send, opens="even", ours=limits, theirs=limits, accept=self._accept)
         self._heard_at = self._loop.time()
@@ -115,6 +118,8 @@ class Connection:
 
     async def _watch(self, link: Link) -> tuple[int, str]:
         while (quiet_s := self._loop.time() - self._heard_at) < DEAD_S:
+            if self._loop.time() - self._sending_since > SEND_LIMIT_S:
+                return GOING_AWAY, f"the hub took nothing for {SEND_LIMIT_S:g} s"
             if quiet_s >= QUIET_S:
                 link.ping(os.urandom(8))
             await asyncio.sleep(QUIET_S / 4)

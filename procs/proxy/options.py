@@ -42,6 +42,15 @@ _PREFIX = re.compile(r"(?:/[A-Za-z0-9_.~-]+)+")
 _SIZE = re.compile(r"([0-9]{1,6})([KMG]?)")
 
 
+class Login(str):
+    """user:password, which does not show itself in a repr."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
 class Origin(NamedTuple):
     """Where an upstream listens."""
 
@@ -63,7 +72,7 @@ def _parse_origin(text: str) -> Origin:
     port = 80 if parts.port is None else parts.port
     if not 1 <= port <= 65535 or not login.isprintable():
         raise ValueError
-    return Origin(parts.hostname, port, login)
+    return Origin(parts.hostname, port, Login(login))
 
 
 def _parse_size(text: str) -> int:

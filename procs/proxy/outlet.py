@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable
 
 from procs import log
-from procs.proxy.live import MAX_WAITING, Backlog, Splitter, Unit
+from procs.proxy.live import MAX_WAITING, Backlog, Splitter
+from procs.proxy.unit import Unit
 from procs.proxy.upstream import Answer
 from procs.streams import Stream
 

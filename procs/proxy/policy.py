@@ -24,7 +24,7 @@ SMALL_UPLOAD = 64 * 1024  # bytes; a rule without the flag `upload` takes no lon
 _PATH = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&()*+,;=:@\[\]|^{}']|%[0-9A-Fa-f]{2})*)+")
 _QUERY = re.compile(r"(?:[A-Za-z0-9\-._~!$&()*+,=:@/?\[\]|^{}']|%[0-9A-Fa-f]{2})*")
 _KEY = re.compile(r"[A-Za-z0-9_.\-\[\]]{1,64}")
-_TWICE_ENCODED = re.compile(r"%25[0-9A-Fa-f]{2}")
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _HIDDEN_IN_PATH = re.compile(r"%(?:2[Ff]|5[Cc]|[01][0-9A-Fa-f]|7[Ff])")
 _HIDDEN_IN_QUERY = re.compile(r"%(?:[01][0-9A-Fa-f]|7[Ff])")
 
@@ -140,7 +140,7 @@ def _malformed(target: str) -> str:
         return "target must be a path"
     if not _PATH.fullmatch(path) or not _QUERY.fullmatch(query):
         return "target holds characters that have no place there"
-    if _TWICE_ENCODED.search(target):
+    if "%" in target and _ESCAPE.search(_decoded(target)):
         return "target is encoded twice"
     if _HIDDEN_IN_PATH.search(path) or _HIDDEN_IN_QUERY.search(query):
         return "target hides a slash or a control character"

@@ -17,7 +17,7 @@ from yarl import URL
 
 from procs.errors import Refused, UpstreamFailed
 from procs.proxy import headers
-from procs.proxy.live import Messages, Unit
+from procs.proxy.live import Messages
 from procs.proxy.outlet import Outlet, both
 from procs.proxy.policy import Allowed
 from procs.streams import Stream
@@ -170,7 +170,7 @@ async def _down(stream: Stream, connection: aiohttp.ClientWebSocketResponse[bool
 async def _read(connection: aiohttp.ClientWebSocketResponse[bool], outlet: Outlet) -> None:
     messages = Messages()
     while (message := await _next(connection)) is not None:
-        unit: Unit = messages.unit(message[0], is_text=message[1])
+        unit = messages.unit(message[0], is_text=message[1])
         await outlet.put(unit)
     outlet.end()
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from procs import log
 from procs.errors import LinkLost, Refused, StreamReset, UpstreamFailed
 from procs.proxy import go2rtc, headers, known, outlet, policy, websocket
-from procs.proxy.live import Mjpeg, Mp4, Splitter
+from procs.proxy.live import Mjpeg, Splitter
+from procs.proxy.mp4 import Mp4
 from procs.proxy.policy import Allowed, Denied, Upstream
 from procs.proxy.upstream import Answer, Body, Pool, Request
 from procs.streams import Stream
