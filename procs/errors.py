@@ -12,6 +12,7 @@ PlanariaError                    1  anything of ours that has no better name
 ├── LinkLost                    11  the connection to the other side is gone
 ├── StreamReset                 12  the other side ended one stream; `code` says why
 ├── UpstreamFailed              13  whoever should answer a proxied request did not; `code` says what is known
+├── StoreDown                   14  the database does not answer
 └── BusError                    10  the bus could not do what was asked
     ├── Refused                 10  a message is malformed, too large, or of a kind nobody takes here
     └── DeadlineExceeded        10  no answer in time; `retry` says whether the request may be sent again
@@ -99,6 +100,12 @@ class UpstreamFailed(PlanariaError):
     def __init__(self, code: int, reason: str, *, status: int = 502, may_repeat: bool = False) -> None:
         super().__init__(reason)
         self.code, self.reason, self.status, self.may_repeat = code, reason, status, may_repeat
+
+
+class StoreDown(PlanariaError):
+    """The database cannot be asked; a write may have happened or not."""
+
+    exit_code = 14
 
 
 class BusError(PlanariaError):

@@ -1,1 +1,1 @@
-"""Server: devices and whoever wants to reach them meet here."""
+"""The hub: devices behind walls keep a connection to it, and people reach them through it."""

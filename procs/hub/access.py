@@ -1,0 +1,206 @@
+"""Who asks, and whether it is theirs. Every route goes through here; what is not yours looks like what is not there."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
+
+import msgspec
+from aiohttp import hdrs, web
+
+from procs.hub.accounts import Session, User, WrongPassword, is_username
+from procs.hub.passwords import LENGTHS
+from procs.hub.rates import network_of
+from procs.hub.registry import Device
+from procs.hub.rest import refusal, too_many
+from procs.hub.state import HUB, State, now
+from procs.wire import envelope
+
+MAX_TOKEN = 256  # characters
+SAFE = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
+_LOOPBACK = re.compile(r"127\.|::1$|::ffff:127\.")
+
+
+def address_of(request: web.Request) -> str:
+    """Who counts as the sender, for rates and logs: the other end, or whom a proxy of ours names."""
+    peer = request.remote or "unknown"
+    forwarded = request.headers.get("X-Forwarded-For", "")
+    if forwarded and peer in request.app[HUB].settings.proxies:
+        peer = forwarded.rpartition(",")[2].strip()[:64] or peer  # the last is what our own proxy has added
+    return network_of(peer)
+
+
+def is_local(request: web.Request) -> bool:
+    """Whether somebody on this machine asks, and not through a proxy that runs on it."""
+    is_forwarded = any(name in request.headers for name in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"))
+    return not is_forwarded and bool(_LOOPBACK.match(request.remote or ""))
+
+
+def token_of(request: web.Request) -> str | None:
+    """The access token that came with a request."""
+    scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    if scheme.lower() == "bearer" and 0 < len(token) <= MAX_TOKEN:
+        return token.strip()
+    if request.app[HUB].settings.compat:
+        return request.query.get("token", "")[:MAX_TOKEN] or None
+    return None
+
+
+async def signed_in(request: web.Request) -> Session:
+    """The session of whoever asks, by access token. Raises HTTPUnauthorized."""
+    token = token_of(request)
+    if token is None:
+        raise refusal(web.HTTPUnauthorized, "Not authenticated", WWW_Authenticate="Bearer")
+    if session := await _session(request, token):
+        return session
+    raise refusal(web.HTTPUnauthorized, "Invalid token", WWW_Authenticate='Bearer error="invalid_token"')
+
+
+async def _session(request: web.Request, token: str, kind: str = "access") -> Session | None:
+    """As Accounts.session, counted. Not limited: 256 bits can't be guessed, and others may be at the same address."""
+    hub = request.app[HUB]
+    session = await hub.accounts.session(token, kind)
+    if session is None:
+        hub.counts.refuse("invalid or expired token", address=address_of(request), path=request.path)
+    return session
+
+
+def is_id(text: str) -> bool:
+    """Whether a device can be called so."""
+    try:
+        msgspec.convert(text, envelope.Id)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+async def device_of(hub: State, user: User, device_id: str) -> Device:
+    """A device of this user's. Raises HTTPNotFound, alike for somebody else's and nobody's."""
+    device = await hub.registry.find(device_id) if is_id(device_id) else None
+    if device is None or device.owner != user.id:
+        raise refusal(web.HTTPNotFound, "Device not found")
+    return device
+
+
+class _Asker(NamedTuple):
+    user: User
+    device: int | None  # the one device that the credential is for
+    is_ambient: bool  # whether a browser sends the credential by itself, whoever made it ask
+
+
+async def viewer_of_device(request: web.Request, device_id: str) -> User:
+    """The owner who asks for something of a device: by access token, view cookie or HTTP Basic.
+
+    Raises HTTPUnauthorized, HTTPNotFound, HTTPTooManyRequests, and HTTPForbidden where another site's page may be
+    asking through the owner's browser.
+    """
+    asker = await _asker(request, device_id)
+    if asker is None:
+        headers = {"WWW_Authenticate": _challenge(device_id)} if _is_navigation(request) else {}
+        raise refusal(web.HTTPUnauthorized, "Not authenticated", **headers)
+    if asker.is_ambient and not _is_own_page(request):
+        request.app[HUB].counts.refuse("request of another site's page", path=request.path)
+        raise refusal(web.HTTPForbidden, "This request comes from another site's page")
+    device = await device_of(request.app[HUB], asker.user, device_id)
+    if asker.device not in (None, device.key):
+        raise refusal(web.HTTPNotFound, "Device not found")
+    return asker.user
+
+
+async def _asker(request: web.Request, device_id: str) -> _Asker | None:
+    if token := token_of(request):
+        session = await _session(request, token)
+        return session and _Asker(session.user, None, False)
+    cookie = request.cookies.get(cookie_name(device_id), "")
+    if 0 < len(cookie) <= MAX_TOKEN and (session := await _session(request, cookie, "view")):
+        return _Asker(session.user, session.device, True)
+    if given := _basic(request):
+        return _Asker(await _by_password(request, *given), None, True)
+    return None
+
+
+def _basic(request: web.Request) -> tuple[str, str] | None:
+    scheme, _, coded = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        username, colon, password = base64.b64decode(coded.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        return None
+    is_possible = colon and is_username(username) and len(password) < LENGTHS.stop
+    return (username, password) if is_possible else None
+
+
+async def _by_password(request: web.Request, username: str, password: str) -> User:
+    hub = request.app[HUB]
+    if user := hub.accounts.remembered(username, password):
+        return user
+    async with GuardedLogin(hub, address_of(request), username):
+        return await hub.accounts.checked(username, password)
+
+
+class GuardedLogin:
+    """Around a check of a password: counts it as an attempt, which the right password gives back. A wrong one raises
+    HTTPUnauthorized, too many HTTPTooManyRequests."""
+
+    def __init__(self, hub: State, address: str, username: str) -> None:
+        self._hub, self._address, self._username = hub, address, username
+        pair = f"{address} {username[:64]}"
+        rates = hub.rates
+        self._buckets = ((rates.login_from, address), (rates.login_as, pair), (rates.login_name, username[:64]))
+
+    async def __aenter__(self) -> None:
+        for bucket, key in self._buckets:
+            if wait_s := bucket.wait_s(key, now()):
+                self._hub.counts.refuse("too many attempts to log in", address=self._address, username=self._username)
+                raise too_many(wait_s)
+        for bucket, key in self._buckets:
+            bucket.take(key, now())
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, WrongPassword):
+            self._hub.counts.refuse("wrong password", address=self._address, username=self._username)
+            raise refusal(web.HTTPUnauthorized, "Incorrect username or password") from None
+        for bucket, key in self._buckets:
+            bucket.give_back(key, now())
+
+
+def cookie_name(device_id: str) -> str:
+    """Of the cookie that lets a browser look at one device."""
+    return "planaria_view_" + hashlib.sha256(device_id.encode()).hexdigest()[:16]
+
+
+def view_path(device_id: str) -> str:
+    """Where a device's own pages begin."""
+    return f"/api/devices/{quote(device_id, safe='')}/proxy/"
+
+
+def _challenge(device_id: str) -> str:
+    shown = "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "?" for c in device_id)
+    return f'Basic realm="planaria device {shown}", charset="UTF-8"'
+
+
+def _is_navigation(request: web.Request) -> bool:
+    """Whether a person has opened this address, so that asking for a password makes sense."""
+    mode = request.headers.get("Sec-Fetch-Mode")
+    return request.method == hdrs.METH_GET and mode in (None, "navigate") and not _is_upgrade(request)
+
+
+def _is_upgrade(request: web.Request) -> bool:
+    return hdrs.UPGRADE in request.headers
+
+
+def _is_own_page(request: web.Request) -> bool:
+    """Whether what a browser asks for by itself can only come from a page of this hub."""
+    if request.method in SAFE and not _is_upgrade(request):
+        return True
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is None:
+        return request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+    parts = urlsplit(origin)
+    is_behind_proxy = request.app[HUB].settings.insecure  # which knows the scheme; we do not
+    return parts.netloc == request.host and (is_behind_proxy or parts.scheme == request.scheme)

@@ -1,0 +1,241 @@
+"""People: their accounts, passwords and access tokens, in the store and for two seconds in memory.
+
+A token is random and kept as its hash, so that neither the store nor a log of it lets anybody in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, delete, exc, func, insert, or_, select, update
+
+from procs.errors import Refused
+from procs.hub.models import tokens, users
+from procs.hub.passwords import Passwords
+from procs.hub.store import Store
+
+CACHED_S = 2.0
+BASIC_CACHED_S = 60.0  # of a password that was right: scrypt for each picture of a page would be too slow
+MAX_CACHED = 10_000
+MAX_LOGIN_S = 30 * 86_400.0  # for so long a log-in can be renewed
+VIEW_TTL_S = 12 * 3600.0
+MAX_TOKENS = 200  # of one user and kind; the oldest go
+
+
+class User(NamedTuple):
+    """Somebody with an account."""
+
+    id: int
+    username: str
+    email: str
+    is_admin: bool
+
+
+class Session(NamedTuple):
+    """A token that is good, and whose it is. `device`: the key of the one device it is for, None for all."""
+
+    user: User
+    kind: str
+    device: int | None
+    login: str
+    login_at: float
+    expires_at: float
+
+
+_USERNAME = re.compile(
+    r"[^:\x00-\x20\x7f\ud800-\udfff](?:[^:\x00-\x1f\x7f\ud800-\udfff]{0,62}[^:\x00-\x20\x7f\ud800-\udfff])?"
+)
+
+
+def is_username(text: str) -> bool:
+    """Whether somebody can be called so: 1 to 64 characters, no colon (HTTP Basic has it after the name)."""
+    return bool(_USERNAME.fullmatch(text))
+
+
+class WrongPassword(Exception):
+    """No such user, or not the password."""
+
+
+class Taken(Exception):
+    """Somebody has this name or address."""
+
+
+class Accounts:
+    """Who is who. `clock` is time.time."""
+
+    def __init__(self, store: Store, token_ttl_s: float, clock: Callable[[], float] = time.time) -> None:
+        self._store, self._ttl_s, self._clock = store, token_ttl_s, clock
+        self._passwords = Passwords()
+        self._sessions: dict[str, tuple[Session, float]] = {}
+        self._basic: dict[bytes, tuple[User, float]] = {}
+        self._key = secrets.token_bytes(32)  # of this process: what it remembers of passwords is of no use elsewhere
+
+    async def session(self, token: str, kind: str = "access") -> Session | None:
+        """Whose token this is, if it is good and of this kind. Raises StoreDown."""
+        digest, now = _digest(token), self._clock()
+        found, until = self._sessions.get(digest, (None, 0.0))
+        if found is None or until <= now:
+            found = await self._store.read(_session, digest)
+            if found is None:
+                self._sessions.pop(digest, None)
+                return None
+            self._remember(digest, found, now)
+        return found if found.kind == kind and now < found.expires_at else None
+
+    def _remember(self, digest: str, found: Session, now: float) -> None:
+        if len(self._sessions) >= MAX_CACHED:
+            self._sessions.clear()
+        self._sessions[digest] = found, now + CACHED_S
+
+    async def register(self, username: str, email: str, password: str) -> tuple[User, str]:
+        """Make an account and log it in. Raises Taken, StoreDown."""
+        kept = await self._passwords.hashed(password)
+        user = await self._store.run(add_user, username, email, kept, self._clock())
+        return user, await self._log_in(user)
+
+    async def log_in(self, username: str, password: str) -> tuple[User, str]:
+        """An access token. Raises WrongPassword, StoreDown."""
+        user = await self._checked(username, password)
+        return user, await self._log_in(user)
+
+    async def _checked(self, username: str, password: str) -> User:
+        row = await self._store.read(_user_by_name, username)
+        if not await self._passwords.matches(password, row.password if row else None) or row is None:
+            raise WrongPassword
+        return _user(row)
+
+    async def _log_in(self, user: User) -> str:
+        now = self._clock()
+        return await self._new_token(user, "access", None, secrets.token_hex(16), now, now + self._ttl_s)
+
+    async def renew(self, session: Session) -> str:
+        """A token for the time after this one, which stays good for its own. Raises Refused when the log-in is old."""
+        now = self._clock()
+        if now - session.login_at > MAX_LOGIN_S:
+            raise Refused("this log-in is too old to be renewed: log in again")
+        return await self._new_token(session.user, "access", None, session.login, session.login_at, now + self._ttl_s)
+
+    async def open_view(self, session: Session, device: int) -> str:
+        """A token that is good for looking at one device."""
+        until = self._clock() + VIEW_TTL_S
+        return await self._new_token(session.user, "view", device, session.login, session.login_at, until)
+
+    async def _new_token(
+        self, user: User, kind: str, device: int | None, login: str, login_at: float, expires_at: float
+    ) -> str:
+        token = secrets.token_urlsafe(32)
+        session = Session(user, kind, device, login, login_at, expires_at)
+        await self._store.run(_add_token, _digest(token), session, self._clock())
+        return token
+
+    async def log_out(self, session: Session) -> None:
+        """End a log-in: all that was renewed or opened from it is good for nothing now."""
+        await self._store.run(_end_login, session.login)
+        self._sessions = {d: kept for d, kept in self._sessions.items() if kept[0].login != session.login}
+
+    async def change_password(self, user: User, old: str, new: str) -> str:
+        """Set another password; every token of the user ends, and a new one is returned. Raises WrongPassword."""
+        await self._checked(user.username, old)
+        kept = await self._passwords.hashed(new)
+        await self._store.run(_set_password, user.id, kept)
+        self._sessions = {d: kept_ for d, kept_ in self._sessions.items() if kept_[0].user.id != user.id}
+        self._basic = {d: kept_ for d, kept_ in self._basic.items() if kept_[0].id != user.id}
+        return await self._log_in(user)
+
+    def remembered(self, username: str, password: str) -> User | None:
+        """The user, if this password was right within the last minute."""
+        user, until = self._basic.get(self._basic_key(username, password), (None, 0.0))
+        return user if self._clock() < until else None
+
+    async def checked(self, username: str, password: str) -> User:
+        """The user, if this is the password. Raises WrongPassword, StoreDown."""
+        user = await self._checked(username, password)
+        if len(self._basic) >= MAX_CACHED:
+            self._basic.clear()
+        self._basic[self._basic_key(username, password)] = user, self._clock() + BASIC_CACHED_S
+        return user
+
+    def _basic_key(self, username: str, password: str) -> bytes:
+        said = f"{len(username)}:{username}{password}".encode("utf-8", "surrogatepass")
+        return hmac.digest(self._key, said, "sha256")
+
+    async def purge(self) -> None:
+        """Delete the tokens that are good no more."""
+        await self._store.run(_purge_tokens, self._clock())
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _user(row: Row[*tuple[Any, ...]]) -> User:
+    return User(row.id, row.username, row.email or "", row.is_admin)
+
+
+_SESSION = (
+    select(users.c.id, users.c.username, users.c.email, users.c.is_admin)
+    .add_columns(tokens.c.kind, tokens.c.device_id, tokens.c.login, tokens.c.login_at, tokens.c.expires_at)
+    .join_from(tokens, users)
+)
+
+
+def _session(connection: Connection, digest: str) -> Session | None:
+    row = connection.execute(_SESSION.where(tokens.c.digest == digest)).first()
+    if row is None:
+        return None
+    return Session(_user(row), row.kind, row.device_id, row.login, row.login_at, row.expires_at)
+
+
+def _user_by_name(connection: Connection, username: str) -> Row[tuple[int, str, str | None, str, bool, float]] | None:
+    return connection.execute(select(users).where(users.c.username == username)).first()
+
+
+def add_user(
+    connection: Connection, username: str, email: str, kept: str, now: float, *, is_admin: bool = False
+) -> User:
+    """Work for the store: make an account. Raises Taken."""
+    taken = or_(users.c.username == username, users.c.email == (email or None))
+    if connection.execute(select(users.c.id).where(taken)).first():
+        raise Taken
+    values = {"username": username, "email": email or None, "password": kept, "is_admin": is_admin, "created_at": now}
+    try:
+        key = connection.execute(insert(users).values(values)).inserted_primary_key
+    except exc.IntegrityError:  # by another, since we looked
+        raise Taken from None
+    assert key is not None
+    return User(key[0], username, email, is_admin)
+
+
+def has_users(connection: Connection) -> bool:
+    """Work for the store: whether there is any account."""
+    return connection.execute(select(users.c.id).limit(1)).first() is not None
+
+
+def _add_token(connection: Connection, digest: str, session: Session, now: float) -> None:
+    of_kind = (tokens.c.user_id == session.user.id) & (tokens.c.kind == session.kind)
+    connection.execute(delete(tokens).where(of_kind, tokens.c.expires_at <= now))
+    if connection.execute(select(func.count()).select_from(tokens).where(of_kind)).scalar_one() >= MAX_TOKENS:
+        oldest = select(tokens.c.digest).where(of_kind).order_by(tokens.c.expires_at).limit(1)
+        connection.execute(delete(tokens).where(tokens.c.digest.in_(oldest)))
+    values = session._asdict() | {"digest": digest, "user_id": session.user.id, "device_id": session.device}
+    del values["user"], values["device"]
+    connection.execute(insert(tokens).values(values))
+
+
+def _end_login(connection: Connection, login: str) -> None:
+    connection.execute(delete(tokens).where(tokens.c.login == login))
+
+
+def _set_password(connection: Connection, user: int, kept: str) -> None:
+    connection.execute(update(users).where(users.c.id == user).values(password=kept))
+    connection.execute(delete(tokens).where(tokens.c.user_id == user))
+
+
+def _purge_tokens(connection: Connection, now: float) -> None:
+    connection.execute(delete(tokens).where(tokens.c.expires_at <= now))

@@ -1,0 +1,73 @@
+"""The hub's routes, in one table."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from procs.hub import auth, device_ws, devices, metrics, pairing, rest, viewer_ws
+from procs.hub.access import is_local, signed_in, token_of
+from procs.hub.state import HUB, State
+
+ROUTES = [
+    web.get("/ws/device", device_ws.socket),
+    web.get("/ws/viewer", viewer_ws.socket),
+    web.post("/api/auth/register", auth.post_register),
+    web.post("/api/auth/login", auth.post_login),
+    web.post("/api/auth/renew", auth.post_renew),
+    web.post("/api/auth/logout", auth.post_logout),
+    web.post("/api/auth/password", auth.post_password),
+    web.get("/api/devices", devices.get_all),
+    web.post("/api/devices/register", devices.post_register),
+    web.post("/api/devices/pair", pairing.post_pair),
+    web.post("/api/pairing/generate", pairing.post_generate),
+    web.patch("/api/devices/{id}", devices.patch),
+    web.delete("/api/devices/{id}", devices.delete),
+    web.get("/api/devices/{id}/status", devices.get_status),
+    web.post("/api/devices/{id}/open", devices.post_open),
+]
+
+FRONT = """\
+Planaria hub. Devices connect to /ws/device, and people reach them below /api/devices/ID/proxy/.
+The account made at first start is `admin`; the log says where its password stands.
+"""
+
+
+def application(hub: State) -> web.Application:
+    """The hub as aiohttp serves it."""
+    app = web.Application(middlewares=[rest.errors], client_max_size=rest.MAX_BODY)
+    app[HUB] = hub
+    app.on_response_prepare.append(rest.on_prepare)
+    app.add_routes(ROUTES)
+    app.add_routes([web.get("/", front), web.get("/health", health), web.get("/metrics", get_metrics)])
+    return app
+
+
+async def front(_: web.Request) -> web.Response:
+    """GET /."""
+    return web.Response(text=FRONT)
+
+
+async def health(_: web.Request) -> web.Response:
+    """GET /health: this process answers."""
+    return rest.answer({"status": "healthy", "timestamp": datetime.now(UTC).replace(tzinfo=None).isoformat()})
+
+
+async def get_metrics(request: web.Request) -> web.Response:
+    """GET /metrics: for this machine and for admins."""
+    is_admin = bool(token_of(request)) and (await signed_in(request)).user.is_admin
+    if not is_admin and not is_local(request):
+        raise rest.refusal(web.HTTPForbidden, "Metrics are for this machine, or with an admin's token")
+    return web.Response(text=_metrics(request.app[HUB]), headers={"Content-Type": metrics.TYPE})
+
+
+def _metrics(hub: State) -> str:
+    gauges = [
+        metrics.gauge("devices_online", "devices with a control connection", len(hub.presence.controls())),
+        metrics.gauge("data_links", "data connections of devices", hub.presence.link_count),
+        metrics.gauge("viewers", "viewers with a connection", len(hub.viewers)),
+        metrics.gauge("watch_sessions", "watch sessions", len(hub.watches)),
+        metrics.gauge("store_waiting", "calls of the store that wait or run", hub.store.waiting),
+    ]
+    return "".join(gauges) + hub.counts.text()

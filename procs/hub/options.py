@@ -1,0 +1,111 @@
+"""What the hub can be told."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from procs import settings
+from procs.errors import ConfigError
+from procs.settings import ADDRESS, PATH, SWITCH, TEXT, Address, Kind, Layers, matching, option, whole
+
+EXAMPLES = """\
+  python -m procs.hub
+  DATABASE_URL=postgresql://planaria@db/planaria PLANARIA_HUB_CERT=cert.pem PLANARIA_HUB_KEY=key.pem \\
+      python -m procs.hub --listen 0.0.0.0:8443
+
+exit codes: 2 bad option, 1 anything else"""
+
+
+def _words(pattern: str, allowed: str) -> Kind:
+    compiled = re.compile(pattern)
+
+    def parse(text: str) -> tuple[str, ...]:
+        words = tuple(word.strip() for word in text.split(",") if word.strip())
+        if not words or not all(compiled.fullmatch(word) for word in words):
+            raise ValueError
+        return words
+
+    return Kind(parse, allowed)
+
+
+STUN_URLS = _words(r"stuns?:[A-Za-z0-9.\[\]:_-]{1,250}", "stun:HOST:PORT, several with commas between")
+PROXIES = _words(r"[0-9a-fA-F.:]{2,45}", "IP addresses, with commas between")
+DATABASE = matching(
+    r"(?:sqlite|postgresql(?:\+pg8000)?)://\S+", "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+)
+
+
+class Hub(settings.Settings):
+    """Settings of the hub."""
+
+    listen: Address = option(Address("127.0.0.1", 8000), ADDRESS, env=("PLANARIA_HUB",), help="where it listens")
+    database_url: str = option(
+        "", DATABASE, env=("DATABASE_URL",), secret=True, help="its store; default: hub.sqlite in the run directory"
+    )
+    cert: Path | None = option(None, PATH, env=("PLANARIA_HUB_CERT",), help="certificate chain for TLS, PEM")
+    key: Path | None = option(None, PATH, env=("PLANARIA_HUB_KEY",), help="its private key, PEM")
+    insecure: bool = option(
+        False,
+        SWITCH,
+        env=("PLANARIA_HUB_INSECURE",),
+        help="listen beyond this machine without TLS: a proxy in front does it",
+    )
+    proxies: tuple[str, ...] = option(
+        (), PROXIES, env=("PLANARIA_HUB_PROXIES",), help="proxies in front, whose X-Forwarded-For is believed"
+    )
+    compat: bool = option(
+        False,
+        SWITCH,
+        env=("PLANARIA_COMPAT",),
+        help="take the published plain device_secret, ?token= and pairing without proof",
+    )
+    open_registration: bool = option(
+        False, SWITCH, env=("PLANARIA_OPEN_REGISTRATION",), help="anybody may make an account"
+    )
+    token_ttl_s: int = option(
+        3600, whole(60, 30 * 86_400), env=("PLANARIA_TOKEN_TTL_S",), help="for how long an access token is good"
+    )
+    admin_password: str = option(
+        "",
+        TEXT,
+        env=("PLANARIA_ADMIN_PASSWORD",),
+        secret=True,
+        help="of the first account; default: made, kept in a file",
+    )
+    stun_urls: tuple[str, ...] = option((), STUN_URLS, env=("STUN_URLS",), help="STUN servers for viewers and devices")
+
+    @property
+    def is_registration_open(self) -> bool:
+        """Whether an account needs no admin."""
+        return self.open_registration or self.compat
+
+    @property
+    def is_behind_tls(self) -> bool:
+        """Whether people reach it by https."""
+        return self.cert is not None or self.insecure
+
+
+def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Hub:
+    """Settings of this process. Raises ConfigError."""
+    parser = settings.command_line("hub", "Devices and people meet here.", EXAMPLES)
+    flags = settings.parse_flags(parser, Hub, list(sys.argv[1:] if argv is None else argv))
+    environment, env_file = settings.from_environment(os.environ if environ is None else environ)
+    chosen = settings.load(Hub, Layers(flags, environment, env_file))
+    if (chosen.cert is None) != (chosen.key is None):
+        raise ConfigError("PLANARIA_HUB_CERT and PLANARIA_HUB_KEY: must both be set, or neither")
+    refuse_open_air(chosen, chosen.listen)
+    return chosen
+
+
+def refuse_open_air(chosen: Hub, listens: Address) -> None:
+    """Raise ConfigError for an address that others can reach, where nothing hides what is said."""
+    if not listens.is_loopback and not chosen.is_behind_tls:
+        raise ConfigError(
+            f"PLANARIA_HUB={listens}: must be a loopback address without TLS; set PLANARIA_HUB_CERT and"
+            " PLANARIA_HUB_KEY (openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem makes a pair),"
+            " or PLANARIA_HUB_INSECURE=1 behind a proxy that does TLS"
+        )

@@ -1,0 +1,152 @@
+"""The devices that the hub knows: whose they are, what checks their secret, when they were last seen. In the store, and
+what was looked up for two seconds in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Row, delete, exc, insert, or_, select, update
+
+from procs.hub.models import devices
+from procs.hub.store import Store
+
+CACHED_S = 2.0
+MAX_CACHED = 20_000
+AT_ONCE = 500  # ids in one statement
+UNSEEN_S = 86_400.0  # a device that nobody owns and that never came is forgotten after a day,
+GONE_S = 30 * 86_400.0  # one that nobody owns and that came after a month
+
+
+class Device(NamedTuple):
+    """A row of the store. `key` is ours, `device_id` the device's own."""
+
+    key: int
+    device_id: str
+    name: str
+    type: str
+    verifier: str | None
+    owner: int | None
+    last_seen: float | None
+
+
+class Registry:
+    """Every device. `clock` is time.time."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store, self._clock = store, clock
+        self._cached: dict[str, tuple[Device, float]] = {}
+
+    async def find(self, device_id: str) -> Device | None:
+        """The device of this id; at most CACHED_S old, and what this process changes is seen at once."""
+        device, until = self._cached.get(device_id, (None, 0.0))
+        now = self._clock()
+        if device and now < until:
+            return device
+        device = await self._store.read(by_id, device_id)
+        if device:
+            if len(self._cached) >= MAX_CACHED:
+                self._cached.clear()
+            self._cached[device_id] = device, now + CACHED_S
+        return device
+
+    def changed(self, device_id: str) -> None:
+        """What is remembered of it is not true any more."""
+        self._cached.pop(device_id, None)
+
+    async def register(self, device_id: str, name: str, kind: str, verifier: str | None) -> None:
+        """Make a device known. A known one stays as it is, but for one that nobody owns and that has no verifier."""
+        try:
+            await self._store.run(add_device, device_id, name, kind, verifier, self._clock())
+        finally:
+            self.changed(device_id)
+
+    async def keep_verifier(self, device_id: str, verifier: str) -> bool:
+        """Keep what checks the secret of a device that had none; False if it has one by now."""
+        kept = await self._store.run(_keep_verifier, device_id, verifier)
+        self.changed(device_id)
+        return kept
+
+    async def of_owner(self, owner: int) -> list[Device]:
+        """All of one user's, by name."""
+        return await self._store.read(_of_owner, owner)
+
+    async def rename(self, device: Device, name: str) -> None:
+        """Call it otherwise."""
+        await self._store.run(_rename, device.key, name)
+        self.changed(device.device_id)
+
+    async def delete(self, device: Device) -> None:
+        """Forget it: whatever has its id registers anew."""
+        await self._store.run(_delete, device.key)
+        self.changed(device.device_id)
+
+    async def seen(self, keys: Iterable[int]) -> None:
+        """These were here just now."""
+        await self._store.run(_seen, list(keys), self._clock())
+
+    async def purge(self) -> None:
+        """Forget devices that nobody owns and that stay away."""
+        await self._store.run(_purge, self._clock())
+
+
+def _device(row: Row[tuple[int, str, str, str, str | None, int | None, float, float | None]]) -> Device:
+    return Device(row.id, row.device_id, row.device_name, row.device_type, row.verifier, row.owner_id, row.last_seen)
+
+
+def by_id(connection: Connection, device_id: str) -> Device | None:
+    """Work for the store: one device."""
+    row = connection.execute(select(devices).where(devices.c.device_id == device_id)).first()
+    return _device(row) if row else None
+
+
+def add_device(
+    connection: Connection, device_id: str, name: str, kind: str, verifier: str | None, now: float
+) -> Device:
+    """Work for the store: make a device known, as Registry.register says."""
+    known = by_id(connection, device_id)
+    if known is None:
+        values = {"device_id": device_id, "device_name": name, "device_type": kind}
+        try:
+            with connection.begin_nested():
+                connection.execute(insert(devices).values(values | {"verifier": verifier, "created_at": now}))
+        except exc.IntegrityError:  # by another hub of this store, since we looked
+            pass
+    elif verifier and known.verifier is None and known.owner is None:
+        connection.execute(update(devices).where(devices.c.id == known.key).values(verifier=verifier))
+    added = by_id(connection, device_id)
+    assert added is not None
+    return added
+
+
+def _keep_verifier(connection: Connection, device_id: str, verifier: str) -> bool:
+    has_none = (devices.c.device_id == device_id) & devices.c.verifier.is_(None)
+    return connection.execute(update(devices).where(has_none).values(verifier=verifier)).rowcount == 1
+
+
+def _of_owner(connection: Connection, owner: int) -> list[Device]:
+    rows = connection.execute(
+        select(devices).where(devices.c.owner_id == owner).order_by(devices.c.device_name, devices.c.id)
+    )
+    return [_device(row) for row in rows]
+
+
+def _rename(connection: Connection, key: int, name: str) -> None:
+    connection.execute(update(devices).where(devices.c.id == key).values(device_name=name))
+
+
+def _delete(connection: Connection, key: int) -> None:
+    connection.execute(delete(devices).where(devices.c.id == key))
+
+
+def _seen(connection: Connection, keys: list[int], now: float) -> None:
+    for start in range(0, len(keys), AT_ONCE):
+        part = devices.c.id.in_(keys[start : start + AT_ONCE])
+        connection.execute(update(devices).where(part).values(last_seen=now))
+
+
+def _purge(connection: Connection, now: float) -> None:
+    never = devices.c.last_seen.is_(None) & (devices.c.created_at < now - UNSEEN_S)
+    gone = devices.c.last_seen < now - GONE_S
+    connection.execute(delete(devices).where(devices.c.owner_id.is_(None), or_(never, gone)))

@@ -1,0 +1,111 @@
+"""REST: JSON in and out, errors as {"detail"}, and what stands on every answer."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from procs import log
+from procs.errors import StoreDown
+from procs.hub.state import HUB
+
+T = TypeVar("T")
+MAX_BODY = 64 * 1024
+BODY_S = 10.0  # for a whole body
+_STARTED = web.RequestKey("started", bool)
+_JSON = "application/json"
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "SAMEORIGIN",
+    "Content-Security-Policy": "frame-ancestors 'self'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def answer(data: object, status: int = 200) -> web.Response:
+    """JSON that nobody may keep: it is somebody's own."""
+    return web.Response(
+        body=msgspec.json.encode(data), status=status, content_type=_JSON, headers={"Cache-Control": "no-store"}
+    )
+
+
+def refusal(kind: type[web.HTTPException], detail: str, **headers: str) -> web.HTTPException:
+    """An answer that says no, to be raised. Headers: with _ for -."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return kind(text=_detail(detail), content_type=_JSON, headers=named)
+
+
+def too_many(wait_s: float, detail: str = "Too many attempts; try again later") -> web.HTTPException:
+    """429, with when to come again."""
+    return refusal(web.HTTPTooManyRequests, detail, Retry_After=str(max(1, math.ceil(wait_s))))
+
+
+def busy(detail: str, wait_s: float = 1.0) -> web.HTTPException:
+    """503, with when to come again."""
+    return refusal(web.HTTPServiceUnavailable, detail, Retry_After=str(max(1, math.ceil(wait_s))))
+
+
+def _detail(text: str) -> str:
+    return msgspec.json.encode({"detail": text}).decode()
+
+
+async def body(request: web.Request, kind: type[T]) -> T:
+    """The body as JSON of this kind. Raises HTTPException: 400 names the field, 408, 413."""
+    try:
+        async with asyncio.timeout(BODY_S):
+            data = await request.read()
+    except TimeoutError:
+        raise refusal(web.HTTPRequestTimeout, f"The body did not come within {BODY_S:g} s") from None
+    try:
+        return msgspec.json.decode(data or b"{}", type=kind)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise refusal(web.HTTPBadRequest, str(error)[:300]) from None
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Whatever goes wrong in a handler is one JSON object; nothing of the inside is told."""
+    counts = request.app[HUB].counts
+    try:
+        response = await handler(request)
+    except web.HTTPException as error:
+        response = _said(error)
+    except StoreDown as error:
+        log.warning(str(error), path=request.path)
+        response = _said(busy("The store does not answer; try again"))
+    except (ConnectionError, asyncio.CancelledError):
+        raise
+    except Exception as error:  # at the border of one request: the other connections live on
+        log.error(f"unforeseen {type(error).__name__}: {error}", trace=True, path=request.path)
+        response = _said(refusal(web.HTTPInternalServerError, "Internal error"))
+    if request.get(_STARTED) and not response.prepared and request.transport:
+        request.transport.abort()  # the answer had begun: what is left to say is that it is not whole
+    counts.add("requests", f"{response.status // 100}xx")
+    return response
+
+
+def _said(error: web.HTTPException) -> web.Response:
+    """The error as an answer; those of aiohttp itself are made like ours."""
+    text = error.text if error.content_type == _JSON else _detail(error.reason)
+    dropped = ("content-type", "content-length")
+    kept = {name: value for name, value in error.headers.items() if name.lower() not in dropped}
+    return web.Response(text=text, status=error.status, content_type=_JSON, headers=kept)
+
+
+async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
+    """Put the headers of safety on an answer that has none of its own."""
+    request[_STARTED] = True
+    if response.status == 101:
+        return
+    if response.headers.get("Server", "").startswith("Python/"):  # aiohttp's, with its version
+        response.headers["Server"] = "planaria"
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.secure:
+        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")

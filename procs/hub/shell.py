@@ -1,0 +1,148 @@
+"""The process: takes its listening socket, brings the store up to date, serves, and sweeps once a second."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import socket
+import ssl
+import stat
+import time
+from pathlib import Path
+from typing import Protocol
+
+import uvloop
+from aiohttp import web
+
+from procs import log
+from procs.errors import ConfigError, StoreDown
+from procs.hub import device_ws, first_start, viewer_ws
+from procs.hub.app import application
+from procs.hub.options import Hub, refuse_open_air
+from procs.hub.state import State, now
+from procs.hub.store import Store
+from procs.settings import Address, run_dir
+
+BACKLOG = 4096  # a whole fleet may come back at once
+SWEEP_S = 1.0
+SEEN_S = 5.0  # between two writes of who was seen
+PURGE_S = 600.0
+IDLE_S = 30.0  # for a request to come whole with its headers, and between two
+MIN_FILES = 1024
+
+
+class Alive(Protocol):
+    """What the process says of itself (procs/life.py)."""
+
+    def beat(self) -> None:
+        """The loop turns."""
+
+    def serving(self) -> None:
+        """The first request can come."""
+
+
+def serve(settings: Hub, alive: Alive) -> None:
+    """Be the hub until killed."""
+    _raise_file_limit()
+    listener = _listener(settings.listen)
+    refuse_open_air(settings, _address(listener))
+    tls = _tls(settings)
+    directory = run_dir()
+    store = Store(settings.database_url or f"sqlite:///{directory / 'hub.sqlite'}")
+    _prepare(store, settings, directory, alive)
+    uvloop.run(_serve(State(settings, store), listener, tls, alive))
+
+
+def _prepare(store: Store, settings: Hub, directory: Path, alive: Alive) -> None:
+    """As first_start.prepare, for as long as it takes the database to be there."""
+    while True:
+        alive.beat()
+        try:
+            return first_start.prepare(store, settings, directory)
+        except StoreDown as error:
+            log.warning(f"{error}; trying again")
+            time.sleep(SWEEP_S)
+
+
+async def _serve(hub: State, listener: socket.socket, tls: ssl.SSLContext | None, alive: Alive) -> None:
+    runner = web.AppRunner(
+        application(hub), access_log=None, handle_signals=False, keepalive_timeout=IDLE_S, shutdown_timeout=0
+    )
+    await runner.setup()
+    await web.SockSite(runner, listener, ssl_context=tls, backlog=BACKLOG).start()
+    log.info("serving", address=str(_address(listener)), tls=tls is not None, compat=hub.settings.compat)
+    alive.serving()
+    seen_at = purged_at = now()
+    while True:
+        alive.beat()
+        time_now = now()
+        device_ws.sweep(hub, time_now)
+        viewer_ws.sweep(hub, time_now, time.time())
+        hub.presence.sweep()
+        hub.tickets.expire(time_now)
+        if time_now - seen_at >= SEEN_S:
+            seen_at = time_now
+            hub.spawn(_write_seen(hub))
+        if time_now - purged_at >= PURGE_S:
+            purged_at = time_now
+            hub.spawn(_purge(hub))
+        await asyncio.sleep(SWEEP_S)
+
+
+async def _write_seen(hub: State) -> None:
+    keys = hub.seen | {control.key for control in hub.presence.controls()}
+    hub.seen.clear()
+    if keys:
+        await hub.registry.seen(keys)
+
+
+async def _purge(hub: State) -> None:
+    await hub.accounts.purge()
+    await hub.registry.purge()
+
+
+def _listener(wanted: Address) -> socket.socket:
+    """The socket that supervisord holds for us, as our stdin, so that nobody is refused while we are away; else one of
+    our own. Raises ConfigError."""
+    if stat.S_ISSOCK(os.fstat(0).st_mode):
+        inherited = socket.socket(fileno=os.dup(0))
+        if inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            inherited.setblocking(False)
+            return inherited
+        inherited.close()
+    family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
+    try:
+        return socket.create_server(wanted, family=family, backlog=BACKLOG)
+    except OSError as error:
+        said = "somebody else listens there" if error.errno == errno.EADDRINUSE else error.strerror
+        raise ConfigError(f"PLANARIA_HUB={wanted}: cannot be listened on: {said}") from None
+
+
+def _address(listener: socket.socket) -> Address:
+    host, port = listener.getsockname()[:2]
+    return Address(host, port)
+
+
+def _tls(settings: Hub) -> ssl.SSLContext | None:
+    if settings.cert is None or settings.key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.cert, settings.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"PLANARIA_HUB_CERT={str(settings.cert)!r}, PLANARIA_HUB_KEY={str(settings.key)!r}: cannot be used: {error}"
+        ) from None
+    return context
+
+
+def _raise_file_limit() -> None:
+    """Every connection is an open file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < MIN_FILES:
+        log.warning("few open files are allowed: few devices can connect", limit=hard)

@@ -1,0 +1,59 @@
+"""What every handler of the hub stands on, in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from aiohttp import web
+
+from procs.errors import LinkLost, StoreDown
+from procs.hub.accounts import Accounts
+from procs.hub.metrics import Counts
+from procs.hub.options import Hub
+from procs.hub.peer import Viewer
+from procs.hub.presence import Presence
+from procs.hub.rates import Rates
+from procs.hub.registry import Registry
+from procs.hub.store import Store
+from procs.hub.tickets import Tickets
+from procs.hub.watches import Watches
+
+
+class State:
+    """The hub: what it was told, what it knows, what it holds."""
+
+    def __init__(self, settings: Hub, store: Store) -> None:
+        self.settings, self.store = settings, store
+        self.accounts = Accounts(store, settings.token_ttl_s)
+        self.registry = Registry(store)
+        self.rates = Rates()
+        self.counts = Counts()
+        self.presence = Presence()
+        self.tickets = Tickets()
+        self.watches: Watches[Viewer] = Watches()
+        self.viewers: set[Viewer] = set()
+        self.seen: set[int] = set()  # keys of devices that have left or come since the store was told
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside, which nobody waits for; it must have a deadline of its own."""
+        task = asyncio.get_running_loop().create_task(_quietly(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+    with contextlib.suppress(LinkLost, StoreDown):
+        await work
+
+
+HUB = web.AppKey("hub", State)
+
+
+def now() -> float:
+    """The clock of rates, tickets and leases."""
+    return time.monotonic()
