@@ -7,9 +7,9 @@ ANY := $(or $(wildcard $(PY)),python3)
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
-up: ## start everything, wait until it serves, say where
+up: ## start everything, wait until it serves, say where (ROLES="hub device streams" to choose)
 	@sh scripts/bootstrap.sh
-	@$(PY) scripts/cli.py up
+	@$(if $(ROLES),PLANARIA_ROLES="$(ROLES)") $(PY) scripts/cli.py up
 
 down: ## end everything; nothing of this checkout stays alive
 	@$(ANY) scripts/down.py

@@ -92,8 +92,8 @@ class StreamReset(PlanariaError):
 
 
 class UpstreamFailed(PlanariaError):
-    """A proxied request has no answer, or only half of one. `code` is the RESET that tells the hub (mux1.Code), `status`
-    what a viewer gets to see, `may_repeat` whether nothing of an answer had come."""
+    """A proxied request has no answer, or only half of one. `code` is the RESET that tells the hub (mux1.Code),
+    `status` what a viewer gets to see, `may_repeat` whether nothing of an answer had come."""
 
     exit_code = 13
 

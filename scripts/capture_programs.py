@@ -1,4 +1,5 @@
-"""The part of supervisord's configuration that follows from the settings: one program for each capture.
+"""The part of supervisord's configuration that follows from the settings: one program for each capture, and what runs
+here at all (scripts/roles.py).
 
 A command stands in a script of its own. In supervisord's configuration ` ;` and ` #` would end it, a new line would
 begin something else, and % means a variable.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from scripts import roles
 from scripts.suite_settings import Plan
 
 FOLDER = "run/supervisor.d"  # supervisord.conf includes what is in it
@@ -36,7 +38,10 @@ exec /bin/sh scripts/fifo_writer.sh {words}
 
 def files(root: Path, plan: Plan) -> dict[str, str]:
     """Name -> text of what is to stand in FOLDER."""
-    found = {"captures.conf": HEAD + "".join(PROGRAM.format(name=name) for name in plan.captures)}
+    found = {roles.NAME: roles.conf(plan.suite.roles, plan.wall.hub.listen)}
+    if "streams" not in plan.suite.roles:
+        return found
+    found["captures.conf"] = HEAD + "".join(PROGRAM.format(name=name) for name in plan.captures)
     for name, words in plan.captures.items():
         fifo = root / plan.suite.fifo_dir / f"{name}.ts"
         found[f"{name}.sh"] = _SCRIPT.format(words=shlex.join([str(fifo), *words]))

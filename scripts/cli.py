@@ -34,6 +34,7 @@ from procs.keeper.pace import Row
 from procs.messages import Bitrate, Command, Keyframe
 from procs.settings import BITRATE, ROOT
 from procs.warden import options as warden
+from procs.ws_link import identity
 from scripts import capture_programs, go2rtc_binary, health, listeners, service, suite
 from scripts import status as show_status
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg, to_yaml, write_atomically
@@ -97,8 +98,9 @@ def _prepare_if_needed(plan: Plan) -> bool:
     gop_cache = go2rtc_binary.has_gop_cache(binary)
     config = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite), gop_cache=gop_cache))
     captures = capture_programs.files(ROOT, plan)
+    files = captures | plan.wall.files(ROOT / "run", plan.suite.roles)
     wanted = suite.fingerprint(
-        config, plan.for_warden(), json.dumps(captures), str(binary), json.dumps(_variables(plan)), *_code()
+        config, plan.for_warden(), json.dumps(files), str(binary), json.dumps(_variables(plan)), *_code()
     )
     path = ROOT / "run/fingerprint"
     if proc.supervisord(ROOT):
@@ -122,9 +124,12 @@ def _prepare_if_needed(plan: Plan) -> bool:
 
 def _refuse_taken(plan: Plan, ours: Collection[int] = ()) -> None:
     chosen = plan.suite
-    listeners.refuse_taken("api", "PLANARIA_GO2RTC_API", chosen.api, ours=ours)
-    listeners.refuse_taken("rtsp", "PLANARIA_GO2RTC_RTSP", chosen.rtsp, ours=ours)
-    listeners.refuse_taken("webrtc", "PLANARIA_GO2RTC_WEBRTC", chosen.webrtc, udp=True, ours=ours)
+    if "hub" in chosen.roles:
+        listeners.refuse_taken("hub: listen", "PLANARIA_HUB", plan.wall.hub.listen, ours=ours)
+    if "streams" in chosen.roles:
+        listeners.refuse_taken("api", "PLANARIA_GO2RTC_API", chosen.api, ours=ours)
+        listeners.refuse_taken("rtsp", "PLANARIA_GO2RTC_RTSP", chosen.rtsp, ours=ours)
+        listeners.refuse_taken("webrtc", "PLANARIA_GO2RTC_WEBRTC", chosen.webrtc, udp=True, ours=ours)
     listeners.refuse_taken("metrics", "PLANARIA_METRICS", chosen.metrics, ours=ours)
 
 
@@ -132,6 +137,8 @@ def _lay_out(plan: Plan, config: str, captures: dict[str, str], binary: Path) ->
     """Put in run/ what scripts/exec_go2rtc.py, the warden and supervisord start from."""
     write_atomically(ROOT / "run/go2rtc.yaml", config)
     write_atomically(ROOT / "run" / warden.NAME, plan.for_warden())
+    for name, text in plan.wall.files(ROOT / "run", plan.suite.roles).items():
+        write_atomically(ROOT / "run" / name, text)
     folder = ROOT / capture_programs.FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     for old in set(os.listdir(folder)) - captures.keys():
@@ -146,7 +153,8 @@ def _lay_out(plan: Plan, config: str, captures: dict[str, str], binary: Path) ->
 
 def _variables(plan: Plan) -> list[tuple[str, str]]:
     """The variables that running processes have read."""
-    ours = [name for name in plan.environment if name.startswith(("PLANARIA_", "METABONK_"))]
+    published = ("METABONK_", "DEVICE_", "BACKEND_URL", "GO2RTC_HTTP", "DATABASE_URL")
+    ours = [name for name in plan.environment if name.startswith(("PLANARIA_", *published))]
     return sorted((name, plan.environment[name]) for name in ours if name != "PLANARIA_UP_LIMIT_S")
 
 
@@ -180,9 +188,27 @@ def status(arguments: argparse.Namespace) -> None:
 
 
 def _print_addresses(plan: Plan) -> None:
+    chosen, device = plan.suite, ""
+    if "device" in chosen.roles:
+        device = identity.load(ROOT / "run", plan.wall.link.device_id).device_id
+    print()
+    if "hub" in chosen.roles:
+        print(f"hub     {plan.wall.hub_url}/")
+        if password := plan.wall.first_password(ROOT / "run"):
+            print(f"sign in admin {password}     (shown this once: keep it)")
+    if device and "hub" in chosen.roles and plan.wall.is_own_hub:
+        print(f"device  {plan.wall.hub_url}/api/devices/{device}/proxy/     (its go2rtc, after the same login)")
+    elif device:
+        print(f"device  {device} at {plan.wall.link.backend}; scripts/pair.py gives a code to pair it with")
+    if "streams" in chosen.roles:
+        _print_streams(plan)
+    print("next    make status, make logs, make down; streams are set in planaria.yaml (see README.md)", flush=True)
+
+
+def _print_streams(plan: Plan) -> None:
     first = next(iter(plan.streams), None)
     if not plan.suite.no_ui:
-        print(f"\npages   http://{plan.suite.api}/")
+        print(f"pages   http://{plan.suite.api}/")
     if first and not plan.suite.no_ui:
         print(f"watch   http://{plan.suite.api}/stream.html?src={first}")
     if first:
@@ -190,7 +216,6 @@ def _print_addresses(plan: Plan) -> None:
     empty = [path for name, path in plan.fifos.items() if name not in plan.captures]
     if empty:
         print(f"fill    scripts/fifo_writer.sh {empty[0]} COMMAND ...   (pipes for others to fill: {len(empty)})")
-    print("next    make status, make logs, make down; streams are set in planaria.yaml (see README.md)", flush=True)
 
 
 def logs(arguments: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from procs import proc
 from procs.errors import Unhealthy
 from procs.headless_agent.options import Producer
 from procs.settings import Address
-from scripts import listeners, reasons, suite
+from scripts import listeners, reach, reasons, roles, suite
 from scripts.suite_settings import Plan, Suite
 
 ASK_LIMIT_S = 2.0
@@ -85,12 +85,14 @@ def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None], sin
     `since`: when it was all started, as in our logs; '' if it was up before.
     """
     deadline = time.monotonic() + limit_s
-    say("waiting for go2rtc")
+    say(f"waiting for {', '.join(sorted(name for role in plan.suite.roles for name in roles.PROGRAMS[role]))}")
     while why := why_not_serving(root, plan):
         _refuse_hopeless(root, plan)
         if time.monotonic() > deadline:
             raise Unhealthy(f"{why}{last_words(root, 'go2rtc')}")
         time.sleep(LOOK_EVERY_S)
+    if "streams" not in plan.suite.roles:
+        return
     files = [name for name, source in plan.sources.items() if isinstance(source, Path)]
     for stream in [*one_of_each_kind(plan), *list(plan.commands)[:1], *plan.captures, *files]:
         say(f"waiting for a first picture of {stream}")
@@ -124,28 +126,38 @@ def why_not_serving(root: Path, plan: Plan) -> str:
     """Why the suite is not as it should be at this moment, short of asking for a picture; '' if it is."""
     try:
         by_name = {process.name: process for process in suite.processes(root)}
-        listed = set(get_streams(plan.suite))
+        if "streams" in plan.suite.roles:
+            listed = set(get_streams(plan.suite))
+            if why := _why_go2rtc_does_not_serve(plan, by_name["go2rtc"].pid, listed):
+                return why
     except Unhealthy as error:
         return str(error)
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"go2rtc: its API does not serve: {error}"
-    if gone := [
-        f"{name}: {its.state}" for name, its in by_name.items() if its.state in ("STOPPED", "FATAL", "UNKNOWN")
-    ]:
+    gone = [f"{name}: {its.state}" for name, its in by_name.items() if its.state in ("STOPPED", "FATAL", "UNKNOWN")]
+    gone = [each for each in gone if not roles.is_off(each, plan.suite.roles)]
+    if gone:
         return gone[0]
-    wanted = set(plan.streams)
-    if listed != wanted:
-        return f"go2rtc: its streams were changed from outside: {', '.join(sorted(listed ^ wanted))}"
-    pid = by_name["go2rtc"].pid
-    for key, address in _listeners(plan.suite):
-        holder = listeners.listener(address, likely=pid)
-        if holder not in (pid, 0):  # 0: somebody whom we may not look at
-            return f"go2rtc: it does not listen at {key}={address}"
+    if why := reach.why_not_reached(root, plan):
+        return why
     seen = suite.ask_warden(root)
     if not seen:
         return "the warden does not answer"
     late = [each.name for each in seen.processes if each.name == "go2rtc" and each.state != "SERVING"]
-    return f"{late[0]}: the warden has not seen it serve" if late else ""
+    if late and "streams" in plan.suite.roles:
+        return f"{late[0]}: the warden has not seen it serve"
+    return ""
+
+
+def _why_go2rtc_does_not_serve(plan: Plan, pid: int, listed: set[str]) -> str:
+    wanted = set(plan.streams)
+    if listed != wanted:
+        return f"go2rtc: its streams were changed from outside: {', '.join(sorted(listed ^ wanted))}"
+    for key, address in _listeners(plan.suite):
+        holder = listeners.listener(address, likely=pid)
+        if holder not in (pid, 0):  # 0: somebody whom we may not look at
+            return f"go2rtc: it does not listen at {key}={address}"
+    return ""
 
 
 def why_not_back(root: Path, plan: Plan, say: Callable[[str], None]) -> str:
@@ -168,9 +180,9 @@ def _listeners(settings: Suite) -> list[tuple[str, Address]]:
 def _refuse_hopeless(root: Path, plan: Plan) -> None:
     """Raise Unhealthy for what waiting does not mend: a program given up, a port that somebody else has taken."""
     for process in suite.processes(root):
-        if process.state in ("FATAL", "STOPPED", "UNKNOWN"):
+        if process.state in ("FATAL", "STOPPED", "UNKNOWN") and not roles.is_off(process.name, plan.suite.roles):
             raise Unhealthy(f"{process.name}: {process.state}: {process.said}{last_words(root, process.name)}")
-    for key, address in _listeners(plan.suite):
+    for key, address in _listeners(plan.suite) if "streams" in plan.suite.roles else []:
         holder = listeners.listener(address)
         if holder and holder not in proc.marked(root):
             raise Unhealthy(f"go2rtc: {key}={address} is taken{listeners.described(holder)}; choose another port")

@@ -29,10 +29,10 @@ from procs.errors import ConfigError, NotHere
 from procs.headless_agent.options import Producer, check
 from procs.settings import ADDRESS, NAME, PATH, SWITCH, Address, Kind, Layers, one_of, option, seconds, whole
 from procs.warden.options import CEILINGS
-from scripts import settings_file
+from scripts import roles, settings_file, wall
 
 SETTINGS_FILE = "planaria.yaml"
-_SECTIONS = ("producer", "streams", "sources", "captures")
+_SECTIONS = ("producer", "streams", "sources", "captures", *wall.SECTIONS)
 # Published names of sets of options; the ones in a row are the same.
 _EGL, _VPF, _TS = {"renderer": "egl"}, {"renderer": "egl", "encoder": "vpf"}, {"out": "mpegts"}
 PROFILES: dict[str, dict[str, str]] = {
@@ -58,6 +58,9 @@ TEMPLATE = Kind(_parse_template, "a command with {instance_id} in it, quotes clo
 class Suite(settings.Settings):
     """Settings that are not about one stream."""
 
+    roles: frozenset[str] = option(
+        roles.ALL, roles.ROLES, env=("PLANARIA_ROLES",), help="what runs here: hub (server), device, streams (go2rtc)"
+    )
     api: Address = option(
         Address("127.0.0.1", 1984), ADDRESS, env=("PLANARIA_GO2RTC_API",), help="go2rtc's API and pages listen here"
     )
@@ -152,7 +155,8 @@ class Plan:
     fifos: dict[str, Path]  # stream -> the pipe it is read from
     sources: dict[str, str | Path]  # stream -> a URL or a file
     captures: dict[str, list[str]]  # stream -> the command that we keep running, and whose output goes into its pipe
-    environment: dict[str, str]  # of the processes: the caller's over .env
+    wall: wall.Wall  # hub, device and proxies
+    environment: dict[str, str]  # of the processes: the caller's over .env, and what the file says of the wall
 
     @property
     def streams(self) -> list[str]:
@@ -181,6 +185,7 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
         raise ConfigError("PLANARIA_GO2RTC_USERNAME and PLANARIA_GO2RTC_PASSWORD: set both or neither")
     _refuse_open_doors(suite)
     _refuse_wrong_wrapper(root, suite)
+    through = wall.load(sections, str(path), environment, env_file, suite.roles, suite.api)
     by = f", exec_profile {suite.exec_profile}" if suite.exec_profile else ""
     profile = PROFILES.get(suite.exec_profile, {})
     common = Layers({}, environment, env_file, {**profile, **sections["producer"]}, f"{path}: producer{by}")
@@ -208,7 +213,8 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
         {name: fifo(root, suite, name) for name in dict.fromkeys(fifos)},
         sources,
         captures,
-        merged,
+        through,
+        merged | through.variables,
     )
     twice = sorted(name for name in set(plan.streams) if plan.streams.count(name) > 1)
     if twice:

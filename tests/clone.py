@@ -25,7 +25,7 @@ class Clone:
             if name and (ROOT / name).is_file():
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, root / name)
-        self.api, self.rtsp, self.webrtc, self.metrics = (f"127.0.0.1:{free_port()}" for _ in range(4))
+        self.api, self.rtsp, self.webrtc, self.metrics, self.hub = (f"127.0.0.1:{free_port()}" for _ in range(5))
         self.first_up: subprocess.CompletedProcess[str] | None = None
         """What the first `make up` in it said, when nothing was installed yet."""
         self.settings: dict[str, object] = {"producer": {"width": 320, "height": 180, "fps": 30}}
@@ -34,7 +34,7 @@ class Clone:
     def write_settings(self, **more: object) -> None:
         """planaria.yaml with the ports, the common settings, and more."""
         ports = {"api": self.api, "rtsp": self.rtsp, "webrtc": self.webrtc, "metrics": self.metrics}
-        document = {**ports, **self.settings, **more}
+        document = {**ports, "hub": {"listen": self.hub}, **self.settings, **more}
         (self.root / "planaria.yaml").write_text(yaml.safe_dump(document))
 
     def make(self, target: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -8,11 +8,16 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from scripts import suite
 from tests import rig
 from tests.clone import Clone
+
+# A busy machine says nothing of the code, and no time is asserted in a test.
+hypothesis.settings.register_profile("planaria", deadline=None)
+hypothesis.settings.load_profile("planaria")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

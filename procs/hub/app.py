@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-from procs.hub import auth, device_ws, devices, metrics, pairing, rest, viewer_ws
+from procs.hub import auth, data_link, device_ws, devices, metrics, pairing, proxy_route, rest, viewer_ws
 from procs.hub.access import is_local, signed_in, token_of
 from procs.hub.state import HUB, State
+from procs.hub.tunnel import Tunnel
 
 ROUTES = [
     web.get("/ws/device", device_ws.socket),
+    web.get("/ws/data", data_link.socket),
     web.get("/ws/viewer", viewer_ws.socket),
     web.post("/api/auth/register", auth.post_register),
     web.post("/api/auth/login", auth.post_login),
@@ -26,6 +28,7 @@ ROUTES = [
     web.delete("/api/devices/{id}", devices.delete),
     web.get("/api/devices/{id}/status", devices.get_status),
     web.post("/api/devices/{id}/open", devices.post_open),
+    web.route("*", "/api/devices/{id}/proxy{path:(/.*)?}", proxy_route.handle),
 ]
 
 FRONT = """\
@@ -38,6 +41,7 @@ def application(hub: State) -> web.Application:
     """The hub as aiohttp serves it."""
     app = web.Application(middlewares=[rest.errors], client_max_size=rest.MAX_BODY)
     app[HUB] = hub
+    app[proxy_route.TUNNEL] = Tunnel(hub.presence, hub.counts.add)
     app.on_response_prepare.append(rest.on_prepare)
     app.add_routes(ROUTES)
     app.add_routes([web.get("/", front), web.get("/health", health), web.get("/metrics", get_metrics)])

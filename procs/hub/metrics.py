@@ -19,6 +19,10 @@ _COUNTERS = {
     "throttled_frames": "frames after which a connection was read more slowly",
     "logins": "people who logged in",
     "paired": "devices that got an owner by a code",
+    "sent_again": "requests that were sent again, since the connection to the device was lost",
+    "resumed": "answers that went on where they had broken off",
+    "unknown": "requests of which nobody knows whether they were carried out",
+    "broken": "answers that broke off for good",
     "watches": "watch sessions that were begun",
 }
 _LABELS = {"requests": "class", "refused": "reason", "frames": "type"}

@@ -68,7 +68,12 @@ def _prepare(store: Store, settings: Hub, directory: Path, alive: Alive) -> None
 
 async def _serve(hub: State, listener: socket.socket, tls: ssl.SSLContext | None, alive: Alive) -> None:
     runner = web.AppRunner(
-        application(hub), access_log=None, handle_signals=False, keepalive_timeout=IDLE_S, shutdown_timeout=0
+        application(hub),
+        access_log=None,
+        handle_signals=False,
+        handler_cancellation=True,  # whoever leaves frees what the device does for them, at once
+        keepalive_timeout=IDLE_S,
+        shutdown_timeout=0,
     )
     await runner.setup()
     await web.SockSite(runner, listener, ssl_context=tls, backlog=BACKLOG).start()

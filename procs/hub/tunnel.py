@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple, Protocol
 
 from procs.errors import LinkLost, PlanariaError, Refused, StreamReset
@@ -23,6 +23,7 @@ SLACK_S = 2.0  # for which we wait longer than the device does, so that its own 
 GATHERED = 256 * 1024  # an answer up to this size is passed on whole or not at all
 GATHER_LIMIT_S = 5.0
 RETRY_PAUSE_S = 0.02
+BACK_S = 10.0  # for which a device that was here is waited for
 SENT_WITH = 64 * 1024  # a body up to this size can be sent again if it was never taken
 
 
@@ -37,15 +38,14 @@ class TunnelError(PlanariaError):
 class Links(Protocol):
     """Where the data connections of a device are found."""
 
+    def links(self, device_id: str) -> list[Link]:
+        """All of them."""
+
+    def was_online_within(self, device_id: str, seconds: float) -> bool:
+        """Whether it is here or was so lately."""
+
     async def link_for(self, device_id: str, deadline_s: float) -> Link:
-        """One that takes a stream. Raises TimeoutError if there is none in time, LinkLost if there will be none."""
-
-
-class Counts:
-    """What has happened so far, for the metrics."""
-
-    def __init__(self) -> None:
-        self.sent_again = self.resumed = self.unknown = self.broken = 0
+        """One that takes a stream, if there is one. Raises TimeoutError if there is none in time."""
 
 
 class Request(NamedTuple):
@@ -72,20 +72,26 @@ class Answer(NamedTuple):
 
 
 class Tunnel:
-    """Sends requests to devices. Stateless but for its counts."""
+    """Sends requests to devices. `count` is told what happens: sent_again, resumed, unknown, broken."""
 
-    def __init__(self, links: Links, counts: Counts) -> None:
-        self._links, self.counts = links, counts
+    def __init__(self, links: Links, count: Callable[[str], None]) -> None:
+        self._links, self.count = links, count
 
     async def open(self, request: Request, kind: str, until: float) -> Stream:
         """A new stream for a request. Raises TunnelError when no connection takes it in time."""
         while True:
             left_s = until - time.monotonic()
+            if not self._links.links(request.device_id):
+                # Whoever was here a moment ago is on the way back, as every process of ours is after its death.
+                is_expected = self._links.was_online_within(request.device_id, BACK_S)
+                left_s = min(left_s, BACK_S if is_expected else 0.0)
             try:
                 link = await self._links.link_for(request.device_id, left_s)
                 return link.open(_opening(request, kind, until - time.monotonic()))
-            except (TimeoutError, LinkLost):
+            except TimeoutError:
                 raise TunnelError(503, "Device offline", "not-sent") from None
+            except LinkLost:
+                continue
             except Refused as reason:
                 if "over the limit" in str(reason):
                     raise TunnelError(431, str(reason), "not-sent") from None
@@ -100,7 +106,8 @@ class Tunnel:
         while True:
             stream = await self.open(request, "http", until)
             tries += 1
-            self.counts.sent_again += tries > 1
+            if tries > 1:
+                self.count("sent_again")
             try:
                 return await self._answer(request, stream, until)
             except (StreamReset, LinkLost) as error:
@@ -120,7 +127,7 @@ class Tunnel:
         if isinstance(error, LinkLost):
             if request.is_safe:
                 return
-            self.counts.unknown += 1
+            self.count("unknown")
             raise TunnelError(502, "the connection to the device broke: this may have been done", "unknown") from None
         if error.code in (Code.NOT_SENT, Code.TOO_MANY):
             if request.is_safe or isinstance(request.body, bytes):
@@ -129,10 +136,9 @@ class Tunnel:
         if error.code == Code.UNKNOWN:
             if request.is_safe:
                 return
-            self.counts.unknown += 1
+            self.count("unknown")
             raise TunnelError(502, f"{error}: this may have been done", "unknown") from None
-        status = {Code.REFUSED: 403, Code.TIMEOUT: 504}.get(Code(error.code) if error.code in _CODES else 0, 502)
-        raise TunnelError(status, str(error)) from None
+        raise TunnelError(_STATUSES.get(error.code, 502), str(error)) from None
 
     async def _answer(self, request: Request, stream: Stream, until: float) -> Answer:
         uploading = None
@@ -172,7 +178,7 @@ class Tunnel:
             if not resume.is_rest(head, found, had):
                 stream.reset(Code.CANCEL)
                 raise TunnelError(502, "broken off, and it has changed since")
-            self.counts.resumed += 1
+            self.count("resumed")
             return stream
         raise TunnelError(504, "broken off, and the device does not come back")
 
@@ -192,7 +198,7 @@ class Rest:
             except (StreamReset, LinkLost) as error:
                 again = resume.request(self._request, self._head, self._had)
                 if again is None or (isinstance(error, StreamReset) and error.code != Code.UPSTREAM_ERROR):
-                    self._tunnel.counts.broken += 1
+                    self._tunnel.count("broken")
                     raise TunnelError(502, f"broken off: {error}") from None
                 self._stream = await self._tunnel.resumed(again, self._head, self._had)
                 continue
@@ -207,7 +213,7 @@ class Rest:
             self._stream.reset(code)
 
 
-_CODES = frozenset(Code)
+_STATUSES: dict[int, int] = {Code.REFUSED: 403, Code.TIMEOUT: 504}
 
 
 def _opening(request: Request, kind: str, left_s: float) -> Open:
@@ -234,7 +240,8 @@ async def _gather(stream: Stream, head: Head) -> tuple[bytes, bool]:
     length = next((value for name, value in head.headers if name.lower() == "content-length"), "")
     if length.isdecimal() and int(length) > GATHERED:
         return b"", False
-    pieces, size = [], 0
+    pieces: list[memoryview] = []
+    size = 0
     try:
         async with asyncio.timeout(GATHER_LIMIT_S):
             while size <= GATHERED:

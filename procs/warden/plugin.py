@@ -7,6 +7,8 @@ restart, adds 1, 2, 3, ... s where the process was young, and gives up for good 
   pipe), so that the next turn of the loop, which restarts, comes at once;
 - how long a program waits is decided by pacing.Row alone: BACKOFF's own delay is replaced, a late crash (EXITED, which
   supervisord would restart at once for ever) is held in BACKOFF too, and FATAL becomes BACKOFF;
+- a listening socket that supervisord holds for a program (fcgi-program) stays open while the program is dead, so that
+  whoever connects then waits for the next one instead of being refused;
 - once a second, and after each change, the warden is sent a table of all processes (an event of type `planaria`), and
   its answer says who serves. One that does not answer is killed: only supervisord can notice a frozen warden.
 
@@ -87,6 +89,8 @@ class Plugin:
         self._serial = 0
         self._table_at_s, self._is_due = 0.0, True
         self._answered_at_s = self._turned_at_s = time.monotonic()
+        groups = [group for group in supervisord.process_groups.values() if hasattr(group, "socket_manager")]
+        self._listening = [group.socket_manager.get_socket() for group in groups]  # it closes what nobody refers to
         self._wake = waker.start(self._options, self.turn)
         self._wait, self._options.waitpid = self._options.waitpid, self._waitpid
         events.subscribe(events.ProcessStateEvent, self._changed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from procs.capture.framing import Detecting
@@ -43,7 +43,6 @@ def swallow(kind: str, data: bytes, step: int) -> None:
             assert unit.data[::PACKET] == b"G" * (len(unit.data) // PACKET)
 
 
-@settings(deadline=None)  # a busy machine
 @given(data=transport, step=st.integers(1, 1000))
 def test_any_transport_stream_is_taken_or_refused(data: bytes, step: int) -> None:
     with suppress(Refused):
@@ -52,7 +51,6 @@ def test_any_transport_stream_is_taken_or_refused(data: bytes, step: int) -> Non
         swallow("mpegts", REAL + data + REAL, 50 + step)
 
 
-@settings(deadline=None)  # a busy machine
 @given(changes=broken, step=st.integers(50, 5000))
 def test_a_damaged_transport_stream_is_taken_or_refused(changes: list[tuple[int, int]], step: int) -> None:
     data = bytearray(REAL)
@@ -62,7 +60,6 @@ def test_a_damaged_transport_stream_is_taken_or_refused(changes: list[tuple[int,
         swallow("mpegts", bytes(data), step)
 
 
-@settings(deadline=None)  # a busy machine
 @given(parts=nals, step=st.integers(1, 40))
 def test_any_byte_stream_is_taken_or_refused(parts: list[bytes], step: int) -> None:
     for data in (b"".join(parts), PICTURES[0] + b"".join(parts)):
@@ -70,14 +67,12 @@ def test_any_byte_stream_is_taken_or_refused(parts: list[bytes], step: int) -> N
             swallow("h264", data, step if len(data) < 1000 else 97 * step)
 
 
-@settings(deadline=None)  # a busy machine
 @given(data=st.binary(max_size=1000) | transport, step=st.integers(1, 300))
 def test_anything_is_detected_or_refused(data: bytes, step: int) -> None:
     with suppress(Refused, EncoderFailed):
         swallow("auto", data, step)
 
 
-@settings(deadline=None)  # a busy machine
 @given(pieces=st.lists(st.binary(max_size=500) | packets))
 def test_the_aligner_gives_whole_packets_and_keeps_little(pieces: list[bytes]) -> None:
     aligner, taken, given_ = Aligner(), 0, 0
@@ -88,7 +83,6 @@ def test_the_aligner_gives_whole_packets_and_keeps_little(pieces: list[bytes]) -
         assert 0 <= taken - given_ - aligner.skipped <= 3 * PACKET
 
 
-@settings(deadline=None)  # a busy machine
 @given(data=st.binary(max_size=300))
 def test_tables_of_no_sense_are_read_without_harm(data: bytes) -> None:
     section = tspackets.section_in(data)

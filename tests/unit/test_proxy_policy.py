@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from procs.errors import ConfigError
@@ -256,7 +258,7 @@ def test_settings_of_the_process(tmp_path: object) -> None:
     chosen = options.load(["--instance", "1"], environ)
     assert chosen.instance == 1 and "p@" not in repr(chosen)
     assert (chosen.upstreams[0].authority, chosen.upstreams[0].login) == ("[::1]:1985", "u:p@")
-    (options.Path(str(tmp_path)) / options.NAME).write_text(
+    (Path(str(tmp_path)) / options.NAME).write_text(
         '{"go2rtc_http": "http://127.0.0.1:7",'
         ' "upstreams": {"a": {"url": "http://x", "prefix": "/a", "rules": ["GET /"]}}}'
     )

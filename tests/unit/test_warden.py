@@ -185,7 +185,7 @@ def test_a_stream_is_found_in_a_command_line(words: list[str], speaks: bool) -> 
 
 
 @given(st.integers(1, 700_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_an_event_that_is_too_long_is_passed_over(step: int) -> None:
     """supervisord would hand it to the next warden, and that would die of it too."""
     data, listener = event("a") + event("x" * 1_100_000, "LARGE") + event("b"), Listener()

@@ -1,0 +1,222 @@
+"""/api/devices/{id}/proxy/...: the device's own pages, streams and files, as if whoever asks sat beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from aiohttp import WSMsgType, hdrs, web
+from multidict import CIMultiDict
+
+from procs import log
+from procs.errors import LinkLost, Refused, StreamReset
+from procs.hub import access, json_only
+from procs.hub.state import HUB
+from procs.hub.tunnel import DEADLINE_S, SENT_WITH, Answer, Request, Rest, Tunnel, TunnelError
+from procs.streams import Stream
+from procs.wire import fields
+from procs.wire.mux1 import FIN, MORE, TEXT, Code
+
+SLOW_VIEWER_S = 30.0  # in which a viewer took nothing of what it asked for
+UPLOAD_IDLE_S = 30.0
+VIEWER_PING_S = 20.0
+MAX_MESSAGE = 16 * 1024 * 1024  # of a WebSocket inside
+# Ours, and not for the device to see; the rest of the credentials are dropped there once more.
+_NOT_FOR_DEVICES = frozenset({"authorization", "cookie", "host", "x-forwarded-for", "x-forwarded-proto", "forwarded"})
+_OURS = frozenset({"server", "date", "access-control-allow-origin", "strict-transport-security"})
+
+TUNNEL = web.AppKey("tunnel", Tunnel)
+
+
+async def handle(request: web.Request) -> web.StreamResponse:
+    """Any request below a device's proxy URL."""
+    device_id = request.match_info["id"]
+    await access.viewer_of_device(request, device_id)
+    prefix, target = _split(request.raw_path)
+    try:
+        wanted = await _wanted(request, device_id, target)
+        control = request.app[HUB].presence.control(device_id)
+        if control and "mux1" not in control.caps:
+            answer = await json_only.request(control, wanted)
+        elif request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
+            return await _websocket(request, wanted)
+        else:
+            answer = await request.app[TUNNEL].request(wanted)
+    except Refused as reason:
+        return _failed(400, str(reason))
+    except TimeoutError:
+        return _failed(408, "the body did not come", "not-sent")
+    except TunnelError as error:
+        return _failed(error.status, str(error), error.outcome)
+    return await _passed_on(request, answer, prefix)
+
+
+def _split(raw_path: str) -> tuple[str, str]:
+    """(what stands before the device's own paths, the target there), as it was sent, without any decoding."""
+    path, question, query = raw_path.partition("?")
+    parts = path.split("/", 5)  # "", api, devices, ID, proxy, the rest
+    return "/".join(parts[:5]), f"/{parts[5] if len(parts) > 5 else ''}{question}{query}"
+
+
+async def _wanted(request: web.Request, device_id: str, target: str) -> Request:
+    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers]
+    kept = [pair for pair in fields.request_fields(pairs) if pair[0].lower() not in _NOT_FOR_DEVICES]
+    wanted = Request(device_id, request.method, target, kept)
+    if not request.can_read_body:
+        return wanted
+    if (request.content_length or SENT_WITH + 1) > SENT_WITH:
+        return wanted._replace(body=_pieces(request))
+    async with asyncio.timeout(UPLOAD_IDLE_S):
+        return wanted._replace(body=await request.content.read())
+
+
+async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
+    """What is uploaded, as it comes. Raises OSError when it stops coming."""
+    while True:
+        async with asyncio.timeout(UPLOAD_IDLE_S):
+            if not (piece := await request.content.readany()):
+                return
+        yield piece
+
+
+def _failed(status: int, reason: str, outcome: str = "") -> web.Response:
+    """An error of the tunnel, not of the device."""
+    headers = {"Retry-After": "1"} if status == 503 else {}
+    return web.json_response(
+        {"detail": reason, **({"outcome": outcome} if outcome else {})}, status=status, headers=headers
+    )
+
+
+def _headers(answer: Answer, prefix: str) -> CIMultiDict[str]:
+    kept = CIMultiDict[str]()
+    for name, value in fields.response_fields(answer.head.headers):
+        if name.lower() == "location" and value.startswith("/"):
+            value = prefix + value
+        if name.lower() not in _OURS:
+            kept.add(name, value)
+    # The device's pages come from the hub's own address, so no other site may show or read them.
+    kept["X-Content-Type-Options"] = "nosniff"
+    kept["Cross-Origin-Resource-Policy"] = "same-origin"
+    kept["X-Frame-Options"] = "SAMEORIGIN"
+    return kept
+
+
+async def _passed_on(request: web.Request, answer: Answer, prefix: str) -> web.StreamResponse:
+    try:
+        headers = _headers(answer, prefix)
+    except Refused as reason:
+        if answer.rest:
+            answer.rest.close(Code.PROTOCOL)
+        return _failed(502, f"the device's answer: {reason}")
+    if answer.rest is None:
+        return _whole(request, answer, headers)
+    try:
+        return await _streamed(request, answer, answer.rest, headers)
+    finally:
+        answer.rest.close()
+
+
+def _whole(request: web.Request, answer: Answer, headers: CIMultiDict[str]) -> web.Response:
+    if request.method != "HEAD" and answer.head.status not in (204, 304):
+        headers.pop(hdrs.CONTENT_LENGTH, None)
+        return web.Response(status=answer.head.status, headers=headers, body=answer.gathered)
+    return web.Response(status=answer.head.status, headers=headers)
+
+
+async def _streamed(request: web.Request, answer: Answer, rest: Rest, headers: CIMultiDict[str]) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.head.status, headers=headers)
+    await response.prepare(request)
+    try:
+        if answer.gathered:
+            await response.write(answer.gathered)
+        while (piece := await rest.read()) is not None:
+            async with asyncio.timeout(SLOW_VIEWER_S):
+                await response.write(piece)
+        await response.write_eof()
+    except TimeoutError:
+        rest.close(Code.SLOW_VIEWER)
+        _cut(request)
+    except TunnelError as error:
+        log.warning("an answer broke off", path=request.path, reason=str(error))
+        _cut(request)
+    return response
+
+
+def _cut(request: web.Request) -> None:
+    """End the connection so that nobody takes what has come for the whole."""
+    if request.transport:
+        request.transport.abort()
+
+
+# WebSockets inside
+
+
+async def _websocket(request: web.Request, wanted: Request) -> web.StreamResponse:
+    stream = await request.app[TUNNEL].open(wanted._replace(body=b""), "ws", time.monotonic() + DEADLINE_S)
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            head = await stream.head()
+        if head.status != 101:
+            return _failed(head.status if head.status >= 400 else 502, "the device takes no WebSocket there")
+        protocols = (head.subprotocol,) if head.subprotocol else ()
+        viewer = web.WebSocketResponse(
+            protocols=protocols, compress=False, max_msg_size=MAX_MESSAGE, heartbeat=VIEWER_PING_S
+        )
+        await viewer.prepare(request)
+        await _joined(viewer, stream)
+        return viewer
+    except TimeoutError:
+        return _failed(504, "Gateway Timeout")
+    except StreamReset as error:
+        return _failed(403 if error.code == Code.REFUSED else 502, str(error))
+    except LinkLost:
+        return _failed(502, "the connection to the device broke")
+    finally:
+        if not stream.is_over:
+            stream.reset(Code.CANCEL)
+
+
+async def _joined(viewer: web.WebSocketResponse, stream: Stream) -> None:
+    """Carry messages both ways until either side ends it."""
+    up = asyncio.create_task(_up(viewer, stream))
+    down = asyncio.create_task(_down(stream, viewer))
+    try:
+        await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (up, down):
+            task.cancel()
+        await asyncio.gather(up, down, return_exceptions=True)
+    if not viewer.closed:
+        async with asyncio.timeout(SLOW_VIEWER_S):
+            await viewer.close(code=1001)
+
+
+async def _up(viewer: web.WebSocketResponse, stream: Stream) -> None:
+    async for message in viewer:
+        if message.type is WSMsgType.TEXT:
+            await stream.write(message.data.encode(), TEXT)
+        elif message.type is WSMsgType.BINARY:
+            await stream.write(message.data)
+
+
+async def _down(stream: Stream, viewer: web.WebSocketResponse) -> None:
+    pieces: list[memoryview] = []
+    while (chunk := await stream.read()) is not None:
+        if chunk.flags & FIN:
+            code = int.from_bytes(chunk.data[:2], "big") if len(chunk.data) >= 2 else 1000
+            await viewer.close(code=code, message=bytes(chunk.data[2:125]))
+            return
+        pieces.append(chunk.data)
+        if chunk.flags & MORE:
+            if sum(map(len, pieces)) > MAX_MESSAGE:
+                stream.reset(Code.PROTOCOL, "a message over the limit")
+                return
+            continue
+        whole = b"".join(pieces) if len(pieces) > 1 else bytes(pieces[0])
+        pieces.clear()
+        async with asyncio.timeout(SLOW_VIEWER_S):
+            if chunk.flags & TEXT:
+                await viewer.send_str(whole.decode(errors="replace"))
+            else:
+                await viewer.send_bytes(whole)

@@ -1,0 +1,44 @@
+"""What of the suite runs on this machine. A program whose role is off is not started, and nobody misses it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from procs.settings import Address, Kind
+
+PROGRAMS = {"hub": ("hub",), "device": ("ws_link", "proxy"), "streams": ("go2rtc",)}
+_SECTIONS = {
+    "hub": "fcgi-program:hub",
+    "ws_link": "program:ws_link",
+    "proxy": "program:proxy",
+    "go2rtc": "program:go2rtc",
+}
+NAME = "roles.conf"  # in capture_programs.FOLDER, which supervisord.conf includes: what stands there later wins
+
+
+def _parse(text: str) -> frozenset[str]:
+    found = frozenset(text.replace(",", " ").split())
+    if not found or found - PROGRAMS.keys():
+        raise ValueError
+    return found
+
+
+ROLES = Kind(_parse, f"some of {' '.join(PROGRAMS)}")
+ALL = frozenset(PROGRAMS)
+
+
+def is_off(name: str, roles: Collection[str]) -> bool:
+    """Whether a process, as supervisorctl names it, has a role that is off."""
+    kind = name.partition(":")[0].partition(" ")[0]
+    kind = "go2rtc" if kind == "headless_agent" or kind.startswith("capture_") else kind
+    return any(kind in programs and role not in roles for role, programs in PROGRAMS.items())
+
+
+def conf(roles: Collection[str], hub: Address) -> str:
+    """What supervisord.conf says differently for these roles, and for a hub that listens there."""
+    lines = ["; Written by `make up` from the settings."]
+    for program, section in _SECTIONS.items():
+        lines += [f"[{section}]", f"autostart={'false' if is_off(program, roles) else 'true'}"]
+        if program == "hub":
+            lines.append(f"socket=tcp://{hub}")
+    return "\n".join([*lines, ""])

@@ -1,0 +1,100 @@
+"""The part of the settings that is about the way through the wall: the hub, the device's link to it, its proxies.
+
+hub: {listen: 127.0.0.1:8000}                        as `python -m procs.hub --help` lists
+device: {backend: wss://hub.example.org/ws/device}   as `python -m procs.ws_link --help` lists
+upstreams:                                           what beside go2rtc can be reached (procs/proxy/options.py)
+  files: {url: http://127.0.0.1:8080, prefix: /files, rules: ["GET,HEAD /**"]}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from procs import settings
+from procs.hub.options import Hub
+from procs.proxy import options as proxy
+from procs.settings import Address, Layers
+from procs.wire import challenge
+from procs.ws_link import identity
+from procs.ws_link.options import Link
+from scripts import settings_file
+
+SECTIONS = ("hub", "device", "upstreams")
+FIRST_PASSWORD = "admin-password"
+ADOPT = "hub-adopt.json"  # what the hub of this machine takes for a device of its admin's
+
+
+class Wall(NamedTuple):
+    """The settings of the three, and the variables by which their processes get them."""
+
+    hub: Hub
+    link: Link
+    upstreams: dict[str, Any]
+    variables: dict[str, str]
+
+    @property
+    def is_own_hub(self) -> bool:
+        """Whether the device's hub is the one of this suite."""
+        return self.link.backend == backend_of(self.hub.listen)
+
+    @property
+    def hub_url(self) -> str:
+        """Where people find the hub of this machine."""
+        host = "127.0.0.1" if self.hub.listen.host == "0.0.0.0" else self.hub.listen.host
+        return f"{'https' if self.hub.cert else 'http'}://{Address(host, self.hub.listen.port)}"
+
+    def first_password(self, run_dir: Path) -> str:
+        """The password that the hub has made for its first user, once; "" if somebody has had it."""
+        path = run_dir / FIRST_PASSWORD
+        try:
+            password = path.read_text().strip()
+            path.unlink()
+        except OSError:
+            return ""
+        return password
+
+    def files(self, run_dir: Path, roles: frozenset[str]) -> dict[str, str]:
+        """Name -> text of what the processes find in run/. Makes the device's identity if there is none yet."""
+        if "device" not in roles:
+            return {}
+        found = {proxy.NAME: json.dumps({"upstreams": self.upstreams})}
+        if "hub" in roles and self.is_own_hub:
+            own = identity.load(run_dir, self.link.device_id, self.link.device_secret)
+            verifier = challenge.verifier(own.secret, own.device_id).to_text()
+            found[ADOPT] = json.dumps({"device_id": own.device_id, "verifier": verifier, "name": own.device_id})
+        return found
+
+
+def backend_of(hub: Address) -> str:
+    """Where a device of this machine reaches a hub that listens there."""
+    host = "127.0.0.1" if hub.host == "0.0.0.0" else hub.host
+    return f"ws://{Address(host, hub.port)}/ws/device"
+
+
+def load(
+    document: Mapping[str, Any],
+    name: str,
+    environment: Mapping[str, str],
+    env_file: Mapping[str, str],
+    roles: frozenset[str],
+    go2rtc: Address,
+) -> Wall:
+    """Read the three sections of the settings file `name`. Raises ConfigError.
+
+    Without a backend the device's hub is the one of this machine, if there is one.
+    """
+    sections = {key: settings_file.mapping(document.get(key), f"{name}: {key}") for key in SECTIONS}
+    hub = settings.load(Hub, Layers({}, environment, env_file, sections["hub"], f"{name}: hub"))
+    own = {"backend": backend_of(hub.listen)} if "hub" in roles else {}
+    device = {"go2rtc_http": f"http://{go2rtc}", **own, **sections["device"]}
+    link = settings.load(Link, Layers({}, environment, env_file, device, f"{name}: device"))
+    proxy.upstreams(sections["upstreams"], f"{name}: upstreams")
+    variables = {}
+    for cls, section in ((Hub, sections["hub"]), (Link, device)):
+        for key, option in settings.options_of(cls).items():
+            if option.env and key in section and not any(v in environment or v in env_file for v in option.env):
+                variables[option.env[0]] = str(section[key])
+    return Wall(hub, link, sections["upstreams"], variables)
