@@ -48,6 +48,7 @@ class Connection(asyncio.Protocol):
         self.headers: list[tuple[str, str]] = []
         self.length: int | None = None  # of the body, as the answer says
         self.has_head = False
+        self.is_broken = False  # the connection went away in the middle
 
     # The exchange
 
@@ -221,6 +222,7 @@ class Connection(asyncio.Protocol):
         elif not self._ended and self._failure is None:
             what = "the upstream broke off" if self._started else "the upstream closed without an answer"
             self._failure = UpstreamFailed(Code.UPSTREAM_ERROR, what, may_repeat=not self._started)
+            self.is_broken = True
         self._transport = self._parser = None
         self._keeps = False
         self._wake()

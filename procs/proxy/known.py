@@ -39,6 +39,10 @@ class Streams:
                 await self._ask(min(deadline, self._loop.time() + LIMIT_S))
         return wanted <= self._names
 
+    def close(self) -> None:
+        """Close the connection to it."""
+        self._pool.close()
+
     async def _ask(self, deadline: float) -> None:
         headers = [("Host", self._pool.upstream.authority)]
         request = Request("GET", "/api/streams", headers, None, is_idempotent=True, deadline=deadline)

@@ -197,6 +197,9 @@ class Pool:
         for connection in self._kept:
             connection.abort()
         self._kept.clear()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
 
 
 async def _ended(sender: asyncio.Task[None] | None) -> None:
@@ -213,7 +216,7 @@ async def _gathered(connection: Connection) -> None:
     try:
         await connection.gathered(SMALL, GATHER_S)
     except UpstreamFailed as failure:
-        raise UpstreamFailed(failure.code, failure.reason, may_repeat=True) from None
+        raise UpstreamFailed(failure.code, failure.reason, may_repeat=connection.is_broken) from None
 
 
 def _short(error: BaseException) -> str:

@@ -97,6 +97,17 @@ class Worker:
             return Denied(413, "the body is too large")
         return judged, kept
 
+    async def close(self) -> None:
+        """End what is being served, and every connection."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for pool in self._pools.values():
+            pool.close()
+        for streams in self._streams.values():
+            streams.close()
+        await self._dialer.close()
+
     def refuse(self, denied: Denied, method: str, target: str) -> None:
         """Count and log what is not served."""
         self.refused[denied.reason] += 1
@@ -150,7 +161,8 @@ def head_of(allowed: Allowed, answer: Answer) -> Head:
     try:
         kept = headers.back(allowed.upstream, allowed.target, answer.headers)
     except Refused as reason:
-        raise UpstreamFailed(Code.UPSTREAM_ERROR, f"the answer's headers: {reason}") from None
+        code = Code.UPSTREAM_ERROR if allowed.is_idempotent else Code.UNKNOWN
+        raise UpstreamFailed(code, f"the answer's headers: {reason}") from None
     if answer.length is not None:
         kept.append(("Content-Length", str(answer.length)))
     return Head(answer.status, kept, endless=allowed.is_endless and answer.status == 200)
