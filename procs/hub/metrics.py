@@ -42,7 +42,7 @@ class Counts:
         """Count and log something that was not taken."""
         known = ("refused", reason) in self._counts or len(self._counts) < MAX_REASONS
         self.add("refused", reason if known else "other")
-        log.warning("refused", reason=reason, **fields)
+        log.warning(f"refused: {reason}", **fields)
 
     def of(self, name: str, label: str = "") -> int:
         """How often so far."""

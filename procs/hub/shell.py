@@ -51,22 +51,27 @@ def serve(settings: Hub, alive: Alive) -> None:
     tls = _tls(settings)
     directory = run_dir()
     store = Store(settings.database_url or f"sqlite:///{directory / 'hub.sqlite'}")
-    _prepare(store, settings, directory, alive)
-    uvloop.run(_serve(State(settings, store), listener, tls, alive))
+    uvloop.run(_serve(State(settings, store), directory, listener, tls, alive))
 
 
-def _prepare(store: Store, settings: Hub, directory: Path, alive: Alive) -> None:
-    """As first_start.prepare, for as long as it takes the database to be there."""
+async def _prepared(hub: State, directory: Path, alive: Alive) -> None:
+    """As first_start.prepare, for as long as it takes the database to be there; it may wait for another hub, too."""
     while True:
-        alive.beat()
+        preparing = asyncio.ensure_future(asyncio.to_thread(first_start.prepare, hub.store, hub.settings, directory))
+        while not preparing.done():
+            alive.beat()
+            await asyncio.wait([preparing], timeout=SWEEP_S)
         try:
-            return first_start.prepare(store, settings, directory)
+            return preparing.result()
         except StoreDown as error:
             log.warning(f"{error}; trying again")
-            time.sleep(SWEEP_S)
+            await asyncio.sleep(SWEEP_S)
 
 
-async def _serve(hub: State, listener: socket.socket, tls: ssl.SSLContext | None, alive: Alive) -> None:
+async def _serve(
+    hub: State, directory: Path, listener: socket.socket, tls: ssl.SSLContext | None, alive: Alive
+) -> None:
+    await _prepared(hub, directory, alive)
     runner = web.AppRunner(
         application(hub),
         access_log=None,
