@@ -70,7 +70,7 @@ class Hub:
             async with self._http.post(f"{self._settings.base}/api/devices/register", json=body) as answer:
                 said = (await _limited(answer, MAX_ANSWER)).decode(errors="replace")[:300]
         except (OSError, aiohttp.ClientError, Refused) as error:
-            return End(_words(error))
+            return End(words(error))
         if answer.status in TOO_MANY:
             return End(f"registration: {answer.status} {said}", answer.status, _retry_after(answer.headers))
         if answer.status != 200:  # it may know us all the same, and says so after hello
@@ -91,7 +91,7 @@ class Hub:
         except aiohttp.WSServerHandshakeError as error:
             return End(f"the hub answers {error.status}", error.status, _retry_after(error.headers or {}))
         except (OSError, aiohttp.ClientError) as error:
-            return End(_words(error))
+            return End(words(error))
 
     async def pairing_code(self) -> PairingCode:
         """A code from a hub that takes no pairing_request. Raises Refused."""
@@ -103,7 +103,7 @@ class Hub:
                     raise Refused(f"the hub answers {answer.status}: {said.decode(errors='replace')[:200]}")
                 code = msgspec.json.decode(said, type=envelope.PairingCode)
         except (OSError, aiohttp.ClientError, msgspec.DecodeError, UnicodeError) as error:
-            raise Refused(_words(error)) from None
+            raise Refused(words(error)) from None
         return PairingCode(code.code, code.expires_at, code.ttl)
 
     async def json_of(self, url: str, limit: int) -> Any:
@@ -134,7 +134,10 @@ def _retry_after(headers: Any) -> float:
         return 0.0
 
 
-def _words(error: Exception) -> str:
+def words(error: Exception) -> str:
+    """What went wrong, for people."""
     if isinstance(error, TimeoutError):
         return f"no answer within {LIMIT_S:g} s"
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+        return f"nobody there: {error.os_error.strerror or error.os_error}"
     return str(error) or type(error).__name__

@@ -211,7 +211,7 @@ class Shell:
         )  # fmt: skip
         if not event.mux:
             self._desk.questions.refuse("data_ticket", "the hub takes no data connections")
-        self._desk.pair_by_http = None if event.proved else self._hub.pairing_code
+        self._desk.pair_by_http = None if event.proved or event.mux else self._hub.pairing_code
         for text in self._desk.questions.again():
             self._uplink.send(text)
         self._uplink.waiting.set()  # for the answers that have waited for this connection
@@ -227,9 +227,7 @@ class Shell:
                     listed = await self._hub.json_of(f"{self._settings.go2rtc_http}/api/streams", LOOK_MAX_BYTES)
             except (OSError, aiohttp.ClientError, ValueError, Refused) as error:
                 if answers is not False:
-                    log.warning(
-                        "go2rtc does not answer", at=self._settings.go2rtc_http, why=str(error) or type(error).__name__
-                    )
+                    log.warning("go2rtc does not answer", at=self._settings.go2rtc_http, why=hub_http.words(error))
                 answers = False
             else:
                 if not answers:
