@@ -134,7 +134,7 @@ def tagged(tag: str, line: str) -> tuple[str, str]:
     try:
         fields = json.loads(line)
         level, event = str(fields.pop("level")), str(fields.pop("event"))
-    except (ValueError, AttributeError, KeyError):
+    except (ValueError, AttributeError, TypeError, KeyError):  # a traceback, say
         return tag, line
     more = "".join(f"  {name}={value}" for name, value in fields.items() if name not in ("time", "tag"))
     about = "go2rtc" if event.startswith("go2rtc") else tag

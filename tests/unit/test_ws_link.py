@@ -13,7 +13,6 @@ import pytest
 
 from procs.errors import ConfigError
 from procs.messages import JobDone, Ready
-from procs.settings import ROOT
 from procs.wire import challenge, envelope
 from procs.ws_link import identity, jobs, options, outbox, streams
 from procs.ws_link.identity import Identity
@@ -32,6 +31,7 @@ from procs.ws_link.link import (
     Unanswerable,
 )
 from procs.ws_link.questions import MAX_OPEN, Questions
+from tests.golden import transcript
 
 ME = Identity("pi-cam-001", "mysecret123", "0123456789abcdef")
 KEYS = challenge.keys(ME.secret, ME.device_id)
@@ -63,8 +63,7 @@ def shape(value: Any) -> Any:
 
 
 def golden(kind: str) -> dict[str, Any]:
-    lines = [json.loads(line) for line in (ROOT / "tests/golden/device.jsonl").read_text().splitlines()]
-    return next(line["frame"] for line in lines if line.get("frame", {}).get("type") == kind)
+    return next(said.frame for said in transcript("device") if said.frame.get("type") == kind)
 
 
 def test_our_frames_have_the_published_shape() -> None:
@@ -79,10 +78,9 @@ def test_our_frames_have_the_published_shape() -> None:
 
 def test_the_published_hub_is_understood() -> None:
     one, seen = session(connected=False), []
-    for line in (ROOT / "tests/golden/device.jsonl").read_text().splitlines():
-        entry = json.loads(line)
-        if entry["from"] == "hub" and "frame" in entry and "type" in entry["frame"]:
-            seen += one.received(json.dumps(entry["frame"]), 1.0)
+    for said in transcript("device"):
+        if said.sender == "hub" and not said.is_close:
+            seen += one.received(json.dumps(said.frame), 1.0)
     assert [type(event) for event in seen] == [Connected, Asked, Asked, Noted, Noted, Noted, Noted, Noted]
     assert {event.kind for event in seen if isinstance(event, Noted)} == {"session for nobody"}
 
