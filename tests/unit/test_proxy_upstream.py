@@ -22,7 +22,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(work(), 30))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(work(), 30))
 
 
 async def code_of(answer: Awaitable[object]) -> int:
