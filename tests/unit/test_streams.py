@@ -399,6 +399,40 @@ def test_credit_is_waited_for_and_used_to_the_last_byte() -> None:
     runs(run())
 
 
+def test_credit_of_the_session_is_waited_for_too() -> None:
+    async def run() -> None:
+        limits = MuxLimits(session_credit=64 * 1024)
+        async with end(limits=limits) as one:
+            await one.hears(GET_1, mux1.opening(3, GET))
+            for stream in one.accepted:
+                stream.send_head(Head(200))
+                await stream.write(bytes(50_000))
+            assert sum(len(frame.payload) for frame in await one.hears() if frame.type == Type.DATA) == 64 * 1024
+            assert sum(len(frame.payload) for frame in await one.hears(mux1.credit(1, 9000))) == 0
+            assert (
+                sum(len(frame.payload) for frame in await one.hears(mux1.credit(0, 64 * 1024))) == 100_000 - 64 * 1024
+            )
+
+    runs(run())
+
+
+def test_a_long_end_is_cut_and_ends_once_and_is_read_in_order_later() -> None:
+    async def run() -> None:
+        body = bytes(range(256)) * 256
+        async with end(limits=MuxLimits(max_frame=16 * 1024)) as one:
+            await one.hears(GET_1)
+            one.accepted[0].send_head(Head(200))
+            one.accepted[0].finish(body)
+            frames = await one.hears()
+        assert [frame.flags for frame in frames] == [0, MORE, MORE, MORE, FIN]
+        async with end("odd") as other:
+            stream = other.link.open(GET)
+            await other.hears(*(mux1.HEADER.pack(mux1.MAGIC, *frame[:3]) + frame.payload for frame in frames))
+            assert await whole(stream) == body
+
+    runs(run())
+
+
 def test_a_writer_waits_also_with_empty_messages() -> None:
     """As of a WebSocket that sends nothing but empty ones: they cost bytes, if not of their own."""
 
