@@ -156,6 +156,8 @@ class Tunnel:
         if head.endless:
             return Answer(head, b"", Rest(self, request, stream, head, 0))
         gathered, is_whole = await _gather(stream, head)
+        if is_whole and not stream.is_over:
+            stream.reset(Code.CANCEL, "answered before its end")  # else it stayed open, and the connection filled up
         return Answer(head, gathered, None if is_whole else Rest(self, request, stream, head, len(gathered)))
 
     async def resumed(self, request: Request, head: Head, had: int) -> Stream:

@@ -260,3 +260,25 @@ def test_only_what_can_be_recognized_goes_on(headers: list[tuple[str, str]]) -> 
 def test_who_asked_for_a_range_gets_no_other() -> None:
     assert resume.request(GET._replace(headers=[("range", "bytes=1-")]), Head(200, HEADERS), 3) is None
     assert resume.request(GET, Head(206, HEADERS), 3) is None
+
+
+def test_an_answer_before_the_end_of_an_upload_leaves_no_stream_open() -> None:
+    """Else a few such uploads would fill the connection for good."""
+
+    async def refuse(stream: Stream) -> None:
+        stream.send_head(Head(413))
+        stream.finish(b"too large")
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(60)
+
+    async def run() -> None:
+        device = Device(refuse)
+        for _ in range(3):
+            answer = await Tunnel(device, print).request(POST._replace(body=endless()))
+            assert (answer.head.status, answer.gathered, answer.rest) == (413, b"too large", None)
+        assert device.hub and device.hub.streams == 0
+        device.end()
+
+    asyncio.run(run())
