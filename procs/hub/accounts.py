@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, exc, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, exc, func, insert, select, update
 
 from procs.errors import Refused
 from procs.hub.models import tokens, users
@@ -200,7 +200,9 @@ def add_user(
     connection: Connection, username: str, email: str, kept: str, now: float, *, is_admin: bool = False
 ) -> User:
     """Work for the store: make an account. Raises Taken."""
-    taken = or_(users.c.username == username, users.c.email == (email or None))
+    taken = users.c.username == username
+    if email:  # several may have none
+        taken = taken | (users.c.email == email)
     if connection.execute(select(users.c.id).where(taken)).first():
         raise Taken
     values = {"username": username, "email": email or None, "password": kept, "is_admin": is_admin, "created_at": now}

@@ -1,0 +1,274 @@
+"""A real hub: as a process of its own on a free port, or within a test's event loop. Ended by pid.
+
+What talks to it here speaks HTTP and JSON by the standard library and `websockets` alone, with none of our formats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from procs.hub import migrate
+from procs.hub.accounts import add_user
+from procs.hub.app import application
+from procs.hub.options import Hub as Settings
+from procs.hub.passwords import hashed
+from procs.hub.state import State
+from procs.hub.store import Store
+from procs.settings import ROOT
+from tests.rig import clean_environ, free_port, until
+
+ADMIN_PASSWORD = "the admin's password"
+LIMIT_S = 20.0
+CHEAP = functools.partial(hashed, log2_n=4)  # a password of tests, checked as any other
+
+
+@dataclass
+class Answer:
+    """What came back of a request."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def detail(self) -> str:
+        """Why not."""
+        return str(self.json["detail"])
+
+
+@dataclass
+class Http:
+    """Somebody who asks a hub."""
+
+    port: int
+    token: str = ""
+
+    def __call__(
+        self, method: str, path: str, body: object = None, *, headers: Mapping[str, str] | None = None, token: str = ""
+    ) -> Answer:
+        """One request on a connection of its own. `body`: bytes as they are, anything else as JSON."""
+        sent = dict(headers or {})
+        if token or self.token:
+            sent.setdefault("Authorization", f"Bearer {token or self.token}")
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT_S)
+        with contextlib.closing(connection):
+            connection.request(method, path, data, sent)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+
+    def as_user(self, username: str, password: str) -> Http:
+        """The same, logged in."""
+        answer = self("POST", "/api/auth/login", {"username": username, "password": password})
+        assert answer.status == 200, answer.body
+        return Http(self.port, answer.json["access_token"])
+
+    def new_user(self, username: str, password: str = "a good password") -> Http:
+        """An account made by this one, logged in."""
+        wanted = {"username": username, "email": f"{username}@example.com", "password": password}
+        answer = self("POST", "/api/auth/register", wanted)
+        assert answer.status == 200, answer.body
+        return Http(self.port, answer.json["access_token"])
+
+
+@dataclass
+class Process:
+    """A hub that runs as it does in the suite."""
+
+    run_dir: Path
+    port: int
+    environ: dict[str, str]
+    log: Path
+    stdin: int | socket.socket = subprocess.DEVNULL
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    @property
+    def http(self) -> Http:
+        """Somebody who asks it, as nobody."""
+        return Http(self.port)
+
+    @property
+    def admin(self) -> Http:
+        """Its first account, logged in."""
+        return self.http.as_user("admin", ADMIN_PASSWORD)
+
+    def ws(self, path: str) -> str:
+        """The address of a WebSocket of it."""
+        return f"ws://127.0.0.1:{self.port}{path}"
+
+    def start(self) -> None:
+        """Start it; `wait` waits until it serves."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "procs.hub"], cwd=ROOT, env=self.environ, stdin=self.stdin, stderr=log
+            )
+
+    def wait(self) -> None:
+        """Until it serves."""
+        until(self._answers, LIMIT_S)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, self.said()
+        with contextlib.suppress(OSError):
+            return self.http("GET", "/health").status == 200
+        return False
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def restart(self) -> None:
+        """Killed, and started again."""
+        self.kill()
+        self.start()
+        self.wait()
+
+    def said(self) -> str:
+        """What it has logged."""
+        return self.log.read_text()
+
+    def metric(self, name: str) -> float:
+        """One line of /metrics, 0 where it is not there."""
+        for line in self.http("GET", "/metrics").body.decode().splitlines():
+            if line.startswith(f"planaria_hub_{name} "):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+    def refused(self, reason: str) -> float:
+        """How often it has refused for this reason."""
+        return self.metric(f'refused_total{{reason="{reason}"}}')
+
+
+@contextmanager
+def process(run_dir: Path, *, stdin: int | socket.socket = subprocess.DEVNULL, **environ: str) -> Iterator[Process]:
+    """Run a hub, and wait until it serves. PLANARIA_HUB chooses where it listens; default: a free port."""
+    run_dir.mkdir(mode=0o700, exist_ok=True)
+    port = int(environ["PLANARIA_HUB"].rpartition(":")[2]) if "PLANARIA_HUB" in environ else free_port()
+    settings = {"PLANARIA_HUB": f"127.0.0.1:{port}", "PLANARIA_RUN_DIR": str(run_dir), "PLANARIA_SUITE": "test"}
+    settings["PLANARIA_ADMIN_PASSWORD"] = ADMIN_PASSWORD
+    hub = Process(run_dir, port, clean_environ(**(settings | environ)), run_dir / "hub.log", stdin)
+    hub.start()
+    try:
+        hub.wait()
+        yield hub
+    finally:
+        hub.kill()
+
+
+@contextlib.asynccontextmanager
+async def within(run_dir: Path, *routes: web.RouteDef, **settings: Any) -> AsyncIterator[tuple[State, Http]]:
+    """A hub in this event loop, with routes of the test's own beside its own, and its admin. Ask it by `ask`."""
+    chosen = Settings(admin_password=ADMIN_PASSWORD, **settings)
+    store = Store(f"sqlite:///{run_dir / 'hub.sqlite'}")
+    migrate.bring_up_to_date(store)
+    store.exclusively(lambda c: add_user(c, "admin", "", CHEAP(ADMIN_PASSWORD), 0.0, is_admin=True))
+    state = State(chosen, store)
+    app = application(state)
+    app.add_routes(routes)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0)
+    await runner.setup()
+    port = free_port()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        yield state, Http(port)
+    finally:
+        await runner.cleanup()
+        await state.tasks_done()
+        store.engine.dispose()
+
+
+async def ask(who: Http, *args: Any, **kwargs: Any) -> Answer:
+    """A request to a hub in this event loop."""
+    return await asyncio.to_thread(who, *args, **kwargs)
+
+
+class Talker:
+    """One WebSocket with JSON text frames, a device's or a viewer's, as the published peers speak it."""
+
+    def __init__(self, ws: ClientConnection) -> None:
+        self.ws = ws
+
+    def say(self, kind: str, payload: object = None, **more: object) -> None:
+        """Send a frame."""
+        frame = {"type": kind, "ts": "2026-01-01T12:00:00.000000", "payload": {} if payload is None else payload}
+        self.ws.send(json.dumps(frame | more))
+
+    def hear(self, kind: str = "", within_s: float = LIMIT_S) -> dict[str, Any]:
+        """The next frame, or the next one of this type."""
+        deadline = time.monotonic() + within_s
+        while True:
+            frame: dict[str, Any] = json.loads(self.ws.recv(max(0.001, deadline - time.monotonic())))
+            if kind in ("", frame["type"]):
+                return frame
+
+    def closing(self, within_s: float = LIMIT_S) -> tuple[int, str]:
+        """Code and reason of the end, once it comes; frames before it are passed over."""
+        try:
+            while True:
+                self.ws.recv(within_s)
+        except ConnectionClosed as end:
+            return (end.rcvd.code, end.rcvd.reason) if end.rcvd else (1006, "")
+
+    def is_alive(self) -> bool:
+        """Whether the link still carries what is asked of it."""
+        self.say("heartbeat")
+        return self.hear("heartbeat_ack")["payload"] == {}
+
+
+@contextmanager
+def talking(hub: Process | Http, path: str) -> Iterator[Talker]:
+    """A WebSocket to a hub."""
+    address = f"ws://127.0.0.1:{hub.port}{path}"
+    with connect(address, compression=None, max_size=None, close_timeout=1, proxy=None) as ws:
+        yield Talker(ws)
+
+
+@contextmanager
+def device(hub: Process | Http, device_id: str, **hello: object) -> Iterator[Talker]:
+    """A published device, let in."""
+    with talking(hub, "/ws/device") as talker:
+        talker.say("hello", {"device_id": device_id, **hello})
+        assert talker.hear()["type"] == "hello_ack"
+        yield talker
+
+
+@contextmanager
+def viewer(hub: Process | Http, token: str) -> Iterator[Talker]:
+    """A published viewer, let in."""
+    with talking(hub, "/ws/viewer") as talker:
+        talker.say("hello", {"token": token})
+        assert talker.hear()["type"] == "hello_ack"
+        yield talker
+
+
+def paired(hub: Process, owner: Http, device_id: str) -> None:
+    """Make a device known and somebody's, in the published way."""
+    assert hub.http("POST", "/api/devices/register", {"device_id": device_id}).status == 200
+    query = urllib.parse.urlencode({"device_id": device_id})
+    code = hub.http("POST", f"/api/pairing/generate?{query}").json["code"]
+    assert owner("POST", "/api/devices/pair", {"pairing_code": code}).status == 200
