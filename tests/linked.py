@@ -40,6 +40,17 @@ life.run("ws_link", options.load, lambda s, alive: shell.serve(s, alive.run_dir,
 """
 
 
+def state_of(run_dir: Path) -> LinkState | None:
+    """What the ws_link of a run directory says; None while it says nothing."""
+    with bus.Requester(run_dir, bus.WS_LINK_STATE) as requester:
+        try:
+            body = requester.ask(Describe(), within_s=2).body
+        except DeadlineExceeded:
+            return None
+    assert isinstance(body, LinkState)
+    return body
+
+
 class Linked:
     """One device's ws_link, which can be killed and started again."""
 
@@ -66,13 +77,7 @@ class Linked:
 
     def state(self) -> LinkState | None:
         """What it says of itself; None while it says nothing."""
-        with bus.Requester(self.run_dir, bus.WS_LINK_STATE) as requester:
-            try:
-                body = requester.ask(Describe(), within_s=2).body
-            except DeadlineExceeded:
-                return None
-        assert isinstance(body, LinkState)
-        return body
+        return state_of(self.run_dir)
 
     def until(self, look: Callable[[LinkState], object], within_s: float = 15.0) -> LinkState:
         """What it says once that is as wanted."""

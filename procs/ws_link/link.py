@@ -35,6 +35,7 @@ class Pace(NamedTuple):
     capabilities_s: float = 30.0
     silence_s: float = 25.0  # nothing heard for so long, though every heartbeat is answered: the link is dead
     step_s: float = 10.0  # for each answer until the hello is taken
+    send_s: float = 20.0  # for the hub to read a frame
 
 
 PACE = Pace()

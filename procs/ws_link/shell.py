@@ -39,7 +39,6 @@ from procs.ws_link.state import State
 from procs.ws_link.uplink import Uplink
 
 OPEN_LIMIT_S = 10.0
-SEND_LIMIT_S = 20.0
 CLOSE_LIMIT_S = 1.0
 LOOK_S = 2.0
 LOOK_LIMIT_S = 2.0
@@ -163,10 +162,10 @@ class Shell:
                 await uplink.waiting.wait()
                 continue
             try:
-                async with asyncio.timeout(SEND_LIMIT_S):
+                async with asyncio.timeout(self._pace.send_s):
                     await ws.send_str(text)
             except TimeoutError:
-                return End(f"the hub has read nothing for {SEND_LIMIT_S:g} s")
+                return End(f"the hub has read nothing for {self._pace.send_s:g} s")
             except aiohttp.ClientError as error:
                 return End(f"the connection broke: {error}")
             uplink.outbox.sent(text)

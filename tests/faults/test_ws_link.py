@@ -299,7 +299,7 @@ def test_a_hub_that_asks_and_never_reads_is_left_and_memory_stays(run_dir: Path)
 
     with JsonHub() as hub:
         hub.on_hello = greedy
-        with linked(run_dir, hub.backend, *ID) as link:
+        with linked(run_dir, hub.backend, *ID, pace="send_s=3.0") as link:
             until(lambda: len(hub.opened) >= 2, 40)
             peak = next(x for x in Path(f"/proc/{link.process.pid}/status").read_text().splitlines() if "VmHWM" in x)
             assert int(peak.split()[1]) < 250_000, peak

@@ -488,4 +488,4 @@ def test_wrong_settings_are_one_line(name: str, value: str) -> None:
 
 
 def test_the_pace_is_the_published_one() -> None:
-    assert Pace() == Pace(heartbeat_s=15.0, capabilities_s=30.0, silence_s=25.0, step_s=10.0)
+    assert Pace() == Pace(heartbeat_s=15.0, capabilities_s=30.0, silence_s=25.0, step_s=10.0, send_s=20.0)
