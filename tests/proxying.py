@@ -35,8 +35,14 @@ class Got(NamedTuple):
 class Hub:
     """The hub's end."""
 
-    def __init__(self, link: Link, worker: Worker) -> None:
-        self.link, self.worker = link, worker
+    def __init__(self, link: Link, worker: Worker | None = None) -> None:
+        self.link, self._worker = link, worker
+
+    @property
+    def worker(self) -> Worker:
+        """The other end, where it is in this process."""
+        assert self._worker is not None
+        return self._worker
 
     def open(self, method: str, path: str, headers: Sequence[tuple[str, str]] = (), **more: Any) -> Stream:
         """A stream for a request."""

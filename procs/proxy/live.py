@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -35,66 +35,69 @@ class Splitter(Protocol):
         """What is left of a flow that has ended."""
 
 
+class _Waiting(NamedTuple):
+    """A unit since when, and whether something was left out between it and the one before."""
+
+    since: float
+    unit: Unit
+    after_gap: bool
+
+
 class Backlog:
     """What waits for a viewer."""
 
     def __init__(self, late_s: float = LATE_S, max_waiting: int = MAX_WAITING) -> None:
         self._late_s, self._max_waiting = late_s, max_waiting
-        self._units: deque[tuple[float, Unit]] = deque()
-        self._bytes = 0
+        self._units: deque[_Waiting] = deque()
         self._is_skipping = False  # until the next keyframe
-        self._is_gap = False  # before the next unit that may be left out
+        self._is_gap = False  # at the end, before what comes next
+        self.size = 0  # bytes that wait
         self.dropped = 0  # units left out so far
 
     def __len__(self) -> int:
         return len(self._units)
-
-    @property
-    def size(self) -> int:
-        """How much waits."""
-        return self._bytes
 
     def put(self, unit: Unit, now: float) -> None:
         """Something new, at a time in seconds."""
         if self._is_skipping and unit.may_drop:
             if not unit.is_key:
                 self.dropped += 1
+                self._is_gap = True
                 return
             self._is_skipping = False
-        self._units.append((now, unit))
-        self._bytes += len(unit.data)
-        oldest = next((since for since, each in self._units if each.may_drop), now)
-        if now - oldest > self._late_s or self._bytes > self._max_waiting:
+        self._units.append(_Waiting(now, unit, self._is_gap and unit.may_drop))
+        self._is_gap = self._is_gap and not unit.may_drop
+        self.size += len(unit.data)
+        oldest = next((each.since for each in self._units if each.unit.may_drop), now)
+        if now - oldest > self._late_s or self.size > self._max_waiting:
             self._drop()
 
     def pop(self) -> tuple[bytes, int]:
         """The next to be sent, and its flags."""
-        _, unit = self._units.popleft()
-        self._bytes -= len(unit.data)
-        flags = unit.flags
-        if unit.may_drop:
-            flags |= (KEY if unit.is_key else 0) | (DROPPED_BEFORE if self._is_gap else 0)
-            self._is_gap = False
-        return unit.data, flags
+        _, unit, after_gap = self._units.popleft()
+        self.size -= len(unit.data)
+        is_key = unit.is_key and unit.may_drop
+        return unit.data, unit.flags | (KEY if is_key else 0) | (DROPPED_BEFORE if after_gap else 0)
 
     def _drop(self) -> None:
         """Leave out what is before the last keyframe that waits; without one everything, until one comes."""
-        pictures = [number for number, (_, unit) in enumerate(self._units) if unit.may_drop]
-        keys = [number for number in pictures if self._units[number][1].is_key]
+        pictures = [number for number, each in enumerate(self._units) if each.unit.may_drop]
+        keys = [number for number in pictures if self._units[number].unit.is_key]
         if not pictures:
             return
         if not keys:
             kept = range(0)
         elif keys[-1] > pictures[0]:
             kept = range(keys[-1], len(self._units))
+            self._units[keys[-1]] = self._units[keys[-1]]._replace(after_gap=True)
         else:  # not even this keyframe gets through in time: nothing after it, then
             kept = range(keys[-1], keys[-1] + 1)
         self._is_skipping = not keys or keys[-1] == pictures[0]
-        left = [each for number, each in enumerate(self._units) if number in kept or not each[1].may_drop]
+        self._is_gap = self._is_gap or pictures[-1] not in kept
+        left = [each for number, each in enumerate(self._units) if number in kept or not each.unit.may_drop]
         self.dropped += len(self._units) - len(left)
-        self._is_gap = self._is_gap or len(left) < len(self._units)
         self._units = deque(left)
-        self._bytes = sum(len(unit.data) for _, unit in left)
+        self.size = sum(len(each.unit.data) for each in left)
 
 
 class Mjpeg:

@@ -9,10 +9,10 @@ grammar of `upstreams` is this, every value as text:
       rules: ["GET,HEAD /**", "POST /count?n", "GET /ws ws"]
       max_upload: 50M                           longest body under rules with the word `upload` (others: 64 KB)
 
-A rule is METHODS PATH[?KEYS] [WORDS]. In a path * stands for a part of one segment and ** for anything; keys are
-divided by & and each may stand once in a query, ?* allows any. Words: ws (a WebSocket), endless (the answer has no end
-of its own), live (so are its pictures, of which old ones may be left out), upload, slow (120 s to the first byte, and
-not 30).
+A rule is METHODS PATH[?KEYS] [WORDS]; the first that fits counts. In a path * stands for a part of one segment and **
+for anything; keys are divided by & and each may stand once in a query, ?* allows any. Words: ws (a WebSocket), endless
+(the answer has no end of its own), live (so are its pictures, of which old ones may be left out), upload, slow (120 s
+to the first byte, and not 30).
 """
 
 from __future__ import annotations

@@ -253,12 +253,12 @@ def test_wrong_settings_are_refused_by_name(section: object) -> None:
     assert "geheim" not in str(error.value)
 
 
-def test_settings_of_the_process(tmp_path: object) -> None:
+def test_settings_of_the_process(tmp_path: Path) -> None:
     environ = {"PLANARIA_RUN_DIR": str(tmp_path), "GO2RTC_HTTP": "http://u:p%40@[::1]:1985/"}
     chosen = options.load(["--instance", "1"], environ)
     assert chosen.instance == 1 and "p@" not in repr(chosen)
     assert (chosen.upstreams[0].authority, chosen.upstreams[0].login) == ("[::1]:1985", "u:p@")
-    (Path(str(tmp_path)) / options.NAME).write_text(
+    (tmp_path / options.NAME).write_text(
         '{"go2rtc_http": "http://127.0.0.1:7",'
         ' "upstreams": {"a": {"url": "http://x", "prefix": "/a", "rules": ["GET /"]}}}'
     )
