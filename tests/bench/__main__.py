@@ -9,10 +9,15 @@ from collections.abc import Callable
 from procs.errors import PlanariaError
 from procs.settings import ROOT, command_line
 from scripts import suite
-from tests.bench import producer, recovery
+from tests.bench import hub, producer, proxy, recovery
 from tests.bench.measure import Result
 
-BENCHES: dict[str, Callable[[bool], Result]] = {"producer": producer.bench, "recovery": recovery.bench}
+BENCHES: dict[str, Callable[[bool], Result]] = {
+    "producer": producer.bench,
+    "recovery": recovery.bench,
+    "proxy": proxy.bench,
+    "hub": hub.bench,
+}
 EXAMPLES = """\
   python -m tests.bench producer
   python -m tests.bench producer --quick --json | tail -n 1"""

@@ -29,6 +29,20 @@ RECOVERY = {
     | {"headless_agent.gap_ms_p50", "warden_rss_mb", "warden_cpu_pct"},
     "ratios": {"stock_new_pid_over_ours", "s6_new_pid_over_ours"},
 }
+PROXY = {
+    "figures": {
+        "get_ms_p50",
+        "get_ms_p99",
+        "rate_16",
+        "bulk_mb_s",
+        "get_ms_p99_under_bulk",
+    },
+    "ratios": {"get_p99_vs_ssh", "rate_16_vs_ssh", "bulk_vs_ssh"},
+}
+HUB: dict[str, set[str]] = {
+    "figures": {"idle_kb_per_device", "storm_hello_ms_p99", "devices", "heartbeats"},
+    "ratios": set(),
+}
 
 
 def result_of(bench: str) -> dict[str, Any]:
@@ -55,6 +69,19 @@ def test_the_producer_bench_prints_one_object_with_the_agreed_names() -> None:
 @pytest.mark.needs("s6-svscan")
 def test_the_recovery_bench_too() -> None:
     keeps_to(RECOVERY, result_of("recovery"))
+
+
+@pytest.mark.needs("nginx", "ssh", "sshd", "wrk")
+def test_the_proxy_bench_too() -> None:
+    result = result_of("proxy")
+    keeps_to(PROXY, result)
+    assert "live_first_byte_extra_ms" in result["figures"]  # it may be less than nothing
+
+
+def test_the_hub_bench_too() -> None:
+    result = result_of("hub")
+    keeps_to(HUB, result)
+    assert result["figures"]["heartbeats_late"] < result["figures"]["heartbeats"]
 
 
 def test_an_unknown_bench_is_one_line() -> None:
