@@ -130,11 +130,11 @@ def first_bytes_s(addresses: list[Address]) -> list[float]:
             sock.close()
 
 
-def rate(address: Address, connections: int, seconds: float) -> float:
+def rate(address: Address, connections: int, seconds: int) -> float:
     """Answers a second, by wrk."""
     url = f"http://127.0.0.1:{address.port}{address.target}"
     header = f"Authorization: Bearer {address.token}"
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-H", header, url]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-H", header, url]
     said = subprocess.run(command, capture_output=True, text=True, timeout=seconds + LIMIT_S, check=True).stdout
     found = re.search(r"Requests/sec: *([0-9.]+)", said)
     if found is None or re.search(r"Non-2xx|Socket errors", said):

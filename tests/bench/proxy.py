@@ -34,7 +34,7 @@ class Plan(NamedTuple):
 
     rounds: int
     gets: int  # a round
-    rate_s: float
+    rate_s: int
     bulks: int  # a round
     under_bulk_s: float  # a round
     live: int
@@ -45,7 +45,7 @@ def bench(quick: bool) -> Result:
     for program in NEEDED:
         if not shutil.which(program):
             raise NotHere(f"{program} is missing: sh scripts/setup_tests.sh")
-    plan = Plan(2, 500, 1.5, 1, 2.0, 6) if quick else Plan(7, 3000, 4.0, 2, 6.0, 30)
+    plan = Plan(2, 500, 2, 1, 2.0, 6) if quick else Plan(7, 3000, 4, 2, 6.0, 30)
     result = Result("proxy", targets=_targets())
     result.peers = {"ssh": "OpenSSH, -R over loopback, its defaults", "direct": "nginx, one worker"}
     with ExitStack() as stack:
