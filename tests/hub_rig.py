@@ -237,7 +237,7 @@ class Talker:
     def is_alive(self) -> bool:
         """Whether the link still carries what is asked of it."""
         self.say("heartbeat")
-        return self.hear("heartbeat_ack")["payload"] == {}
+        return bool(self.hear("heartbeat_ack")["payload"] == {})
 
 
 @contextmanager

@@ -168,7 +168,10 @@ def test_wrong_passwords_are_counted_wherever_they_come(tmp_path: Path) -> None:
 
 
 HERE, THERE = "http://127.0.0.1:{port}", "http://evil.example"
-GET, POST, UPGRADE = ("GET", {}), ("POST", {}), ("GET", {"Upgrade": "websocket", "Connection": "Upgrade"})
+Asked = tuple[str, dict[str, str]]
+GET: Asked = ("GET", {})
+POST: Asked = ("POST", {})
+UPGRADE: Asked = ("GET", {"Upgrade": "websocket", "Connection": "Upgrade"})
 
 
 SENT_BY_BROWSERS: list[tuple[tuple[str, dict[str, str]], dict[str, str], int]] = [
