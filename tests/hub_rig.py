@@ -122,9 +122,10 @@ class Process:
 
     def start(self) -> None:
         """Start it; `wait` waits until it serves."""
+        stdin = self.stdin if isinstance(self.stdin, int) else self.stdin.fileno()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "procs.hub"], cwd=ROOT, env=self.environ, stdin=self.stdin, stderr=log
+                [sys.executable, "-m", "procs.hub"], cwd=ROOT, env=self.environ, stdin=stdin, stderr=log
             )
 
     def wait(self) -> None:
