@@ -182,6 +182,7 @@ class TwoSides(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
+        self.loop.set_debug(False)  # it would take ten times as long
         self.patched = mock.patch.object(streams, "QUEUED", SHORT_QUEUE)
         self.patched.start()
         self.wires: tuple[deque[bytes], deque[bytes]] = deque(), deque()
@@ -380,4 +381,4 @@ class TwoSides(RuleBasedStateMachine):
 
 
 TestTwoSides = TwoSides.TestCase
-TestTwoSides.settings = settings(deadline=None, max_examples=25, stateful_step_count=35)
+TestTwoSides.settings = settings(deadline=None, max_examples=50, stateful_step_count=40)
