@@ -11,7 +11,6 @@ import functools
 import http.client
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -103,7 +102,7 @@ class Process:
     port: int
     environ: dict[str, str]
     log: Path
-    stdin: int | socket.socket = subprocess.DEVNULL
+    stdin: int = subprocess.DEVNULL
     process: subprocess.Popen[bytes] = field(init=False)
 
     @property
@@ -166,7 +165,7 @@ class Process:
 
 
 @contextmanager
-def process(run_dir: Path, *, stdin: int | socket.socket = subprocess.DEVNULL, **environ: str) -> Iterator[Process]:
+def process(run_dir: Path, *, stdin: int = subprocess.DEVNULL, **environ: str) -> Iterator[Process]:
     """Run a hub, and wait until it serves. PLANARIA_HUB chooses where it listens; default: a free port."""
     run_dir.mkdir(mode=0o700, exist_ok=True)
     port = int(environ["PLANARIA_HUB"].rpartition(":")[2]) if "PLANARIA_HUB" in environ else free_port()

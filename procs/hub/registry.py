@@ -3,6 +3,7 @@ what was looked up for two seconds in memory."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -37,22 +38,52 @@ class Registry:
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._store, self._clock = store, clock
         self._cached: dict[str, tuple[Device, float]] = {}
+        self._changes = 0
+        self._asked: dict[str, asyncio.Future[Device | None]] = {}
+        self._asking: asyncio.Task[None] | None = None
 
     async def find(self, device_id: str) -> Device | None:
-        """The device of this id; at most CACHED_S old, and what this process changes is seen at once."""
+        """The device of this id; at most CACHED_S old, and what this process changes is seen at once. Raises StoreDown.
+
+        Whoever asks while the store is busy with a look-up shares the next one: a fleet that comes back together costs
+        few statements.
+        """
         device, until = self._cached.get(device_id, (None, 0.0))
-        now = self._clock()
-        if device and now < until:
+        if device and self._clock() < until:
             return device
-        device = await self._store.read(by_id, device_id)
-        if device:
-            if len(self._cached) >= MAX_CACHED:
-                self._cached.clear()
-            self._cached[device_id] = device, now + CACHED_S
-        return device
+        if device_id not in self._asked:
+            self._asked[device_id] = asyncio.get_running_loop().create_future()
+            self._asked[device_id].add_done_callback(_seen_to)
+        found = self._asked[device_id]
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().create_task(self._ask())
+        return await asyncio.shield(found)  # others may wait for it, too
+
+    async def _ask(self) -> None:
+        while self._asked:
+            asked, self._asked = self._asked, {}
+            changes = self._changes
+            try:
+                found = await self._store.read(_by_ids, list(asked))
+            except Exception as error:  # it is those who asked that have to know
+                for waiting in asked.values():
+                    waiting.set_exception(error)
+                continue
+            if changes == self._changes:  # else it may be old already
+                self._keep(found)
+            for device_id, waiting in asked.items():
+                waiting.set_result(found.get(device_id))
+        self._asking = None
+
+    def _keep(self, found: dict[str, Device]) -> None:
+        if len(self._cached) + len(found) > MAX_CACHED:
+            self._cached.clear()
+        until = self._clock() + CACHED_S
+        self._cached.update((device_id, (device, until)) for device_id, device in found.items())
 
     def changed(self, device_id: str) -> None:
         """What is remembered of it is not true any more."""
+        self._changes += 1
         self._cached.pop(device_id, None)
 
     async def register(self, device_id: str, name: str, kind: str, verifier: str | None) -> None:
@@ -93,6 +124,20 @@ class Registry:
 
 def _device(row: Row[tuple[int, str, str, str, str | None, int | None, float, float | None]]) -> Device:
     return Device(row.id, row.device_id, row.device_name, row.device_type, row.verifier, row.owner_id, row.last_seen)
+
+
+def _seen_to(waiting: asyncio.Future[Device | None]) -> None:
+    """Nobody may be waiting any more, and its error is no news to asyncio."""
+    if not waiting.cancelled():
+        waiting.exception()
+
+
+def _by_ids(connection: Connection, device_ids: list[str]) -> dict[str, Device]:
+    found: dict[str, Device] = {}
+    for start in range(0, len(device_ids), AT_ONCE):
+        part = devices.c.device_id.in_(device_ids[start : start + AT_ONCE])
+        found.update((row.device_id, _device(row)) for row in connection.execute(select(devices).where(part)))
+    return found
 
 
 def by_id(connection: Connection, device_id: str) -> Device | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -32,7 +32,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
         self._threads = ThreadPoolExecutor(THREADS, "store")
-        self.waiting = 0
+        self._doing: set[Future[Any]] = set()
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run work that changes nothing. Raises StoreDown."""
@@ -46,16 +46,19 @@ class Store:
     async def _in_thread(self, how: Callable[..., T], *args: Any) -> T:
         if self.waiting >= MAX_WAITING:
             raise StoreDown("the store has too much to do")
-        self.waiting += 1
-        future = asyncio.get_running_loop().run_in_executor(self._threads, how, *args)
-        future.add_done_callback(self._done)  # not when we stop waiting: a thread that hangs still holds its place
+        # One that hangs holds its place until it is done, not until we stop waiting for it.
+        doing = self._threads.submit(how, *args)
+        self._doing.add(doing)
+        doing.add_done_callback(self._doing.discard)
         try:
-            return await asyncio.wait_for(future, DEADLINE_S)
+            return await asyncio.wait_for(asyncio.wrap_future(doing), DEADLINE_S)
         except TimeoutError:
             raise StoreDown(f"no answer of the store within {DEADLINE_S:g} s") from None
 
-    def _done(self, _: asyncio.Future[Any]) -> None:
-        self.waiting -= 1
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a thread, or run."""
+        return len(self._doing)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:

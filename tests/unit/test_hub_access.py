@@ -168,13 +168,13 @@ def test_wrong_passwords_are_counted_wherever_they_come(tmp_path: Path) -> None:
 
 
 HERE, THERE = "http://127.0.0.1:{port}", "http://evil.example"
-Asked = tuple[str, dict[str, str]]
+Asked = tuple[str, dict[str, str]]  # method and headers
 GET: Asked = ("GET", {})
 POST: Asked = ("POST", {})
 UPGRADE: Asked = ("GET", {"Upgrade": "websocket", "Connection": "Upgrade"})
 
 
-SENT_BY_BROWSERS: list[tuple[tuple[str, dict[str, str]], dict[str, str], int]] = [
+SENT_BY_BROWSERS: list[tuple[Asked, dict[str, str], int]] = [
     (GET, {"Origin": THERE, "Sec-Fetch-Site": "cross-site"}, 200),  # it can't read the answer
     (POST, {}, 200),  # no browser
     (POST, {"Sec-Fetch-Site": "same-origin"}, 200),

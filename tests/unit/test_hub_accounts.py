@@ -1,0 +1,168 @@
+"""Tokens of accounts: whose they are, for how long, and what ends them. The clock is the test's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from procs.errors import Refused
+from procs.hub import accounts, migrate
+from procs.hub.accounts import CACHED_S, MAX_LOGIN_S, MAX_TOKENS, VIEW_TTL_S, Accounts, WrongPassword, add_user
+from procs.hub.registry import Registry
+from procs.hub.store import Store
+from tests.hub_rig import CHEAP
+
+TTL_S, DAY_S = 3600.0, 86_400.0
+Case = Callable[[Accounts, "Clock"], Awaitable[None]]
+
+
+class Clock:
+    """A time that only we move."""
+
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run(tmp_path: Path, case: Case, ttl_s: float = TTL_S) -> None:
+    """Run a case with one user, ann."""
+    store = Store(f"sqlite:///{tmp_path / 'hub.sqlite'}")
+    migrate.bring_up_to_date(store)
+    store.exclusively(lambda c: add_user(c, "ann", "", CHEAP("right"), 0.0))
+    clock = Clock()
+
+    async def main() -> None:
+        await case(Accounts(store, ttl_s, clock), clock)
+
+    try:
+        asyncio.run(main())
+    finally:
+        store.engine.dispose()
+
+
+def test_a_token_ends_by_itself(tmp_path: Path) -> None:
+    async def case(accounts: Accounts, clock: Clock) -> None:
+        user, token = await accounts.log_in("ann", "right")
+        clock.now += TTL_S - 0.1
+        session = await accounts.session(token)
+        assert session and session.user == user
+        clock.now += 0.1
+        assert await accounts.session(token) is None, "what is remembered ends, too"
+        assert await accounts.session(token + "x") is None
+
+    run(tmp_path, case)
+
+
+def test_the_store_holds_no_token(tmp_path: Path) -> None:
+    async def case(accounts: Accounts, __: Clock) -> None:
+        _, token = await accounts.log_in("ann", "right")
+        rows = await accounts._store.read(lambda c: str(c.execute(text("SELECT * FROM tokens")).all()))
+        assert token not in rows and "access" in rows
+
+    run(tmp_path, case)
+
+
+def test_renewal_goes_on_for_a_month(tmp_path: Path) -> None:
+    async def case(accounts: Accounts, clock: Clock) -> None:
+        _, token = await accounts.log_in("ann", "right")
+        began = clock.now
+        while clock.now - began <= MAX_LOGIN_S:
+            session = await accounts.session(token)
+            assert session and session.login_at == began
+            token = await accounts.renew(session)
+            clock.now += DAY_S - 1
+        session = await accounts.session(token)
+        assert session
+        with pytest.raises(Refused, match="log in again"):
+            await accounts.renew(session)
+
+    run(tmp_path, case, DAY_S)
+
+
+def test_what_another_hub_has_ended_ends_here_soon(tmp_path: Path) -> None:
+    async def case(accounts: Accounts, clock: Clock) -> None:
+        other = Accounts(accounts._store, TTL_S, clock)
+        _, token = await accounts.log_in("ann", "right")
+        session = await accounts.session(token)
+        assert session
+        await other.log_out(session)
+        clock.now += CACHED_S
+        assert await accounts.session(token) is None
+
+    run(tmp_path, case)
+
+
+def test_a_view_is_of_its_login_and_of_its_kind(tmp_path: Path) -> None:
+    async def case(accounts: Accounts, clock: Clock) -> None:
+        registry = Registry(accounts._store, clock)
+        await registry.register("cam", "cam", "camera", None)
+        device = await registry.find("cam")
+        _, token = await accounts.log_in("ann", "right")
+        session = await accounts.session(token)
+        assert session and device
+        view = await accounts.open_view(session, device.key)
+        assert await accounts.session(view) is None
+        assert await accounts.session(token, "view") is None
+        clock.now += VIEW_TTL_S - 1
+        seen = await accounts.session(view, "view")
+        assert seen and seen.device == device.key
+        await accounts.log_out(session)
+        assert await accounts.session(view, "view") is None
+
+    run(tmp_path, case)
+
+
+def test_nobody_fills_the_store_with_tokens(tmp_path: Path) -> None:
+    async def case(accounts: Accounts, clock: Clock) -> None:
+        tokens = []
+        for _ in range(MAX_TOKENS + 3):
+            clock.now += 1
+            tokens.append((await accounts.log_in("ann", "right"))[1])
+        assert [await accounts.session(token) is not None for token in tokens[:5]] == [False] * 3 + [True] * 2
+        assert await accounts.session(tokens[-1])
+        clock.now += TTL_S
+        await accounts.purge()
+        count = await accounts._store.read(lambda c: c.execute(text("SELECT count(*) FROM tokens")).scalar())
+        assert count == 0
+
+    run(tmp_path, case)
+
+
+def test_a_password_is_remembered_for_a_minute(tmp_path: Path) -> None:
+    async def case(accounts: Accounts, clock: Clock) -> None:
+        with pytest.raises(WrongPassword):
+            await accounts.checked("ann", "wrong")
+        with pytest.raises(WrongPassword):
+            await accounts.checked("nobody", "right")
+        user = await accounts.checked("ann", "right")
+        assert accounts.remembered("ann", "right") == user
+        assert accounts.remembered("an", "nright") is None and accounts.remembered("ann", "wrong") is None
+        clock.now += 61
+        assert accounts.remembered("ann", "right") is None
+
+    run(tmp_path, case)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("ann", True),
+        ("Änne Müller", True),
+        ("a", True),
+        ("a" * 64, True),
+        ("", False),
+        ("a" * 65, False),
+        ("a:b", False),
+        (" ann", False),
+        ("ann\n", False),
+        ("a\x00b", False),
+        ("\ud800", False),
+    ],
+)
+def test_names(name: str, is_one: bool) -> None:
+    assert accounts.is_username(name) is is_one

@@ -1,0 +1,66 @@
+"""What the hub can be told, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from procs.errors import ConfigError
+from procs.hub.options import Hub, load, refuse_open_air
+from procs.settings import Address
+
+
+def test_by_default_it_is_for_this_machine_alone() -> None:
+    chosen = load([], {})
+    assert chosen == Hub() and chosen.listen == Address("127.0.0.1", 8000)
+    assert not chosen.compat and not chosen.is_registration_open and not chosen.is_behind_tls
+
+
+def test_variables() -> None:
+    environ = {
+        "PLANARIA_HUB": "0.0.0.0:8443",
+        "PLANARIA_HUB_INSECURE": "1",
+        "PLANARIA_HUB_PROXIES": "10.0.0.1, 10.0.0.2",
+        "DATABASE_URL": "postgresql://u:p@db/planaria",
+        "PLANARIA_COMPAT": "1",
+        "PLANARIA_TOKEN_TTL_S": "600",
+        "STUN_URLS": "stun:a.example:3478,stun:b.example",
+    }
+    chosen = load([], environ)
+    assert chosen.listen == Address("0.0.0.0", 8443) and chosen.proxies == ("10.0.0.1", "10.0.0.2")
+    assert chosen.stun_urls == ("stun:a.example:3478", "stun:b.example") and chosen.token_ttl_s == 600
+    assert chosen.is_registration_open and chosen.is_behind_tls
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"PLANARIA_HUB": "0.0.0.0:8000"}, "must be a loopback address without TLS"),
+        ({"PLANARIA_HUB": "[::]:8000"}, "must be a loopback address without TLS"),
+        ({"PLANARIA_HUB": "localhost"}, "an IP address and a port"),
+        ({"PLANARIA_HUB_CERT": "a.pem"}, "must both be set"),
+        ({"DATABASE_URL": "mysql://x"}, "DATABASE_URL=***"),
+        ({"PLANARIA_TOKEN_TTL_S": "1"}, "60 to"),
+        ({"STUN_URLS": "http://x"}, "stun:HOST:PORT"),
+        ({"PLANARIA_HUB_PROXIES": "proxy.example"}, "IP addresses"),
+        ({"PLANARIA_HUB_SPEED": "11"}, "unknown variable"),
+    ],
+)
+def test_a_wrong_value_is_one_line(environ: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load([], environ)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_secrets_have_no_flag_and_are_not_shown() -> None:
+    for flag in ("--admin-password", "--database-url"):
+        with pytest.raises(ConfigError):
+            load([flag, "x"], {})
+    shown = repr(load([], {"PLANARIA_ADMIN_PASSWORD": "hunter22", "DATABASE_URL": "postgresql://u:hunter22@db/x"}))
+    assert "hunter22" not in shown
+
+
+def test_an_inherited_socket_is_held_to_the_same() -> None:
+    with pytest.raises(ConfigError, match="loopback"):
+        refuse_open_air(Hub(), Address("192.0.2.1", 8000))
+    refuse_open_air(Hub(insecure=True), Address("192.0.2.1", 8000))
+    refuse_open_air(Hub(), Address("127.0.0.1", 8000))
