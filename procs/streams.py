@@ -7,6 +7,7 @@ gone. Each stream is read and written by one task at a time.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Literal, NamedTuple
@@ -426,7 +427,7 @@ class Link:
     def _has_read(self, stream: Stream, size: int) -> None:
         if stream.id not in self._streams:
             return  # counted when it ended
-        if (grant := self._receiving.read(stream._window, size)) and not stream._saw_fin:
+        if (grant := self._receiving.read(stream._window, size, time.monotonic())) and not stream._saw_fin:
             self._control(mux1.credit(stream.id, grant))
         self._grant_session()
 

@@ -25,7 +25,7 @@ async def do(worker: Worker, job: Job, body: bytes) -> tuple[JobDone, bytes]:
     except TimeoutError:
         head, data = _said(504, "Gateway Timeout")
     except UpstreamFailed as failure:
-        log.warning(f"failed: {failure.reason}", method=job.method, target=job.path[:200])
+        log.warning("failed", reason=failure.reason, method=job.method, target=job.path[:200])
         if failure.code == Code.TIMEOUT:
             head, data = _said(504, "Gateway Timeout")
         else:

@@ -24,6 +24,7 @@ from procs.proxy.worker import Worker
 READY_EVERY_S = 1.0
 ASK_AGAIN_S = 2.0  # for a ticket: ws_link may have died with the question
 ASK_LIMIT_S = 12.0  # ws_link itself waits 10 s for the hub
+NO_LIMIT = aiohttp.ClientTimeout(total=None)  # procs/proxy/link.py has its own
 STEADY_S = 3.0  # a connection that lasted for so long was a good one
 
 
@@ -46,7 +47,7 @@ def serve(settings: Proxy, alive: Alive) -> None:
 
 
 async def _run(settings: Proxy, alive: Alive) -> None:
-    async with asyncio.TaskGroup() as group, aiohttp.ClientSession() as session:
+    async with asyncio.TaskGroup() as group, aiohttp.ClientSession(timeout=NO_LIMIT) as session:
         shell = Shell(settings, alive.run_dir, session)
         alive.serving()
         for work in (_beat(alive), shell.announce(), shell.take_work(group), shell.stay_connected()):
@@ -91,6 +92,8 @@ class Shell:
                 continue
             if not isinstance(message, Job):
                 self._answered(message)
+            elif len(self._jobs) >= jobs.CAPACITY:  # ws_link knows how many we take
+                bus.send_work(self._bus, JobDone(message.rid, 503))
             elif message.rid not in self._jobs:  # else it has been handed to us twice
                 self._jobs.add(message.rid)
                 group.create_task(self._do(message, body))
@@ -101,6 +104,9 @@ class Shell:
             bus.send_work(self._bus, done, data)
         except Refused as reason:
             log.warning("an answer that ws_link would not take", reason=str(reason), path=job.path[:200])
+            bus.send_work(self._bus, JobDone(job.rid, 500))
+        except Exception as error:  # a fault of ours must not cost the viewers their streams
+            log.error(f"unforeseen {type(error).__name__}: {error}", trace=True, path=job.path[:200])
             bus.send_work(self._bus, JobDone(job.rid, 500))
         finally:
             self._jobs.discard(job.rid)

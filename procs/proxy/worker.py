@@ -29,7 +29,7 @@ TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
 
 class Worker:
-    """All that one proxy serves. `refused` counts what was not, by reason."""
+    """All that one proxy serves. `refused` counts what was not, by status or code."""
 
     def __init__(self, upstreams: Sequence[Upstream], *, verbose: bool = False) -> None:
         self._upstreams, self._verbose = upstreams, verbose
@@ -110,8 +110,9 @@ class Worker:
 
     def refuse(self, denied: Denied, method: str, target: str) -> None:
         """Count and log what is not served."""
-        self.refused[denied.reason] += 1
-        log.warning(f"refused: {denied.reason}", status=denied.status, method=method[:16], target=target[:200])
+        self.refused[str(denied.status)] += 1
+        # One event, whatever was wrong, so that nobody can flood the log by being wrong in many ways.
+        log.warning("refused", reason=denied.reason, status=denied.status, method=method[:16], target=target[:200])
 
     async def ask(self, allowed: Allowed, pairs: fields.Pairs, body: Body | None, deadline: float) -> Answer:
         """Send an allowed request to its upstream. Raises UpstreamFailed."""
@@ -142,9 +143,9 @@ class Worker:
                 await _pump(stream, answer, None if allowed.is_endless else IDLE_LIMIT_S)
 
     def _say_failed(self, stream: Stream, failure: UpstreamFailed) -> None:
-        self.refused[failure.reason] += 1
+        self.refused[Code(failure.code).name] += 1
         opening = stream.opening
-        log.warning(f"failed: {failure.reason}", method=opening.method, target=opening.path[:200])
+        log.warning("failed", reason=failure.reason, method=opening.method, target=opening.path[:200])
         stream.on_failure = None
         if failure.status in (400, 413) and not stream.has_sent_head:
             _answer_with(stream, failure.status, failure.reason)

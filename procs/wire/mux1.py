@@ -33,6 +33,9 @@ T = TypeVar("T")
 MAGIC = 0xA1
 HEADER = struct.Struct(">BBHI")
 MAX_WINDOW = 2 * 1024 * 1024  # of one stream: 40 MB/s at a round trip of 50 ms
+# A window grows if its half was handed on within this time: it then holds up to twice as much of the flow, and that is
+# what a live viewer who falls behind still gets of what is old.
+GROW_WITHIN_S = 0.2
 MIN_COST = 128  # about what a queued frame takes of a receiver's memory beside its bytes
 MAX_OPENING = 64 * 1024  # bytes of an OPEN or a HEAD
 _U16, _U32 = struct.Struct(">H"), struct.Struct(">I")
@@ -213,13 +216,14 @@ def cost(size: int, flags: int = 0) -> int:
 class Window:
     """What the other side may still send on one stream, seen by the receiver."""
 
-    __slots__ = ("left", "owed", "size", "unread")
+    __slots__ = ("granted_at", "left", "owed", "size", "unread")
 
     def __init__(self, size: int) -> None:
         self.size = size  # how much may be underway and unread together
         self.left = size  # that may still be sent
         self.unread = 0  # received, and not yet handed on
         self.owed = 0  # handed on, and not yet granted anew
+        self.granted_at = 0.0  # when that was last done
 
 
 class Receiving:
@@ -252,15 +256,17 @@ class Receiving:
         window.unread += size
         return True
 
-    def read(self, window: Window, size: int) -> int:
-        """Bytes were handed on to whoever wants them; returns the credit to grant to this stream now, or 0."""
+    def read(self, window: Window, size: int, now: float = 0.0) -> int:
+        """Bytes were handed on to whoever wants them, at a time in seconds; returns the credit to grant to this stream
+        now, or 0."""
         window.unread -= size
         window.owed += size
         self._owed += size
         if 2 * window.owed < window.size:
             return 0
-        # Nothing waits here, so it is the window that bounds the flow.
-        if not window.unread and (more := min(window.size, MAX_WINDOW - window.size, self._growth)) > 0:
+        is_quick, window.granted_at = now - window.granted_at < GROW_WITHIN_S, now
+        # Nothing waits here, so it is the window that bounds the flow, if there is much of it.
+        if is_quick and not window.unread and (more := min(window.size, MAX_WINDOW - window.size, self._growth)) > 0:
             self._growth -= more
             window.size += more
             window.owed += more

@@ -215,6 +215,9 @@ def test_a_viewer_who_stops_gets_pictures_of_now(source: rig.Go2rtc, path: str) 
                 stream.finish()
                 await stream.head()
                 await first(stream, 20_000)
+            watched = time.monotonic()
+            while time.monotonic() - watched < 4:  # so that all windows have their size
+                await stream.read()
             await asyncio.sleep(4)
             began, stale, seen = time.monotonic(), 0, 0
             while True:

@@ -132,6 +132,19 @@ def test_a_window_grows_while_its_reader_keeps_pace_but_never_into_what_is_set_a
     assert receiving.left == LIMITS.session_credit
 
 
+def test_a_window_holds_no_more_than_a_moment_of_a_slow_flow() -> None:
+    for bytes_per_s, limit in ((250_000, 128 * 1024), (2_500_000, 2_000_000), (100_000_000, MAX_WINDOW)):
+        receiving, now = Receiving(MuxLimits(session_credit=2**30)), 100.0
+        window = receiving.window()
+        for _ in range(4000):
+            now += 10_000 / bytes_per_s
+            assert receiving.take(window, 10_000)
+            receiving.read(window, 10_000, now)
+            receiving.session_grant()
+        assert window.size <= limit
+        assert window.size == limit or window.size > 0.3 * bytes_per_s
+
+
 def test_one_window_has_a_limit_of_its_own() -> None:
     receiving = Receiving(MuxLimits(session_credit=2**30))
     window = receiving.window()
