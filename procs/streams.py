@@ -19,6 +19,7 @@ from procs.wire.mux1 import DROPPED_BEFORE, FIN, KEY, MORE, Code, Head, MuxLimit
 QUEUED = 128 * 1024  # bytes that one stream may have waiting to be sent before its writer has to wait; see `max_queued`
 SHARED_FRAME = 16 * 1024  # bytes of a frame while other streams want to send too, so that none waits long
 MAX_ID = 2**32 - 1
+BATCH = 128 * 1024  # bytes of DATA that go out at once; whatever becomes urgent meanwhile waits for them
 MAX_CONTROL = 20_000  # frames that cost no credit and wait to be sent; who makes us queue more is flooding us
 
 
@@ -225,8 +226,10 @@ class Link:
         ours: MuxLimits,
         theirs: MuxLimits,
         accept: Callable[[Stream], None] | None = None,
+        send_all: Callable[[list[bytes]], Awaitable[None]] | None = None,
     ) -> None:
-        self._send, self._accept = send, accept
+        """`send_all`, if there is one, sends several messages at once, and is asked for all that wait."""
+        self._send, self._accept, self._send_all = send, accept, send_all
         self._ours, self._theirs = ours, theirs
         self._next_id = 1 if opens == "odd" else 2
         self._last_accepted = 0
@@ -281,13 +284,28 @@ class Link:
         """Send what is to be sent, for as long as the connection lasts. Raises what `send` raises."""
         loop = asyncio.get_running_loop()
         while not self._lost:
-            frame = self._controls.popleft() if self._controls else self._next_data()
-            if frame is not None:
-                await self._send(frame)
+            if frames := self._next_frames():
+                if self._send_all is not None:
+                    await self._send_all(frames)
+                else:
+                    await self._send(frames[0])
                 continue
             self._idle = loop.create_future()
             await self._idle
             self._idle = None
+
+    def _next_frames(self) -> list[bytes]:
+        """What is to go out next: controls before DATA; one frame, or a batch of those that wait."""
+        if self._send_all is None:
+            frame = self._controls.popleft() if self._controls else self._next_data()
+            return [] if frame is None else [frame]
+        frames = list(self._controls)
+        self._controls.clear()
+        size = 0
+        while size < BATCH and (frame := self._next_data()) is not None:
+            frames.append(frame)
+            size += len(frame)
+        return frames
 
     def _next_data(self) -> bytes | None:
         """The next DATA frame: of the most urgent streams, each in its turn."""
@@ -309,7 +327,7 @@ class Link:
 
     # Received
 
-    def received(self, message: bytes) -> None:
+    def received(self, message: bytes | memoryview) -> None:
         """Take one message of the other side. Raises Refused where it breaks the protocol: the connection is to be
         closed then."""
         if self._lost:

@@ -13,7 +13,7 @@ from procs.settings import ROOT
 FLOOR = [
     *("errors", "prctl", "proc", "backoff", "settings", "pipes", "messages"),
     *("log", "locks", "journal", "bus", "life", "brood"),
-    *("wire", "streams", "media", "agent"),
+    *("wire", "streams", "carrier", "media", "agent"),
 ]
 ONLY_FROM_MAIN = {"life", "brood"}
 # The loops of these two name the type of what they beat.

@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-import aiohttp
 import uvloop
 import zmq.asyncio
 
@@ -47,8 +46,8 @@ def serve(settings: Proxy, alive: Alive) -> None:
 
 
 async def _run(settings: Proxy, alive: Alive) -> None:
-    async with asyncio.TaskGroup() as group, aiohttp.ClientSession(timeout=NO_LIMIT) as session:
-        shell = Shell(settings, alive.run_dir, session)
+    async with asyncio.TaskGroup() as group:
+        shell = Shell(settings, alive.run_dir)
         alive.serving()
         for work in (_beat(alive), shell.announce(), shell.take_work(group), shell.stay_connected()):
             group.create_task(work)
@@ -64,8 +63,8 @@ async def _beat(alive: Alive) -> None:
 class Shell:
     """The two connections of a proxy."""
 
-    def __init__(self, settings: Proxy, run_dir: Path, session: aiohttp.ClientSession) -> None:
-        self._instance, self._session = str(settings.instance), session
+    def __init__(self, settings: Proxy, run_dir: Path) -> None:
+        self._instance = str(settings.instance)
         self._worker = Worker(settings.upstreams, verbose=settings.verbose)
         self._bus = bus.work_connector(zmq.asyncio.Context.instance(), run_dir, self._instance)
         self._jobs: set[str] = set()
@@ -147,7 +146,7 @@ class Shell:
         waits = delays()
         while True:
             try:
-                connection = Connection(self._session, await self._ticket(), self._worker.accept)
+                connection = Connection(await self._ticket(), self._worker.accept)
                 began = loop.time()
                 reason = await connection.carry()
                 if loop.time() - began >= STEADY_S:

@@ -120,7 +120,7 @@ _OPEN = msgspec.json.Decoder(Open)
 _HEAD = msgspec.json.Decoder(Head)
 
 
-def unpack(message: bytes) -> Frame:
+def unpack(message: bytes | memoryview) -> Frame:
     """Take a message apart. Raises Refused for what is no frame."""
     if len(message) < 8 or message[0] != MAGIC:
         raise Refused("no mux1 frame")
