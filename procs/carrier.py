@@ -195,7 +195,7 @@ async def dial(
     asking = ws13.asking(parts.netloc, target, key, subprotocol, headers)
     transport, client = await asyncio.get_running_loop().create_connection(
         lambda: _Client(asking),
-        parts.hostname,
+        parts.hostname or "",
         parts.port or (443 if is_tls else 80),
         ssl=ssl.create_default_context() if is_tls else None,
     )

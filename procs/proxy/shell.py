@@ -23,7 +23,6 @@ from procs.proxy.worker import Worker
 READY_EVERY_S = 1.0
 ASK_AGAIN_S = 2.0  # for a ticket: ws_link may have died with the question
 ASK_LIMIT_S = 12.0  # ws_link itself waits 10 s for the hub
-NO_LIMIT = aiohttp.ClientTimeout(total=None)  # procs/proxy/link.py has its own
 STEADY_S = 3.0  # a connection that lasted for so long was a good one
 
 

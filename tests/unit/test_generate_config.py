@@ -12,7 +12,7 @@ import yaml
 from supervisor.options import ServerOptions
 
 from procs.errors import ConfigError, NotHere
-from scripts import exec_go2rtc
+from scripts import exec_go2rtc, roles
 from scripts.capture_programs import files
 from scripts.exec_sources import exec_line, producer_words
 from scripts.go2rtc_generate_config import ALLOW_PATHS, configuration, main, to_yaml, write_atomically
@@ -310,6 +310,7 @@ def test_captures_become_programs_of_supervisord(tmp_path: Path) -> None:
     command = "sh -c 'grab 100% ; true # no\n[program:evil]\ncommand=touch x' \"it's\""
     (tmp_path / "planaria.yaml").write_text(yaml.safe_dump({"captures": {"desk": command}, "fifo_dir": "a b ;c"}))
     made = files(tmp_path, load_plan(tmp_path, {}))
+    assert made.pop(roles.NAME)
     assert set(made) == {"captures.conf", "desk.sh"}
     folder = tmp_path / "run/supervisor.d"
     folder.mkdir(parents=True)

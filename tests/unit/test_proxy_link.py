@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import aiohttp
 import pytest
 from aiohttp import web
 
@@ -44,8 +43,8 @@ async def hub(handle: Callable[[web.WebSocketResponse], Awaitable[None]]) -> Asy
 
 async def carried(url: str, accept: Callable[[Stream], None], ticket: str = "good", limit_s: float = 5.0) -> str:
     """Why a connection ended."""
-    async with aiohttp.ClientSession() as session, asyncio.timeout(limit_s):
-        return await Connection(session, TicketGrant(1, url, ticket, "device-1"), accept).carry()
+    async with asyncio.timeout(limit_s):
+        return await Connection(TicketGrant(1, url, ticket, "device-1"), accept).carry()
 
 
 @pytest.fixture(autouse=True)
