@@ -46,8 +46,11 @@ chaos: ## kill, freeze and hang every process for MINUTES=10, and see it come ba
 	@sh scripts/setup_tests.sh
 	@$(PY) -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json)
 
-clean: ## end everything and remove what was made here (not your settings)
+# What would be missed stays: accounts and devices of the hub, who this device is, a password not seen yet.
+clean: ## end everything and remove what was made here (not your settings, the hub's accounts, the device's identity)
 	@$(ANY) scripts/down.py
-	@rm -rf run go2rtc/bin .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@if [ -d run ]; then find run -mindepth 1 -maxdepth 1 ! -name 'hub.sqlite*' ! -name device.json ! -name admin-password \
+		-exec rm -rf {} +; rmdir run 2>/dev/null || true; fi
+	@rm -rf go2rtc/bin .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@if [ -d temp/streams ]; then find temp/streams -type p -delete; find temp -type d -empty -delete; fi
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

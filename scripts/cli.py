@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""The suite from a shell: up, status, logs, keyframe, bitrate. (Down is scripts/down.py, which needs nothing.)
+"""The suite from a shell: up, status, logs, password, keyframe, bitrate. (Down: scripts/down.py, which needs nothing.)
 
 scripts/cli.py up                        start everything, wait until it serves, say where
 scripts/cli.py up --foreground           start everything and be its supervisord: for containers and systemd
 scripts/cli.py status --json             processes and streams, for programs
+scripts/cli.py password                  show the password made for the hub's first account, once
+scripts/cli.py password --reset          make it another one, and show that
 scripts/cli.py keyframe omega-0          the next picture is a keyframe
 scripts/cli.py bitrate omega-0 2M        encode at another rate from the next picture on
 """
@@ -34,8 +36,17 @@ from procs.keeper.pace import Row
 from procs.messages import Bitrate, Command, Keyframe
 from procs.settings import BITRATE, ROOT
 from procs.warden import options as warden
-from procs.ws_link import identity
-from scripts import capture_programs, go2rtc_binary, health, listeners, service, suite
+from scripts import (
+    addresses,
+    admin_password,
+    capture_programs,
+    go2rtc_binary,
+    health,
+    listeners,
+    service,
+    suite,
+    wall,
+)
 from scripts import status as show_status
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg, to_yaml, write_atomically
 from scripts.suite_settings import Plan, load_plan
@@ -69,7 +80,7 @@ def up(arguments: argparse.Namespace) -> None:
                 say("everything was ended; the logs are in run/log")
             raise
     show_status.show(show_status.gather(ROOT, plan))
-    _print_addresses(plan)
+    addresses.show(ROOT / "run", plan, admin_password.take(ROOT / "run") if "hub" in plan.suite.roles else "")
 
 
 def _stay(plan: Plan, needed: bool) -> NoReturn:
@@ -77,7 +88,9 @@ def _stay(plan: Plan, needed: bool) -> NoReturn:
     if not needed:
         pid = proc.supervisord(ROOT)
         raise ConfigError(f"--foreground (command line): the suite is up already, as pid {pid}; make down ends it")
-    _print_addresses(plan)
+    addresses.show(ROOT / "run", plan, "")  # what stands here is kept in logs, which are no place for a password
+    if "hub" in plan.suite.roles:
+        say("the password made for admin at a first start: scripts/cli.py password shows it, once")
     say("going on as supervisord")
     suite.become(ROOT, plan.environment)
 
@@ -85,29 +98,17 @@ def _stay(plan: Plan, needed: bool) -> NoReturn:
 def _prepare_if_needed(plan: Plan) -> bool:
     """Lay out all that supervisord needs, with nothing of ours alive any more, unless the suite runs and serves with
     just these settings. Returns whether supervisord is to be started."""
-    for name in plan.producers:
-        bus.address(ROOT / "run", bus.control_of(name))  # refuses a name too long for a socket in this directory
-    if not plan.suite.container_fifo_dir:
-        for path in plan.fifos.values():
-            try:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            except OSError as error:
-                raise ConfigError(f"fifo_dir={str(plan.suite.fifo_dir)!r}: cannot be made: {error.strerror}") from None
-            place.make(path)  # refuses what is there and no FIFO
-    binary = go2rtc_binary.find_or_fetch(ROOT, plan.environment, say)
-    gop_cache = go2rtc_binary.has_gop_cache(binary)
-    config = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite), gop_cache=gop_cache))
+    files, binary = _files(plan)
     captures = capture_programs.files(ROOT, plan)
-    files = captures | plan.wall.files(ROOT / "run", plan.suite.roles)
     wanted = suite.fingerprint(
-        config, plan.for_warden(), json.dumps(files), str(binary), json.dumps(_variables(plan)), *_code()
+        json.dumps(files), json.dumps(captures), str(binary), json.dumps(_variables(plan)), *_code()
     )
     path = ROOT / "run/fingerprint"
     if proc.supervisord(ROOT):
         same = path.exists() and path.read_text() == wanted
         why = health.why_not_back(ROOT, plan, say) if same else "the settings have changed"
         if not why:
-            _lay_out(plan, config, captures, binary)  # what the next start of go2rtc will read
+            _lay_out(files, captures, binary)  # what the next start of each will read
             say("already up")
             return False
         _refuse_taken(plan, ours=proc.marked(ROOT))  # before what runs is ended
@@ -116,7 +117,7 @@ def _prepare_if_needed(plan: Plan) -> bool:
         service.refuse_if_active(ROOT)
     suite.kill_all(ROOT)
     _refuse_taken(plan)
-    _lay_out(plan, config, captures, binary)
+    _lay_out(files, captures, binary)
     write_atomically(path, wanted)
     suite.precompile(ROOT)
     return True
@@ -133,22 +134,43 @@ def _refuse_taken(plan: Plan, ours: Collection[int] = ()) -> None:
     listeners.refuse_taken("metrics", "PLANARIA_METRICS", chosen.metrics, ours=ours)
 
 
-def _lay_out(plan: Plan, config: str, captures: dict[str, str], binary: Path) -> None:
-    """Put in run/ what scripts/exec_go2rtc.py, the warden and supervisord start from."""
-    write_atomically(ROOT / "run/go2rtc.yaml", config)
-    write_atomically(ROOT / "run" / warden.NAME, plan.for_warden())
-    for name, text in plan.wall.files(ROOT / "run", plan.suite.roles).items():
+def _files(plan: Plan) -> tuple[dict[str, str], Path | None]:
+    """Name -> text of what processes find in run/, and the go2rtc that is to run, if one is."""
+    found = {warden.NAME: plan.for_warden(), **plan.wall.files(ROOT / "run", plan.suite.roles)}
+    if "streams" not in plan.suite.roles:
+        return found, None
+    for name in plan.producers:
+        bus.address(ROOT / "run", bus.control_of(name))  # refuses a name too long for a socket in this directory
+    if not plan.suite.container_fifo_dir:
+        for path in plan.fifos.values():
+            try:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"fifo_dir={str(plan.suite.fifo_dir)!r}: cannot be made: {error.strerror}") from None
+            place.make(path)  # refuses what is there and no FIFO
+    binary = go2rtc_binary.find_or_fetch(ROOT, plan.environment, say)
+    gop_cache = go2rtc_binary.has_gop_cache(binary)
+    found["go2rtc.yaml"] = to_yaml(configuration(ROOT, plan, find_ffmpeg(plan.suite), gop_cache=gop_cache))
+    return found, binary
+
+
+def _lay_out(files: dict[str, str], captures: dict[str, str], binary: Path | None) -> None:
+    """Put in run/ what scripts/exec_go2rtc.py, the warden, the proxies, the hub and supervisord start from."""
+    for name, text in files.items():
         write_atomically(ROOT / "run" / name, text)
+    if wall.ADOPT not in files:  # or a hub would go on taking in a device that is no longer beside it
+        (ROOT / "run" / wall.ADOPT).unlink(missing_ok=True)
     folder = ROOT / capture_programs.FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     for old in set(os.listdir(folder)) - captures.keys():
         (folder / old).unlink()
     for name, text in captures.items():
         write_atomically(folder / name, text)
-    link = ROOT / "run/.go2rtc.new"
-    link.unlink(missing_ok=True)
-    link.symlink_to(binary)
-    os.replace(link, ROOT / "run/go2rtc")
+    if binary:
+        link = ROOT / "run/.go2rtc.new"
+        link.unlink(missing_ok=True)
+        link.symlink_to(binary)
+        os.replace(link, ROOT / "run/go2rtc")
 
 
 def _variables(plan: Plan) -> list[tuple[str, str]]:
@@ -187,43 +209,28 @@ def status(arguments: argparse.Namespace) -> None:
             raise Unhealthy(f"{process['name']}: {process['state']}: {process['said']}")
 
 
-def _print_addresses(plan: Plan) -> None:
-    chosen, device = plan.suite, ""
-    if "device" in chosen.roles:
-        device = identity.load(ROOT / "run", plan.wall.link.device_id).device_id
-    print()
-    if "hub" in chosen.roles:
-        print(f"hub     {plan.wall.hub_url}/")
-        if password := plan.wall.first_password(ROOT / "run"):
-            print(f"sign in admin {password}     (shown this once: keep it)")
-    if device and "hub" in chosen.roles and plan.wall.is_own_hub:
-        print(f"device  {plan.wall.hub_url}/api/devices/{device}/proxy/     (its go2rtc, after the same login)")
-    elif device:
-        print(f"device  {device} at {plan.wall.link.backend}; scripts/pair.py gives a code to pair it with")
-    if "streams" in chosen.roles:
-        _print_streams(plan)
-    print("next    make status, make logs, make down; streams are set in planaria.yaml (see README.md)", flush=True)
-
-
-def _print_streams(plan: Plan) -> None:
-    first = next(iter(plan.streams), None)
-    if not plan.suite.no_ui:
-        print(f"pages   http://{plan.suite.api}/")
-    if first and not plan.suite.no_ui:
-        print(f"watch   http://{plan.suite.api}/stream.html?src={first}")
-    if first:
-        print(f"play    ffplay -fflags nobuffer -rtsp_transport tcp rtsp://{plan.suite.rtsp}/{first}")
-    empty = [path for name, path in plan.fifos.items() if name not in plan.captures]
-    if empty:
-        print(f"fill    scripts/fifo_writer.sh {empty[0]} COMMAND ...   (pipes for others to fill: {len(empty)})")
-
-
 def logs(arguments: argparse.Namespace) -> None:
     """Become `tail`, following every log from now on."""
     files = sorted(str(path) for path in (ROOT / "run/log").glob("*.log"))
     if not files:
         raise Unhealthy("there are no logs yet; make up starts the suite")
     os.execvp("tail", ["tail", "-n", "20", "-F", *files])
+
+
+def password(arguments: argparse.Namespace) -> None:
+    """Show the password made for the hub's first account, admin, once; --reset makes it another one."""
+    plan = _running_plan()
+    if "hub" not in plan.suite.roles:
+        raise ConfigError("password (command line): the role hub is off here; ask the machine that runs the hub")
+    if arguments.reset:
+        print(admin_password.reset(plan.wall.hub, ROOT / "run"))
+    elif made := admin_password.take(ROOT / "run"):
+        print(made)
+    else:
+        raise Unhealthy(
+            "there is none to be shown: it was shown already, PLANARIA_ADMIN_PASSWORD was set, or the hub has not"
+            " started yet; scripts/cli.py password --reset makes another one"
+        )
 
 
 def keyframe(arguments: argparse.Namespace) -> None:
@@ -256,7 +263,7 @@ def _command(stream: str, command: Command) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = settings.command_line("cli.py", "The suite from a shell.", (__doc__ or "").partition("\n\n")[2])
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in (up, status, logs, keyframe, bitrate):
+    for verb in (up, status, logs, password, keyframe, bitrate):
         sub = verbs.add_parser(verb.__name__, help=(verb.__doc__ or "").rstrip("."), description=verb.__doc__)
         sub.set_defaults(verb=verb)
         if verb is up:
@@ -265,6 +272,8 @@ def _parser() -> argparse.ArgumentParser:
             )
         if verb is status:
             sub.add_argument("--json", action="store_true", help="one JSON object, for programs")
+        if verb is password:
+            sub.add_argument("--reset", action="store_true", help="a new one, for one that is lost; ends its log-ins")
         if verb in (keyframe, bitrate):
             sub.add_argument("stream", metavar="STREAM", help="such as omega-0; it must be watched by somebody")
         if verb is bitrate:

@@ -89,7 +89,7 @@ def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None], sin
     while why := why_not_serving(root, plan):
         _refuse_hopeless(root, plan)
         if time.monotonic() > deadline:
-            raise Unhealthy(f"{why}{last_words(root, 'go2rtc')}")
+            raise Unhealthy(f"{why}{last_words(root, _program_of(why))}")
         time.sleep(LOOK_EVERY_S)
     if "streams" not in plan.suite.roles:
         return
@@ -147,6 +147,12 @@ def why_not_serving(root: Path, plan: Plan) -> str:
     if late and "streams" in plan.suite.roles:
         return f"{late[0]}: the warden has not seen it serve"
     return ""
+
+
+def _program_of(why: str) -> str:
+    """The program whose log may tell more about what stands in `why_not_serving`."""
+    named = next((name for name in ("hub", "ws_link", "proxy", "warden") if why.startswith((name, f"the {name}"))), "")
+    return {"": "go2rtc", "proxy": "proxy_0"}.get(named, named)
 
 
 def _why_go2rtc_does_not_serve(plan: Plan, pid: int, listed: set[str]) -> str:

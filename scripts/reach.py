@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import ssl
+import urllib.parse
 from pathlib import Path
 
 from procs import bus, proc
@@ -19,7 +21,7 @@ ASK_LIMIT_S = 2.0
 def why_not_reached(root: Path, plan: Plan) -> str:
     """What is missing between this machine's device and whoever wants to reach it; "" if nothing is.
 
-    A hub elsewhere that can't be reached is no fault of this machine's: it is only said (see `said`).
+    A hub elsewhere that can't be reached is no fault of this machine's: status only says so (see `missing`).
     """
     if "hub" in plan.suite.roles and (why := _why_no_hub(root, plan)):
         return why
@@ -35,14 +37,37 @@ def why_not_reached(root: Path, plan: Plan) -> str:
     return ""
 
 
-def said(root: Path, plan: Plan) -> str:
-    """What is wrong with the connection to a hub elsewhere; "" if nothing is, or there is none to be."""
-    if "device" not in plan.suite.roles:
-        return ""
-    state = link_state(root)
+def missing(state: LinkState | None) -> list[str]:
+    """What is wrong with the connection to the hub, here or elsewhere; [] if nothing is, or nobody tells."""
     if state is None or state.state == "connected":
-        return ""
-    return f"{state.hub}: {state.state} for {state.since_s:.0f} s: {state.said}"
+        return []
+    why = state.said or "no connection yet"
+    return [f"hub {state.hub}: {state.state} for {state.since_s:.0f} s ({why}): nobody reaches this device through it"]
+
+
+def missing_go2rtc(plan: Plan) -> list[str]:
+    """What is wrong with a go2rtc elsewhere that this machine's device is for; [] if it answers, whatever it says."""
+    if "device" not in plan.suite.roles or "streams" in plan.suite.roles:
+        return []
+    parts = urllib.parse.urlsplit(plan.wall.link.go2rtc_http)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    try:
+        with contextlib.closing(kind(parts.hostname or "", parts.port, timeout=ASK_LIMIT_S)) as connection:
+            connection.request("GET", f"{parts.path}/api")
+            connection.getresponse()
+    except (OSError, http.client.HTTPException) as error:
+        return [f"go2rtc {plan.wall.link.go2rtc_without_login}: {error}: there is nothing to be reached on this device"]
+    return []
+
+
+def hub_figures(plan: Plan) -> dict[str, int] | None:
+    """Gauge -> value of this machine's hub: devices_online, data_links, viewers, ...; None while it does not tell."""
+    try:
+        status, text = _ask_hub(plan, "/metrics")
+    except (OSError, http.client.HTTPException):
+        return None
+    found = re.findall(r"^planaria_hub_(\w+) (\d+)$", text, re.M)
+    return {name: int(value) for name, value in found} if status == 200 else None
 
 
 def link_state(root: Path) -> LinkState | None:
@@ -60,16 +85,23 @@ def _why_no_hub(root: Path, plan: Plan) -> str:
     holder = listeners.listener(hub.listen, likely=proc.supervisord(root))
     if holder and holder not in proc.marked(root):
         return f"hub: {hub.listen} is taken{listeners.described(holder)}; choose another port"
-    host = "127.0.0.1" if hub.listen.host == "0.0.0.0" else hub.listen.host
+    try:
+        status, _ = _ask_hub(plan, "/health")
+    except (OSError, http.client.HTTPException) as error:
+        return f"hub: it does not serve: {error}"
+    return "" if status == 200 else f"hub: /health: status {status}"
+
+
+def _ask_hub(plan: Plan, path: str) -> tuple[int, str]:
+    """Status and body of a GET. Raises OSError, HTTPException."""
+    hub = plan.wall.hub
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(hub.listen.host, hub.listen.host)
     asked = http.client.HTTPConnection(host, hub.listen.port, timeout=ASK_LIMIT_S)
     if hub.cert:
         # Only whether it answers is asked here, on this machine; its name need not be this address.
         context = ssl._create_unverified_context()
         asked = http.client.HTTPSConnection(host, hub.listen.port, timeout=ASK_LIMIT_S, context=context)
-    try:
-        with contextlib.closing(asked) as connection:
-            connection.request("GET", "/health")
-            status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        return f"hub: it does not serve: {error}"
-    return "" if status == 200 else f"hub: /health: status {status}"
+    with contextlib.closing(asked) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from procs import proc
-from procs.messages import ProcessState
-from scripts import capture_programs, health, reasons, suite
+from procs.messages import LinkState, ProcessState
+from scripts import capture_programs, health, reach, reasons, roles, suite
 from scripts.suite_settings import Plan
 
 WELL = ("SERVING", "RUNNING", "STARTING")
@@ -24,12 +24,28 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
     its = proc.stat(pid)
     known = [suite.Process("supervisord", "RUNNING", pid, int(its.age_s) if its else 0, "")]
     known += [*suite.processes(root), *suite.producers(root)]
+    known = [process for process in known if not roles.is_off(process.name, plan.suite.roles)]
     processes = [_process(root, plan, each, by_name.get(each.name)) for each in known]
+    link = reach.link_state(root) if "device" in plan.suite.roles else None
+    troubles = seen.troubles if seen else ["the warden does not answer"]
     return {
         "processes": processes,
-        "streams": _streams(plan),
-        "degraded": [*_missing(root, processes), *(seen.troubles if seen else ["the warden does not answer"])],
+        "hub": _hub(plan) if "hub" in plan.suite.roles else None,
+        "device": _device(link) if link else None,
+        "streams": _streams(plan) if "streams" in plan.suite.roles else [],
+        "degraded": [*_missing(root, processes), *reach.missing(link), *reach.missing_go2rtc(plan), *troubles],
     }
+
+
+def _hub(plan: Plan) -> dict[str, Any]:
+    figures = reach.hub_figures(plan) or {}
+    told = ("devices_online", "data_links", "viewers")
+    return {"url": f"{plan.wall.hub_url}/", **{name: figures.get(name) for name in told}}
+
+
+def _device(link: LinkState) -> dict[str, Any]:
+    told = ("device_id", "hub", "state", "since_s", "reconnects", "refused", "mux", "workers", "said")
+    return {name: getattr(link, name) for name in told}
 
 
 def _process(root: Path, plan: Plan, known: suite.Process, seen: ProcessState | None) -> dict[str, Any]:
@@ -92,9 +108,18 @@ def show(answer: dict[str, Any]) -> None:
     """The same for people."""
     head = ("PROCESS", "STATE", "PID", "UP", "RESTARTS/H", "HEARTBEAT", "MEMORY", "LAST EXIT")
     print_table([head, *map(_row, answer["processes"])])
-    print()
-    streams = [(s["name"], _watchers(s["watched_by"]), s["rtsp"]) for s in answer["streams"]]
-    print_table([("STREAM", "WATCHED BY", "ADDRESS"), *streams])
+    if hub := answer["hub"]:
+        figures = [_known(hub[name]) for name in ("devices_online", "data_links", "viewers")]
+        print()
+        print_table([("HUB", "DEVICES ONLINE", "DATA CONNECTIONS", "VIEWERS"), (hub["url"], *figures)])
+    if device := answer["device"]:
+        how = device["state"], in_words(int(device["since_s"])), str(device["workers"])
+        print()
+        print_table([("DEVICE", "HUB", "STATE", "FOR", "PROXIES"), (device["device_id"], device["hub"], *how)])
+    if answer["streams"]:
+        streams = [(s["name"], _watchers(s["watched_by"]), s["rtsp"]) for s in answer["streams"]]
+        print()
+        print_table([("STREAM", "WATCHED BY", "ADDRESS"), *streams])
     if answer["degraded"]:
         print("\nDEGRADED\n" + "\n".join(f"  {each}" for each in answer["degraded"]))
 
@@ -119,6 +144,10 @@ def in_words(seconds: int) -> str:
         if seconds < limit:
             return f"{seconds // size} {word}"
     return f"{seconds // 86400} d"
+
+
+def _known(count: int | None) -> str:
+    return "unknown" if count is None else str(count)
 
 
 def _watchers(count: int | None) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from procs import settings
+from procs.hub import options as hub_options
 from procs.hub.options import Hub
 from procs.proxy import options as proxy
 from procs.settings import Address, Layers
@@ -23,7 +24,6 @@ from procs.ws_link.options import Link
 from scripts import settings_file
 
 SECTIONS = ("hub", "device", "upstreams")
-FIRST_PASSWORD = "admin-password"
 ADOPT = "hub-adopt.json"  # what the hub of this machine takes for a device of its admin's
 
 
@@ -45,16 +45,6 @@ class Wall(NamedTuple):
         """Where people find the hub of this machine."""
         host = "127.0.0.1" if self.hub.listen.host == "0.0.0.0" else self.hub.listen.host
         return f"{'https' if self.hub.cert else 'http'}://{Address(host, self.hub.listen.port)}"
-
-    def first_password(self, run_dir: Path) -> str:
-        """The password that the hub has made for its first user, once; "" if somebody has had it."""
-        path = run_dir / FIRST_PASSWORD
-        try:
-            password = path.read_text().strip()
-            path.unlink()
-        except OSError:
-            return ""
-        return password
 
     def files(self, run_dir: Path, roles: frozenset[str]) -> dict[str, str]:
         """Name -> text of what the processes find in run/. Makes the device's identity if there is none yet."""
@@ -88,6 +78,8 @@ def load(
     """
     sections = {key: settings_file.mapping(document.get(key), f"{name}: {key}") for key in SECTIONS}
     hub = settings.load(Hub, Layers({}, environment, env_file, sections["hub"], f"{name}: hub"))
+    if "hub" in roles:
+        hub_options.check(hub)
     own = {"backend": backend_of(hub.listen)} if "hub" in roles else {}
     device = {"go2rtc_http": f"http://{go2rtc}", **own, **sections["device"]}
     link = settings.load(Link, Layers({}, environment, env_file, device, f"{name}: device"))

@@ -143,7 +143,7 @@ class Accounts:
         """Set another password; every token of the user ends, and a new one is returned. Raises WrongPassword."""
         await self._checked(user.username, old)
         kept = await self._passwords.hashed(new)
-        await self._store.run(_set_password, user.id, kept)
+        await self._store.run(set_password, user.id, kept)
         self._sessions = {d: kept_ for d, kept_ in self._sessions.items() if kept_[0].user.id != user.id}
         self._basic = {d: kept_ for d, kept_ in self._basic.items() if kept_[0].id != user.id}
         return await self._log_in(user)
@@ -234,7 +234,8 @@ def _end_login(connection: Connection, login: str) -> None:
     connection.execute(delete(tokens).where(tokens.c.login == login))
 
 
-def _set_password(connection: Connection, user: int, kept: str) -> None:
+def set_password(connection: Connection, user: int, kept: str) -> None:
+    """Work for the store: keep another password, and end every token of the user."""
     connection.execute(update(users).where(users.c.id == user).values(password=kept))
     connection.execute(delete(tokens).where(tokens.c.user_id == user))
 

@@ -83,6 +83,10 @@ class Hub(settings.Settings):
         """Whether an account needs no admin."""
         return self.open_registration or self.compat
 
+    def store_url(self, run_dir: Path) -> str:
+        """Where its store is."""
+        return self.database_url or f"sqlite:///{run_dir / 'hub.sqlite'}"
+
     @property
     def is_behind_tls(self) -> bool:
         """Whether people reach it by https."""
@@ -95,10 +99,15 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     flags = settings.parse_flags(parser, Hub, list(sys.argv[1:] if argv is None else argv))
     environment, env_file = settings.from_environment(os.environ if environ is None else environ)
     chosen = settings.load(Hub, Layers(flags, environment, env_file))
+    check(chosen)
+    return chosen
+
+
+def check(chosen: Hub) -> None:
+    """Raise ConfigError for settings that do not go together."""
     if (chosen.cert is None) != (chosen.key is None):
         raise ConfigError("PLANARIA_HUB_CERT and PLANARIA_HUB_KEY: must both be set, or neither")
     refuse_open_air(chosen, chosen.listen)
-    return chosen
 
 
 def refuse_open_air(chosen: Hub, listens: Address) -> None:

@@ -50,7 +50,7 @@ def serve(settings: Hub, alive: Alive) -> None:
     refuse_open_air(settings, _address(listener))
     tls = _tls(settings)
     directory = run_dir()
-    store = Store(settings.database_url or f"sqlite:///{directory / 'hub.sqlite'}")
+    store = Store(settings.store_url(directory))
     uvloop.run(_serve(State(settings, store), directory, listener, tls, alive))
 
 

@@ -1,0 +1,40 @@
+"""Where everything is to be found: what `make up` says at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from procs.ws_link import identity
+from scripts.suite_settings import Plan
+
+
+def show(run_dir: Path, plan: Plan, password: str) -> None:
+    """Print them. `password`: of the hub's first account, if it was made just now and nobody has seen it."""
+    chosen, device = plan.suite, ""
+    if "device" in chosen.roles:
+        device = identity.load(run_dir, plan.wall.link.device_id).device_id
+    print()
+    if "hub" in chosen.roles:
+        print(f"hub     {plan.wall.hub_url}/")
+        if password:
+            print(f"sign in admin {password}     (shown this once: keep it)")
+    if device and "hub" in chosen.roles and plan.wall.is_own_hub:
+        print(f"device  {plan.wall.hub_url}/api/devices/{device}/proxy/     (its go2rtc, after the same login)")
+    elif device:
+        print(f"device  {device} at {plan.wall.link.backend}; scripts/pair.py gives a code to pair it with")
+    if "streams" in chosen.roles:
+        _print_streams(plan)
+    print("next    make status, make logs, make down; streams are set in planaria.yaml (see README.md)", flush=True)
+
+
+def _print_streams(plan: Plan) -> None:
+    first = next(iter(plan.streams), None)
+    if not plan.suite.no_ui:
+        print(f"pages   http://{plan.suite.api}/")
+    if first and not plan.suite.no_ui:
+        print(f"watch   http://{plan.suite.api}/stream.html?src={first}")
+    if first:
+        print(f"play    ffplay -fflags nobuffer -rtsp_transport tcp rtsp://{plan.suite.rtsp}/{first}")
+    empty = [path for name, path in plan.fifos.items() if name not in plan.captures]
+    if empty:
+        print(f"fill    scripts/fifo_writer.sh {empty[0]} COMMAND ...   (pipes for others to fill: {len(empty)})")

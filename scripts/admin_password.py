@@ -1,0 +1,54 @@
+"""The password of the hub's first account: shown once, and made anew through the store where it is lost."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from sqlalchemy import Connection, select
+
+from procs.errors import Unhealthy
+from procs.hub import migrate, passwords
+from procs.hub.accounts import set_password
+from procs.hub.first_start import ADMIN, PASSWORD_FILE
+from procs.hub.models import SCHEMA, users
+from procs.hub.options import Hub
+from procs.hub.store import Store
+
+
+def take(run_dir: Path) -> str:
+    """The password that the hub has made for its first account, once; "" if somebody has had it."""
+    path = run_dir / PASSWORD_FILE
+    try:
+        password = path.read_text().strip()
+        path.unlink()
+    except OSError:
+        return ""
+    return password
+
+
+def reset(hub: Hub, run_dir: Path) -> str:
+    """Give the account a new password, which is returned; whoever was logged in by the old one is logged out.
+
+    A hub that runs forgets an old password that was given by HTTP Basic within a minute. Raises Unhealthy, StoreDown.
+    """
+    password = secrets.token_urlsafe(12)
+    kept = passwords.hashed(password)
+    store = Store(hub.store_url(run_dir))
+    try:
+        with store.reading() as connection:
+            found = migrate.revision(connection)
+        if found != SCHEMA:
+            raise Unhealthy(f"the hub's store is {f'of version {found}' if found else 'empty'}; make up mends that")
+        store.exclusively(lambda connection: _set(connection, kept))
+    finally:
+        store.engine.dispose()
+    (run_dir / PASSWORD_FILE).unlink(missing_ok=True)  # it is worth nothing now
+    return password
+
+
+def _set(connection: Connection, kept: str) -> None:
+    key = connection.execute(select(users.c.id).where(users.c.username == ADMIN)).scalar()
+    if key is None:
+        raise Unhealthy(f"the hub's store has no account {ADMIN}")
+    set_password(connection, key, kept)
