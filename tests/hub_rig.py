@@ -20,14 +20,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from aiohttp import web
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from procs.hub import app as hub_app
 from procs.hub import migrate
 from procs.hub.accounts import add_user
-from procs.hub.app import application
 from procs.hub.options import Hub as Settings
 from procs.hub.passwords import hashed
 from procs.hub.state import State
@@ -182,14 +183,14 @@ def process(run_dir: Path, *, stdin: int = subprocess.DEVNULL, **environ: str) -
 
 @contextlib.asynccontextmanager
 async def within(run_dir: Path, *routes: web.RouteDef, **settings: Any) -> AsyncIterator[tuple[State, Http]]:
-    """A hub in this event loop, with routes of the test's own beside its own, and its admin. Ask it by `ask`."""
+    """A hub in this event loop, with routes of the test's own before its own, and its admin. Ask it by `ask`."""
     chosen = Settings(admin_password=ADMIN_PASSWORD, **settings)
     store = Store(f"sqlite:///{run_dir / 'hub.sqlite'}")
     migrate.bring_up_to_date(store)
     store.exclusively(lambda c: add_user(c, "admin", "", CHEAP(ADMIN_PASSWORD), 0.0, is_admin=True))
     state = State(chosen, store)
-    app = application(state)
-    app.add_routes(routes)
+    with mock.patch.object(hub_app, "ROUTES", [*routes, *hub_app.ROUTES]):
+        app = hub_app.application(state)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0)
     await runner.setup()
     port = free_port()

@@ -91,7 +91,7 @@ class Tunnel:
             except TimeoutError:
                 raise TunnelError(503, "Device offline", "not-sent") from None
             except LinkLost:
-                continue
+                await asyncio.sleep(RETRY_PAUSE_S)
             except Refused as reason:
                 if "over the limit" in str(reason):
                     raise TunnelError(431, str(reason), "not-sent") from None
@@ -149,16 +149,15 @@ class Tunnel:
         try:
             async with asyncio.timeout(None if uploading else until + SLACK_S - time.monotonic()):
                 head = await stream.head()
-        finally:
-            if uploading and not (uploading.done() or stream.is_over):
-                # An answer before the end of the upload is its end: nobody asked for the rest.
+            gathered, is_whole = (b"", False) if head.endless else await _gather(stream, head)
+        except BaseException:
+            if uploading:
                 uploading.cancel()
-        if head.endless:
-            return Answer(head, b"", Rest(self, request, stream, head, 0))
-        gathered, is_whole = await _gather(stream, head)
-        if is_whole and not stream.is_over:
-            stream.reset(Code.CANCEL, "answered before its end")  # else it stayed open, and the connection filled up
-        return Answer(head, gathered, None if is_whole else Rest(self, request, stream, head, len(gathered)))
+            raise
+        rest = Rest(self, request, stream, head, len(gathered), uploading)
+        if is_whole:  # else a stream that was answered before the end of its upload stayed open
+            rest.close()
+        return Answer(head, gathered, None if is_whole else rest)
 
     async def resumed(self, request: Request, head: Head, had: int) -> Stream:
         """A new stream that goes on with an answer from a byte on. Raises TunnelError."""
@@ -188,9 +187,17 @@ class Tunnel:
 class Rest:
     """The body of an answer from byte `had` on, whatever breaks. To be closed when nobody wants it any more."""
 
-    def __init__(self, tunnel: Tunnel, request: Request, stream: Stream, head: Head, had: int) -> None:
+    def __init__(
+        self,
+        tunnel: Tunnel,
+        request: Request,
+        stream: Stream,
+        head: Head,
+        had: int,
+        uploading: asyncio.Task[None] | None,
+    ) -> None:
         self._tunnel, self._request, self._stream = tunnel, request, stream
-        self._head, self._had = head, had
+        self._head, self._had, self._uploading = head, had, uploading
 
     async def read(self) -> memoryview | None:
         """The next piece; None after the last. Raises TunnelError when it can't go on."""
@@ -211,6 +218,8 @@ class Rest:
 
     def close(self, code: int = Code.CANCEL) -> None:
         """Nobody wants the rest: the device is to stop at once."""
+        if self._uploading:
+            self._uploading.cancel()
         if not self._stream.is_over:
             self._stream.reset(code)
 
