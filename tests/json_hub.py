@@ -194,11 +194,11 @@ class JsonHub:
         with self._lock:
             connection.send(text)
 
-    def connected(self, within_s: float = 10.0) -> ServerConnection:
+    def connected(self, within_s: float = 20.0) -> ServerConnection:
         """The device's connection, once it has been taken."""
         return until(lambda: self.device, within_s)
 
-    def got(self, kind: str, count: int = 1, within_s: float = 10.0) -> dict[str, Any]:
+    def got(self, kind: str, count: int = 1, within_s: float = 20.0) -> dict[str, Any]:
         """The count-th frame of a type, once it is there."""
         return until(lambda: self.frames.get(kind, [])[count - 1 :], within_s)[0]
 
@@ -210,7 +210,7 @@ class JsonHub:
         self.send("proxy_http", {"rid": rid, "method": method, "path": path, **more})
         return rid
 
-    def answer(self, rid: str, within_s: float = 10.0) -> tuple[int, dict[str, str], bytes]:
+    def answer(self, rid: str, within_s: float = 20.0) -> tuple[int, dict[str, str], bytes]:
         """What came of it: status, headers, body."""
         payload = self.answers[rid].get(timeout=within_s)
         return payload["status"], payload["headers"], base64.b64decode(payload["body_b64"])

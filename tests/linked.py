@@ -94,6 +94,9 @@ def linked(run_dir: Path, backend: str, *flags: str, pace: str = "", **environ: 
     link = Linked(run_dir, backend, *flags, pace=pace, **environ)
     try:
         yield link
+    except BaseException:
+        print(link.logged())  # for whoever reads why a test failed
+        raise
     finally:
         link.kill()
 

@@ -41,13 +41,20 @@ class Desk:
     """Bound for as long as the process lives. `pair` gets a pairing code from a hub that is to be asked over HTTP."""
 
     def __init__(
-        self, context: zmq.asyncio.Context, run_dir: Path, backend: str, device_id: str, state: State, uplink: Uplink
+        self,
+        context: zmq.asyncio.Context,
+        run_dir: Path,
+        backend: str,
+        device_id: str,
+        state: State,
+        uplink: Uplink,
+        jobs: Jobs,
     ) -> None:
         self._work = bus.work_binder(context, run_dir)
         self._state_socket = bus.binder(context, zmq.ROUTER, run_dir, bus.WS_LINK_STATE)
         self._origin, self._device_id = backend.removesuffix(PATH), device_id
         self._state, self._uplink = state, uplink
-        self.jobs, self.questions = Jobs(), Questions()
+        self.jobs, self.questions = jobs, Questions()
         self.pair_by_http: Callable[[], Awaitable[PairingCode]] | None = None
 
     async def take_work(self) -> None:
@@ -110,7 +117,7 @@ class Desk:
                 message: TicketGrant | TicketRefused = TicketGrant(wanted, url, ticket.ticket, self._device_id)
             except Refused as reason:
                 message = TicketRefused(wanted, str(reason)[:500])
-                log.info("no ticket for a data connection", worker=worker, why=str(reason))
+                log.debug("no ticket for a data connection", worker=worker, why=str(reason))
             bus.send_work(self._work, message, worker=worker)
 
         if self._uplink.is_connected and not self._state.mux:

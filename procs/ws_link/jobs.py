@@ -17,7 +17,6 @@ from procs.wire import envelope
 MAX_JOBS = 64
 MAX_TIMEOUT_MS = 120_000
 WORKER_SILENT_S = 3.0
-NOBODY_S = 3.0  # a job waits so long for a proxy that is being started again
 MAX_TRIES = 3  # a request that kills three proxies is not given to a fourth
 ANSWERED_KEPT = 1024
 IDEMPOTENT = ("GET", "HEAD", "OPTIONS")
@@ -72,7 +71,8 @@ class _Task:
 class Jobs:
     """All requests that are under way. Times are seconds of CLOCK_MONOTONIC."""
 
-    def __init__(self) -> None:
+    def __init__(self, nobody_s: float = 10.0) -> None:
+        self._nobody_s = nobody_s  # a job waits so long for a proxy that is being started again
         self._workers: dict[str, _Worker] = {}
         self._tasks: dict[str, _Task] = {}
         self._answered: OrderedDict[str, None] = OrderedDict()  # by us, so that a late JobDone is known as one
@@ -133,7 +133,7 @@ class Jobs:
         for rid, task in list(self._tasks.items()):
             if now * 1000 >= task.job.deadline_ms:
                 actions.append(self._give_up(rid, 504, "Gateway Timeout", "timeout"))
-            elif not task.worker and not self._workers and now - task.nobody_since > NOBODY_S:
+            elif not task.worker and not self._workers and now - task.nobody_since > self._nobody_s:
                 actions.append(self._give_up(rid, 503, "Nothing takes requests on the device", "no worker"))
         return actions + self._assign(now)
 

@@ -36,6 +36,7 @@ class Pace(NamedTuple):
     silence_s: float = 25.0  # nothing heard for so long, though every heartbeat is answered: the link is dead
     step_s: float = 10.0  # for each answer until the hello is taken
     send_s: float = 20.0  # for the hub to read a frame
+    nobody_s: float = 10.0  # for a proxy to come: on a busy machine one takes seconds to start
 
 
 PACE = Pace()

@@ -63,7 +63,8 @@ async def serve(settings: Link, run_dir: Path, serving: Callable[[], None], pace
     if settings.is_readable:
         log.warning("everybody on the way can read what goes to the hub; use wss://", hub=settings.backend)
     uplink, state = Uplink(), State(me.device_id, settings.backend)
-    desk = Desk(zmq.asyncio.Context.instance(), run_dir, settings.backend, me.device_id, state, uplink)
+    table = jobs.Jobs(pace.nobody_s)
+    desk = Desk(zmq.asyncio.Context.instance(), run_dir, settings.backend, me.device_id, state, uplink, table)
     async with hub_http.session() as http:
         shell = Shell(settings, me, pace, desk, uplink, state, hub_http.Hub(http, settings, me, run_dir))
         serving()

@@ -19,6 +19,7 @@ from scripts import hidden_secret
 from scripts.agent import tagged
 from scripts.pair import large
 from tests.json_hub import JsonHub
+from tests.linked import state_of
 from tests.rig import Go2rtc, children, clean_environ, command_line, free_port, go2rtc, until
 
 SECRET = "hunter2-and-more"
@@ -51,11 +52,14 @@ def agent(run_dir: Path, *flags: str, **environ: str) -> Iterator[Agent]:
     made = Agent(run_dir, *flags, **environ)
     try:
         yield made
+    except BaseException:
+        print(made.logged())  # for whoever reads why a test failed
+        raise
     finally:
         own = children(made.process.pid)
         made.process.kill()
         made.process.wait()
-        until(lambda: not [pid for pid in own if "procs." in " ".join(command_line(pid))], 5)
+        until(lambda: not [pid for pid in own if "procs." in " ".join(command_line(pid))], 30)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +99,7 @@ def test_whatever_dies_is_back_and_a_get_does_not_notice(run_dir: Path, camera: 
 def test_everything_dies_with_it(run_dir: Path, camera: Go2rtc) -> None:
     with JsonHub() as hub, agent(run_dir, "--device-id", "pi-cam-001", *flags(hub, camera)) as running:
         own = [running.child("procs.ws_link"), running.child("procs.proxy", "0"), running.child("procs.proxy", "1")]
+        until(lambda: (state := state_of(run_dir)) and state.workers == 2, 30)
         running.process.kill()
         running.process.wait()
         until(lambda: not any("procs." in " ".join(command_line(pid)) for pid in own), 3)
@@ -105,7 +110,7 @@ def test_a_secret_on_the_command_line_is_taken_and_hidden(run_dir: Path, camera:
         JsonHub(secret=SECRET) as hub,
         agent(run_dir, "--device-id", "pi-cam-001", f"--device-secret={SECRET}", *flags(hub, camera)) as running,
     ):
-        assert hub.connected(15)
+        assert hub.connected(30)
         everything = [running.process.pid, *children(running.process.pid)]
         assert len(everything) == 4
         assert not any(SECRET in " ".join(command_line(pid)) for pid in everything)
@@ -114,9 +119,9 @@ def test_a_secret_on_the_command_line_is_taken_and_hidden(run_dir: Path, camera:
 
 def test_without_an_id_a_camera_makes_and_keeps_one(run_dir: Path, camera: Go2rtc) -> None:
     with JsonHub() as hub, agent(run_dir, "--camera", *flags(hub, camera)):
-        first = hub.got("hello", within_s=15)["payload"]["device_id"]
+        first = hub.got("hello", within_s=30)["payload"]["device_id"]
     with JsonHub() as hub, agent(run_dir, "--camera", *flags(hub, camera)):
-        assert hub.got("hello", within_s=15)["payload"]["device_id"] == first
+        assert hub.got("hello", within_s=30)["payload"]["device_id"] == first
     assert first.startswith("planaria-")
 
 
@@ -173,7 +178,7 @@ def pair(run_dir: Path, *flags: str) -> subprocess.Popen[str]:
 
 def test_a_code_is_shown_until_somebody_has_used_it(run_dir: Path, camera: Go2rtc) -> None:
     with JsonHub() as hub, agent(run_dir, "--device-id", "pi-cam-001", *flags(hub, camera)):
-        hub.connected(15)
+        hub.connected(30)
         shown, machine = pair(run_dir), pair(run_dir, "--json")
         assert machine.stdout
         told = json.loads(machine.stdout.readline())
@@ -190,7 +195,7 @@ def test_a_code_is_shown_until_somebody_has_used_it(run_dir: Path, camera: Go2rt
 
 def test_a_code_that_nobody_uses_expires(run_dir: Path, camera: Go2rtc) -> None:
     with JsonHub() as hub, agent(run_dir, "--device-id", "pi-cam-001", *flags(hub, camera)):
-        hub.connected(15)
+        hub.connected(30)
         hub.pairing_code |= {"ttl": 2}
         text, _ = (asked := pair(run_dir)).communicate(timeout=15)
         assert asked.returncode == 1 and "expired" in text

@@ -218,7 +218,7 @@ def test_jobs_go_to_who_has_most_room_and_wait_for_room() -> None:
 
 
 def test_jobs_wait_for_a_proxy_that_is_being_started() -> None:
-    table = Jobs()
+    table = Jobs(nobody_s=3.0)
     assert table.take(asked("a"), 0.0) == []
     assert table.tick(2.9) == []
     [hand] = ready(table, now=2.9)
@@ -488,4 +488,6 @@ def test_wrong_settings_are_one_line(name: str, value: str) -> None:
 
 
 def test_the_pace_is_the_published_one() -> None:
-    assert Pace() == Pace(heartbeat_s=15.0, capabilities_s=30.0, silence_s=25.0, step_s=10.0, send_s=20.0)
+    assert Pace() == Pace(
+        heartbeat_s=15.0, capabilities_s=30.0, silence_s=25.0, step_s=10.0, send_s=20.0, nobody_s=10.0
+    )
