@@ -189,11 +189,14 @@ async def _serve(hub: State, control: Control) -> None:
     peer = control.peer
     try:
         while (text := await peer.receive()) is not None:
+            question = None
             try:
-                await _take(hub, control, envelope.decode(text))
+                frame = envelope.decode(text)
+                question = frame.request_id
+                await _take(hub, control, frame)
             except Refused as error:
                 peer.refuse("frame of a device", device=control.device_id, error=str(error))
-                await peer.send("error", envelope.Error(str(error)[:500]))
+                await peer.send("error", envelope.Error(str(error)[:500]), question)
     finally:
         if hub.presence.left(control):
             hub.seen.add(control.key)

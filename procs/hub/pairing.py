@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import time
@@ -11,13 +12,13 @@ import msgspec
 from aiohttp import web
 from sqlalchemy import Connection, delete, insert, select, update
 
-from procs.errors import Refused
+from procs.errors import LinkLost, Refused
 from procs.hub import watching
 from procs.hub.access import address_of, is_id, signed_in, token_of
 from procs.hub.models import devices, pairing_codes
 from procs.hub.rest import answer, body, refusal, too_many
 from procs.hub.state import HUB, State, now
-from procs.wire.envelope import PairingCode
+from procs.wire.envelope import Paired, PairingCode
 
 TTL_S = 300
 TRIES = 20  # to find digits that nobody has
@@ -83,9 +84,18 @@ async def post_pair(request: web.Request) -> web.Response:
     device_id, name, had_owner = paired
     hub.registry.changed(device_id)
     hub.counts.add("paired")
+    await _tell(hub, device_id, code)
     if had_owner not in (None, user.id):
         await end_views(hub, device_id)
     return answer({"message": "Device paired", "device": {"device_id": device_id, "device_name": name}})
+
+
+async def _tell(hub: State, device_id: str, code: str) -> None:
+    """Let the people beside the device know. One that was published earlier knows no such frame."""
+    control = hub.presence.control(device_id)
+    if control and control.caps:
+        with contextlib.suppress(LinkLost):
+            await control.send("paired", Paired(code))
 
 
 async def end_views(hub: State, device_id: str) -> None:

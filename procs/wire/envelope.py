@@ -249,6 +249,12 @@ class PairingCode(_Secret, frozen=True):
     ttl: Annotated[int, msgspec.Meta(ge=1, le=86_400)]
 
 
+class Paired(_Secret, frozen=True):
+    """paired, hub to device: a user has claimed it with this code, which is good no more."""
+
+    code: Text = ""
+
+
 class Error(Payload, frozen=True):
     """error, hub to anybody: the answer to a request that is not fulfilled."""
 

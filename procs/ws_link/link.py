@@ -101,12 +101,6 @@ Event = Send | Connected | Asked | Unanswerable | Answered | Paired | Noted | En
 State = Literal["hello", "proof", "connected"]
 
 
-class _Paired(envelope.Payload, frozen=True):
-    """paired, hub to device: its pairing code was used."""
-
-    code: envelope.Text = ""
-
-
 class _Rid(msgspec.Struct, frozen=True):
     rid: envelope.Id
 
@@ -198,7 +192,7 @@ class Session:
         return [Asked(request)]
 
     def _paired(self, frame: Envelope, now: float) -> list[Event]:
-        return [Paired(envelope.parse(frame, _Paired).code)]
+        return [Paired(envelope.parse(frame, envelope.Paired).code)]
 
     def tick(self, now: float, streams: dict[str, Any]) -> list[Event]:
         """What is due. `streams`: what is announced as capabilities."""

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from procs import bus
+from procs.errors import Refused
 from procs.messages import Pair, PairingCode
 from procs.settings import ROOT
 from tests.faults.test_agent import Agent, agent
@@ -102,6 +103,7 @@ def claim(hub: Hub, run_dir: Path) -> None:
         code = requester.ask(Pair(), within_s=10, idempotent=False).body
     assert isinstance(code, PairingCode) and code.ttl == 300
     assert hub.json("POST", "/api/devices/pair", {"pairing_code": code.code})["device"]["device_id"]
+    until(lambda: (state := state_of(run_dir)) and state.paired == code.code)
 
 
 def reached(running: Agent, hub: Hub, device_id: str) -> bool:
@@ -158,3 +160,15 @@ def test_a_hub_that_lost_its_store_gets_to_know_the_device_anew(run_dir: Path, h
         hub.run_dir.mkdir(mode=0o700)
         hub.start()
         link.until(lambda state: state.state == "connected", 30)
+
+
+def ask_for_ever(requester: bus.Requester) -> None:
+    for _ in range(100):
+        requester.ask(Pair(), within_s=5, idempotent=False)
+
+
+def test_a_device_that_asks_for_too_many_codes_is_told_so(run_dir: Path, hub: Hub) -> None:
+    with linked(run_dir, hub.backend) as link, bus.Requester(run_dir, bus.WS_LINK_STATE) as requester:
+        link.until(lambda state: state.state == "connected")
+        with pytest.raises(Refused, match="Too many pairing codes"):
+            ask_for_ever(requester)
