@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from aiohttp import hdrs, web
 
+from procs.errors import StoreDown
 from procs.hub.accounts import Session, User, WrongPassword, is_username
 from procs.hub.passwords import LENGTHS
 from procs.hub.rates import network_of
@@ -165,8 +166,9 @@ class GuardedLogin:
         if isinstance(error, WrongPassword):
             self._hub.counts.refuse("wrong password", address=self._address, username=self._username)
             raise refusal(web.HTTPUnauthorized, "Incorrect username or password") from None
-        for bucket, key in self._buckets:
-            bucket.give_back(key, now())
+        if error is None or isinstance(error, StoreDown):  # not for who left: the work was done all the same
+            for bucket, key in self._buckets:
+                bucket.give_back(key, now())
 
 
 def cookie_name(device_id: str) -> str:

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from procs.hub import auth, data_link, device_ws, devices, metrics, pairing, proxy_route, rest, viewer_ws
 from procs.hub.access import is_local, signed_in, token_of
+from procs.hub.rest import whole
 from procs.hub.state import HUB, State
 from procs.hub.tunnel import Tunnel
 
@@ -18,14 +19,14 @@ ROUTES = [
     web.post("/api/auth/register", auth.post_register),
     web.post("/api/auth/login", auth.post_login),
     web.post("/api/auth/renew", auth.post_renew),
-    web.post("/api/auth/logout", auth.post_logout),
-    web.post("/api/auth/password", auth.post_password),
+    web.post("/api/auth/logout", whole(auth.post_logout)),
+    web.post("/api/auth/password", whole(auth.post_password)),
     web.get("/api/devices", devices.get_all),
     web.post("/api/devices/register", devices.post_register),
-    web.post("/api/devices/pair", pairing.post_pair),
+    web.post("/api/devices/pair", whole(pairing.post_pair)),
     web.post("/api/pairing/generate", pairing.post_generate),
-    web.patch("/api/devices/{id}", devices.patch),
-    web.delete("/api/devices/{id}", devices.delete),
+    web.patch("/api/devices/{id}", whole(devices.patch)),
+    web.delete("/api/devices/{id}", whole(devices.delete)),
     web.get("/api/devices/{id}/status", devices.get_status),
     web.post("/api/devices/{id}/open", devices.post_open),
     web.route("*", "/api/devices/{id}/proxy{path:(/.*)?}", proxy_route.handle),

@@ -143,10 +143,14 @@ class Presence:
     def forget(self, device_id: str) -> Control | None:
         """The device is no longer one of ours: its data connections end; returns its control, for the caller to
         close."""
+        self.drop_links(device_id, 1008, "Device not found")
+        return self._controls.get(device_id)
+
+    def drop_links(self, device_id: str, code: int, reason: str) -> None:
+        """End the device's data connections, and with them every stream that they carry."""
         for data in list(self._data.get(device_id, ())):
             if data.drop:
-                data.drop(1008, "Device not found")
-        return self._controls.get(device_id)
+                data.drop(code, reason)
 
     def takes(self, device_id: str, instance: str) -> bool:
         """Whether a data connection of this instance may come in: not when another instance has the device."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -66,6 +67,24 @@ async def body(request: web.Request, kind: type[T]) -> T:
         return msgspec.json.decode(data or b"{}", type=kind)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise refusal(web.HTTPBadRequest, str(error)[:300]) from None
+
+
+def whole(handler: Callable[[web.Request], Coroutine[Any, Any, web.Response]]) -> Handler:
+    """A handler that goes on when whoever asked has left: a change is made as a whole, with all that follows of it."""
+
+    async def run(request: web.Request) -> web.StreamResponse:
+        doing = asyncio.get_running_loop().create_task(handler(request))
+        request.app[HUB].keep(doing)
+        doing.add_done_callback(_has_ended)
+        return await asyncio.shield(doing)
+
+    return run
+
+
+def _has_ended(doing: asyncio.Task[web.Response]) -> None:
+    """Nobody may be there to hear of its error, which is no news to asyncio."""
+    if not doing.cancelled():
+        doing.exception()
 
 
 @web.middleware

@@ -37,11 +37,14 @@ class State:
         self.watches: Watches[Viewer] = Watches()
         self.viewers: set[Viewer] = set()
         self.seen: set[int] = set()  # keys of devices that have left or come since the store was told
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside, which nobody waits for; it must have a deadline of its own."""
-        task = asyncio.get_running_loop().create_task(_quietly(work))
+        self.keep(asyncio.get_running_loop().create_task(_quietly(work)))
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Hold on to a task until it is done: asyncio itself does not."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -92,6 +93,8 @@ class Store:
 
 
 def _engine(address: str) -> Engine:
+    # A server that went away makes the pool log each dead connection with its stack; whoever asked is told anyway.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     try:
         url = make_url(address)
     except exc.ArgumentError:

@@ -1,0 +1,145 @@
+"""The same hub on a real PostgreSQL: tables, two hubs that start at once, a server that goes away and comes back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from procs.hub import migrate
+from procs.hub.models import SCHEMA, metadata
+from procs.hub.store import Store
+from tests import hub_rig
+from tests.hub_rig import ADMIN_PASSWORD, Process
+from tests.rig import clean_environ, free_port, until
+
+pytestmark = pytest.mark.needs("postgres", "initdb")
+
+
+class Postgres:
+    """A server of the test's own, behind a socket in a directory of its own."""
+
+    def __init__(self) -> None:
+        self.place = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # short: a socket's path has 107 characters
+        self._as: list[str] = []
+        if os.geteuid() == 0:  # it refuses to run as root
+            shutil.chown(self.place, "postgres")
+            self._as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        data = self.place / "data"
+        made = [*self._as, "initdb", "--no-sync", "--auth=trust", "--username=planaria", "-D", str(data)]
+        subprocess.run(made, check=True, capture_output=True, cwd="/")
+        self._command = [*self._as, "postgres", "-D", str(data), "-k", str(self.place), "-h", "", "-F"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """For DATABASE_URL."""
+        return f"postgresql://planaria@/postgres?unix_sock={self.place}/.s.PGSQL.5432"
+
+    def start(self) -> None:
+        """Start it, and wait until it serves."""
+        with (self.place / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd="/")
+        until(lambda: self.sql("SELECT 1"), 20)
+
+    def sql(self, statement: str) -> str:
+        """What psql says."""
+        asked = ["psql", "-h", str(self.place), "-U", "planaria", "-At", "-c", statement, "postgres"]
+        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+
+    def kill(self) -> None:
+        """SIGKILL to all of it: its children notice."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            until(lambda: not (self.place / "data/postmaster.pid").exists() or not self.sql("SELECT 1"))
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """One server."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.kill()
+    shutil.rmtree(server.place, ignore_errors=True)
+
+
+def hub_of(tmp_path: Path, name: str, url: str) -> Process:
+    """A hub, not started."""
+    run_dir = tmp_path / name
+    run_dir.mkdir(mode=0o700)
+    port = free_port()
+    settings = {"PLANARIA_HUB": f"127.0.0.1:{port}", "PLANARIA_RUN_DIR": str(run_dir), "DATABASE_URL": url}
+    settings |= {"PLANARIA_SUITE": "test", "PLANARIA_ADMIN_PASSWORD": ADMIN_PASSWORD, "PLANARIA_COMPAT": "1"}
+    return Process(run_dir, port, clean_environ(**settings), run_dir / "hub.log")
+
+
+def test_on_postgresql(postgres: Postgres, tmp_path: Path) -> None:
+    hubs = [hub_of(tmp_path, name, postgres.url) for name in ("one", "other", "third")]
+    for hub in hubs:
+        hub.start()
+    try:
+        for hub in hubs:
+            hub.wait()
+        assert sum("first start" in hub.said() for hub in hubs) == 1
+        assert sum("store brought up to date" in hub.said() for hub in hubs) == 1
+        _has_the_models_tables(postgres)
+        _carries_what_it_should(*hubs[:2])
+        _outlives_its_server(postgres, hubs[0])
+    finally:
+        for hub in hubs:
+            hub.kill()
+    assert not [line for hub in hubs for line in hub.said().splitlines() if '"trace"' in line]
+
+
+def _has_the_models_tables(postgres: Postgres) -> None:
+    store = Store(postgres.url)
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+        assert migrate.revision(connection) == SCHEMA
+    store.engine.dispose()
+
+
+def _carries_what_it_should(hub: Process, other: Process) -> None:
+    ann = hub.http.new_user("ann")
+    assert (
+        other.http("POST", "/api/auth/register", {"username": "ann", "email": "", "password": "12345678"}).status == 400
+    )
+    hub_rig.paired(hub, ann, "cam")
+    with hub_rig.device(hub, "cam", device_secret="secret"), hub_rig.viewer(hub, ann.token) as viewer:
+        viewer.say("watch_request", {"device_id": "cam"})
+        assert viewer.hear("watch_ready")
+        assert ann("GET", "/api/devices").json[0]["is_online"] is True
+    with hub_rig.talking(other, "/ws/device") as wrong:
+        wrong.say("hello", {"device_id": "cam", "device_secret": "wrong"})
+        assert wrong.closing() == (1008, "Wrong credential")
+    there = hub_rig.Http(other.port, ann.token)
+    until(lambda: there("GET", "/api/devices/cam/status").json["last_seen"])
+    assert there("POST", "/api/devices/cam/open").status == 200
+    assert there("PATCH", "/api/devices/cam", {"device_name": "Käfer"}).json["device_name"] == "Käfer"
+    assert ann("POST", "/api/auth/logout").status == 200
+    until(lambda: there("GET", "/api/devices").status == 401, 5)
+    for nul in ("a\x00b", "\x00"):
+        assert hub.http("POST", "/api/auth/login", {"username": nul, "password": "12345678"}).status == 401
+        assert hub.http("POST", "/api/devices/register", {"device_id": nul}).status == 400
+
+
+def _outlives_its_server(postgres: Postgres, hub: Process) -> None:
+    ann = hub.http.as_user("ann", "a good password")
+    with hub_rig.device(hub, "cam", device_secret="secret") as device:
+        postgres.kill()
+        away = hub.http("POST", "/api/devices/register", {"device_id": "new"})
+        assert away.status == 503 and away.headers["Retry-After"]
+        assert device.is_alive() and hub.http("GET", "/health").status == 200
+        postgres.start()
+        until(lambda: hub.http("POST", "/api/devices/register", {"device_id": "new"}).status == 200)
+        assert ann("GET", "/api/devices/cam/status").json["is_online"] is True
