@@ -106,7 +106,8 @@ async def serve(dialer: Dialer, stream: Stream, allowed: Allowed, pairs: fields.
     try:
         stream.send_head(Head(101, subprotocol=connection.protocol))
         outlet = Outlet(stream) if allowed.is_live else None
-        await _join(_up(stream, connection), _down(stream, connection, outlet))
+        viewer = _Viewer()
+        await _join(_up(stream, connection, viewer), _down(stream, connection, viewer, outlet))
         stream.finish()
     finally:
         await connection.close(code=GOING_AWAY)
@@ -128,13 +129,23 @@ async def _join(upward: Coroutine[None, None, None], downward: Coroutine[None, N
             raise end
 
 
-async def _up(stream: Stream, connection: aiohttp.ClientWebSocketResponse[bool]) -> None:
+class _Viewer:
+    """Whether the viewer has closed, and with which code."""
+
+    __slots__ = ("closed_with",)
+
+    def __init__(self) -> None:
+        self.closed_with: int | None = None
+
+
+async def _up(stream: Stream, connection: aiohttp.ClientWebSocketResponse[bool], viewer: _Viewer) -> None:
     """From the viewer to the upstream, until the viewer closes."""
     pieces: list[bytes] = []
     size = 0
     while (chunk := await stream.read()) is not None:
         if chunk.flags & FIN:
-            await connection.close(code=_close_code(bytes(chunk.data[:2])), message=bytes(chunk.data[2:125]))
+            viewer.closed_with = _close_code(bytes(chunk.data[:2]))
+            await connection.close(code=viewer.closed_with, message=bytes(chunk.data[2:125]))
             return
         pieces.append(bytes(chunk.data))
         size += len(chunk.data)
@@ -147,6 +158,7 @@ async def _up(stream: Stream, connection: aiohttp.ClientWebSocketResponse[bool])
             await connection.send_frame(message, WSMsgType.TEXT if chunk.flags & TEXT else WSMsgType.BINARY)
         except (ConnectionError, aiohttp.ClientError):
             return  # whoever reads it will find out, and say so
+    viewer.closed_with = NORMAL
     await connection.close(code=NORMAL)
 
 
@@ -156,15 +168,18 @@ def _close_code(data: bytes) -> int:
     return code if code in _CODES or 3000 <= code < 5000 else NORMAL
 
 
-async def _down(stream: Stream, connection: aiohttp.ClientWebSocketResponse[bool], outlet: Outlet | None) -> None:
+async def _down(
+    stream: Stream, connection: aiohttp.ClientWebSocketResponse[bool], viewer: _Viewer, outlet: Outlet | None
+) -> None:
     """From the upstream to the viewer, until the upstream closes."""
     if outlet is None:
         while (unit := await _next(connection)) is not None:
             await stream.write(unit[0], TEXT if unit[1] else 0)
     else:
         await both(_read(connection, outlet), outlet.hand_on())
-    code = connection.close_code
-    stream.finish(_CODE.pack(RESTART if code in (None, 1006) else _close_code(_CODE.pack(code or NORMAL))))
+    said = connection.close_code or 1006  # which stands for a connection that broke
+    code = RESTART if said == 1006 else _close_code(_CODE.pack(said))
+    stream.finish(_CODE.pack(code if viewer.closed_with is None else viewer.closed_with))
 
 
 async def _read(connection: aiohttp.ClientWebSocketResponse[bool], outlet: Outlet) -> None:
