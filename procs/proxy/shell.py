@@ -23,6 +23,7 @@ from procs.proxy.worker import Worker
 READY_EVERY_S = 1.0
 ASK_AGAIN_S = 2.0  # for a ticket: ws_link may have died with the question
 ASK_LIMIT_S = 12.0  # ws_link itself waits 10 s for the hub
+PREPARE_AFTER_S = 1.0
 STEADY_S = 3.0  # a connection that lasted for so long was a good one
 
 
@@ -48,7 +49,13 @@ async def _run(settings: Proxy, alive: Alive) -> None:
     async with asyncio.TaskGroup() as group:
         shell = Shell(settings, alive.run_dir)
         alive.serving()
-        for work in (_beat(alive), shell.announce(), shell.take_work(group), shell.stay_connected()):
+        for work in (
+            _beat(alive),
+            shell.announce(),
+            shell.take_work(group),
+            shell.stay_connected(),
+            shell.make_ready(),
+        ):
             group.create_task(work)
         await asyncio.Event().wait()
 
@@ -70,6 +77,11 @@ class Shell:
         # Ids of one asker never repeat, also not after its restart.
         self._ids = itertools.count(int.from_bytes(os.urandom(6), "big") << 8)
         self._asked: dict[int, asyncio.Future[TicketGrant]] = {}
+
+    async def make_ready(self) -> None:
+        """Import what the first request for a WebSocket would have to wait for, once the rest serves."""
+        await asyncio.sleep(PREPARE_AFTER_S)
+        await self._worker.dialer()
 
     # Towards ws_link
 

@@ -9,6 +9,7 @@ import asyncio
 import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from procs import log
 from procs.errors import LinkLost, Refused, StreamReset, UpstreamFailed
@@ -20,6 +21,9 @@ from procs.proxy.upstream import Answer, Body, Pool, Request
 from procs.streams import Stream
 from procs.wire import fields
 from procs.wire.mux1 import Code, Head
+
+if TYPE_CHECKING:
+    from procs.proxy.dialer import Dialer
 
 IDLE_LIMIT_S = 15.0  # of an answer that has an end
 STALLED_VIEWER_S = 300.0  # for so long nobody has to keep an answer ready
@@ -36,7 +40,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._pools = {each.name: Pool(each) for each in upstreams}
         self._streams = {each.name: known.Streams(each) for each in upstreams if each.knows_streams}
-        self._dialer = websocket.Dialer()
+        self._dialer: Dialer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.served = 0
         self.refused: Counter[str] = Counter()
@@ -62,7 +66,7 @@ class Worker:
                 self.refuse(judged, opening.method, opening.path)
                 _answer_with(stream, judged.status, judged.reason)
             elif opening.kind == "ws":
-                await websocket.serve(self._dialer, stream, *judged, deadline)
+                await websocket.serve(await self.dialer(), stream, *judged, deadline)
             else:
                 await self._serve_http(stream, *judged, deadline)
             if not stream.is_over:
@@ -106,7 +110,15 @@ class Worker:
             pool.close()
         for streams in self._streams.values():
             streams.close()
-        await self._dialer.close()
+        if self._dialer is not None:
+            await self._dialer.close()
+
+    async def dialer(self) -> Dialer:
+        """What opens WebSockets; to be asked for early, since the first time takes a while."""
+        if self._dialer is None:
+            kind = await asyncio.to_thread(websocket.dialer_class)
+            self._dialer = self._dialer or kind()
+        return self._dialer
 
     def refuse(self, denied: Denied, method: str, target: str) -> None:
         """Count and log what is not served."""

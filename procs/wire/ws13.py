@@ -12,8 +12,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from aiohttp._websocket.helpers import websocket_mask
-
 from procs.errors import Refused
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -83,7 +81,7 @@ class Frames:
             raise Refused("a frame with reserved bits")
         if self._masked and any(key):
             unmasked = bytearray(payload)
-            websocket_mask(key, unmasked)
+            _mask(key, unmasked)
             payload = memoryview(unmasked)
         if opcode >= CLOSE:
             if opcode > PONG or not is_last or len(payload) > MAX_CONTROL:
@@ -119,11 +117,17 @@ def frames(
         pieces.append(_header(opcode, len(message), key))
         if key is not None and any(key):
             masked = bytearray(message)
-            websocket_mask(key, masked)
+            _mask(key, masked)
             pieces.append(masked)
         else:
             pieces.append(message)
     return pieces
+
+
+def _mask(key: bytes, data: bytearray) -> None:
+    from aiohttp._websocket.helpers import websocket_mask  # here: with all of aiohttp it takes 0.3 s, and few need it
+
+    websocket_mask(key, data)
 
 
 def _header(opcode: int, size: int, key: bytes | None) -> bytes:
