@@ -6,6 +6,7 @@ one field by whoever is next. Pure.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 
@@ -25,6 +26,8 @@ HOP_BY_HOP = frozenset(
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")  # a surrogate is half of a character: not to be sent
 _LENGTH = re.compile(r"[0-9]{1,18}")
+
+MAX_KNOWN = 64  # characters of a name that is worth remembering
 
 Pairs = list[tuple[str, str]]
 
@@ -47,13 +50,14 @@ def response_fields(pairs: Iterable[tuple[str, str]]) -> Pairs:
 
 def _end_to_end(pairs: Iterable[tuple[str, str]], dropped: frozenset[str]) -> Pairs:
     checked = _checked(pairs)
-    dropped |= _named_by_connection(checked)
-    if any(name.lower() == "transfer-encoding" for name, _ in checked):
-        dropped |= {"content-length"}  # it is the other one that says where the body ends (RFC 9112, 6.3)
+    for lower, _, value in checked:
+        if lower == "connection":
+            dropped |= {option.strip(" \t").lower() for option in value.split(",")}
+        elif lower == "transfer-encoding":
+            dropped |= {"content-length"}  # it is the other one that says where the body ends (RFC 9112, 6.3)
     kept: Pairs = []
     length: str | None = None
-    for name, value in checked:
-        lower = name.lower()
+    for lower, name, value in checked:
         if lower in dropped:
             continue
         if lower == "content-length":
@@ -66,22 +70,28 @@ def _end_to_end(pairs: Iterable[tuple[str, str]], dropped: frozenset[str]) -> Pa
     return kept
 
 
-def _checked(pairs: Iterable[tuple[str, str]]) -> Pairs:
-    """Names and values that can stand on a line of their own, within the limits; blanks around a value cut off."""
-    checked: Pairs = []
+def _checked(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str, str]]:
+    """Names in small letters, names and values that can stand on a line of their own, within the limits; blanks around
+    a value cut off."""
+    checked: list[tuple[str, str, str]] = []
     size = 0
     for name, value in pairs:
-        size += len(name) + len(value.encode(errors="replace")) + 4
+        is_plain = value.isascii()
+        size += len(name) + (len(value) if is_plain else len(value.encode(errors="replace"))) + 4
         if len(checked) == MAX_FIELDS or size > MAX_BYTES:
             raise Refused(f"more than {MAX_FIELDS} header fields or {MAX_BYTES} bytes of them")
-        if not _TOKEN.fullmatch(name):
+        lower = _known(name) if len(name) <= MAX_KNOWN else _lower(name)
+        if not lower:
             raise Refused(f"{name[:40]!r} is no name of a header field")
-        if not _VALUE.fullmatch(value):
+        if not (is_plain and value.isprintable()) and not _VALUE.fullmatch(value):
             raise Refused(f"{name[:40]}: a control character in the value")
-        checked.append((name, value.strip(" \t")))
+        checked.append((lower, name, value.strip(" \t")))
     return checked
 
 
-def _named_by_connection(pairs: Pairs) -> frozenset[str]:
-    named = [option for name, value in pairs if name.lower() == "connection" for option in value.split(",")]
-    return frozenset(option.strip(" \t").lower() for option in named)
+def _lower(name: str) -> str:
+    """A name in small letters; "" for what is none."""
+    return name.lower() if _TOKEN.fullmatch(name) else ""
+
+
+_known = functools.lru_cache(1024)(_lower)  # the same few names come again and again
