@@ -79,6 +79,11 @@ class Stream:
 
     # Receiving
 
+    @property
+    def has_come(self) -> bool:
+        """Whether `read` would return, or raise, at once."""
+        return bool(self._in) or self._saw_fin or self._error is not None
+
     async def head(self) -> Head:
         """The beginning of the answer. Raises StreamReset or LinkLost."""
         while self._head is None:

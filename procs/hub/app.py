@@ -13,6 +13,9 @@ from procs.hub.state import HUB, State
 from procs.hub.tunnel import Tunnel
 
 ROUTES = [
+    web.route(
+        "*", "/api/devices/{id}/proxy{path:(/.*)?}", proxy_route.handle
+    ),  # first: aiohttp tries one after the other
     web.get("/ws/device", device_ws.socket),
     web.get("/ws/data", data_link.socket),
     web.get("/ws/viewer", viewer_ws.socket),
@@ -29,7 +32,6 @@ ROUTES = [
     web.delete("/api/devices/{id}", whole(devices.delete)),
     web.get("/api/devices/{id}/status", devices.get_status),
     web.post("/api/devices/{id}/open", devices.post_open),
-    web.route("*", "/api/devices/{id}/proxy{path:(/.*)?}", proxy_route.handle),
 ]
 
 FRONT = """\

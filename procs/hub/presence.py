@@ -179,6 +179,8 @@ class Presence:
     async def link_for(self, device_id: str, deadline_s: float) -> Link:
         """The data connection with the fewest streams, of those that take one; waits for one to come.
         Raises TimeoutError."""
+        if found := self._best(device_id):
+            return found
         async with asyncio.timeout(deadline_s):
             while True:
                 if found := self._best(device_id):

@@ -91,9 +91,10 @@ def _failed(status: int, reason: str, outcome: str = "") -> web.Response:
 def _headers(answer: Answer, prefix: str) -> CIMultiDict[str]:
     kept = CIMultiDict[str]()
     for name, value in fields.response_fields(answer.head.headers):
-        if name.lower() == "location" and value.startswith("/"):
+        lower = name.lower()
+        if lower == "location" and value.startswith("/"):
             value = prefix + value
-        if name.lower() not in _OURS:
+        if lower not in _OURS:
             kept.add(name, value)
     # The device's pages come from the hub's own address, so no other site may show or read them.
     kept["X-Content-Type-Options"] = "nosniff"
@@ -134,6 +135,8 @@ async def _streamed(request: web.Request, answer: Answer, rest: Rest, headers: C
             async with asyncio.timeout(SLOW_VIEWER_S):
                 await response.write(piece)
         await response.write_eof()
+    except ConnectionError:
+        pass  # the viewer has gone
     except TimeoutError:
         rest.close(Code.SLOW_VIEWER)
         _cut(request)

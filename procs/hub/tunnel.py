@@ -147,8 +147,7 @@ class Tunnel:
         else:
             uploading = asyncio.create_task(_upload(stream, request.body))
         try:
-            async with asyncio.timeout(None if uploading else until + SLACK_S - time.monotonic()):
-                head = await stream.head()
+            head = await _head(stream, None if uploading else until + SLACK_S - time.monotonic())
             gathered, is_whole = (b"", False) if head.endless else await _gather(stream, head)
         except BaseException:
             if uploading:
@@ -166,8 +165,7 @@ class Tunnel:
             stream = await self.open(request, "http", until)
             stream.finish()
             try:
-                async with asyncio.timeout(until - time.monotonic()):
-                    found = await stream.head()
+                found = await _head(stream, until - time.monotonic())
             except (StreamReset, LinkLost):
                 await asyncio.sleep(RETRY_PAUSE_S)
                 continue
@@ -246,20 +244,52 @@ async def _upload(stream: Stream, body: AsyncIterator[bytes]) -> None:
         stream.reset(Code.CANCEL, "the upload broke off")
 
 
+async def _head(stream: Stream, limit_s: float | None) -> Head:
+    """The head of an answer. Raises TimeoutError, StreamReset, LinkLost."""
+    if limit_s is None:
+        return await stream.head()
+    is_late = False
+
+    def expire() -> None:
+        nonlocal is_late
+        is_late = True
+        stream.reset(Code.TIMEOUT)
+
+    # asyncio.timeout costs three times as much, which every request would pay.
+    timer = asyncio.get_running_loop().call_later(max(0.0, limit_s), expire)
+    try:
+        return await stream.head()
+    except StreamReset:
+        if is_late:
+            raise TimeoutError from None
+        raise
+    finally:
+        timer.cancel()
+
+
 async def _gather(stream: Stream, head: Head) -> tuple[bytes, bool]:
     """The body, or its beginning if it is long or slow to come, and whether that is all of it."""
     length = next((value for name, value in head.headers if name.lower() == "content-length"), "")
     if length.isdecimal() and int(length) > GATHERED:
         return b"", False
     pieces: list[memoryview] = []
-    size = 0
+    if await _gather_more(stream, pieces, only_come=True):  # most answers come with their head
+        return b"".join(pieces), True
     try:
         async with asyncio.timeout(GATHER_LIMIT_S):
-            while size <= GATHERED:
-                if (chunk := await stream.read()) is None:
-                    return b"".join(pieces), True
-                pieces.append(chunk.data)
-                size += len(chunk.data)
+            if await _gather_more(stream, pieces):
+                return b"".join(pieces), True
     except TimeoutError:
         pass  # slow to come: whoever asked is to see what there is
     return b"".join(pieces), False
+
+
+async def _gather_more(stream: Stream, pieces: list[memoryview], *, only_come: bool = False) -> bool:
+    """Add what comes, up to GATHERED bytes, or what has come so far; returns whether the end has come with it."""
+    size = sum(map(len, pieces))
+    while size <= GATHERED and (stream.has_come or not only_come):
+        if (chunk := await stream.read()) is None:
+            return True
+        pieces.append(chunk.data)
+        size += len(chunk.data)
+    return False
