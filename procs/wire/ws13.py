@@ -39,13 +39,18 @@ class Frames:
 
     def feed(self, data: bytes) -> Iterator[Message]:
         """What has come whole with these bytes. Raises Refused for what breaks the protocol or the limit."""
-        if self._rest:
-            self._rest += data
+        view, at, size = memoryview(data), 0, len(data)
+        while self._rest:  # only what is missing of it is copied
+            at += self._complete(view[at:])
             if len(self._rest) < self._need:
                 return
-            data = bytes(self._rest)
-            self._rest.clear()
-        view, at, size = memoryview(data), 0, len(data)
+            head, length = self._head(self._rest, 0, len(self._rest))
+            self._need = head + length
+            if head and len(self._rest) == self._need:
+                whole, self._rest = self._rest, bytearray()
+                message = self._message(whole[0], memoryview(whole)[head:], bytes(whole[head - 4 : head]), len(whole))
+                if message is not None:
+                    yield message
         while True:
             head, length = self._head(data, at, size)
             end = at + head + length
@@ -59,7 +64,12 @@ class Frames:
         if at < size:
             self._rest += view[at:]
 
-    def _head(self, data: bytes, at: int, size: int) -> tuple[int, int]:
+    def _complete(self, view: memoryview) -> int:
+        taken = view[: self._need - len(self._rest)]
+        self._rest += taken
+        return len(taken)
+
+    def _head(self, data: bytes | bytearray, at: int, size: int) -> tuple[int, int]:
         """(bytes of the frame's head, of its payload); (0, bytes that are needed to say) if it is not there yet."""
         if size - at < 2:
             return 0, 2
