@@ -1,18 +1,20 @@
-"""docker/ without Docker: what the Dockerfile and the Compose file say is done here, as it stands, in namespaces.
-
-Not done here: apt-get (this machine's own programs serve instead), the pull of the base image, and Compose itself.
-"""
+"""docker/ without Docker: what the Dockerfile and the Compose files say is done here, as it stands (see
+tests/container.py)."""
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
 import os
 import platform
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +22,22 @@ import pytest
 import yaml
 
 from procs import proc
+from procs.hub.options import Hub
 from procs.keeper import start
-from procs.settings import ROOT, Address
+from procs.settings import ROOT, Address, options_of
 from scripts import go2rtc_binary
-from tests import dockerfile
+from tests import dockerfile, hub_rig
+from tests.container import COMPOSE, DOCKERFILE, STAGES, Container, Image, defaults, environment, service
 from tests.decoding import seen_in
 from tests.rig import children, clean_environ, command_line, free_port, until
 from tests.viewers import RtspViewer
 
 pytestmark = pytest.mark.timeout(300)  # the first one installs from the package index
 
-DOCKERFILE = ROOT / "docker/Dockerfile"
-COMPOSE = ROOT / "docker/docker-compose.go2rtc.exec.yml"
 NVIDIA = ROOT / "docker/docker-compose.nvidia.yml"
-STAGES = dockerfile.stages(DOCKERFILE)
+HUB = ROOT / "docker/docker-compose.hub.yml"
+DEVICE = ROOT / "docker/docker-compose.device.yml"
+WHOLE = [COMPOSE, HUB, DEVICE]
 in_namespaces = pytest.mark.needs("unshare", "nsenter", "setpriv")
 
 
@@ -58,22 +62,16 @@ def test_the_dockerfile_has_no_lint() -> None:
     assert "SC2086" in tool("hadolint", "-", text=shell).stdout, "shell is looked at too"
 
 
-@pytest.mark.parametrize("file", [COMPOSE, NVIDIA], ids=["exec", "nvidia"])
+@pytest.mark.parametrize("file", [*WHOLE, NVIDIA], ids=lambda file: file.stem)
 def test_compose_files_are_as_the_specification_says(file: Path, tmp_path: Path) -> None:
     check = ("--builtin-schema", "vendor.compose-spec")
     done = tool("check-jsonschema", *check, file)
     assert done.returncode == 0, done.stdout
     broken = yaml.safe_load(file.read_text())
-    broken["services"]["go2rtc"]["device_requests"] = [{"driver": "nvidia"}]
+    next(iter(broken["services"].values()))["device_requests"] = [{"driver": "nvidia"}]
     (tmp_path / "broken.yml").write_text(yaml.safe_dump(broken))
     done = tool("check-jsonschema", *check, tmp_path / "broken.yml")
     assert done.returncode == 1 and "device_requests" in done.stdout
-
-
-def service(file: Path = COMPOSE) -> dict[str, Any]:
-    """The one service of a Compose file."""
-    (found,) = yaml.safe_load(file.read_text())["services"].values()
-    return dict(found)
 
 
 def documented() -> list[str]:
@@ -82,16 +80,52 @@ def documented() -> list[str]:
     return [name for own, rest in lines for name in (own, *re.findall(r"\[([A-Z][A-Z0-9_]*)\]", rest))]
 
 
+OUTSIDE = {f"{whose}_{name}_FIFO_DIR" for whose in ("PLANARIA", "METABONK") for name in ("STREAM", "GO2RTC")}
+FIFO_DIRS = {"PLANARIA_STREAM_FIFO_DIR": "/streams", "PLANARIA_GO2RTC_FIFO_DIR": "/streams"}
+OF_A_HUB = {name for option in options_of(Hub).values() for name in option.env}
+OF_ANY = {"PLANARIA_METRICS", "PLANARIA_MEMORY_MB", "PLANARIA_SETTINGS", "PLANARIA_UP_LIMIT_S", "PLANARIA_LOG"}
+SHARED = {"PLANARIA_COMPAT"}  # of hub and device
+
+
+def passed(file: Path) -> tuple[list[str], dict[str, str]]:
+    """The variables that are passed in as they stand outside, or not at all; and those that have a value."""
+    entries = service(file)["environment"]
+    bare = [entry for entry in entries if "=" not in entry]
+    return bare, {name: value for name, _, value in (e.partition("=") for e in entries if "=" in e)}
+
+
 def test_every_documented_variable_is_passed_in_and_no_other() -> None:
     names = documented()
-    assert {"PLANARIA_GO2RTC_API", "METABONK_HEADLESS_FPS"} <= set(names), "the example is read as it is meant"
-    *passed, one, other = service()["environment"]
-    assert [one, other] == ["PLANARIA_STREAM_FIFO_DIR=/streams", "PLANARIA_GO2RTC_FIFO_DIR=/streams"], (
-        "the host's name of the folder means nothing inside"
+    assert {"PLANARIA_GO2RTC_API", "METABONK_HEADLESS_FPS", "DEVICE_ID"} <= set(names), "the example is read"
+    bare, valued = passed(COMPOSE)
+    assert valued == {"PLANARIA_ROLES": "${PLANARIA_ROLES:-streams}", **FIFO_DIRS}, (
+        "the host's name of the folder means nothing inside; and it is as published, streams alone"
     )
     assert service()["volumes"][1].endswith(":/streams")
-    outside = {f"{whose}_{name}_FIFO_DIR" for whose in ("PLANARIA", "METABONK") for name in ("STREAM", "GO2RTC")}
-    assert sorted(passed) == sorted(set(names) - outside), "as bare names, so that one that is not set stays so"
+    assert sorted(bare) == sorted(set(names) - OUTSIDE - valued.keys()), "bare, so that one that is not set stays so"
+
+
+def test_a_hub_and_a_device_get_the_variables_that_are_about_them() -> None:
+    ours = {name for name in documented() if not name.startswith("METABONK_")} - OUTSIDE
+    bare, valued = passed(DEVICE)
+    assert valued == {"PLANARIA_ROLES": "${PLANARIA_ROLES:-device streams}", **FIFO_DIRS}
+    assert sorted(bare) == sorted(ours - (OF_A_HUB - SHARED) - valued.keys())
+    bare, valued = passed(HUB)
+    assert {name: defaults(value) for name, value in valued.items()} == {
+        "PLANARIA_ROLES": "hub",
+        "PLANARIA_HUB": "0.0.0.0:8443",
+        "PLANARIA_HUB_CERT": "/tls/cert.pem",
+        "PLANARIA_HUB_KEY": "/tls/key.pem",
+    }
+    assert sorted(bare) == sorted((OF_A_HUB | OF_ANY) - valued.keys())
+    assert defaults(service(HUB)["ports"][0]) == "8443:8443"
+
+
+def test_what_must_last_is_on_a_volume() -> None:
+    for file in (HUB, DEVICE):
+        said = yaml.safe_load(file.read_text())
+        assert "run:/app/run" in service(file)["volumes"] and "run" in said["volumes"]
+        assert not [entry for entry in service(file)["tmpfs"] if entry.startswith("/app/run")]
 
 
 def test_all_that_is_copied_and_nothing_else_is_in_the_build_context() -> None:
@@ -103,16 +137,18 @@ def test_all_that_is_copied_and_nothing_else_is_in_the_build_context() -> None:
     assert {line for line in rest if not line.startswith("!")} == {"go2rtc/bin", "**/__pycache__"}
 
 
-def test_the_health_check_is_the_same_in_both() -> None:
-    said = service()["healthcheck"]
+@pytest.mark.parametrize("file", WHOLE, ids=lambda file: file.stem)
+def test_the_health_check_is_that_of_the_image(file: Path) -> None:
+    said = service(file)["healthcheck"]
     check = dockerfile.last(STAGES[-1], "HEALTHCHECK")
     assert said["test"] == ["CMD", *check.command()]
     flags = dict(re.findall(r"--([a-z-]+)=(\S+)", check.rest))
     assert {k.replace("_", "-"): str(v) for k, v in said.items() if k != "test"} == flags
 
 
-def test_nothing_in_the_compose_file_asks_for_a_privilege() -> None:
-    said = service()
+@pytest.mark.parametrize("file", WHOLE, ids=lambda file: file.stem)
+def test_nothing_in_a_compose_file_asks_for_a_privilege(file: Path) -> None:
+    said = service(file)
     assert (said["read_only"], said["cap_drop"]) == (True, ["ALL"])
     assert said["security_opt"] == ["no-new-privileges:true"]
     assert said["init"] is True and service(NVIDIA)["init"] is True, "what is frozen in it can be killed from inside"
@@ -120,160 +156,6 @@ def test_nothing_in_the_compose_file_asks_for_a_privilege() -> None:
 
 
 # --- the image, made and run as they say -----------------------------------------------------------
-
-
-def defaults(text: str) -> str:
-    """A value of the Compose file as it is where no knob is set."""
-    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
-
-
-# $1: a folder that becomes the root, with this machine's programs in it. $2: where the image is. $3: its Python's home.
-ROOT_OF_ITS_OWN = """
-set -eu
-mount -t tmpfs tmpfs "$1"
-for top in /*; do
-    case $top in /app | /dev | /proc | /run | /settings | /streams | /sys | /tmp | "/*") continue ;; esac
-    if [ -L "$top" ]; then cp -P "$top" "$1$top"; continue; fi
-    [ -d "$top" ] || continue
-    mkdir "$1$top" && mount --rbind "$top" "$1$top"
-done
-for top in app dev proc tmp; do mkdir "$1/$top"; done
-mount --rbind /dev "$1/dev"
-mount -t proc proc "$1/proc"
-mount --bind "$2/app" "$1/app"
-"""
-# A Python that somebody keeps in a home of their own is nothing that another user can reach.
-READ_ONLY = """
-case $3 in
-/usr | /usr/*) ;;
-*)
-    rest=${3#/}
-    mount -t tmpfs -o mode=755 tmpfs "$1/${rest%%/*}"
-    mkdir -p "$1$3" && mount --bind "$3" "$1$3"
-    ;;
-esac
-mkdir "$1/settings" "$1/streams"
-mount --bind "$2/settings" "$1/settings"
-for what in app settings; do mount -o remount,bind,ro "$1/$what"; done
-mount -o remount,ro "$1"
-"""
-BECOME = """
-r=$1; shift 3; exec chroot "$r" sh -c 'cd /app; exec "$@"' sh "$@"
-"""
-# What Docker's init does: it has one child, reaps the others, and ends as that one does.
-INIT = ["sh", "-c", '"$@" & wait $!', "sh"]
-
-
-class Image:
-    """The last stage of the Dockerfile as a folder `app`, made by what its COPY and RUN lines say."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.root, self.app = folder, folder / "root", folder / "app"
-        self.settings = folder / "settings"
-        self.app.mkdir()
-        self.root.mkdir()
-        self.environ: dict[str, str] = {}
-        listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        names = subprocess.run(listed, capture_output=True, check=True).stdout.decode().split("\0")
-        self._context = [name for name in names if name and (ROOT / name).is_file()]
-
-    def build(self, stage: list[dockerfile.Instruction]) -> None:
-        """Do what one stage says. Its apt-get lines are left to a machine that is its own."""
-        for instruction in stage:
-            if instruction.name == "COPY":
-                self._copy(instruction)
-            elif instruction.name == "RUN" and not _is_apt(instruction):
-                done = self.run(instruction.command())
-                assert done.returncode == 0, f"{instruction}: {done.stdout}{done.stderr}"
-            elif instruction.name == "ENV":
-                pairs = (word.partition("=") for word in instruction.words())
-                self.environ |= {name: value.replace("$PATH", os.environ["PATH"]) for name, _, value in pairs}
-
-    def _copy(self, instruction: dockerfile.Instruction) -> None:
-        *sources, target = instruction.words()
-        for source in sources if "--from" not in instruction.rest else []:
-            for name in [name for name in self._context if name == source or name.startswith(f"{source}/")]:
-                inner = Path(name).relative_to(source) if name != source else Path(Path(name).name)
-                to = self.app / target / inner
-                to.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, to)
-
-    def run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
-        """One command with /app in its place, as root, as RUN does it."""
-        return subprocess.run(
-            ["unshare", "--mount", "sh", "-c", ROOT_OF_ITS_OWN + BECOME, "sh", self.root, self.folder, "/usr", *words],
-            env=clean_environ(),
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-
-
-def _is_apt(instruction: dockerfile.Instruction) -> bool:
-    parts = [part.strip() for part in instruction.rest.split("&&")]
-    return all(part.startswith(("apt-get ", "rm -rf /var/lib/apt/lists/")) for part in parts)
-
-
-class Container:
-    """A container of it under the Compose file's conditions: user, no capabilities, read-only but for its tmpfs, and
-    process numbers of its own."""
-
-    def __init__(self, image: Image, environ: Mapping[str, str], *, init: bool = service()["init"]) -> None:
-        self._init, stage, said = init, STAGES[-1], service()
-        self.environ = {**clean_environ(), **image.environ, **environ}
-        mounts = [defaults(entry).partition(":") for entry in said["tmpfs"]]
-        tmpfs = "".join(f'mount -t tmpfs -o noexec,nosuid,nodev,{o} tmpfs "$1{path}"\n' for path, _, o in mounts)
-        script = ROOT_OF_ITS_OWN + READ_ONLY + tmpfs + BECOME
-        uid, gid = defaults(said["user"]).split(":")
-        assert dockerfile.last(stage, "USER").words() == [f"{uid}:{gid}"]
-        self._as_user = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--no-new-privs"]
-        self._as_user += ["--inh-caps=-all", "--bounding-set=-all"]
-        entry = INIT if init else []
-        entry = [*entry, *dockerfile.last(stage, "ENTRYPOINT").command(), *dockerfile.last(stage, "CMD").command()]
-        spaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-        python = (image.app / ".venv/bin/python").resolve().parents[1]
-        self.log = image.folder / "log"
-        with self.log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [*spaces, "sh", "-c", script, "sh", image.root, image.folder, python, *self._as_user, *entry],
-                env=self.environ,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            )
-
-    def main(self) -> int:
-        """Its first process, by our numbers."""
-        (pid,) = until(lambda: children(self.process.pid))
-        return pid
-
-    def supervisord(self) -> int:
-        """Its supervisord, by our numbers."""
-        if not self._init:
-            return self.main()
-        (pid,) = until(lambda: children(self.main()))
-        return pid
-
-    def execute(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in it, as its user."""
-        into = ["nsenter", f"--target={self.main()}", "--mount", "--pid", "--root", "--wd"]
-        command = [*into, *self._as_user, *words]
-        return subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=60, check=False)
-
-    def health(self) -> int:
-        """The exit code of its HEALTHCHECK."""
-        return self.execute(*dockerfile.last(STAGES[-1], "HEALTHCHECK").command()).returncode
-
-    def go2rtc(self) -> int:
-        """Its go2rtc, by our numbers."""
-        (pid,) = until(lambda: [p for p in children(self.supervisord()) if command_line(p)[:1] == ["/app/run/go2rtc"]])
-        return pid
-
-    def kill(self) -> None:
-        """End it, as Docker would."""
-        for pid in children(self.process.pid):
-            os.kill(pid, signal.SIGKILL)
-        self.process.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -290,9 +172,16 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     for path in (made.folder, *made.folder.parents):  # pytest's folders are for one user alone
         if path.is_relative_to(tmp_path_factory.getbasetemp()) and path != Path("/"):
             path.chmod(0o755)
-    made.settings.mkdir(mode=0o755)
+    for folder in (made.settings, made.tls):
+        folder.mkdir(mode=0o755)
     yield made
     shutil.rmtree(made.folder)
+
+
+def ports_of_its_own() -> dict[str, str]:
+    """The variables that say where a suite listens, but for its hub."""
+    names = "PLANARIA_METRICS", *(f"PLANARIA_GO2RTC_{key}" for key in ("API", "RTSP", "WEBRTC"))
+    return {name: f"127.0.0.1:{free_port()}" for name in names}
 
 
 @pytest.fixture
@@ -303,13 +192,8 @@ def container(image: Image) -> Iterator[tuple[Container, Address]]:
         "workers: 1\nproducer: {width: 320, height: 180}\nstreams: {lobby: {}}"
     )
     (image.settings / ".env").write_text("METABONK_HEADLESS_FPS=30\n")
-    given = (entry.partition("=") for entry in service()["environment"])
-    environ = {name: value for name, _, value in given}
-    ports = {
-        f"PLANARIA_GO2RTC_{key}": f"127.0.0.1:{port}"
-        for key, port in {"API": free_port(), "RTSP": rtsp.port, "WEBRTC": free_port()}.items()
-    }
-    running = Container(image, environ | ports)
+    ports = ports_of_its_own() | {"PLANARIA_GO2RTC_RTSP": str(rtsp)}
+    running = Container(image, environment(COMPOSE) | ports)
     yield running, rtsp
     running.kill()
 
@@ -390,3 +274,131 @@ def test_a_wrong_setting_is_one_line(image: Image) -> None:
     assert wrong.log.read_text().splitlines() == [
         "planaria: 'wrokers': unknown key in /app/planaria.yaml; did you mean workers?"
     ]
+
+
+# --- a hub, and a device of a hub elsewhere ---------------------------------------------------------
+
+
+def ask(port: int, method: str, path: str, body: object = None, token: str = "") -> tuple[int, Any]:
+    """Status and JSON of a request to a hub on this machine, by HTTPS; its certificate is the test's own."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    context = ssl._create_unverified_context()
+    with contextlib.closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=context)) as connection:
+        connection.request(method, path, json.dumps(body).encode(), headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+def log_in(port: int, username: str, password: str) -> str:
+    """A token, or "" where the password is wrong."""
+    status, said = ask(port, "POST", "/api/auth/login", {"username": username, "password": password})
+    return str(said["access_token"]) if status == 200 else ""
+
+
+def certify(folder: Path) -> None:
+    """Put a certificate and its key there, for any user to read."""
+    words = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=hub -keyout key.pem -out cert.pem"
+    subprocess.run(words.split(), cwd=folder, capture_output=True, check=True)
+    (folder / "key.pem").chmod(0o644)
+
+
+@pytest.fixture
+def plain(image: Image) -> Image:
+    """The image with no settings, and no volume of an earlier test."""
+    for name in ("planaria.yaml", ".env"):
+        (image.settings / name).unlink(missing_ok=True)
+    shutil.rmtree(image.folder / "volumes", ignore_errors=True)
+    return image
+
+
+@in_namespaces
+@pytest.mark.needs("openssl")
+def test_a_hub_keeps_its_users_and_shows_its_password_once(plain: Image) -> None:
+    certify(plain.tls)
+    port = free_port()
+    more = {"PLANARIA_HUB": f"0.0.0.0:{port}", "PLANARIA_METRICS": f"127.0.0.1:{free_port()}"}
+    first = Container(plain, environment(HUB) | more, file=HUB)
+    try:
+        until(lambda: first.health() == 0, 30)
+        assert first.execute("touch", "/app/here").returncode == 1, "it can write nowhere but in its volume"
+        password = first.execute("scripts/cli.py", "password").stdout.strip()
+        again = first.execute("scripts/cli.py", "password")
+        assert (again.returncode, again.stdout) == (8, "") and "shown already" in again.stderr
+        token = log_in(port, "admin", password)
+        ada = {"username": "ada", "password": "a good password"}
+        assert ask(port, "POST", "/api/auth/register", ada, token)[0] == 200
+        (status,) = [line for line in first.execute("scripts/cli.py", "status").stdout.splitlines() if "https" in line]
+        assert status.split() == [f"https://127.0.0.1:{port}/", "0", "0", "0"]
+        assert "go2rtc" not in first.execute("scripts/cli.py", "status").stdout
+        os.kill(first.supervisord(), signal.SIGKILL)
+        first.ended()
+        log = first.log.read_text()
+        assert "made the account admin" in log and "scripts/cli.py password shows it, once" in log
+        assert password not in log
+    finally:
+        first.kill()
+    second = Container(plain, environment(HUB) | more, file=HUB)
+    try:
+        until(lambda: second.health() == 0, 30)
+        assert log_in(port, "ada", "a good password") and log_in(port, "admin", password)
+        assert ask(port, "GET", "/api/devices", token=token)[0] == 200, "who was logged in still is"
+        another = second.execute("scripts/cli.py", "password", "--reset").stdout.strip()
+        assert another not in ("", password) and log_in(port, "admin", another)
+        assert not log_in(port, "admin", password) and log_in(port, "ada", "a good password")
+        until(lambda: ask(port, "GET", "/api/devices", token=token)[0] == 401, 5)
+        assert another not in second.log.read_text()
+    finally:
+        second.kill()
+
+
+@in_namespaces
+def test_a_device_is_paired_and_stays_the_same_one(plain: Image, tmp_path: Path) -> None:
+    port = free_port()
+    (plain.settings / "planaria.yaml").write_text("workers: 1\nproducer: {width: 320, height: 180}\n")
+    more = ports_of_its_own() | {"BACKEND_URL": f"ws://127.0.0.1:{port}/ws/device"}
+    first = Container(plain, environment(DEVICE) | more, file=DEVICE)
+    try:
+        until(lambda: first.health() == 0, 30)
+        status = first.execute("scripts/cli.py", "status").stdout
+        assert "nobody reaches this device" in status, "a hub that is away is said, and is no fault of the device's"
+        with hub_rig.process(tmp_path / "run", PLANARIA_HUB=f"127.0.0.1:{port}") as hub:
+            device_id = paired_by_hand(first, hub.admin)
+            assert "omega-0" in streams_of(hub.admin, device_id)
+            os.kill(first.supervisord(), signal.SIGKILL)
+            first.ended()
+            until(lambda: online(hub.admin) == {device_id: False})
+            second = Container(plain, environment(DEVICE) | more, file=DEVICE)
+            try:
+                until(lambda: online(hub.admin) == {device_id: True}, 30)
+                assert "omega-0" in streams_of(hub.admin, device_id)
+                until(lambda: second.health() == 0, 30)
+            finally:
+                second.kill()
+    finally:
+        first.kill()
+
+
+def paired_by_hand(container: Container, owner: hub_rig.Http) -> str:
+    """Have a device show a code, and its owner enter it; returns the device's id."""
+    with container.start("scripts/pair.py", "--json") as pairing:
+        assert pairing.stdout
+        shown = json.loads(pairing.stdout.readline())
+        assert owner("POST", "/api/devices/pair", {"pairing_code": shown["code"]}).status == 200
+        assert json.loads(pairing.stdout.readline())["paired"] is True
+        assert pairing.wait(10) == 0
+    return str(shown["device_id"])
+
+
+def online(owner: hub_rig.Http) -> dict[str, bool]:
+    """Somebody's devices, and whether each is there."""
+    return {device["device_id"]: device["is_online"] for device in owner("GET", "/api/devices").json}
+
+
+def streams_of(owner: hub_rig.Http, device_id: str) -> str:
+    """What a device's go2rtc says of its streams, asked through the hub."""
+
+    def look() -> str:
+        answer = owner("GET", f"/api/devices/{device_id}/proxy/api/streams")
+        return answer.body.decode() if answer.status == 200 else ""
+
+    return until(look)
