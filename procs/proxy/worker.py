@@ -25,6 +25,7 @@ from procs.wire.mux1 import Code, Head
 if TYPE_CHECKING:
     from procs.proxy.dialer import Dialer
 
+KNOWN_TARGETS, SHORT_TARGET = 1024, 256
 IDLE_LIMIT_S = 15.0  # of an answer that has an end
 STALLED_VIEWER_S = 300.0  # for so long nobody has to keep an answer ready
 REST_LIMIT_S = 10.0  # for what comes of a request after its answer
@@ -37,6 +38,8 @@ class Worker:
 
     def __init__(self, upstreams: Sequence[Upstream], *, verbose: bool = False) -> None:
         self._upstreams, self._verbose = upstreams, verbose
+        # The same few targets come again and again; long ones, which would take memory, are judged each time.
+        self._decide_short = functools.lru_cache(KNOWN_TARGETS)(functools.partial(policy.decide, upstreams))
         self._loop = asyncio.get_running_loop()
         self._pools = {each.name: Pool(each) for each in upstreams}
         self._streams = {each.name: known.Streams(each) for each in upstreams if each.knows_streams}
@@ -92,7 +95,9 @@ class Worker:
             kept = fields.request_fields(pairs)
         except Refused as reason:
             return Denied(400, str(reason))
-        judged = policy.decide(self._upstreams, method, target, websocket=is_websocket)
+        is_short = len(target) <= SHORT_TARGET and len(method) <= SHORT_TARGET
+        decide = self._decide_short if is_short else functools.partial(policy.decide, self._upstreams)
+        judged = decide(method, target, websocket=is_websocket)
         if isinstance(judged, Denied):
             return judged
         if judged.streams and not await self._streams[judged.upstream.name].are_known(judged.streams, deadline):
