@@ -43,27 +43,29 @@ class PasswordChange(msgspec.Struct):
 async def post_register(request: web.Request) -> web.Response:
     """POST /api/auth/register: for anybody where that is open, else by an admin."""
     hub, address = request.app[HUB], address_of(request)
-    await _may_register(request, hub, address)
+    is_by_admin = await _may_register(request, hub, address)
     wanted = await body(request, Registration)
     if not is_username(wanted.username):
         raise refusal(web.HTTPBadRequest, "A username has 1 to 64 characters, none of them a colon or a control")
     _refuse_poor(wanted.password)
-    if wait_s := hub.rates.accounts.take(address, now()):
+    if not is_by_admin and (wait_s := hub.rates.accounts.take(address, now())):
         hub.counts.refuse("too many registrations", address=address)
         raise too_many(wait_s)
     try:
         user, token = await hub.accounts.register(wanted.username, wanted.email, wanted.password)
     except Taken:
-        hub.rates.accounts.give_back(address, now())
+        if not is_by_admin:
+            hub.rates.accounts.give_back(address, now())
         raise refusal(web.HTTPBadRequest, "Username or email already registered") from None
     return _granted(user, token)
 
 
-async def _may_register(request: web.Request, hub: State, address: str) -> None:
-    if hub.settings.is_registration_open:
-        return
+async def _may_register(request: web.Request, hub: State, address: str) -> bool:
+    """Whether an admin asks. Raises HTTPForbidden where only an admin may."""
     if token_of(request) and (await signed_in(request)).user.is_admin:
-        return
+        return True
+    if hub.settings.is_registration_open:
+        return False
     hub.counts.refuse("registration is closed", address=address)
     raise refusal(web.HTTPForbidden, "Registration is closed: an admin makes accounts, or PLANARIA_OPEN_REGISTRATION=1")
 

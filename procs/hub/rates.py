@@ -59,7 +59,7 @@ class Rates:
         self.login_from = Buckets(Rate(20 / 60, 20))  # by address
         self.login_as = Buckets(Rate(5 / 60, 10))  # by address and name: nobody can lock another's name for all
         self.login_name = Buckets(Rate(1, 100))  # by name: against many addresses
-        self.accounts = Buckets(Rate(5 / 3600, 5))  # by address
+        self.accounts = Buckets(Rate(10 / 3600, 10))  # by address; admins make as many as they like
         self.registrations = Buckets(Rate(5, 300))  # by address; every device registers at each start
         self.new_devices = Buckets(Rate(0.5, 60))  # by address
         self.pairing_codes = Buckets(Rate(10 / 60, 10))  # by device

@@ -265,6 +265,15 @@ def test_metrics(hub: Process, ann: Http) -> None:
     assert hub.admin("GET", "/metrics", headers=through_a_proxy).status == 200
 
 
+def test_accounts_are_not_made_by_the_dozen_but_by_admins(hub: Process) -> None:
+    admin = hub.admin
+    wanted = {"email": "", "password": "some password"}
+    answers = [hub.http("POST", "/api/auth/register", wanted | {"username": f"many{n}"}) for n in range(11)]
+    assert answers[-1].status == 429 and int(answers[-1].headers["Retry-After"]) > 0
+    assert hub.refused("too many registrations") >= 1
+    assert admin("POST", "/api/auth/register", wanted | {"username": "one more"}).status == 200
+
+
 def test_a_body_that_never_comes_whole_is_not_waited_for(hub: Process) -> None:
     with socket.create_connection(("127.0.0.1", hub.port), timeout=15) as slow:
         slow.sendall(b"POST /api/devices/register HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
