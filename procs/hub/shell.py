@@ -18,7 +18,7 @@ from aiohttp import web
 
 from procs import log
 from procs.errors import ConfigError, StoreDown
-from procs.hub import device_ws, first_start, viewer_ws
+from procs.hub import device_ws, first_start, malformed, viewer_ws
 from procs.hub.app import application
 from procs.hub.options import Hub, refuse_open_air
 from procs.hub.state import State, now
@@ -72,6 +72,7 @@ async def _serve(
     hub: State, directory: Path, listener: socket.socket, tls: ssl.SSLContext | None, alive: Alive
 ) -> None:
     await _prepared(hub, directory, alive)
+    malformed.quieten(hub.counts)
     runner = web.AppRunner(
         application(hub),
         access_log=None,
