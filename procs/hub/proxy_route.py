@@ -24,7 +24,7 @@ VIEWER_PING_S = 20.0
 MAX_MESSAGE = 16 * 1024 * 1024  # of a WebSocket inside
 # Ours, and not for the device to see; the rest of the credentials are dropped there once more.
 _NOT_FOR_DEVICES = frozenset({"authorization", "cookie", "host", "x-forwarded-for", "x-forwarded-proto", "forwarded"})
-_OURS = frozenset({"server", "date", "access-control-allow-origin", "strict-transport-security"})
+_OURS = fields.OF_THE_ORIGIN | {"server", "date", "access-control-allow-origin"}  # whatever a device says
 
 TUNNEL = web.AppKey("tunnel", Tunnel)
 

@@ -22,10 +22,7 @@ _STAY_OUT = frozenset({
     "x-original-url", "x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override",
     "sec-websocket-protocol",
 })  # fmt: skip
-_STAY_IN = frozenset({
-    "set-cookie", "set-cookie2", "service-worker-allowed", "clear-site-data", "strict-transport-security", "alt-svc",
-    "public-key-pins", "www-authenticate", "report-to", "nel", "reporting-endpoints", "content-length",
-})  # fmt: skip
+_STAY_IN = fields.OF_THE_ORIGIN | {"content-length"}
 _SUBPROTOCOL = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 
 

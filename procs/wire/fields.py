@@ -23,6 +23,13 @@ HOP_BY_HOP = frozenset(
         *_HANDSHAKE,
     }
 )
+# What acts on an origin as a whole, and not on the one answer: an answer of a device's must not at the hub's address.
+OF_THE_ORIGIN = frozenset(
+    {
+        *("alt-svc", "clear-site-data", "nel", "public-key-pins", "report-to", "reporting-endpoints"),
+        *("service-worker-allowed", "set-cookie", "set-cookie2", "strict-transport-security", "www-authenticate"),
+    }
+)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")  # a surrogate is half of a character: not to be sent
 _LENGTH = re.compile(r"[0-9]{1,18}")
