@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
@@ -57,7 +57,7 @@ class JsonHub:
         """What BACKEND_URL has to be."""
         return f"{'wss' if self._tls else 'ws'}://127.0.0.1:{self.port}/ws/device"
 
-    def __enter__(self) -> JsonHub:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
