@@ -1,0 +1,174 @@
+"""People use a device's go2rtc and files through the hub as if they sat beside it, in a browser and with players."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import BrowserContext, sync_playwright
+
+from tests.clone import Clone
+from tests.e2e.test_browser import Shown, shown
+from tests.faults.origin import content
+from tests.faults.wall import ADMIN, PASSWORD, Ground, walled
+from tests.rig import until
+
+pytestmark = pytest.mark.timeout(200)
+VIEWERS, GONE_S = 10, 1.0
+LARGE = 50_000_000
+
+
+@pytest.fixture(scope="module")
+def ground(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """The suite with hub, device and an upstream of ours."""
+    with walled(clone, tmp_path_factory.mktemp("through")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def contexts() -> Iterator[list[BrowserContext]]:
+    """A browser that nobody has signed in with, and one that answers when it is asked for the admin's password."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
+                  "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"],
+        )  # fmt: skip
+        login = {"username": ADMIN, "password": PASSWORD}
+        yield [browser.new_context(), browser.new_context(http_credentials=login)]  # type: ignore[arg-type]
+        browser.close()
+
+
+def url(ground: Ground, path: str) -> str:
+    """An address at the hub."""
+    return f"http://{ground.host}:{ground.port}{ground.base}{path}"
+
+
+def plays(context: BrowserContext, address: str) -> None:
+    """Fails the test unless a page shows pictures that move."""
+    page = context.new_page()
+    try:
+        page.goto(address)
+
+        def now() -> Shown | None:
+            return shown(page)
+
+        first = until(now, 60, 0.1)
+        later = until(lambda: found if (found := now()) and found.code.time_us > first.code.time_us else None, 20, 0.1)
+        assert later.code.frame > first.code.frame and (first.width, first.height) == (320, 180)
+    finally:
+        page.close()
+
+
+@pytest.mark.needs("chromium")
+def test_a_browser_plays_a_stream_in_go2rtcs_own_page(ground: Ground, contexts: list[BrowserContext]) -> None:
+    """Signed in by the login that the hub asks for."""
+    plays(contexts[1], url(ground, "/stream.html?src=omega-0&mode=mse"))
+
+
+@pytest.mark.needs("chromium")
+def test_go2rtcs_index_page_lists_the_streams(ground: Ground, contexts: list[BrowserContext]) -> None:
+    page = contexts[1].new_page()
+    page.goto(url(ground, "/"))
+    page.wait_for_selector("text=omega-0")
+    assert page.locator("#streams tr").count() == 2
+    page.close()
+
+
+@pytest.mark.needs("chromium")
+def test_a_browser_that_was_let_in_by_the_rest_interface_plays_too(
+    ground: Ground, contexts: list[BrowserContext]
+) -> None:
+    """Signed in by the cookie that is good for one device."""
+    context = contexts[0]
+    assert context.request.get(url(ground, "/stream.html")).status == 401
+    opened = f"http://{ground.host}:{ground.port}/api/devices/{ground.device_id}/open"
+    assert context.request.post(opened, headers=ground.bearer).status == 200
+    plays(context, url(ground, "/stream.html?src=omega-0&mode=mse"))
+
+
+def test_a_snapshot(ground: Ground) -> None:
+    found = ground.ask("/api/frame.jpeg?src=omega-0")
+    assert (found.status, found.headers["content-type"]) == (200, "image/jpeg")
+    assert found.body.startswith(b"\xff\xd8") and found.body.endswith(b"\xff\xd9") and len(found.body) > 1000
+
+
+def frames_of(ground: Ground, path: str, *options: str) -> int:
+    """How many pictures a player gets of an address within four seconds of video."""
+    signed = ["-headers", f"Authorization: Bearer {ground.token}\r\n"]
+    command = ["ffprobe", "-v", "error", *signed, *options, "-select_streams", "v", "-show_entries", "packet=pts_time",
+               "-read_intervals", "%+4", "-of", "json", url(ground, path)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return len(json.loads(done.stdout)["packets"])
+
+
+@pytest.mark.needs("ffprobe")
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("/api/stream.m3u8?src=omega-0", ()),
+        ("/api/stream.m3u8?src=omega-0&mp4", ()),
+        ("/api/stream.mp4?src=omega-0", ()),
+        ("/api/stream.mjpeg?src=pictures", ("-f", "mpjpeg")),
+    ],
+)
+def test_a_player_plays(ground: Ground, path: str, options: tuple[str, ...]) -> None:
+    assert frames_of(ground, path, *options) >= 30
+
+
+def test_a_large_file_comes_whole(ground: Ground) -> None:
+    found = ground.ask(f"/files/file/{LARGE}")
+    assert found.status == 200 and found.headers["content-length"] == str(LARGE)
+    assert hashlib.sha256(found.body).digest() == hashlib.sha256(content(LARGE)).digest()
+    part = ground.ask(f"/files/file/{LARGE}", headers={"Range": "bytes=49999000-"})
+    assert (part.status, part.body) == (206, content(LARGE)[-1000:])
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_large_file_goes_up_whole(ground: Ground, chunked: bool) -> None:
+    data = content(LARGE)
+    pieces = (data[at : at + 65536] for at in range(0, LARGE, 65536))
+    found = ground.ask("/files/upload", "POST", pieces if chunked else data)
+    assert found.status == 200, found
+    assert json.loads(found.body) == {"bytes": LARGE, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def consumers(ground: Ground, stream: str) -> int:
+    """How many go2rtc serves with a stream, as it says itself."""
+    with contextlib.closing(http.client.HTTPConnection(ground.clone.api, timeout=10)) as connection:
+        connection.request("GET", "/api/streams")
+        return len(json.loads(connection.getresponse().read())[stream]["consumers"] or [])
+
+
+def watch(ground: Ground, path: str) -> socket.socket:
+    """Somebody who watches: their connection, once pictures have come."""
+    connection = socket.create_connection((ground.host, ground.port), timeout=30)
+    lines = f"GET {ground.base}{path} HTTP/1.1\r\nHost: {ground.host}\r\nAuthorization: Bearer {ground.token}\r\n\r\n"
+    connection.sendall(lines.encode())
+    found = b""
+    while len(found) < 10_000 and (piece := connection.recv(65536)):
+        found += piece
+    assert found.startswith(b"HTTP/1.1 200"), found[:300]
+    return connection
+
+
+@pytest.mark.parametrize(("kind", "stream"), [("mjpeg", "pictures"), ("mp4", "omega-0")])
+def test_viewers_who_leave_are_gone_at_once(ground: Ground, kind: str, stream: str) -> None:
+    until(lambda: consumers(ground, stream) == 0, 10)
+    for _ in range(2):
+        viewers = [watch(ground, f"/api/stream.{kind}?src={stream}") for _ in range(VIEWERS)]
+        assert consumers(ground, stream) == VIEWERS
+        for viewer in viewers:
+            viewer.close()
+        left = time.monotonic()
+        until(lambda: consumers(ground, stream) == 0, 10)
+        assert time.monotonic() - left < GONE_S
