@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from procs import proc
 from procs.errors import Unhealthy
 from procs.settings import Address
-from scripts import health, suite
+from scripts import health, reach, suite
 from scripts.suite_settings import Plan, load_plan
 from tests.clone import Clone
 from tests.faults import invariants
@@ -32,6 +32,7 @@ SETTINGS = {"workers": 1, "captures": {CAPTURE: COMMAND}, "memory_mb": "headless
 FRESH_S = 0.5  # a picture that is older does not count as now
 LOOK_EVERY_S = 0.02
 JOIN_EVERY_S = 0.05
+PROXIES, ASK_LIMIT_S = 2, 2.0
 
 
 class Watching:
@@ -152,8 +153,24 @@ class Subject:
         if idle := [f"{name} {state}" for name, state in states.items() if state not in ("STARTING", "RUNNING")]:
             return f"supervisord: {', '.join(idle)}"
         with contextlib.suppress(http.client.HTTPException):
-            return health.why_not_serving(self.root, self.plan)
+            return health.why_not_serving(self.root, self.plan) or self._not_reached()
         return "go2rtc: answers with rubbish"
+
+    def _not_reached(self) -> str:
+        """What of the way from the hub to go2rtc is still missing: whoever is killed there is missed by the others."""
+        state = reach.link_state(self.root)
+        if state is None or state.workers < PROXIES:
+            return f"ws_link knows {state.workers if state else 'of no'} proxies"
+        at = self.plan.wall.hub.listen
+        try:
+            with contextlib.closing(http.client.HTTPConnection(at.host, at.port, timeout=ASK_LIMIT_S)) as connection:
+                connection.request("GET", "/metrics")
+                figures = connection.getresponse().read().decode()
+        except OSError as error:
+            return f"hub: {error}"
+        there = f"planaria_hub_devices_online 1\nplanaria_hub_data_links {PROXIES}"
+        lines = "\n".join(line for line in figures.splitlines() if not line.startswith("#"))
+        return "" if there in lines else "the hub has not both data connections of the device"
 
     def recover(self, faults: Mapping[str, Fault], within_s: float) -> Recovery:
         """Wait until each process that was hit is another one and all is well, or the time is over."""
