@@ -64,7 +64,10 @@ def configuration(root: Path, plan: Plan, ffmpeg: Path, *, gop_cache: bool = Fal
     pages = [] if suite.no_ui else PAGES
     return {
         "app": {
-            "modules": ["api", "ws", "http", "rtsp", "webrtc", "mp4", "hls", "mjpeg", "mpeg", "exec", "ffmpeg", "rtmp"]
+            "modules": [
+                *("api", "ws", "http", "rtsp", "webrtc", "mp4", "hls", "mjpeg", "mpeg", "exec", "ffmpeg", "rtmp"),
+                "mpegts",  # what `mpeg` is called in some builds
+            ]
         },
         "api": {"listen": str(suite.api), "allow_paths": [*pages, *ALLOW_PATHS], **login},
         "rtsp": {"listen": str(suite.rtsp), **login},

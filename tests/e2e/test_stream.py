@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -203,6 +204,12 @@ def test_nobody_can_give_ffmpeg_arguments(streams: rig.Go2rtc, tmp_path: Path) -
     ask(streams.api, "GET", "/api/frame.mp4?src=evil2")
     assert not written.exists()
     ask(streams.api, "DELETE", "/api/streams?src=evil2")
+
+
+def test_mpegts_over_http(streams: rig.Go2rtc) -> None:
+    with urllib.request.urlopen(f"http://{streams.api}/api/stream.ts?src=omega-0", timeout=10) as answer:
+        packets = answer.read(188 * 20)
+    assert len(packets) == 188 * 20 and set(packets[::188]) == {0x47}
 
 
 def test_an_unknown_stream_is_refused(streams: rig.Go2rtc) -> None:
