@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import resource
 import socket
 import ssl
 import stat
+import sys
 import time
 from pathlib import Path
 from typing import Protocol
@@ -31,6 +33,8 @@ SEEN_S = 5.0  # between two writes of who was seen
 PURGE_S = 600.0
 IDLE_S = 30.0  # for a request to come whole with its headers, and between two
 MIN_FILES = 1024
+GC_THRESHOLDS = (50_000, 20, 5)
+SWITCH_S = 0.0005  # for which a thread may go on while another waits for the interpreter
 
 
 class Alive(Protocol):
@@ -50,6 +54,7 @@ def serve(settings: Hub, alive: Alive) -> None:
     refuse_open_air(settings, _address(listener))
     tls = _tls(settings)
     directory = run_dir()
+    _keep_calm()
     store = Store(settings.store_url(directory))
     uvloop.run(_serve(State(settings, store), directory, listener, tls, alive))
 
@@ -148,6 +153,13 @@ def _tls(settings: Hub) -> ssl.SSLContext | None:
             f"PLANARIA_HUB_CERT={str(settings.cert)!r}, PLANARIA_HUB_KEY={str(settings.key)!r}: cannot be used: {error}"
         ) from None
     return context
+
+
+def _keep_calm() -> None:
+    """Have nothing beside the loop hold it up for long: the garbage collector looks at all that thousands of devices
+    have, which takes it a fifth of a second, so it does so rarely; a thread of the store gives way soon."""
+    gc.set_threshold(*GC_THRESHOLDS)
+    sys.setswitchinterval(SWITCH_S)
 
 
 def _raise_file_limit() -> None:
