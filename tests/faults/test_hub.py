@@ -160,6 +160,22 @@ def test_a_store_that_somebody_holds_is_said_to_be_away_and_nothing_else_stops(t
             assert hub.http("POST", "/api/devices/register", {"device_id": "new"}).status == 200
 
 
+def test_a_change_is_whole_though_whoever_asked_has_left(tmp_path: Path) -> None:
+    with hub_rig.process(tmp_path / "run", PLANARIA_COMPAT="1") as hub:
+        admin = hub.admin
+        hub_rig.paired(hub, admin, "cam")
+        with hub_rig.device(hub, "cam") as device, store_of(hub) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with socket.create_connection(("127.0.0.1", hub.port)) as asker:
+                asker.sendall(
+                    f"DELETE /api/devices/cam HTTP/1.1\r\nAuthorization: Bearer {admin.token}\r\n\r\n".encode()
+                )
+                until(lambda: hub.metric("store_waiting") == 1)
+            time.sleep(0.3)
+            other.execute("ROLLBACK")
+            assert device.closing() == (1008, "Device not found")
+
+
 def test_two_that_start_at_once_on_one_store_do_not_collide(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'shared.sqlite'}"
     hubs = []

@@ -14,6 +14,8 @@ from aiohttp import web
 from procs.hub import access, pairing
 from procs.hub.accounts import add_user
 from procs.hub.state import State
+from procs.streams import Link
+from procs.wire.mux1 import MuxLimits
 from tests import hub_rig
 from tests.hub_rig import ADMIN_PASSWORD, Http, ask
 
@@ -46,6 +48,15 @@ def run(tmp_path: Path, case: Case, **settings: Any) -> None:
             await case(hub, admin, ann)
 
     asyncio.run(main())
+
+
+def data_link() -> Link:
+    """A data connection that nobody reads."""
+
+    async def nowhere(_: bytes) -> None:
+        return
+
+    return Link(nowhere, opens="odd", ours=MuxLimits(), theirs=MuxLimits())
 
 
 def basic(username: str, password: str) -> dict[str, str]:
@@ -104,9 +115,12 @@ def test_the_view_cookie_is_good_for_one_device_and_its_owner(tmp_path: Path) ->
 def test_a_second_owner_makes_the_firsts_cookie_worthless(tmp_path: Path) -> None:
     async def case(hub: State, admin: Http, ann: Http) -> None:
         cookie = cookie_of(await ask(admin, "POST", "/api/devices/cam/open"))
+        dropped: list[tuple[int, str]] = []
+        hub.presence.add_link("cam", "", data_link(), lambda *said: dropped.append(said))
         code = (await ask(admin, "POST", "/api/pairing/generate?device_id=cam")).json["code"]
         assert (await ask(ann, "POST", "/api/devices/pair", {"pairing_code": code})).status == 200
         assert (await ask(Http(admin.port), "GET", CAM, headers=cookie)).status == 404
+        assert dropped == [(1012, "The device has another owner")], "what the first still watches goes on"
         assert (await ask(ann, "GET", CAM)).status == 200
         assert (await ask(ann, "DELETE", "/api/devices/cam")).status == 200
         assert (await ask(ann, "GET", CAM)).status == 404
