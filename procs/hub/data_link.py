@@ -20,6 +20,7 @@ PING_AFTER_S = 10.0
 DEAD_AFTER_S = 25.0
 SEND_LIMIT_S = 25.0  # for which a device's connection may take nothing
 CLOSE_LIMIT_S = 2.0
+BROKE_THE_RULES = 1002
 TURN_S = 2.5
 
 
@@ -45,6 +46,8 @@ async def socket(request: web.Request) -> web.StreamResponse:
     finally:
         hub.presence.remove_link(device_id, instance, served.link)
         served.link.lost("the connection to the device broke")
+    if code == BROKE_THE_RULES:
+        hub.counts.refuse("data connection that broke the protocol", device=device_id, error=reason)
     log.info("data connection over", device_id=device_id, reason=reason)
     await served.carrier.close(code, reason)
     return handshake
