@@ -205,7 +205,7 @@ STAY = ("supervisord", "warden", "keeper", "go2rtc")  # they see the others come
 DESCRIPTORS_MORE, FILES_MORE = 3, 3  # a leak of one a restart is ten times that
 MEMORY_MORE = {"go2rtc": 16e6}  # Go collects its garbage when it likes
 OTHERS_MORE = 4e6
-ROUND_S, GROWN_UP_S = 10.0, 3.0
+ROUND_S, GROWN_UP_S = 20.0, 3.0
 
 
 def growth(subject: Subject, restarts: int, pause_s: float = 0.0) -> list[str]:

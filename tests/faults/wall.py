@@ -309,7 +309,7 @@ def pace_s(ground: Ground) -> float:
     """How often this machine can be asked to bring one of them back: each second, unless others keep it busy."""
     began = time.monotonic()
     with faults.killed(ground.pids()["hub"]) as fault:
-        fault.wait_dead(1)
+        fault.wait_dead(5)
     until(lambda: ground.ask("/files/file/200").status == 200, 30)
     return min(4.0, max(1.0, (time.monotonic() - began) / 2))
 
@@ -324,5 +324,5 @@ def kill_in_turn(ground: Ground, tally: Tally, names: Sequence[str], seconds: fl
         time.sleep(max(0.0, due - time.monotonic()))
         pid = until(lambda name=name: ground.pids().get(name), every_s)  # type: ignore[misc]
         with faults.killed(pid) as fault:
-            fault.wait_dead(1)
+            fault.wait_dead(5)
         tally.kills[name] += 1
