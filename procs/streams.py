@@ -221,20 +221,18 @@ class Stream:
 
 
 class Link:
-    """One connection and its streams. `send` sends one message and returns when the transport will take another."""
+    """One connection and its streams. `send` sends messages, and returns when the transport will take more."""
 
     def __init__(
         self,
-        send: Callable[[bytes], Awaitable[None]],
+        send: Callable[[list[bytes]], Awaitable[None]],
         *,
         opens: Literal["odd", "even"],
         ours: MuxLimits,
         theirs: MuxLimits,
         accept: Callable[[Stream], None] | None = None,
-        send_all: Callable[[list[bytes]], Awaitable[None]] | None = None,
     ) -> None:
-        """`send_all`, if there is one, sends several messages at once, and is asked for all that wait."""
-        self._send, self._accept, self._send_all = send, accept, send_all
+        self._send, self._accept = send, accept
         self._ours, self._theirs = ours, theirs
         self._next_id = 1 if opens == "odd" else 2
         self._last_accepted = 0
@@ -290,20 +288,14 @@ class Link:
         loop = asyncio.get_running_loop()
         while not self._lost:
             if frames := self._next_frames():
-                if self._send_all is not None:
-                    await self._send_all(frames)
-                else:
-                    await self._send(frames[0])
+                await self._send(frames)
                 continue
             self._idle = loop.create_future()
             await self._idle
             self._idle = None
 
     def _next_frames(self) -> list[bytes]:
-        """What is to go out next: controls before DATA; one frame, or a batch of those that wait."""
-        if self._send_all is None:
-            frame = self._controls.popleft() if self._controls else self._next_data()
-            return [] if frame is None else [frame]
+        """What is to go out next: all controls, then a batch of DATA."""
         frames = list(self._controls)
         self._controls.clear()
         size = 0

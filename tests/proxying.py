@@ -16,6 +16,7 @@ from procs.proxy.policy import Upstream
 from procs.proxy.worker import Worker
 from procs.streams import Link, Stream
 from procs.wire.mux1 import Head, MuxLimits, Open
+from tests.one_by_one import one_by_one
 from tests.rig import free_port, until
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[None]]
@@ -78,8 +79,8 @@ async def hub(*upstreams: Upstream, limits: MuxLimits | None = None, within_s: f
     limits = limits or MuxLimits()
     worker = Worker(upstreams)
     ways: tuple[asyncio.Queue[bytes], asyncio.Queue[bytes]] = asyncio.Queue(4), asyncio.Queue(4)
-    ours = Link(ways[0].put, opens="odd", ours=limits, theirs=limits)
-    device = Link(ways[1].put, opens="even", ours=limits, theirs=limits, accept=worker.accept)
+    ours = Link(one_by_one(ways[0].put), opens="odd", ours=limits, theirs=limits)
+    device = Link(one_by_one(ways[1].put), opens="even", ours=limits, theirs=limits, accept=worker.accept)
 
     async def carry(queue: asyncio.Queue[bytes], to: Link) -> None:
         while True:

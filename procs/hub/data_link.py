@@ -65,7 +65,7 @@ class Served:
     def __init__(self, request: web.Request, theirs: MuxLimits) -> None:
         self.carrier = Carrier(self._received)
         self.carrier.on_lost = request.protocol.connection_lost  # aiohttp hears of nothing else any more
-        self.link = Link(self._send_one, opens="odd", ours=OURS, theirs=theirs, send_all=self.carrier.send)
+        self.link = Link(self.carrier.send, opens="odd", ours=OURS, theirs=theirs)
         if request.transport is None:
             raise ConnectionResetError("gone during the handshake")
         self.carrier.take_over(request.transport)
@@ -77,9 +77,6 @@ class Served:
 
     def _received(self, message: memoryview) -> None:
         self.link.received(message)
-
-    async def _send_one(self, message: bytes) -> None:
-        await self.carrier.send([message])
 
     async def until_over(self) -> tuple[int, str]:
         """(close code, reason) once reading, writing or watching has ended it, or somebody has dropped it."""

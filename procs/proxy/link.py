@@ -31,7 +31,7 @@ class Connection:
     async def carry(self) -> str:
         """Serve what the hub opens until the connection ends; returns why it did. Raises LinkLost if there was none."""
         limits = MuxLimits()
-        link = Link(self._send_one, opens="even", ours=limits, theirs=limits, accept=self._accept, send_all=self._send)
+        link = Link(self._send, opens="even", ours=limits, theirs=limits, accept=self._accept)
         carrier = self._carrier = await self._connect(link)
         log.info("connected to the hub", url=self._grant.url)
         works = [asyncio.create_task(work) for work in (self._write(link), self._watch(link, carrier))]
@@ -50,9 +50,6 @@ class Connection:
     async def _send(self, messages: list[bytes]) -> None:
         assert self._carrier is not None
         await self._carrier.send(messages)
-
-    async def _send_one(self, message: bytes) -> None:
-        await self._send([message])
 
     async def _connect(self, link: Link) -> Carrier:
         bearer = [("Authorization", f"Bearer {self._grant.ticket}")]

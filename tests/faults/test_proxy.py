@@ -23,6 +23,7 @@ from procs.errors import LinkLost, StreamReset
 from procs.messages import Job, JobDone, Ready, TicketGrant, TicketRefused, TicketWanted, decode_from_worker
 from procs.streams import Link
 from procs.wire.mux1 import Code, MuxLimits, Open
+from tests.one_by_one import one_by_one
 from tests.proxying import Hub, request_of, rest, serving
 from tests.rig import clean_environ, free_port
 
@@ -78,7 +79,7 @@ class Around:
         ws = web.WebSocketResponse(protocols=("planaria.mux1",), compress=False)
         await ws.prepare(request)
         assert ws.ws_protocol == "planaria.mux1"
-        link = Link(ws.send_bytes, opens="odd", ours=MuxLimits(), theirs=MuxLimits())
+        link = Link(one_by_one(ws.send_bytes), opens="odd", ours=MuxLimits(), theirs=MuxLimits())
         writing = asyncio.create_task(link.write())
         self.links.put_nowait((link, ws))
         async for message in ws:

@@ -19,6 +19,7 @@ from procs.errors import LinkLost, Refused, StreamReset
 from procs.streams import Link, Stream
 from procs.wire import mux1
 from procs.wire.mux1 import FIN, MORE, TEXT, Code, Head, MuxLimits, Open, Type
+from tests.one_by_one import one_by_one
 
 GET = Open("http", "GET", "/")
 SMALL = MuxLimits(max_frame=1024, init_credit=1024, session_credit=64 * 1024, max_streams=12)
@@ -62,7 +63,9 @@ async def nothing(_: bytes) -> None:
 def test_any_bytes_to_either_side(incoming: list[bytes], opened: int, opens: Any) -> None:
     async def run() -> None:
         accepted: list[Stream] = []
-        link = Link(nothing, opens=opens, ours=SMALL, theirs=SMALL, accept=accepted.append if opened != 2 else None)
+        link = Link(
+            one_by_one(nothing), opens=opens, ours=SMALL, theirs=SMALL, accept=accepted.append if opened != 2 else None
+        )
         mine = [link.open(GET) for _ in range(opened)]
         for stream in mine[1:]:
             stream.finish()
@@ -193,8 +196,10 @@ class TwoSides(RuleBasedStateMachine):
 
     @initialize()
     def connect(self) -> None:
-        self.hub = Link(lambda m: self.send(0, m), opens="odd", ours=SMALL, theirs=SMALL)
-        self.device = Link(lambda m: self.send(1, m), opens="even", ours=SMALL, theirs=SMALL, accept=self.accept)
+        self.hub = Link(one_by_one(lambda m: self.send(0, m)), opens="odd", ours=SMALL, theirs=SMALL)
+        self.device = Link(
+            one_by_one(lambda m: self.send(1, m)), opens="even", ours=SMALL, theirs=SMALL, accept=self.accept
+        )
         self.links = self.hub, self.device
         for link in self.links:
             self.start(link.write())

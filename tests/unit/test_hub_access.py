@@ -18,6 +18,7 @@ from procs.streams import Link
 from procs.wire.mux1 import MuxLimits
 from tests import hub_rig
 from tests.hub_rig import ADMIN_PASSWORD, Http, ask
+from tests.one_by_one import one_by_one
 
 ANNS_PASSWORD = "a good password"
 CAM = "/api/devices/cam/proxy/"
@@ -56,7 +57,7 @@ def data_link() -> Link:
     async def nowhere(_: bytes) -> None:
         return
 
-    return Link(nowhere, opens="odd", ours=MuxLimits(), theirs=MuxLimits())
+    return Link(one_by_one(nowhere), opens="odd", ours=MuxLimits(), theirs=MuxLimits())
 
 
 def basic(username: str, password: str) -> dict[str, str]:

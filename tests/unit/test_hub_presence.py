@@ -20,6 +20,7 @@ from procs.wire.envelope import Hello, ProxyHttp
 from procs.wire.mux1 import MuxLimits, Open
 from tests import hub_rig
 from tests.hub_rig import Http
+from tests.one_by_one import one_by_one
 from tests.rig import until
 
 
@@ -38,7 +39,7 @@ async def _nowhere(_: bytes) -> None:
 
 def link(max_streams: int = 2) -> Link:
     """A data connection that nobody reads."""
-    return Link(_nowhere, opens="odd", ours=MuxLimits(), theirs=MuxLimits(max_streams=max_streams))
+    return Link(one_by_one(_nowhere), opens="odd", ours=MuxLimits(), theirs=MuxLimits(max_streams=max_streams))
 
 
 def control(device_id: str, instance: str = "") -> Control:

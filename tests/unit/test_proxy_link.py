@@ -15,6 +15,7 @@ from procs.proxy import link
 from procs.proxy.link import Connection
 from procs.streams import Link, Stream
 from procs.wire.mux1 import MuxLimits, Open
+from tests.one_by_one import one_by_one
 from tests.rig import free_port
 
 
@@ -71,7 +72,7 @@ def test_a_silent_hub_is_left() -> None:
 
 def test_a_quiet_hub_is_not() -> None:
     async def answer_pings(ws: web.WebSocketResponse) -> None:
-        ours = Link(ws.send_bytes, opens="odd", ours=MuxLimits(), theirs=MuxLimits())
+        ours = Link(one_by_one(ws.send_bytes), opens="odd", ours=MuxLimits(), theirs=MuxLimits())
         writing = asyncio.create_task(ours.write())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
@@ -94,7 +95,7 @@ def test_a_hub_that_takes_nothing_is_left() -> None:
 
     async def talk_on(ws: web.WebSocketResponse) -> None:
         frames: asyncio.Queue[bytes] = asyncio.Queue()
-        ours = Link(frames.put, opens="odd", ours=MuxLimits(session_credit=2**30), theirs=MuxLimits())
+        ours = Link(one_by_one(frames.put), opens="odd", ours=MuxLimits(session_credit=2**30), theirs=MuxLimits())
         writing = asyncio.create_task(ours.write())
         ours.open(Open("http", "GET", "/")).finish()
         for _ in range(2):

@@ -14,6 +14,7 @@ from procs.errors import LinkLost, Refused, StreamReset
 from procs.streams import Link, Stream
 from procs.wire import mux1
 from procs.wire.mux1 import DROPPED_BEFORE, FIN, KEY, MORE, TEXT, Code, Head, MuxLimits, Open, Type
+from tests.one_by_one import one_by_one
 
 GET = Open("http", "GET", "/")
 
@@ -23,8 +24,8 @@ async def joined(accept: Callable[[Stream], None], limits: MuxLimits | None = No
     """(hub, device), whose messages go to and fro until the block ends."""
     limits = limits or MuxLimits()
     ways: tuple[asyncio.Queue[bytes], asyncio.Queue[bytes]] = asyncio.Queue(4), asyncio.Queue(4)
-    hub = Link(ways[0].put, opens="odd", ours=limits, theirs=limits)
-    device = Link(ways[1].put, opens="even", ours=limits, theirs=limits, accept=accept)
+    hub = Link(one_by_one(ways[0].put), opens="odd", ours=limits, theirs=limits)
+    device = Link(one_by_one(ways[1].put), opens="even", ours=limits, theirs=limits, accept=accept)
 
     async def carry(queue: asyncio.Queue[bytes], to: Link) -> None:
         while True:
@@ -127,7 +128,7 @@ class End:
         self.gate = asyncio.Event()  # closed: the transport is full
         self.gate.set()
         accept = self.accepted.append if takes else None
-        self.link = Link(self._send, opens=opens, ours=limits, theirs=limits, accept=accept)
+        self.link = Link(one_by_one(self._send), opens=opens, ours=limits, theirs=limits, accept=accept)
 
     async def _send(self, message: bytes) -> None:
         await self.gate.wait()

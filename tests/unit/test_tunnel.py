@@ -14,6 +14,7 @@ from procs.hub import resume, tunnel
 from procs.hub.tunnel import Answer, Request, Tunnel, TunnelError
 from procs.streams import Link, Stream
 from procs.wire.mux1 import Code, Head, MuxLimits
+from tests.one_by_one import one_by_one
 
 Serve = Callable[[Stream], Awaitable[None]]
 FILE = bytes(range(256)) * 8000
@@ -58,8 +59,8 @@ class Device:
             serve = self._serves.pop(0) if len(self._serves) > 1 else self._serves[0]
             self._tasks.append(asyncio.create_task(_quietly(serve(stream))))
 
-        self.hub = Link(ways[0].put, opens="odd", ours=limits, theirs=limits)
-        device = Link(ways[1].put, opens="even", ours=limits, theirs=limits, accept=accept)
+        self.hub = Link(one_by_one(ways[0].put), opens="odd", ours=limits, theirs=limits)
+        device = Link(one_by_one(ways[1].put), opens="even", ours=limits, theirs=limits, accept=accept)
         works = (self.hub.write(), device.write(), _carry(ways[0], device), _carry(ways[1], self.hub))
         self._tasks += [asyncio.create_task(work) for work in works]
 
