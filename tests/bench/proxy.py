@@ -80,9 +80,10 @@ def _targets() -> dict[str, str]:
 
 
 class Found(NamedTuple):
-    """What came of one way, a value a round, but for `gets` and `under_bulk`: one a GET."""
+    """What came of one way, a value a round, but for `gets`, `gets_64k` and `under_bulk`: one a GET."""
 
     gets: list[list[float]]
+    gets_64k: list[float]
     rates: list[float]
     bulks: list[float]
     under_bulk: list[float]
@@ -90,7 +91,7 @@ class Found(NamedTuple):
 
 
 def _files(result: Result, ways: dict[str, Way], plan: Plan) -> None:
-    found = {name: Found([], [], [], [], defaultdict(list)) for name in ways}
+    found = {name: Found([], [], [], [], [], defaultdict(list)) for name in ways}
     for way in ways.values():
         http_clients.gets_ms(way.to("small"), count=WARM)
     for number in range(plan.rounds):
@@ -116,6 +117,7 @@ def _gets(found: Found, way: Way, plan: Plan) -> None:
     before = way.cpu_s()
     found.gets.append(http_clients.gets_ms(way.to("small"), count=plan.gets))
     _note_cpu(found, "get_us", before, way, plan.gets / 1e6)
+    found.gets_64k.extend(http_clients.gets_ms(way.to("middle"), count=plan.gets // 5))
 
 
 def _rate(found: Found, way: Way, plan: Plan) -> None:
@@ -145,6 +147,8 @@ def _figures(result: Result, prefix: str, found: Found) -> None:
     result.figures |= {
         f"{prefix}get_ms_p50": round(median(every), 3),
         f"{prefix}get_ms_p99": round(percentile(every, 0.99), 3),
+        f"{prefix}get_64k_ms_p50": round(median(found.gets_64k), 3),
+        f"{prefix}get_64k_ms_p99": round(percentile(found.gets_64k, 0.99), 3),
         f"{prefix}rate_16": round(median(found.rates)),
         f"{prefix}bulk_mb_s": round(median(found.bulks), 1),
         f"{prefix}get_ms_p99_under_bulk": round(percentile(found.under_bulk, 0.99), 3),
