@@ -38,7 +38,9 @@ def conf(roles: Collection[str], hub: Address) -> str:
     """What supervisord.conf says differently for these roles, and for a hub that listens there."""
     lines = ["; Written by `make up` from the settings."]
     for program, section in _SECTIONS.items():
-        lines += [f"[{section}]", f"autostart={'false' if is_off(program, roles) else 'true'}"]
+        off = is_off(program, roles)
+        lines += [f"[{section}]", f"autostart={'false' if off else 'true'}"]
         if program == "hub":
-            lines.append(f"socket=tcp://{hub}")
+            # supervisord makes it all the same: where it is off, at any port, for another hub may listen there.
+            lines.append(f"socket=tcp://{Address('127.0.0.1', 0) if off else hub}")
     return "\n".join([*lines, ""])

@@ -175,7 +175,8 @@ class Plan:
 def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Plan:
     """Read and check everything. Raises ConfigError, or NotHere for what is not built yet."""
     environment, env_file = settings.from_environment(environ, root)
-    merged = {**env_file, **environment}
+    # One that is set but empty is as good as not set; processes of the suite read no .env themselves.
+    merged = {**env_file, **{name: value for name, value in environment.items() if value or name not in env_file}}
     path = Path(merged.get("PLANARIA_SETTINGS") or root / SETTINGS_FILE)
     document = settings_file.read(path, must_exist=bool(merged.get("PLANARIA_SETTINGS")))
     settings.refuse_unknown_keys(document, [*settings.options_of(Suite), *_SECTIONS], str(path))

@@ -87,6 +87,6 @@ def load(
     variables = {}
     for cls, section in ((Hub, sections["hub"]), (Link, device)):
         for key, option in settings.options_of(cls).items():
-            if option.env and key in section and not any(v in environment or v in env_file for v in option.env):
+            if option.env and key in section and not any(environment.get(v) or env_file.get(v) for v in option.env):
                 variables[option.env[0]] = str(section[key])
     return Wall(hub, link, sections["upstreams"], variables)

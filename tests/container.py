@@ -166,8 +166,12 @@ class Container:
 
     def main(self) -> int:
         """Its first process, by our numbers."""
-        (pid,) = until(lambda: children(self.process.pid))
+        (pid,) = until(self._first)
         return pid
+
+    def _first(self) -> list[int]:
+        assert self.process.poll() is None, f"it has ended: {self.log.read_text()}"
+        return children(self.process.pid)
 
     def supervisord(self) -> int:
         """Its supervisord, by our numbers."""

@@ -91,8 +91,7 @@ def _clean(clone: Clone) -> list[str]:
 
 
 def test_a_device_whose_hub_is_away_comes_up_and_says_so(down: Clone, tmp_path: Path) -> None:
-    port = free_port()
-    backend = f"ws://127.0.0.1:{port}/ws/device"
+    backend = f"ws://{down.hub}/ws/device"  # where a hub of its own would listen
     done = up(down, "device streams", BACKEND_URL=backend)
     said = f"hub {backend}: connecting for"
     assert said in done.stdout and "scripts/pair.py" in done.stdout and "sign in" not in done.stdout
@@ -104,7 +103,7 @@ def test_a_device_whose_hub_is_away_comes_up_and_says_so(down: Clone, tmp_path: 
     assert "already up" in up(down, "device streams", BACKEND_URL=backend).stderr and down.living() == before
     none = down.cli("password")
     assert none.returncode == 2 and "the role hub is off here" in none.stderr
-    with hub_rig.process(tmp_path / "hub", PLANARIA_HUB=f"127.0.0.1:{port}") as hub:
+    with hub_rig.process(tmp_path / "hub", PLANARIA_HUB=down.hub) as hub:
         until(lambda: status(down)["device"]["state"] == "connected", 40)
         assert status(down)["degraded"] == [] and hub.metric("devices_online") == 1
 

@@ -1,0 +1,52 @@
+"""Settings of hub, device and proxies: what their processes get to see of planaria.yaml, .env and environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from procs.errors import ConfigError
+from scripts.suite_settings import Plan, load_plan
+
+
+def plan(folder: Path, document: str = "{}", env_file: str = "", **environ: str) -> Plan:
+    """What would be started."""
+    (folder / "planaria.yaml").write_text(document)
+    (folder / ".env").write_text(env_file)
+    return load_plan(folder, environ)
+
+
+def test_the_device_knows_this_suites_go2rtc_and_hub(tmp_path: Path) -> None:
+    found = plan(tmp_path, "{api: 127.0.0.1:2001, hub: {listen: 127.0.0.1:2002}}")
+    assert found.environment["GO2RTC_HTTP"] == "http://127.0.0.1:2001"
+    assert found.environment["BACKEND_URL"] == "ws://127.0.0.1:2002/ws/device" and found.wall.is_own_hub
+    assert "BACKEND_URL" not in plan(tmp_path, PLANARIA_ROLES="device streams").environment
+
+
+def test_a_variable_that_is_set_but_empty_is_not_set(tmp_path: Path) -> None:
+    empty = {"GO2RTC_HTTP": "", "BACKEND_URL": "", "DEVICE_ID": "", "PLANARIA_HUB": ""}
+    document = "{api: 127.0.0.1:2001, hub: {listen: 127.0.0.1:2002}}"
+    found = plan(tmp_path, document, "DEVICE_ID=cam-7\n", **empty)
+    told = {name: found.environment[name] for name in empty}
+    assert told == {
+        "GO2RTC_HTTP": "http://127.0.0.1:2001",
+        "BACKEND_URL": "ws://127.0.0.1:2002/ws/device",
+        "DEVICE_ID": "cam-7",
+        "PLANARIA_HUB": "127.0.0.1:2002",
+    }
+
+
+def test_a_variable_is_stronger_than_the_file(tmp_path: Path) -> None:
+    document = "{hub: {listen: 127.0.0.1:2002}, device: {backend: wss://a.example/ws/device}}"
+    found = plan(tmp_path, document, BACKEND_URL="wss://b.example/ws/device")
+    assert found.environment["BACKEND_URL"] == found.wall.link.backend == "wss://b.example/ws/device"
+    assert not found.wall.is_own_hub
+
+
+def test_a_hub_that_could_not_start_is_refused_before_anything_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must be a loopback address without TLS"):
+        plan(tmp_path, PLANARIA_HUB="0.0.0.0:8443")
+    with pytest.raises(ConfigError, match="must both be set, or neither"):
+        plan(tmp_path, PLANARIA_HUB_KEY="key.pem")
+    assert plan(tmp_path, PLANARIA_HUB="0.0.0.0:8443", PLANARIA_ROLES="streams"), "whose role is off, it needs nothing"
