@@ -41,6 +41,6 @@ def conf(roles: Collection[str], hub: Address) -> str:
         off = is_off(program, roles)
         lines += [f"[{section}]", f"autostart={'false' if off else 'true'}"]
         if program == "hub":
-            # supervisord makes it all the same: where it is off, at any port, for another hub may listen there.
-            lines.append(f"socket=tcp://{Address('127.0.0.1', 0) if off else hub}")
+            # supervisord makes it all the same: where it is off, elsewhere, for another hub may listen at that port.
+            lines.append(f"socket={'unix://%(here)s/../hub-off.sock' if off else f'tcp://{hub}'}")
     return "\n".join([*lines, ""])
