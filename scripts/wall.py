@@ -12,8 +12,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from procs import settings
+from procs.errors import ConfigError
 from procs.hub import options as hub_options
 from procs.hub.options import Hub
 from procs.proxy import options as proxy
@@ -37,7 +39,11 @@ class Wall(NamedTuple):
 
     @property
     def is_own_hub(self) -> bool:
-        """Whether the device's hub is the one of this suite."""
+        """Whether the device's hub is the one of this suite, where that has the role of one. By TLS it goes by the name in
+        its certificate, and only the port tells."""
+        if self.hub.cert:
+            parts = urlsplit(self.link.backend)
+            return parts.scheme == "wss" and (parts.port or 443) == self.hub.listen.port
         return self.link.backend == backend_of(self.hub.listen)
 
     @property
@@ -83,6 +89,12 @@ def load(
     own = {"backend": backend_of(hub.listen)} if "hub" in roles else {}
     device = {"go2rtc_http": f"http://{go2rtc}", **own, **sections["device"]}
     link = settings.load(Link, Layers({}, environment, env_file, device, f"{name}: device"))
+    if hub.cert and {"hub", "device"} <= roles and link.backend == backend_of(hub.listen):
+        raise ConfigError(
+            f"BACKEND_URL={link.backend} (device: backend of {name}): this machine's hub takes TLS only; set it to"
+            f" wss://NAME:{hub.listen.port}/ws/device, NAME as in {hub.cert} (one of your own making: also"
+            f" SSL_CERT_FILE={hub.cert}), or leave one of the roles hub and device out"
+        )
     proxy.upstreams(sections["upstreams"], f"{name}: upstreams")
     variables = {}
     for cls, section in ((Hub, sections["hub"]), (Link, device)):

@@ -50,3 +50,13 @@ def test_a_hub_that_could_not_start_is_refused_before_anything_is_ended(tmp_path
     with pytest.raises(ConfigError, match="must both be set, or neither"):
         plan(tmp_path, PLANARIA_HUB_KEY="key.pem")
     assert plan(tmp_path, PLANARIA_HUB="0.0.0.0:8443", PLANARIA_ROLES="streams"), "whose role is off, it needs nothing"
+
+
+def test_a_hub_with_tls_is_reached_by_the_name_in_its_certificate(tmp_path: Path) -> None:
+    tls = {"PLANARIA_HUB": "0.0.0.0:8443", "PLANARIA_HUB_CERT": "cert.pem", "PLANARIA_HUB_KEY": "key.pem"}
+    with pytest.raises(ConfigError, match="wss://NAME:8443/ws/device"):
+        plan(tmp_path, **tls)
+    found = plan(tmp_path, BACKEND_URL="wss://hub.example.org:8443/ws/device", **tls)
+    assert found.wall.is_own_hub
+    assert not plan(tmp_path, BACKEND_URL="wss://hub.example.org/ws/device", **tls).wall.is_own_hub
+    assert plan(tmp_path, PLANARIA_ROLES="hub", **tls)
