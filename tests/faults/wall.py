@@ -159,7 +159,8 @@ def walled(clone: Clone, folder: Path) -> Iterator[Ground]:
 # --- people who use it --------------------------------------------------------------------------------
 
 CLIENTS, GETS_PER_S, POSTS_PER_S = 8, 20.0, 1.0
-RESEND_S = 5.0  # from when its connection broke, in which a client sends a GET again
+GIVE_UP_S = 60.0  # for which a client sends a GET again, at once, each time that its connection breaks
+KILL_EVERY_S, BACK_S = 1.0, 15.0
 _BROKE = (OSError, http.client.HTTPException)
 FILES = [
     ("/files/file/200", 200), ("/files/file/40000", 40_000), ("/files/chunked/30000", 30_000),
@@ -191,6 +192,7 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
     posts: dict[str, tuple[str, str]] = field(default_factory=dict)
     slowest_s: float = 0.0
+    waited_s: float = 0.0
     kills: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -201,7 +203,8 @@ class Tally:
         posts = ", ".join(f"{count} {name} ({happened[name]} happened)" for name, count in sorted(outcomes.items()))
         kills = ", ".join(f"{name} {count}" for name, count in sorted(self.kills.items()))
         return (
-            f"killed: {kills}; GETs: {self.gets}, sent again {self.resent}, failed {len(self.failed)},"
+            f"killed: {kills} (waited {self.waited_s:.1f} s for them to be back);"
+            f" GETs: {self.gets}, sent again {self.resent}, failed {len(self.failed)},"
             f" wrong {len(self.wrong)}, slowest {self.slowest_s:.2f} s; POSTs: {len(self.posts)}: {posts}"
         )
 
@@ -251,13 +254,12 @@ class Client(threading.Thread):
             raise
 
     def _get(self, path: str) -> None:
-        began, broke, resent, failure, wrong = time.monotonic(), 0.0, 0, "", ""
+        began, resent, failure, wrong = time.monotonic(), 0, "", ""
         while True:
             try:
                 answer = self._request("GET", path)
             except _BROKE as error:
-                broke = broke or time.monotonic()
-                if time.monotonic() - broke > RESEND_S:
+                if time.monotonic() - began > GIVE_UP_S:
                     failure = f"GET {path}: {type(error).__name__}: {error}"
                     break
                 resent += 1
@@ -302,27 +304,42 @@ def crowd(ground: Ground, label: str) -> Iterator[Tally]:
         for client in clients:
             client.leave()
         for client in clients:
-            client.join(READ_LIMIT_S + RESEND_S)
+            client.join(GIVE_UP_S + READ_LIMIT_S)
 
 
-def pace_s(ground: Ground) -> float:
-    """How often this machine can be asked to bring one of them back: each second, unless others keep it busy."""
-    began = time.monotonic()
-    with faults.killed(ground.pids()["hub"]) as fault:
-        fault.wait_dead(5)
-    until(lambda: ground.ask("/files/file/200").status == 200, 30)
-    return min(4.0, max(1.0, (time.monotonic() - began) / 2))
+def is_serving(ground: Ground, name: str, pid: int) -> bool:
+    """Whether a process has come so far that it can be had (procs/life.py, CrashRow)."""
+    if name == "go2rtc":
+        with (
+            contextlib.suppress(OSError, http.client.HTTPException),
+            contextlib.closing(http.client.HTTPConnection(ground.clone.api, timeout=2)) as connection,
+        ):
+            connection.request("GET", "/api")
+            return connection.getresponse().status == 200
+        return False
+    run = ground.root / "run"
+    held = invariants.locks_held(run).get(pid, [])
+    return bool(held) and not any((run / f"{lock}.crashes").exists() for lock in held)
 
 
-def kill_in_turn(ground: Ground, tally: Tally, names: Sequence[str], seconds: float, every_s: float) -> None:
-    """Kill one of them at a time, whatever the others are at. Fails the test if one is not there at its turn."""
-    until_s = time.monotonic() + seconds
-    for turn, name in enumerate(itertools.cycle(names)):
-        due = until_s - seconds + (turn + 1) * every_s
-        if due > until_s:
-            return
+def kill_in_turn(ground: Ground, tally: Tally, names: Sequence[str], kills: int) -> None:
+    """Kill one of them each second, whatever the others are at.
+
+    One that does not serve again at its turn is waited for, and the wait is told: where others keep the machine busy
+    there would be nobody left who gets to serve. Fails the test if it is not back within a quarter of a minute.
+    """
+    due = time.monotonic()
+    for name in itertools.islice(itertools.cycle(names), kills):
+        due = max(due + KILL_EVERY_S, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
-        pid = until(lambda name=name: ground.pids().get(name), every_s)  # type: ignore[misc]
+        began = time.monotonic()
+        pid = until(lambda name=name: _serving(ground, name), BACK_S)  # type: ignore[misc]
+        tally.waited_s += time.monotonic() - began
         with faults.killed(pid) as fault:
             fault.wait_dead(5)
         tally.kills[name] += 1
+
+
+def _serving(ground: Ground, name: str) -> int:
+    pid = ground.pids().get(name, 0)
+    return pid if pid and is_serving(ground, name, pid) else 0
