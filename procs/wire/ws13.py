@@ -36,6 +36,7 @@ class Frames:
         self._rest = bytearray()  # less than a frame
         self._need = 2  # bytes that it takes to get any further
         self._fragments: list[memoryview] | None = None  # of a message that comes in several frames
+        self._fragmented = 0  # bytes in them
 
     def feed(self, data: bytes) -> Iterator[Message]:
         """What has come whole with these bytes. Raises Refused for what breaks the protocol or the limit."""
@@ -107,8 +108,12 @@ class Frames:
             raise Refused("only binary messages are taken here")
         if (opcode == CONTINUATION) != (self._fragments is not None):
             raise Refused("a fragment out of its place")
-        fragments = self._fragments = [*(self._fragments or ()), payload]
-        if sum(map(len, fragments)) > self._limit or len(fragments) > self._limit // 1024:
+        if self._fragments is None:
+            self._fragments, self._fragmented = [], 0
+        fragments = self._fragments
+        fragments.append(payload)
+        self._fragmented += len(payload)  # kept, not summed up each time: many tiny ones would cost their square
+        if self._fragmented > self._limit or len(fragments) > self._limit // 1024:
             raise Refused(f"a message of more than {self._limit} bytes, or of too many fragments")
         if not is_last:
             return None

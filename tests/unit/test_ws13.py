@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import time
 
 import pytest
 from hypothesis import given
@@ -92,6 +93,20 @@ def test_what_breaks_the_protocol_is_refused(name: str) -> None:
         fed([BAD[name]], masked=True)
     with pytest.raises(Refused):
         fed([bytes([byte]) for byte in BAD[name]], masked=True)
+
+
+def test_tiny_fragments_cost_no_more_than_what_they_bring() -> None:
+    """Else a few hundred kilobytes of them hold up everybody else for seconds."""
+
+    def takes_s(messages: int, fragments: int) -> float:
+        middle = theirs(0, b"", masked=True, fin=False) * (fragments - 2)
+        message = theirs(2, b"x", masked=True, fin=False) + middle + theirs(0, b"", masked=True)
+        frames = ws13.Frames(masked=True, limit=1024 * 1024)
+        began = time.process_time()
+        assert len([*frames.feed(message * messages)]) == messages
+        return time.process_time() - began
+
+    assert takes_s(50, 1000) < 4 * takes_s(5000, 10)
 
 
 def test_a_masked_frame_of_a_server_is_refused() -> None:
