@@ -39,8 +39,8 @@ class Wall(NamedTuple):
 
     @property
     def is_own_hub(self) -> bool:
-        """Whether the device's hub is the one of this suite, where that has the role of one. By TLS it goes by the name in
-        its certificate, and only the port tells."""
+        """Whether the device's hub is the one of this suite, where that has the role of one. By TLS it is called by the
+        name in its certificate, so that only the port tells."""
         if self.hub.cert:
             parts = urlsplit(self.link.backend)
             return parts.scheme == "wss" and (parts.port or 443) == self.hub.listen.port
