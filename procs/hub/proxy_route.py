@@ -16,7 +16,7 @@ from procs.hub.state import HUB
 from procs.hub.tunnel import DEADLINE_S, SENT_WITH, Answer, Request, Rest, Tunnel, TunnelError
 from procs.streams import Stream
 from procs.wire import fields
-from procs.wire.mux1 import FIN, MORE, TEXT, Code
+from procs.wire.mux1 import FIN, MORE, TEXT, Code, cost
 
 SLOW_VIEWER_S = 30.0  # in which a viewer took nothing of what it asked for
 UPLOAD_IDLE_S = 30.0
@@ -207,6 +207,7 @@ async def _up(viewer: web.WebSocketResponse, stream: Stream) -> None:
 
 async def _down(stream: Stream, viewer: web.WebSocketResponse) -> None:
     pieces: list[memoryview] = []
+    size = 0  # as credit counts it: many empty pieces are many, too
     while (chunk := await stream.read()) is not None:
         if chunk.flags & FIN:
             code = int.from_bytes(chunk.data[:2], "big") if len(chunk.data) >= 2 else 1000
@@ -214,11 +215,12 @@ async def _down(stream: Stream, viewer: web.WebSocketResponse) -> None:
             return
         pieces.append(chunk.data)
         if chunk.flags & MORE:
-            if sum(map(len, pieces)) > MAX_MESSAGE:
+            size += cost(len(chunk.data))
+            if size > MAX_MESSAGE:
                 stream.reset(Code.PROTOCOL, "a message over the limit")
                 return
             continue
-        whole = b"".join(pieces) if len(pieces) > 1 else bytes(pieces[0])
+        whole, size = b"".join(pieces) if len(pieces) > 1 else bytes(pieces[0]), 0
         pieces.clear()
         async with asyncio.timeout(SLOW_VIEWER_S):
             if chunk.flags & TEXT:

@@ -17,7 +17,7 @@ from procs.proxy.outlet import Outlet, both
 from procs.proxy.policy import Allowed
 from procs.streams import Stream
 from procs.wire import fields
-from procs.wire.mux1 import FIN, MORE, TEXT, Code, Head
+from procs.wire.mux1 import FIN, MORE, TEXT, Code, Head, cost
 
 if TYPE_CHECKING:
     from procs.proxy.dialer import Dialer, Peer
@@ -87,7 +87,7 @@ async def _up(stream: Stream, peer: Peer, viewer: _Viewer) -> None:
             await peer.close(viewer.closed_with, bytes(chunk.data[2:125]))
             return
         pieces.append(bytes(chunk.data))
-        size += len(chunk.data)
+        size += cost(len(chunk.data))  # many empty pieces are many, too
         if size > MAX_FROM_VIEWER:
             raise UpstreamFailed(Code.PROTOCOL, "the viewer's message is too large")
         if chunk.flags & MORE:

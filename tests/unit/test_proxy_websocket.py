@@ -158,9 +158,9 @@ def test_an_upstream_that_comes_later() -> None:
     run(work)
 
 
-async def flood(stream: Stream) -> None:
-    for _ in range(100):
-        await stream.write(bytes(65536), MORE)
+async def flood(stream: Stream, piece: bytes = bytes(65536), count: int = 100) -> None:
+    for _ in range(count):
+        await stream.write(piece, MORE)
     await stream.read()
 
 
@@ -175,5 +175,20 @@ def test_a_message_without_end() -> None:
             await stream.head()
             with pytest.raises(StreamReset, match="too large"):
                 await flood(stream)
+
+    run(work)
+
+
+def test_a_message_of_nothing_but_pieces() -> None:
+    async def listen(server: ServerConnection) -> None:
+        async for _ in server:
+            pass
+
+    async def work() -> None:
+        async with through(listen) as hub:
+            stream = hub.open("GET", "/up/ws", kind="ws")
+            await stream.head()
+            with pytest.raises(StreamReset, match="too large"):
+                await flood(stream, b"", 100_000)
 
     run(work)
