@@ -107,11 +107,16 @@ def _headers(answer: Answer, prefix: str) -> CIMultiDict[str]:
 
 async def _passed_on(request: web.Request, answer: Answer, prefix: str) -> web.StreamResponse:
     try:
+        if answer.head.status < 200:  # whoever reads it would take what follows for the answer proper
+            raise Refused(f"status {answer.head.status} is no answer")
         headers = _headers(answer, prefix)
     except Refused as reason:
         if answer.rest:
             answer.rest.close(Code.PROTOCOL)
         return _failed(502, f"the device's answer: {reason}")
+    if answer.rest and not _may_have_body(request, answer):
+        answer.rest.close()
+        answer = answer._replace(rest=None)
     if answer.rest is None:
         return _whole(request, answer, headers)
     try:
@@ -120,8 +125,14 @@ async def _passed_on(request: web.Request, answer: Answer, prefix: str) -> web.S
         answer.rest.close()
 
 
+def _may_have_body(request: web.Request, answer: Answer) -> bool:
+    """Whether what follows the head is part of this answer; else it would be taken for the answer to the next request,
+    which may be somebody else's where a proxy in front shares a connection among people."""
+    return request.method != hdrs.METH_HEAD and answer.head.status not in (204, 304)
+
+
 def _whole(request: web.Request, answer: Answer, headers: CIMultiDict[str]) -> web.Response:
-    if request.method != "HEAD" and answer.head.status not in (204, 304):
+    if _may_have_body(request, answer):
         headers.pop(hdrs.CONTENT_LENGTH, None)
         return web.Response(status=answer.head.status, headers=headers, body=answer.gathered)
     return web.Response(status=answer.head.status, headers=headers)
@@ -129,13 +140,18 @@ def _whole(request: web.Request, answer: Answer, headers: CIMultiDict[str]) -> w
 
 async def _streamed(request: web.Request, answer: Answer, rest: Rest, headers: CIMultiDict[str]) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.head.status, headers=headers)
+    missing = response.content_length or 0
     await response.prepare(request)
     try:
         if answer.gathered:
             await response.write(answer.gathered)
+            missing -= len(answer.gathered)
         while (piece := await rest.read()) is not None:
+            missing -= len(piece)
             async with asyncio.timeout(SLOW_VIEWER_S):
                 await response.write(piece)
+        if missing > 0:  # else the next answer would be taken for the end of this one
+            raise TunnelError(502, f"the device's answer is {missing} bytes too short")
         await response.write_eof()
     except ConnectionError:
         pass  # the viewer has gone

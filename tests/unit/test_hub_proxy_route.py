@@ -1,0 +1,133 @@
+"""What the hub makes of a device's answers: a device that says what it likes, and the bytes that a viewer gets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from procs.errors import LinkLost, StreamReset
+from procs.hub.state import State
+from procs.streams import Link, Stream
+from procs.wire.mux1 import MORE, Head, MuxLimits
+from tests import hub_rig
+
+Serve = Callable[[Stream], Awaitable[None]]
+HIDDEN = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nSet-Cookie: a=b\r\n\r\nhidden"
+LARGE = bytes(400_000)  # too large to be gathered
+
+
+class Viewer:
+    """The owner of the device `cam`, at a hub."""
+
+    def __init__(self, hub: State, port: int, token: str) -> None:
+        self.hub, self._port, self._token = hub, port, token
+
+    async def open(
+        self, path: str = "/x", *more: str, method: str = "GET", at: str = ""
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection on which something of the device was asked for."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        lines = [f"{method} {at}/api/devices/cam/proxy{path} HTTP/1.1", "Host: hub", *more]
+        if not any(line.startswith("Authorization:") for line in more) and "token=" not in path:
+            lines.append(f"Authorization: Bearer {self._token}")
+        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+        return reader, writer
+
+    async def said(self, method: str = "GET") -> bytes:
+        """All that comes of it, and of another request of the hub itself on the same connection."""
+        reader, writer = await self.open(method=method)
+        writer.write(b"GET / HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")
+        try:
+            return await asyncio.wait_for(reader.read(), 10)
+        finally:
+            writer.close()
+
+
+@contextlib.asynccontextmanager
+async def viewing(folder: Path, serve: Serve, **settings: object) -> AsyncIterator[Viewer]:
+    """A hub with a device that answers by `serve`, and its owner."""
+    tasks: list[asyncio.Task[None]] = []
+
+    def accept(stream: Stream) -> None:
+        tasks.append(asyncio.create_task(_quietly(serve(stream))))
+
+    ways: tuple[asyncio.Queue[bytes], asyncio.Queue[bytes]] = asyncio.Queue(), asyncio.Queue()
+    limits = MuxLimits()
+    near = Link(ways[0].put, opens="odd", ours=limits, theirs=limits)
+    far = Link(ways[1].put, opens="even", ours=limits, theirs=limits, accept=accept)
+    tasks += [asyncio.create_task(w) for w in (near.write(), far.write(), _carry(ways[0], far), _carry(ways[1], near))]
+    async with hub_rig.within(folder, **settings) as (hub, nobody):
+        user, token = await hub.accounts.log_in("admin", hub_rig.ADMIN_PASSWORD)
+        await hub.registry.register("cam", "cam", "camera", None)
+        await hub.store.run(lambda c: c.exec_driver_sql(f"UPDATE devices SET owner_id = {user.id}") and None)
+        hub.registry.changed("cam")
+        hub.presence.add_link("cam", "", near, lambda code, reason: near.lost(reason))
+        yield Viewer(hub, nobody.port, token)
+    for task in tasks:
+        task.cancel()
+
+
+async def _quietly(work: Awaitable[None]) -> None:
+    with contextlib.suppress(StreamReset, LinkLost):
+        await work
+
+
+async def _carry(queue: asyncio.Queue[bytes], to: Link) -> None:
+    while True:
+        to.received(await queue.get())
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "is_taken"),
+    [("HEAD", 200, True), ("GET", 204, True), ("GET", 304, True), ("GET", 100, False), ("GET", 101, False)],
+)
+def test_no_device_says_what_the_next_answer_is(tmp_path: Path, method: str, status: int, is_taken: bool) -> None:
+    """Behind a proxy that shares its connections the next may be anybody's, of anything at the hub."""
+
+    async def serve(stream: Stream) -> None:
+        stream.send_head(Head(status))
+        await stream.write(HIDDEN + LARGE)
+        stream.finish()
+
+    async def main() -> None:
+        async with viewing(tmp_path, serve) as viewer:
+            said = await viewer.said(method)
+        assert b"hidden" not in said and b"\r\n\r\nPlanaria hub" in said, said[:2000]
+        assert said.startswith(f"HTTP/1.1 {status if is_taken else 502} ".encode())
+
+    asyncio.run(main())
+
+
+def test_an_answer_shorter_than_it_says_is_no_whole_one(tmp_path: Path) -> None:
+    async def serve(stream: Stream) -> None:
+        stream.send_head(Head(200, [("Content-Length", str(len(LARGE) + 1))]))
+        await stream.write(LARGE)
+        stream.finish()
+
+    async def main() -> None:
+        async with viewing(tmp_path, serve) as viewer:
+            with contextlib.suppress(ConnectionError):
+                assert b"Planaria hub" not in await viewer.said()
+
+    asyncio.run(main())
+
+
+def test_a_message_of_nothing_but_pieces_ends(tmp_path: Path) -> None:
+    async def serve(stream: Stream) -> None:
+        stream.send_head(Head(101))
+        while True:
+            await stream.write(b"", MORE)
+
+    async def main() -> None:
+        async with viewing(tmp_path, serve) as viewer:
+            upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
+            reader, writer = await viewer.open("/ws", *upgrade, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
+            assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+            await asyncio.wait_for(reader.read(), 30)
+            writer.close()
+
+    asyncio.run(main())
