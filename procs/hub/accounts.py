@@ -74,6 +74,7 @@ class Accounts:
         self._passwords = Passwords()
         self._sessions: dict[str, tuple[Session, float]] = {}
         self._basic: dict[bytes, tuple[User, float]] = {}
+        self._ends = 0  # of log-ins: what was looked up before one may be true no more
         self._key = secrets.token_bytes(32)  # of this process: what it remembers of passwords is of no use elsewhere
 
     async def session(self, token: str, kind: str = "access") -> Session | None:
@@ -81,11 +82,13 @@ class Accounts:
         digest, now = _digest(token), self._clock()
         found, until = self._sessions.get(digest, (None, 0.0))
         if found is None or until <= now:
+            ends = self._ends
             found = await self._store.read(_session, digest)
             if found is None:
                 self._sessions.pop(digest, None)
                 return None
-            self._remember(digest, found, now)
+            if ends == self._ends:
+                self._remember(digest, found, now)
         return found if found.kind == kind and now < found.expires_at else None
 
     def _remember(self, digest: str, found: Session, now: float) -> None:
@@ -97,46 +100,53 @@ class Accounts:
         """Make an account and log it in. Raises Taken, StoreDown."""
         kept = await self._passwords.hashed(password)
         user = await self._store.run(add_user, username, email, kept, self._clock())
-        return user, await self._log_in(user)
+        return user, await self._log_in(user, kept)
 
     async def log_in(self, username: str, password: str) -> tuple[User, str]:
         """An access token. Raises WrongPassword, StoreDown."""
-        user = await self._checked(username, password)
-        return user, await self._log_in(user)
+        user, kept = await self._checked(username, password)
+        return user, await self._log_in(user, kept)
 
-    async def _checked(self, username: str, password: str) -> User:
+    async def _checked(self, username: str, password: str) -> tuple[User, str]:
         row = await self._store.read(_user_by_name, username)
         if not await self._passwords.matches(password, row.password if row else None) or row is None:
             raise WrongPassword
-        return _user(row)
+        return _user(row), row.password
 
-    async def _log_in(self, user: User) -> str:
+    async def _log_in(self, user: User, kept: str) -> str:
+        """A token for who has given the password that is kept as this. Raises WrongPassword if it has changed since."""
         now = self._clock()
-        return await self._new_token(user, "access", None, secrets.token_hex(16), now, now + self._ttl_s)
+        session = Session(user, "access", None, secrets.token_hex(16), now, now + self._ttl_s)
+        if token := await self._new_token(session, kept):
+            return token
+        raise WrongPassword
 
     async def renew(self, session: Session) -> str:
-        """A token for the time after this one, which stays good for its own. Raises Refused when the log-in is old."""
+        """A token for the time after this one, which stays good for its own. Raises Refused when the log-in is old, or
+        has ended."""
         now = self._clock()
         if now - session.login_at > MAX_LOGIN_S:
             raise Refused("this log-in is too old to be renewed: log in again")
-        return await self._new_token(session.user, "access", None, session.login, session.login_at, now + self._ttl_s)
+        return await self._of_login(session._replace(kind="access", device=None, expires_at=now + self._ttl_s))
 
     async def open_view(self, session: Session, device: int) -> str:
-        """A token that is good for looking at one device."""
-        until = self._clock() + VIEW_TTL_S
-        return await self._new_token(session.user, "view", device, session.login, session.login_at, until)
+        """A token that is good for looking at one device. Raises Refused when the log-in has ended."""
+        return await self._of_login(session._replace(kind="view", device=device, expires_at=self._clock() + VIEW_TTL_S))
 
-    async def _new_token(
-        self, user: User, kind: str, device: int | None, login: str, login_at: float, expires_at: float
-    ) -> str:
+    async def _of_login(self, session: Session) -> str:
+        if token := await self._new_token(session, None):
+            return token
+        raise Refused("this log-in has ended: log in again")
+
+    async def _new_token(self, session: Session, kept: str | None) -> str:
         token = secrets.token_urlsafe(32)
-        session = Session(user, kind, device, login, login_at, expires_at)
-        await self._store.run(_add_token, _digest(token), session, self._clock())
-        return token
+        is_added = await self._store.run(_add_token, _digest(token), session, kept, self._clock())
+        return token if is_added else ""
 
     async def log_out(self, session: Session) -> None:
         """End a log-in: all that was renewed or opened from it is good for nothing now."""
-        await self._store.run(_end_login, session.login)
+        await self._store.run(_end_login, session)
+        self._ends += 1
         self._sessions = {d: kept for d, kept in self._sessions.items() if kept[0].login != session.login}
 
     async def change_password(self, user: User, old: str, new: str) -> str:
@@ -144,9 +154,10 @@ class Accounts:
         await self._checked(user.username, old)
         kept = await self._passwords.hashed(new)
         await self._store.run(set_password, user.id, kept)
+        self._ends += 1
         self._sessions = {d: kept_ for d, kept_ in self._sessions.items() if kept_[0].user.id != user.id}
         self._basic = {d: kept_ for d, kept_ in self._basic.items() if kept_[0].id != user.id}
-        return await self._log_in(user)
+        return await self._log_in(user, kept)
 
     def remembered(self, username: str, password: str) -> User | None:
         """The user, if this password was right within the last minute."""
@@ -155,10 +166,12 @@ class Accounts:
 
     async def checked(self, username: str, password: str) -> User:
         """The user, if this is the password. Raises WrongPassword, StoreDown."""
-        user = await self._checked(username, password)
+        ends = self._ends
+        user, _ = await self._checked(username, password)
         if len(self._basic) >= MAX_CACHED:
             self._basic.clear()
-        self._basic[self._basic_key(username, password)] = user, self._clock() + BASIC_CACHED_S
+        if ends == self._ends:
+            self._basic[self._basic_key(username, password)] = user, self._clock() + BASIC_CACHED_S
         return user
 
     def _basic_key(self, username: str, password: str) -> bytes:
@@ -219,7 +232,16 @@ def has_users(connection: Connection) -> bool:
     return connection.execute(select(users.c.id).limit(1)).first() is not None
 
 
-def _add_token(connection: Connection, digest: str, session: Session, now: float) -> None:
+def _add_token(connection: Connection, digest: str, session: Session, kept: str | None, now: float) -> bool:
+    """Add a token for who has given the password of which this is `kept`, or, without one, for a log-in; False if that
+    is no longer so. Whoever ends log-ins holds the user's row, too: neither slips in behind the other."""
+    user = select(users.c.password).where(users.c.id == session.user.id).with_for_update()
+    if kept is None:
+        is_good = connection.execute(user).first() is not None and _lives(connection, session.login, now)
+    else:
+        is_good = connection.execute(user).scalar() == kept
+    if not is_good:
+        return False
     of_kind = (tokens.c.user_id == session.user.id) & (tokens.c.kind == session.kind)
     connection.execute(delete(tokens).where(of_kind, tokens.c.expires_at <= now))
     if connection.execute(select(func.count()).select_from(tokens).where(of_kind)).scalar_one() >= MAX_TOKENS:
@@ -228,10 +250,17 @@ def _add_token(connection: Connection, digest: str, session: Session, now: float
     values = session._asdict() | {"digest": digest, "user_id": session.user.id, "device_id": session.device}
     del values["user"], values["device"]
     connection.execute(insert(tokens).values(values))
+    return True
 
 
-def _end_login(connection: Connection, login: str) -> None:
-    connection.execute(delete(tokens).where(tokens.c.login == login))
+def _lives(connection: Connection, login: str, now: float) -> bool:
+    of_login = select(tokens.c.digest).where(tokens.c.login == login, tokens.c.expires_at > now)
+    return connection.execute(of_login.limit(1)).first() is not None
+
+
+def _end_login(connection: Connection, session: Session) -> None:
+    connection.execute(select(users.c.id).where(users.c.id == session.user.id).with_for_update())
+    connection.execute(delete(tokens).where(tokens.c.login == session.login))
 
 
 def set_password(connection: Connection, user: int, kept: str) -> None:

@@ -119,10 +119,14 @@ async def post_open(request: web.Request) -> web.Response:
     hub, session = request.app[HUB], await signed_in(request)
     device = await device_of(hub, session.user, request.match_info["id"])
     path = view_path(device.device_id)
+    try:
+        token = await hub.accounts.open_view(session, device.key)
+    except Refused as error:
+        raise refusal(web.HTTPUnauthorized, str(error)) from None
     response = answer({"url": path})
     response.set_cookie(
         cookie_name(device.device_id),
-        await hub.accounts.open_view(session, device.key),
+        token,
         path=path,
         max_age=int(VIEW_TTL_S),
         httponly=True,

@@ -117,6 +117,53 @@ def test_a_view_is_of_its_login_and_of_its_kind(tmp_path: Path) -> None:
     run(tmp_path, case)
 
 
+def test_nothing_new_comes_of_a_login_that_has_ended(tmp_path: Path) -> None:
+    """Else whoever asks again and again is let in just while it ends, and stays."""
+
+    async def case(accounts: Accounts, clock: Clock) -> None:
+        _, token = await accounts.log_in("ann", "right")
+        session = await accounts.session(token)
+        assert session
+        await accounts.log_out(session)
+        with pytest.raises(Refused, match="ended"):
+            await accounts.renew(session)
+        with pytest.raises(Refused, match="ended"):
+            await accounts.open_view(session, 1)
+
+    run(tmp_path, case)
+
+
+def test_the_old_password_lets_nobody_in_who_was_waiting(tmp_path: Path) -> None:
+    async def case(accounts: Accounts, clock: Clock) -> None:
+        both, changed = asyncio.Event(), asyncio.Event()
+        waits: list[bool] = []
+        matches = accounts._passwords.matches
+
+        async def slow(password: str, kept: str | None) -> bool:
+            is_right = await matches(password, kept)
+            if password == "right" and asyncio.current_task() is not changing:
+                waits.append(is_right)
+                if len(waits) == 2:
+                    both.set()
+                await changed.wait()
+            return is_right
+
+        user, _ = await accounts.log_in("ann", "right")
+        changing = asyncio.current_task()
+        accounts._passwords.matches = slow  # type: ignore[method-assign]
+        waiting = asyncio.create_task(accounts.log_in("ann", "right"))
+        basic = asyncio.create_task(accounts.checked("ann", "right"))
+        await both.wait()
+        await accounts.change_password(user, "right", "another")
+        changed.set()
+        with pytest.raises(WrongPassword):
+            await waiting
+        await basic
+        assert accounts.remembered("ann", "right") is None
+
+    run(tmp_path, case)
+
+
 def test_nobody_fills_the_store_with_tokens(tmp_path: Path) -> None:
     async def case(accounts: Accounts, clock: Clock) -> None:
         tokens = []
