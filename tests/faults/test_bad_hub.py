@@ -122,7 +122,7 @@ def test_what_breaks_the_session_closes_it_and_the_next_one_works(wall: Wall, na
     code, reason = mux.closed()
     assert code in (1002, 1009) and (reason or name in ("no frame", "an oversized message", "text"))
     wall.again()
-    until(lambda: "the hub broke the protocol" in wall.said() or name == "text", 5)
+    until(lambda: '"no data connection"' in wall.said() or name == "text", 5)
 
 
 def opened(wall: Wall, path: str = "/files/slow?s=5", **more: object) -> int:
@@ -270,8 +270,7 @@ def test_what_no_rule_allows_is_refused_whatever_the_hub_thinks(wall: Wall, targ
     assert {name: count for name, count in after.items() if name != "GET /seen"} == {
         name: count for name, count in before.items() if name != "GET /seen"
     }
-    reason = body.decode().strip()
-    assert f"refused: {reason}" in wall.said()
+    assert '"refused"' in wall.said()
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "PATCH", "CONNECT", "TRACE", "GET\r\nX: y", "get"])
@@ -298,7 +297,7 @@ def test_an_upload_ends_at_the_cap(wall: Wall) -> None:
             status = json.loads(payload)["status"]
         assert kind != RESET, payload
     assert status == 413 and sent < 3 << 20
-    assert "refused: the body is too large" in wall.said() or "failed: the body is too large" in wall.said()
+    assert "the body is too large" in wall.said()
 
 
 def test_the_device_told_a_hub_of_another_make_the_same(wall: Wall) -> None:

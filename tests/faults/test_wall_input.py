@@ -133,7 +133,7 @@ def test_what_no_rule_allows_is_refused_and_goes_nowhere(ground: Ground, target:
     before = ground.origin.seen()
     found = raw(ground, head(ground, target, b"Content-Length: 0", method=method))
     assert (status_of(found), reason in found.decode()) == (status, True), found[:600]
-    assert status == 404 or ("refused: " in ground.said() and reason in ground.said())
+    assert status == 404 or ('"refused"' in ground.said())
     after = {**ground.origin.seen(), "GET /seen": before["GET /seen"]}
     assert after == before, "the upstream has not heard of it"
     assert sorted(json.loads(ground.ask("/api/streams").body)) == STREAMS
@@ -268,7 +268,7 @@ def test_an_answer_that_is_no_http_is_an_error(ground: Ground, kind: str) -> Non
     found = ground.ask(f"/files/bad/{kind}")
     assert "x-injected" not in found.headers and b"X-Injected" not in found.body
     assert found.status in (502, 504) and found.reason, found
-    assert "failed: " in ground.said()
+    assert '"failed"' in ground.said()
 
 
 def test_a_bomb_is_never_unpacked(ground: Ground) -> None:
@@ -327,7 +327,7 @@ def test_what_breaks_the_session_closes_it(bad: BadDevice, name: str) -> None:
     bad.again().send(VIOLATIONS[name])
     code, reason = bad.mux.closed()
     assert code in (1002, 1009) and (reason or name == "an oversized message")
-    until(lambda: "data connection broke the protocol" in bad.ground.said(), 5)
+    until(lambda: "data connection that broke the protocol" in bad.ground.said(), 5)
 
 
 def test_a_device_opens_no_streams_at_a_hub(bad: BadDevice) -> None:
