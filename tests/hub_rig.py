@@ -191,7 +191,7 @@ async def within(run_dir: Path, *routes: web.RouteDef, **settings: Any) -> Async
     state = State(chosen, store)
     with mock.patch.object(hub_app, "ROUTES", [*routes, *hub_app.ROUTES]):
         app = hub_app.application(state)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=0)
     await runner.setup()
     port = free_port()
     try:

@@ -87,13 +87,16 @@ async def device_of(hub: State, user: User, device_id: str) -> Device:
     return device
 
 
-class _Asker(NamedTuple):
+class Asker(NamedTuple):
+    """Who asks for something of a device, and by what."""
+
     user: User
+    login: str  # "" for a password
     device: int | None  # the one device that the credential is for
     is_ambient: bool  # whether a browser sends the credential by itself, whoever made it ask
 
 
-async def viewer_of_device(request: web.Request, device_id: str) -> User:
+async def viewer_of_device(request: web.Request, device_id: str) -> Asker:
     """The owner who asks for something of a device: by access token, view cookie or HTTP Basic.
 
     Raises HTTPUnauthorized, HTTPNotFound, HTTPTooManyRequests, and HTTPForbidden where another site's page may be
@@ -109,18 +112,18 @@ async def viewer_of_device(request: web.Request, device_id: str) -> User:
     device = await device_of(request.app[HUB], asker.user, device_id)
     if asker.device not in (None, device.key):
         raise refusal(web.HTTPNotFound, "Device not found")
-    return asker.user
+    return asker
 
 
-async def _asker(request: web.Request, device_id: str) -> _Asker | None:
+async def _asker(request: web.Request, device_id: str) -> Asker | None:
     if token := token_of(request):
         session = await _session(request, token)
-        return session and _Asker(session.user, None, False)
+        return session and Asker(session.user, session.login, None, False)
     cookie = request.cookies.get(cookie_name(device_id), "")
     if 0 < len(cookie) <= MAX_TOKEN and (session := await _session(request, cookie, "view")):
-        return _Asker(session.user, session.device, True)
+        return Asker(session.user, session.login, session.device, True)
     if given := _basic(request):
-        return _Asker(await _by_password(request, *given), None, True)
+        return Asker(await _by_password(request, *given), "", None, True)
     return None
 
 

@@ -102,6 +102,7 @@ async def post_logout(request: web.Request) -> web.Response:
     session = await signed_in(request)
     await request.app[HUB].accounts.log_out(session)
     viewer_ws.end_login(request.app[HUB], login=session.login)
+    request.app[HUB].views.cut_login(session.login)
     return answer({"message": "Logged out"})
 
 
@@ -113,6 +114,7 @@ async def post_password(request: web.Request) -> web.Response:
     async with GuardedLogin(hub, address_of(request), user.username):
         token = await hub.accounts.change_password(user, given.old_password, given.new_password)
     viewer_ws.end_login(hub, user=user.id)
+    hub.views.cut_user(user.id)
     return _granted(user, token)
 
 

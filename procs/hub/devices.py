@@ -108,6 +108,7 @@ async def delete(request: web.Request) -> web.Response:
     await hub.registry.delete(device)
     hub.tickets.revoke(device.device_id)
     await watching.end_all(hub, hub.watches.of_device(device.device_id), "error")
+    hub.views.cut_device(device.device_id)
     if control := hub.presence.forget(device.device_id):
         hub.spawn(control.peer.close("Device not found"))
     return answer({"message": "Device deleted"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator
 
@@ -14,6 +15,7 @@ from procs.errors import LinkLost, Refused, StreamReset
 from procs.hub import access, json_only
 from procs.hub.state import HUB
 from procs.hub.tunnel import DEADLINE_S, SENT_WITH, Answer, Request, Rest, Tunnel, TunnelError
+from procs.hub.views import View
 from procs.streams import Stream
 from procs.wire import fields
 from procs.wire.mux1 import FIN, MORE, TEXT, Code, cost
@@ -32,7 +34,17 @@ TUNNEL = web.AppKey("tunnel", Tunnel)
 async def handle(request: web.Request) -> web.StreamResponse:
     """Any request below a device's proxy URL."""
     device_id = request.match_info["id"]
-    await access.viewer_of_device(request, device_id)
+    asker = await access.viewer_of_device(request, device_id)
+    views = request.app[HUB].views
+    view = View(asker.user.id, asker.login, device_id, functools.partial(_cut, request))
+    views.begin(view)
+    try:
+        return await _served(request, device_id)
+    finally:
+        views.end(view)
+
+
+async def _served(request: web.Request, device_id: str) -> web.StreamResponse:
     prefix, target = _split(request.raw_path)
     try:
         wanted = await _wanted(request, device_id, target)

@@ -20,6 +20,7 @@ from procs.hub.rates import Rates
 from procs.hub.registry import Registry
 from procs.hub.store import Store
 from procs.hub.tickets import Tickets
+from procs.hub.views import Views
 from procs.hub.watches import Watches
 
 
@@ -34,6 +35,7 @@ class State:
         self.counts = Counts()
         self.presence = Presence()
         self.tickets = Tickets()
+        self.views = Views()
         self.watches: Watches[Viewer] = Watches()
         self.viewers: set[Viewer] = set()
         self.seen: set[int] = set()  # keys of devices that have left or come since the store was told

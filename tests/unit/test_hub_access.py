@@ -28,7 +28,7 @@ Case = Callable[[State, Http, Http], Awaitable[None]]
 async def proxied(request: web.Request) -> web.Response:
     """What stands where the proxy route stands: says who is let in."""
     user = await access.viewer_of_device(request, request.match_info["id"])
-    return web.Response(text=user.username)
+    return web.Response(text=user.user.username)
 
 
 def run(tmp_path: Path, case: Case, **settings: Any) -> None:

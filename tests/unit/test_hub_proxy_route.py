@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from procs.errors import LinkLost, StreamReset
+from procs.hub import pairing
 from procs.hub.state import State
 from procs.streams import Link, Stream
 from procs.wire.mux1 import MORE, Head, MuxLimits
@@ -24,7 +25,8 @@ class Viewer:
     """The owner of the device `cam`, at a hub."""
 
     def __init__(self, hub: State, port: int, token: str) -> None:
-        self.hub, self._port, self._token = hub, port, token
+        self.hub, self._port, self.token = hub, port, token
+        self.http = hub_rig.Http(port, token)
 
     async def open(
         self, path: str = "/x", *more: str, method: str = "GET", at: str = ""
@@ -33,7 +35,7 @@ class Viewer:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         lines = [f"{method} {at}/api/devices/cam/proxy{path} HTTP/1.1", "Host: hub", *more]
         if not any(line.startswith("Authorization:") for line in more) and "token=" not in path:
-            lines.append(f"Authorization: Bearer {self._token}")
+            lines.append(f"Authorization: Bearer {self.token}")
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
         return reader, writer
 
@@ -129,5 +131,53 @@ def test_a_message_of_nothing_but_pieces_ends(tmp_path: Path) -> None:
             assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
             await asyncio.wait_for(reader.read(), 30)
             writer.close()
+
+    asyncio.run(main())
+
+
+async def _log_out(viewer: Viewer) -> None:
+    assert (await hub_rig.ask(viewer.http, "POST", "/api/auth/logout")).status == 200
+
+
+async def _change_password(viewer: Viewer) -> None:
+    change = {"old_password": hub_rig.ADMIN_PASSWORD, "new_password": "another password"}
+    assert (await hub_rig.ask(viewer.http, "POST", "/api/auth/password", change)).status == 200
+
+
+async def _pair_with_another(viewer: Viewer) -> None:
+    other = await asyncio.to_thread(viewer.http.new_user, "bob")
+    device = await viewer.hub.registry.find("cam")
+    assert device
+    code = (await pairing.generate(viewer.hub, device.key)).code
+    assert (await hub_rig.ask(other, "POST", "/api/devices/pair", {"pairing_code": code})).status == 200
+
+
+async def _delete(viewer: Viewer) -> None:
+    assert (await hub_rig.ask(viewer.http, "DELETE", "/api/devices/cam")).status == 200
+
+
+@pytest.mark.parametrize("end", [_log_out, _change_password, _pair_with_another, _delete])
+def test_what_is_under_way_ends_with_what_lets_it_in(tmp_path: Path, end: Callable[[Viewer], Awaitable[None]]) -> None:
+    """An endless answer, and one that would go on by the device's next connection."""
+
+    async def serve(stream: Stream) -> None:
+        known = [("Content-Length", "9000000"), ("ETag", '"1"')]
+        stream.send_head(Head(200, [] if stream.opening.path == "/endless" else known, endless=not known))
+        while True:
+            await stream.write(bytes(1000))
+            await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        async with viewing(tmp_path, serve) as viewer:
+            ways = [await viewer.open("/endless"), await viewer.open("/file")]
+            for reader, _ in ways:
+                assert b" 200 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            assert len(viewer.hub.views) == 2
+            await end(viewer)
+            for reader, writer in ways:
+                with contextlib.suppress(ConnectionError):
+                    await asyncio.wait_for(reader.read(), 5)
+                writer.close()
+            assert len(viewer.hub.views) == 0
 
     asyncio.run(main())
