@@ -6,6 +6,7 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator
+from urllib.parse import unquote_plus
 
 from aiohttp import WSMsgType, hdrs, web
 from multidict import CIMultiDict
@@ -73,9 +74,19 @@ def _split(raw_path: str) -> tuple[str, str]:
     return "/".join(parts[:5]), f"/{parts[5] if len(parts) > 5 else ''}{'?' if kept else ''}{kept}"
 
 
+def _without_token(target: str) -> str:
+    """A target as it was sent, but for the query key that is ours."""
+    path, question, query = target.partition("?")
+    left = [piece for piece in query.split("&") if unquote_plus(piece.partition("=")[0]) != "token"]
+    return path + question + "&".join(left) if left else path
+
+
 async def _wanted(request: web.Request, device_id: str, target: str) -> Request:
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers]
     kept = [pair for pair in fields.request_fields(pairs) if pair[0].lower() not in _NOT_FOR_DEVICES]
+    if request.app[HUB].settings.compat:  # ?token= opens all that is the asker's: no device is to know it
+        target = _without_token(target)
+        kept = [pair for pair in kept if pair[0].lower() != "referer"]
     wanted = Request(device_id, request.method, target, kept)
     if not request.can_read_body:
         return wanted

@@ -34,7 +34,7 @@ class Viewer:
         """A connection on which something of the device was asked for."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         lines = [f"{method} {at}/api/devices/cam/proxy{path} HTTP/1.1", "Host: hub", *more]
-        if not any(line.startswith("Authorization:") for line in more) and "token=" not in path:
+        if not any(line.startswith("Authorization:") for line in more) and self.token not in path:
             lines.append(f"Authorization: Bearer {self.token}")
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
         return reader, writer
@@ -179,5 +179,26 @@ def test_what_is_under_way_ends_with_what_lets_it_in(tmp_path: Path, end: Callab
                     await asyncio.wait_for(reader.read(), 5)
                 writer.close()
             assert len(viewer.hub.views) == 0
+
+    asyncio.run(main())
+
+
+def test_a_device_never_sees_the_token_of_an_address(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    async def serve(stream: Stream) -> None:
+        seen.append(f"{stream.opening.path} {dict(stream.opening.headers)}")
+        stream.send_head(Head(200))
+        stream.finish(b"ok")
+
+    async def main() -> None:
+        async with viewing(tmp_path, serve, compat=True) as viewer:
+            for path in ("/x?token={}", "/x?a=%2f&token={}&b", "/x?to%6ben={}"):
+                asked = path.format(viewer.token)
+                reader, writer = await viewer.open(asked, f"Referer: http://hub{asked}", "Connection: close")
+                assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 200 ")
+                writer.close()
+            assert not any(viewer.token in each for each in seen)
+            assert [each.partition(" ")[0] for each in seen] == ["/x", "/x?a=%2f&b", "/x"]
 
     asyncio.run(main())
