@@ -66,12 +66,10 @@ async def _served(request: web.Request, device_id: str) -> web.StreamResponse:
 
 
 def _split(raw_path: str) -> tuple[str, str]:
-    """(what stands before the device's own paths, the target there), as it was sent, without any decoding. An access
-    token in the query, as once published, is for us."""
-    path, _, query = raw_path.partition("?")
+    """(what stands before the device's own paths, the target there), as it was sent, without any decoding."""
+    path, question, query = raw_path.partition("?")
     parts = path.split("/", 5)  # "", api, devices, ID, proxy, the rest
-    kept = "&".join(each for each in query.split("&") if each and each.partition("=")[0] != "token")
-    return "/".join(parts[:5]), f"/{parts[5] if len(parts) > 5 else ''}{'?' if kept else ''}{kept}"
+    return "/".join(parts[:5]), f"/{parts[5] if len(parts) > 5 else ''}{question}{query}"
 
 
 def _without_token(target: str) -> str:

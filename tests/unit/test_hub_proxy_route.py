@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from procs.errors import LinkLost, StreamReset
-from procs.hub import pairing
+from procs.hub import pairing, proxy_route
 from procs.hub.state import State
 from procs.streams import Link, Stream
 from procs.wire.mux1 import MORE, Head, MuxLimits
 from tests import hub_rig
+from tests.one_by_one import one_by_one
 
 Serve = Callable[[Stream], Awaitable[None]]
 HIDDEN = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nSet-Cookie: a=b\r\n\r\nhidden"
@@ -59,8 +60,8 @@ async def viewing(folder: Path, serve: Serve, **settings: object) -> AsyncIterat
 
     ways: tuple[asyncio.Queue[bytes], asyncio.Queue[bytes]] = asyncio.Queue(), asyncio.Queue()
     limits = MuxLimits()
-    near = Link(ways[0].put, opens="odd", ours=limits, theirs=limits)
-    far = Link(ways[1].put, opens="even", ours=limits, theirs=limits, accept=accept)
+    near = Link(one_by_one(ways[0].put), opens="odd", ours=limits, theirs=limits)
+    far = Link(one_by_one(ways[1].put), opens="even", ours=limits, theirs=limits, accept=accept)
     tasks += [asyncio.create_task(w) for w in (near.write(), far.write(), _carry(ways[0], far), _carry(ways[1], near))]
     async with hub_rig.within(folder, **settings) as (hub, nobody):
         user, token = await hub.accounts.log_in("admin", hub_rig.ADMIN_PASSWORD)
@@ -202,3 +203,16 @@ def test_a_device_never_sees_the_token_of_an_address(tmp_path: Path) -> None:
             assert [each.partition(" ")[0] for each in seen] == ["/x", "/x?a=%2f&b", "/x"]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("sent", "target"),
+    [
+        ("/api/devices/cam/proxy/api/frame.jpeg?src=a", "/api/frame.jpeg?src=a"),
+        ("/api/devices/cam/proxy", "/"),
+        ("/api/devices/cam/proxy/", "/"),
+        ("/api/devices/cam/proxy//x/..%2fy?a=%20&b", "//x/..%2fy?a=%20&b"),
+    ],
+)
+def test_a_target_is_passed_on_as_it_was_sent(sent: str, target: str) -> None:
+    assert proxy_route._split(sent) == ("/api/devices/cam/proxy", target)
