@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from typing import cast
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from procs.wire import ws13
 
 MAX_MESSAGE = 1024 * 1024 + 8  # the largest frame of mux1 that can be agreed on
 CLOSE_LIMIT_S = 2.0
+TURN_S = 0.03  # of work for what was read at once; who makes more of it is read no more for as long as it took
 # What waits in the kernel can't be overtaken by another stream's frame.
 NOT_SENT_BYTES = 128 * 1024
 _TCP_OPTIONS = (
@@ -105,6 +107,7 @@ class Carrier(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._loop.time()
+        began = time.thread_time()
         try:
             for message in self._frames.feed(data):
                 if message.opcode == ws13.BINARY:
@@ -114,6 +117,13 @@ class Carrier(asyncio.Protocol):
                     self._take_control(message)
         except Refused as reason:
             self._end(1002, str(reason))
+        if (took_s := time.thread_time() - began) > TURN_S and self._transport is not None:
+            self._transport.pause_reading()
+            self._loop.call_later(took_s, self._read_on)
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _take_control(self, message: ws13.Message) -> None:
         if message.opcode == ws13.CLOSE:

@@ -16,6 +16,7 @@ from procs.wire.mux1 import MuxLimits
 
 SUBPROTOCOL = "planaria.mux1"
 OURS = MuxLimits()
+MAX_LINKS = 16  # of one device, that is: proxies, and those of before that have not yet been found dead
 PING_AFTER_S = 10.0
 DEAD_AFTER_S = 25.0
 SEND_LIMIT_S = 25.0  # for which a device's connection may take nothing
@@ -36,6 +37,10 @@ async def socket(request: web.Request) -> web.StreamResponse:
     await handshake.prepare(request)
     if not hub.presence.takes(device_id, instance):
         await _close(handshake, 1012, "Replaced by new connection")
+        return handshake
+    if len(hub.presence.links(device_id)) >= MAX_LINKS:
+        hub.counts.refuse("more data connections than a device may have", device=device_id)
+        await _close(handshake, 1013, "Too many data connections")
         return handshake
     control = hub.presence.control(device_id)
     served = Served(request, (control and control.mux) or MuxLimits())

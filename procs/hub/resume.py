@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,9 +17,20 @@ def field(head: Head, name: str) -> str:
 
 
 def validator(head: Head) -> str:
-    """What two answers with the same bytes have in common: a strong ETag, else the date of the last change; or ""."""
-    tag = field(head, "etag")
-    return tag if tag and not tag.startswith("W/") else field(head, "last-modified")
+    """What two answers with the same bytes have in common: a strong ETag, else the date of the last change, if that was
+    over when the answer was made (RFC 9110, 8.8.2.2: within one second there may be two versions); or ""."""
+    tag, changed = field(head, "etag"), field(head, "last-modified")
+    if tag:
+        return "" if tag.startswith("W/") else tag
+    age_s = (_time(field(head, "date")) or 0.0) - (_time(changed) or math.inf)
+    return changed if age_s >= 1 else ""
+
+
+def _time(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def request(first: Request, head: Head, had: int) -> Request | None:
@@ -43,7 +56,7 @@ def request(first: Request, head: Head, had: int) -> Request | None:
 def is_rest(head: Head, found: Head, had: int) -> bool:
     """Whether what was found is the rest of the answer that began with `head`, from byte `had` on."""
     length = field(head, "content-length")
-    if validator(found) != validator(head):
+    if (field(found, "etag"), field(found, "last-modified")) != (field(head, "etag"), field(head, "last-modified")):
         return False
     if not had:
         return found.status == 200 and field(found, "content-length") == length

@@ -17,6 +17,7 @@ from procs.wire.mux1 import Code, Head, MuxLimits
 from tests.one_by_one import one_by_one
 
 Serve = Callable[[Stream], Awaitable[None]]
+EIGHT, NINE = "Sun, 01 Nov 2026 08:00:08 GMT", "Sun, 01 Nov 2026 08:00:09 GMT"
 FILE = bytes(range(256)) * 8000
 HEADERS = [("Content-Length", str(len(FILE))), ("ETag", '"1"'), ("Accept-Ranges", "bytes")]
 GET = Request("dev", "GET", "/file", [])
@@ -251,11 +252,20 @@ def test_no_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
         [("Content-Length", "9")],
         [("Content-Length", "9"), ("ETag", 'W/"1"')],
         [("ETag", '"1"')],
+        [("Content-Length", "9"), ("Last-Modified", EIGHT)],
+        [("Content-Length", "9"), ("Last-Modified", EIGHT), ("Date", EIGHT)],
+        [("Content-Length", "9"), ("Last-Modified", "never"), ("Date", NINE)],
         [("Content-Length", "9"), ("ETag", '"1"'), ("Accept-Ranges", "none")],
     ],
 )
 def test_only_what_can_be_recognized_goes_on(headers: list[tuple[str, str]]) -> None:
     assert resume.request(GET, Head(200, headers), 3) is None
+
+
+def test_a_date_that_is_over_will_do() -> None:
+    headers = [("Content-Length", "9"), ("Last-Modified", EIGHT), ("Date", NINE)]
+    again = resume.request(GET, Head(200, headers), 3)
+    assert again and dict(again.headers)["If-Range"] == EIGHT
 
 
 def test_who_asked_for_a_range_gets_no_other() -> None:
