@@ -275,7 +275,7 @@ def _parse(opt: Option, key: str, value: Any, where: str) -> Any:
             raise ValueError
         return opt.kind.parse(value.strip())
     except ValueError:
-        shown = "***" if opt.secret else repr(value)
+        shown = "***" if opt.secret else re.sub(r"(://)\S*@", r"\1***@", repr(value))
         raise ConfigError(f"{key}={shown} ({where}): must be {opt.kind.allowed}") from None
 
 

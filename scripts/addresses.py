@@ -16,6 +16,10 @@ def show(run_dir: Path, plan: Plan, password: str) -> None:
     print()
     if "hub" in chosen.roles:
         print(f"hub     {plan.wall.hub_url}/")
+        if "device" not in chosen.roles:
+            print(
+                f"devices BACKEND_URL={plan.wall.hub_url.replace('http', 'ws', 1)}/ws/device     (in a device's .env)"
+            )
         if password:
             print(f"sign in admin {password}     (shown this once: keep it)")
     if device and "hub" in chosen.roles and plan.wall.is_own_hub:
@@ -24,7 +28,8 @@ def show(run_dir: Path, plan: Plan, password: str) -> None:
         print(f"device  {device} at {plan.wall.link.backend}; scripts/pair.py gives a code to pair it with")
     if "streams" in chosen.roles:
         _print_streams(plan)
-    print("next    make status, make logs, make down; streams are set in planaria.yaml (see README.md)", flush=True)
+    where = "; streams are set in planaria.yaml (see README.md)" if "streams" in chosen.roles else ""
+    print(f"next    make status, make logs, make down{where}", flush=True)
 
 
 def _print_streams(plan: Plan) -> None:

@@ -7,30 +7,47 @@ import ipaddress
 import os
 import socket
 import sys
+import time
 from collections.abc import Collection
 from pathlib import Path
 
 from procs.errors import ConfigError
 from procs.settings import Address
 
+LET_GO_S = 3.0
+LOOK_EVERY_S = 0.05
+
 
 def refuse_taken(key: str, variable: str, address: Address, *, udp: bool = False, ours: Collection[int] = ()) -> None:
-    """Raise ConfigError if somebody listens at an address already, and say who. `ours`: pids that may."""
+    """Raise ConfigError if somebody listens at an address already, and say who. `ours`: pids that may.
+
+    One at which nobody listens is tried again for a moment: the kernel is not yet done with connections of before.
+    """
     kinds = [socket.SOCK_STREAM] + ([socket.SOCK_DGRAM] if udp else [])
+    until = time.monotonic() + LET_GO_S
     for kind in kinds:
-        with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, kind) as probe:
-            if kind == socket.SOCK_STREAM:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or a port in TIME_WAIT would look taken
-            try:
-                probe.bind(tuple(address))
-            except OSError as error:
-                holder = listener(address)
-                if holder in ours:
-                    continue
-                raise ConfigError(
-                    f"{key}={address} (planaria.yaml, or {variable}): {error.strerror}{described(holder)};"
-                    " choose another port"
-                ) from None
+        while why := _why_not_bound(address, kind):
+            holder = listener(address)
+            if holder is not None and holder in ours:
+                break
+            if holder is None and time.monotonic() < until:
+                time.sleep(LOOK_EVERY_S)
+                continue
+            raise ConfigError(
+                f"{key}={address} (planaria.yaml, or {variable}): {why}{described(holder)}; choose another port"
+            )
+
+
+def _why_not_bound(address: Address, kind: int) -> str:
+    """Why a socket can't have an address; "" if it can."""
+    with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, kind) as probe:
+        if kind == socket.SOCK_STREAM:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or a port in TIME_WAIT would look taken
+        try:
+            probe.bind(tuple(address))
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
 
 
 def listener(address: Address, likely: int = 0) -> int | None:

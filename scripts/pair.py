@@ -47,6 +47,11 @@ def large(code: str, block: str = "█") -> str:
     return "\n".join("  " + "".join({"#": block * 2, ".": "  "}.get(c, c) for c in line).rstrip() for line in lines)
 
 
+def claimed_at(hub: str) -> str:
+    """Where a code is sent to, of a hub that devices know by this address."""
+    return f"http{hub.removeprefix('ws').removesuffix('/ws/device')}/api/devices/pair"
+
+
 def connected(requester: bus.Requester) -> LinkState:
     """How the link is, once it is connected. Raises Unhealthy."""
     deadline, said = time.monotonic() + CONNECT_LIMIT_S, ""
@@ -100,7 +105,7 @@ def pair(as_json: bool, environ: Mapping[str, str]) -> int:
         else:
             utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
             print(f"\n{large(code.code, '█' if utf8 else '#')}\n")
-            print(f"  {code.code} pairs {state.device_id} with whoever enters it at {state.hub}", flush=True)
+            print(f"  {code.code} pairs {state.device_id} with whoever sends it to {claimed_at(state.hub)}", flush=True)
             if not terminal:
                 print(f"  good for {code.ttl // 60}:{code.ttl % 60:02d}", flush=True)
         paired = wait(requester, code, terminal)

@@ -36,7 +36,7 @@ ROUTES = [
 
 FRONT = """\
 Planaria hub. Devices connect to /ws/device, and people reach them below /api/devices/ID/proxy/.
-The account made at first start is `admin`; the log says where its password stands.
+The account made at first start is `admin`; scripts/cli.py password shows its password once, or makes a new one.
 """
 
 

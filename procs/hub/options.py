@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -108,6 +109,22 @@ def check(chosen: Hub) -> None:
     if (chosen.cert is None) != (chosen.key is None):
         raise ConfigError("PLANARIA_HUB_CERT and PLANARIA_HUB_KEY: must both be set, or neither")
     refuse_open_air(chosen, chosen.listen)
+    tls(chosen)
+
+
+def tls(chosen: Hub) -> ssl.SSLContext | None:
+    """What the hub speaks TLS with; None without. Raises ConfigError for files that can't be used."""
+    if chosen.cert is None or chosen.key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(chosen.cert, chosen.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"PLANARIA_HUB_CERT={str(chosen.cert)!r}, PLANARIA_HUB_KEY={str(chosen.key)!r}: cannot be used: {error}"
+        ) from None
+    return context
 
 
 def refuse_open_air(chosen: Hub, listens: Address) -> None:
@@ -115,6 +132,7 @@ def refuse_open_air(chosen: Hub, listens: Address) -> None:
     if not listens.is_loopback and not chosen.is_behind_tls:
         raise ConfigError(
             f"PLANARIA_HUB={listens}: must be a loopback address without TLS; set PLANARIA_HUB_CERT and"
-            " PLANARIA_HUB_KEY (openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem makes a pair),"
+            " PLANARIA_HUB_KEY (openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=NAME -addext"
+            " subjectAltName=DNS:NAME -keyout key.pem -out cert.pem makes a pair for the host NAME),"
             " or PLANARIA_HUB_INSECURE=1 behind a proxy that does TLS"
         )

@@ -47,6 +47,8 @@ async def handle(request: web.Request) -> web.StreamResponse:
 
 async def _served(request: web.Request, device_id: str) -> web.StreamResponse:
     prefix, target = _split(request.raw_path)
+    if request.match_info["path"] == "":  # or what is relative in the page would lead elsewhere
+        raise web.HTTPPermanentRedirect(f"{prefix}{target}")
     try:
         wanted = await _wanted(request, device_id, target)
         control = request.app[HUB].presence.control(device_id)

@@ -22,7 +22,7 @@ from procs import log
 from procs.errors import ConfigError, StoreDown
 from procs.hub import device_ws, first_start, malformed, viewer_ws
 from procs.hub.app import application
-from procs.hub.options import Hub, refuse_open_air
+from procs.hub.options import Hub, refuse_open_air, tls
 from procs.hub.state import State, now
 from procs.hub.store import Store
 from procs.settings import Address, run_dir
@@ -56,10 +56,10 @@ def serve(settings: Hub, alive: Alive) -> None:
     _raise_file_limit()
     listener = _listener(settings.listen)
     refuse_open_air(settings, _address(listener))
-    tls = _tls(settings)
+    context = tls(settings)
     directory = run_dir()
     store = Store(settings.store_url(directory))
-    uvloop.run(_serve(State(settings, store), directory, listener, tls, alive))
+    uvloop.run(_serve(State(settings, store), directory, listener, context, alive))
 
 
 async def _prepared(hub: State, directory: Path, alive: Alive) -> None:
@@ -77,7 +77,7 @@ async def _prepared(hub: State, directory: Path, alive: Alive) -> None:
 
 
 async def _serve(
-    hub: State, directory: Path, listener: socket.socket, tls: ssl.SSLContext | None, alive: Alive
+    hub: State, directory: Path, listener: socket.socket, context: ssl.SSLContext | None, alive: Alive
 ) -> None:
     await _prepared(hub, directory, alive)
     malformed.quieten(hub.counts)
@@ -90,8 +90,8 @@ async def _serve(
         shutdown_timeout=0,
     )
     await runner.setup()
-    await web.SockSite(runner, listener, ssl_context=tls, backlog=BACKLOG).start()
-    log.info("serving", address=str(_address(listener)), tls=tls is not None, compat=hub.settings.compat)
+    await web.SockSite(runner, listener, ssl_context=context, backlog=BACKLOG).start()
+    log.info("serving", address=str(_address(listener)), tls=context is not None, compat=hub.settings.compat)
     alive.serving()
     _keep_calm()
     seen_at = purged_at = collected_at = now()
@@ -146,20 +146,6 @@ def _listener(wanted: Address) -> socket.socket:
 def _address(listener: socket.socket) -> Address:
     host, port = listener.getsockname()[:2]
     return Address(host, port)
-
-
-def _tls(settings: Hub) -> ssl.SSLContext | None:
-    if settings.cert is None or settings.key is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.cert, settings.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"PLANARIA_HUB_CERT={str(settings.cert)!r}, PLANARIA_HUB_KEY={str(settings.key)!r}: cannot be used: {error}"
-        ) from None
-    return context
 
 
 def _keep_calm() -> None:

@@ -216,3 +216,15 @@ def test_a_device_never_sees_the_token_of_an_address(tmp_path: Path) -> None:
 )
 def test_a_target_is_passed_on_as_it_was_sent(sent: str, target: str) -> None:
     assert proxy_route._split(sent) == ("/api/devices/cam/proxy", target)
+
+
+def test_a_devices_address_without_its_last_slash_leads_to_the_one_with_it(tmp_path: Path) -> None:
+    async def never(stream: Stream) -> None:
+        raise AssertionError
+
+    async def main() -> None:
+        async with viewing(tmp_path, never) as viewer:
+            answer = await hub_rig.ask(viewer.http, "GET", "/api/devices/cam/proxy?a=b")
+            assert (answer.status, answer.headers["Location"]) == (308, "/api/devices/cam/proxy/?a=b")
+
+    asyncio.run(main())

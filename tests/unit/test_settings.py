@@ -199,3 +199,11 @@ def test_run_dir_is_ours_alone(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="PLANARIA_RUN_DIR="):
         settings.run_dir({"PLANARIA_RUN_DIR": str(tmp_path / "file/run")})
+
+
+def test_no_error_shows_a_login_in_an_address() -> None:
+    class Where(settings.Settings):
+        at: str = option("", one_of("x"), env=("PLANARIA_AT",), help="where")
+
+    with pytest.raises(ConfigError, match=r"PLANARIA_AT='wss://\*\*\*@host/x'"):
+        load(Where, Layers({}, {"PLANARIA_AT": "wss://me:hunter2@host/x"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,25 @@ def test_a_hub_that_could_not_start_is_refused_before_anything_is_ended(tmp_path
 
 
 def test_a_hub_with_tls_is_reached_by_the_name_in_its_certificate(tmp_path: Path) -> None:
-    tls = {"PLANARIA_HUB": "0.0.0.0:8443", "PLANARIA_HUB_CERT": "cert.pem", "PLANARIA_HUB_KEY": "key.pem"}
+    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    tls = {"PLANARIA_HUB": "0.0.0.0:8443", "PLANARIA_HUB_CERT": cert, "PLANARIA_HUB_KEY": key}
+    with pytest.raises(ConfigError, match=r"cert\.pem.*cannot be used: .*No such file"):
+        plan(tmp_path, PLANARIA_ROLES="hub", **tls)
+    words = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=hub",
+        "-keyout",
+        key,
+        "-out",
+        cert,
+    ]
+    subprocess.run(words, check=True, capture_output=True, timeout=60)
     with pytest.raises(ConfigError, match="wss://NAME:8443/ws/device"):
         plan(tmp_path, **tls)
     found = plan(tmp_path, BACKEND_URL="wss://hub.example.org:8443/ws/device", **tls)
