@@ -111,7 +111,8 @@ def _prepare_if_needed(plan: Plan) -> bool:
             _lay_out(files, captures, binary)  # what the next start of each will read
             say("already up")
             return False
-        _refuse_taken(plan, ours=proc.marked(ROOT))  # before what runs is ended
+        # before what runs is ended; a supervisord that was started by hand has no mark
+        _refuse_taken(plan, ours={*proc.marked(ROOT), proc.supervisord(ROOT)})
         say(f"{why}: restarting")
     if UNDER_SYSTEMD not in os.environ:
         service.refuse_if_active(ROOT)

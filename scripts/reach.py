@@ -83,7 +83,7 @@ def link_state(root: Path) -> LinkState | None:
 def _why_no_hub(root: Path, plan: Plan) -> str:
     hub = plan.wall.hub
     holder = listeners.listener(hub.listen, likely=proc.supervisord(root))
-    if holder and holder not in proc.marked(root):
+    if holder and holder not in {*proc.marked(root), proc.supervisord(root)}:  # which may be started by hand
         return f"hub: {hub.listen} is taken{listeners.described(holder)}; choose another port"
     try:
         status, _ = _ask_hub(plan, "/health")

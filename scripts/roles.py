@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from procs.settings import Address, Kind
 
@@ -34,8 +34,12 @@ def is_off(name: str, roles: Collection[str]) -> bool:
     return any(kind in programs and role not in roles for role, programs in PROGRAMS.items())
 
 
-def conf(roles: Collection[str], hub: Address) -> str:
-    """What supervisord.conf says differently for these roles, and for a hub that listens there."""
+def conf(roles: Collection[str], hub: Address, variables: Mapping[str, str]) -> str:
+    """What supervisord.conf says differently for these roles, for a hub that listens there, and for what the settings
+    file says of hub and device: a supervisord that is started by hand has it from here only."""
+    # What has quotes in it can't be said there (supervisord takes them off): only make up tells that.
+    plain = {name: value.replace("%", "%%") for name, value in sorted(variables.items()) if not {*"'\""} & {*value}}
+    told = ",".join(f'{name}="{value}"' for name, value in plain.items())
     lines = ["; Written by `make up` from the settings."]
     for program, section in _SECTIONS.items():
         off = is_off(program, roles)
@@ -43,4 +47,6 @@ def conf(roles: Collection[str], hub: Address) -> str:
         if program == "hub":
             # supervisord makes it all the same: where it is off, elsewhere, for another hub may listen at that port.
             lines.append(f"socket={'unix://%(here)s/../hub-off.sock' if off else f'tcp://{hub}'}")
+        if program != "go2rtc" and told:
+            lines.append(f"environment={told}")
     return "\n".join([*lines, ""])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
+from supervisor.options import ServerOptions
 
 from procs.errors import ConfigError
+from scripts import roles
 from scripts.suite_settings import Plan, load_plan
 
 
@@ -79,3 +82,23 @@ def test_a_hub_with_tls_is_reached_by_the_name_in_its_certificate(tmp_path: Path
     assert found.wall.is_own_hub
     assert not plan(tmp_path, BACKEND_URL="wss://hub.example.org/ws/device", **tls).wall.is_own_hub
     assert plan(tmp_path, PLANARIA_ROLES="hub", **tls)
+
+
+def test_what_the_file_says_reaches_a_supervisord_started_by_hand(tmp_path: Path) -> None:
+    """Read back by supervisord's own parser, odd characters and all."""
+    url = "postgresql://me:a%20b;#@db/x"
+    found = plan(tmp_path, json.dumps({"hub": {"listen": "127.0.0.1:2002", "database_url": url}}))
+    text = roles.conf(found.suite.roles, found.wall.hub.listen, found.wall.variables)
+    assert "%%20" in text
+    folder = tmp_path / "run/supervisor.d"
+    folder.mkdir(parents=True)
+    (folder / roles.NAME).write_text(text)
+    sections = [line[1:-1] for line in text.splitlines() if line.startswith("[")]
+    programs = "".join(f"[{name}]\ncommand=/bin/true\n" for name in sections)
+    own = f"[supervisord]\n[include]\nfiles=run/supervisor.d/*.conf\n{programs}"
+    (tmp_path / "supervisord.conf").write_text(own)
+    options = ServerOptions()
+    options.realize(["-c", str(tmp_path / "supervisord.conf")])
+    told = {group.name: group.process_configs[0].environment for group in options.process_group_configs}
+    assert told["hub"] == told["ws_link"] == told["proxy"] == found.wall.variables
+    assert told["hub"]["DATABASE_URL"] == url and told["hub"]["BACKEND_URL"] == "ws://127.0.0.1:2002/ws/device"
