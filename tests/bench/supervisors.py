@@ -23,8 +23,8 @@ from tests import rig
 from tests.clone import Clone
 
 CAPTURE, STREAM = "cam", "omega-0"
-# What of our supervisord.conf stock supervisord understands; [include] brings the capture.
-STOCK = ("supervisord", "unix_http_server", "rpcinterface:supervisor", "program:go2rtc", "include")
+# What of our supervisord.conf stock supervisord understands and has a peer in; the capture's program is included.
+STOCK = ("supervisord", "unix_http_server", "rpcinterface:supervisor", "program:go2rtc")
 STOCK_CONF = "stock.conf"
 PICTURE = "picture.h264"
 # One keyframe again and again, from the command's first milliseconds on: what is measured is our part of a capture.
@@ -62,6 +62,7 @@ class Ground:
         ours.read(self.root / "supervisord.conf")
         for section in STOCK:
             theirs[section] = ours[section]
+        theirs["include"] = {"files": f"{FOLDER}/captures.conf"}
         with (self.root / STOCK_CONF).open("w") as file:
             theirs.write(file)
         with self._running([".venv/bin/python", "-m", "supervisor.supervisord", "--nodaemon", "-c", STOCK_CONF]):
