@@ -118,12 +118,19 @@ def test_a_device_of_a_go2rtc_elsewhere(down: Clone) -> None:
 
 
 def test_a_hub_that_can_not_start_is_said_in_its_own_words(down: Clone) -> None:
-    environ = {"PLANARIA_ROLES": "hub", "PLANARIA_UP_LIMIT_S": "6"}
-    environ |= {"PLANARIA_HUB_CERT": "missing.pem", "PLANARIA_HUB_KEY": "missing.pem"}
+    nowhere = f"postgresql://me@127.0.0.1:{free_port()}/nothing"
+    environ = {"PLANARIA_ROLES": "hub", "PLANARIA_UP_LIMIT_S": "6", "DATABASE_URL": nowhere}
     done = down.cli("up", environ=environ)
     assert done.returncode == 8 and "hub: it does not serve" in done.stderr
-    assert "PLANARIA_HUB_CERT='missing.pem'" in done.stderr, "the end of its log"
+    assert "Can't create a connection to host 127.0.0.1" in done.stderr, "the end of its log"
     assert down.living() == []
+
+
+def test_a_hub_that_could_never_start_is_refused_at_once(down: Clone) -> None:
+    environ = {"PLANARIA_ROLES": "hub", "PLANARIA_HUB_CERT": "missing.pem", "PLANARIA_HUB_KEY": "missing.pem"}
+    done = down.cli("up", environ=environ)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "PLANARIA_HUB_CERT='missing.pem'" in done.stderr
 
 
 def test_an_unknown_role_is_one_line(down: Clone) -> None:

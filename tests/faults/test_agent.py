@@ -190,7 +190,8 @@ def test_a_code_is_shown_until_somebody_has_used_it(run_dir: Path, camera: Go2rt
         assert (machine.returncode, json.loads(rest)["paired"]) == (0, True)
         text, _ = shown.communicate(timeout=10)
         assert shown.returncode == 0 and "pi-cam-001 is paired" in text
-        assert large("123456") in text and hub.backend in text and "5:00" in text
+        where = f"http{hub.backend.removeprefix('ws').removesuffix('/ws/device')}/api/devices/pair"
+        assert large("123456") in text and where in text and "5:00" in text
 
 
 def test_a_code_that_nobody_uses_expires(run_dir: Path, camera: Go2rtc) -> None:
