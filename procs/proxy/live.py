@@ -15,7 +15,7 @@ import msgspec
 
 from procs.errors import Refused
 from procs.proxy.mp4 import Mp4
-from procs.proxy.unit import MAX_UNIT, Unit
+from procs.proxy.unit import MAX_UNIT, Cutter, Unit
 from procs.wire.mux1 import DROPPED_BEFORE, KEY, TEXT
 
 LATE_S = 0.5  # a picture that has waited for longer is not worth sending
@@ -100,36 +100,10 @@ class Backlog:
         self.size = sum(len(each.unit.data) for each in left)
 
 
-class Mjpeg:
+class Mjpeg(Cutter):
     """multipart/x-mixed-replace: each part with its header, and the line end after it."""
 
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._is_opaque = False
-
-    def feed(self, data: bytes) -> list[Unit]:
-        """The units that these bytes complete."""
-        if self._is_opaque:
-            return [Unit(data, False, False)]
-        self._buffer += data
-        units = []
-        try:
-            while end := self._end_of_part():
-                units.append(Unit(bytes(self._buffer[:end]), True, True))
-                del self._buffer[:end]
-        except Refused:
-            self._is_opaque = True
-            units.append(Unit(self.rest(), False, False))
-        return units
-
-    def rest(self) -> bytes:
-        """What is left of a flow that has ended."""
-        left = bytes(self._buffer)
-        self._buffer.clear()
-        return left
-
-    def _end_of_part(self) -> int:
-        """Where the first part ends; 0 if it has not come whole. Raises Refused."""
+    def _end_of_unit(self) -> int:
         head = self._buffer.find(b"\r\n\r\n", 0, MAX_PART_HEADER)
         if head < 0:
             if len(self._buffer) >= MAX_PART_HEADER:
@@ -142,6 +116,9 @@ class Mjpeg:
         if len(self._buffer) >= end and self._buffer[end - 2 : end] != b"\r\n":
             raise Refused("a part of another length")
         return end if len(self._buffer) >= end else 0
+
+    def _unit(self, piece: bytes) -> Unit:
+        return Unit(piece, True, True)
 
 
 class _Said(msgspec.Struct):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 
 from procs.errors import Refused
-from procs.proxy.unit import MAX_UNIT, Unit
+from procs.proxy.unit import MAX_UNIT, Cutter, Unit
 
 _BOX = struct.Struct(">I4s")
 _U32 = struct.Struct(">I")
@@ -98,35 +98,12 @@ def _boxes(data: memoryview) -> list[tuple[bytes, memoryview]]:
     return found
 
 
-class Mp4:
+class Mp4(Cutter):
     """Fragmented MP4: the beginning (ftyp, moov), then fragments, each up to the end of its mdat."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._tracks = Tracks()
-        self._buffer = bytearray()
-        self._is_opaque = False  # something else after all
-
-    def feed(self, data: bytes) -> list[Unit]:
-        """The units that these bytes complete."""
-        if self._is_opaque:
-            return [Unit(data, False, False)]
-        self._buffer += data
-        units = []
-        try:
-            while end := self._end_of_unit():
-                piece = bytes(self._buffer[:end])
-                units.append(self._unit(piece))
-                del self._buffer[:end]
-        except Refused:
-            self._is_opaque = True
-            units.append(Unit(self.rest(), False, False))
-        return units
-
-    def rest(self) -> bytes:
-        """What is left of a flow that has ended."""
-        left = bytes(self._buffer)
-        self._buffer.clear()
-        return left
 
     def message(self, data: bytes) -> Unit:
         """A unit that has come as a message of its own."""
@@ -136,7 +113,6 @@ class Mp4:
             return Unit(data, False, False)
 
     def _end_of_unit(self) -> int:
-        """Where the first unit of the buffer ends; 0 if it has not come whole. Raises Refused."""
         at = 0
         while at + 8 <= len(self._buffer):
             size, kind = _BOX.unpack_from(self._buffer, at)
