@@ -13,10 +13,11 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
-from procs.errors import LinkLost, Refused
+from procs.errors import ConfigError, LinkLost, Refused
 from procs.wire import ws13
 
 MAX_MESSAGE = 1024 * 1024 + 8  # the largest frame of mux1 that can be agreed on
@@ -194,8 +195,26 @@ def _mask() -> bytes:
     return os.urandom(4)
 
 
+def trust(ca: Path | None) -> ssl.SSLContext:
+    """What a hub's certificate is checked with: what this machine trusts, and the certificates in a PEM file.
+
+    Raises ConfigError for a file that can't be used.
+    """
+    context = ssl.create_default_context()
+    try:
+        if ca:
+            context.load_verify_locations(ca)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"PLANARIA_HUB_CA={str(ca)!r}: must be a file of certificates in PEM: {error}") from None
+    return context
+
+
 async def dial(
-    url: str, subprotocol: str, headers: Sequence[tuple[str, str]], received: Callable[[memoryview], None]
+    url: str,
+    subprotocol: str,
+    headers: Sequence[tuple[str, str]],
+    received: Callable[[memoryview], None],
+    ca: Path | None = None,
 ) -> Carrier:
     """Connect to a WebSocket and be its client. Raises OSError, and Refused if the answer is no."""
     parts = urlsplit(url)
@@ -207,7 +226,7 @@ async def dial(
         lambda: _Client(asking),
         parts.hostname or "",
         parts.port or (443 if is_tls else 80),
-        ssl=ssl.create_default_context() if is_tls else None,
+        ssl=trust(ca) if is_tls else None,
     )
     try:
         head, rest = await client.answer

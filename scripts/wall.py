@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from procs import settings
+from procs.carrier import trust
 from procs.errors import ConfigError
 from procs.hub import options as hub_options
 from procs.hub.options import Hub
@@ -89,11 +90,13 @@ def load(
     own = {"backend": backend_of(hub.listen)} if "hub" in roles else {}
     device = {"go2rtc_http": f"http://{go2rtc}", **own, **sections["device"]}
     link = settings.load(Link, Layers({}, environment, env_file, device, f"{name}: device"))
+    if "device" in roles:
+        trust(link.ca)
     if hub.cert and {"hub", "device"} <= roles and link.backend == backend_of(hub.listen):
         raise ConfigError(
             f"BACKEND_URL={link.backend} (device: backend of {name}): this machine's hub takes TLS only; set it to"
             f" wss://NAME:{hub.listen.port}/ws/device, NAME as in {hub.cert} (one of your own making: also"
-            f" SSL_CERT_FILE={hub.cert}), or leave one of the roles hub and device out"
+            f" PLANARIA_HUB_CA={hub.cert}), or leave one of the roles hub and device out"
         )
     proxy.upstreams(sections["upstreams"], f"{name}: upstreams")
     variables = {}

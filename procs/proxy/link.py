@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from procs import log
 from procs.carrier import Carrier, dial
@@ -23,8 +24,8 @@ GOING_AWAY = 1001
 class Connection:
     """One data connection, from the ticket to its end."""
 
-    def __init__(self, grant: TicketGrant, accept: Callable[[Stream], None]) -> None:
-        self._grant, self._accept = grant, accept
+    def __init__(self, grant: TicketGrant, accept: Callable[[Stream], None], ca: Path | None = None) -> None:
+        self._grant, self._accept, self._ca = grant, accept, ca
         self._loop = asyncio.get_running_loop()
         self._carrier: Carrier | None = None
 
@@ -55,7 +56,7 @@ class Connection:
         bearer = [("Authorization", f"Bearer {self._grant.ticket}")]
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
-                return await dial(self._grant.url, SUBPROTOCOL, bearer, link.received)
+                return await dial(self._grant.url, SUBPROTOCOL, bearer, link.received, self._ca)
         except Refused as reason:
             raise LinkLost(f"the hub takes no data connection: {reason}") from None
         except (OSError, TimeoutError) as error:

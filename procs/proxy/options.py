@@ -28,10 +28,11 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from procs import settings
+from procs.carrier import trust
 from procs.errors import ConfigError
 from procs.proxy import go2rtc
 from procs.proxy.policy import FLAGS, METHODS, Rule, Upstream, Value
-from procs.settings import SWITCH, Kind, Layers, option, whole
+from procs.settings import PATH, SWITCH, Kind, Layers, option, whole
 
 NAME = "proxy.json"
 UPSTREAM_KEYS = ("url", "prefix", "rules", "max_upload")
@@ -93,6 +94,9 @@ class Proxy(settings.Settings):
     go2rtc_http: Origin = option(
         Origin("127.0.0.1", 1984), ORIGIN, env=("GO2RTC_HTTP",), help="go2rtc's API and pages", secret=True
     )
+    ca: Path | None = option(
+        None, PATH, env=("PLANARIA_HUB_CA",), help="certificates that the hub's may be signed by, PEM, beside the usual"
+    )
     verbose: bool = option(False, SWITCH, help="log each request")
     upstreams: tuple[Upstream, ...] = ()
 
@@ -107,6 +111,7 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     document = _read(path)
     others = upstreams(document.pop("upstreams", {}), f"{path}: upstreams")
     chosen = settings.load(Proxy, Layers(flags, environment, env_file, document, str(path)))
+    trust(chosen.ca)
     at = chosen.go2rtc_http
     return chosen.but(upstreams=(go2rtc.upstream(at.host, at.port, at.login), *others))
 

@@ -70,7 +70,7 @@ class Shell:
     """The two connections of a proxy."""
 
     def __init__(self, settings: Proxy, run_dir: Path) -> None:
-        self._instance = str(settings.instance)
+        self._instance, self._ca = str(settings.instance), settings.ca
         self._worker = Worker(settings.upstreams, verbose=settings.verbose)
         self._bus = bus.work_connector(zmq.asyncio.Context.instance(), run_dir, self._instance)
         self._jobs: set[str] = set()
@@ -157,7 +157,7 @@ class Shell:
         waits = delays()
         while True:
             try:
-                connection = Connection(await self._ticket(), self._worker.accept)
+                connection = Connection(await self._ticket(), self._worker.accept, self._ca)
                 began = loop.time()
                 reason = await connection.carry()
                 if loop.time() - began >= STEADY_S:

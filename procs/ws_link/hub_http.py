@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 
 from procs import log
+from procs.carrier import trust
 from procs.errors import Refused
 from procs.messages import PairingCode
 from procs.wire import challenge, envelope
@@ -25,11 +26,12 @@ LIMIT_S = 8.0
 TOO_MANY = (429, 503)
 
 
-def session() -> aiohttp.ClientSession:
-    """Keeps no cookies and follows no redirect: it could lead from wss:// to ws://."""
+def session(ca: Path | None) -> aiohttp.ClientSession:
+    """`ca`: as of carrier.trust. Keeps no cookies and follows no redirect: it could lead from wss:// to ws://."""
     trace = aiohttp.TraceConfig()
     trace.on_request_redirect.append(_refuse_redirect)
     return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=trust(ca)),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": f"planaria/{AGENT_VERSION}"},
         timeout=aiohttp.ClientTimeout(total=LIMIT_S),
@@ -138,6 +140,8 @@ def words(error: Exception) -> str:
     """What went wrong, for people."""
     if isinstance(error, TimeoutError):
         return f"no answer within {LIMIT_S:g} s"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is not trusted: {error.certificate_error}; PLANARIA_HUB_CA=FILE names who may sign it"
     if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
         return f"nobody there: {error.os_error.strerror or error.os_error}"
     return str(error) or type(error).__name__

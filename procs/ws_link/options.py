@@ -7,8 +7,11 @@ import re
 import sys
 import urllib.parse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from procs import settings
+from procs.carrier import trust
+from procs.settings import PATH as FILE
 from procs.settings import SWITCH, Kind, Layers, matching, option
 
 PATH = "/ws/device"
@@ -61,6 +64,9 @@ class Link(settings.Settings):
     go2rtc_http: str = option(
         "http://127.0.0.1:1984", HTTP, env=("GO2RTC_HTTP",), help="go2rtc's API, whose streams are announced"
     )
+    ca: Path | None = option(
+        None, FILE, env=("PLANARIA_HUB_CA",), help="certificates that the hub's may be signed by, PEM, beside the usual"
+    )
     compat: bool = option(
         False, SWITCH, env=("PLANARIA_COMPAT",), help="send the secret itself too, for hubs that know no challenge"
     )
@@ -94,4 +100,6 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         parser.usage = "python -m procs.ws_link [OPTION ...]"
         flags = settings.parse_flags(parser, Link, own)
     environment, env_file = settings.from_environment(os.environ if environ is None else environ)
-    return settings.load(Link, Layers(flags, environment, env_file))
+    chosen = settings.load(Link, Layers(flags, environment, env_file))
+    trust(chosen.ca)
+    return chosen

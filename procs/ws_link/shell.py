@@ -65,7 +65,7 @@ async def serve(settings: Link, run_dir: Path, serving: Callable[[], None], pace
     uplink, state = Uplink(), State(me.device_id, settings.backend)
     table = jobs.Jobs(pace.nobody_s)
     desk = Desk(zmq.asyncio.Context.instance(), run_dir, settings.backend, me.device_id, state, uplink, table)
-    async with hub_http.session() as http:
+    async with hub_http.session(settings.ca) as http:
         shell = Shell(settings, me, pace, desk, uplink, state, hub_http.Hub(http, settings, me, run_dir))
         serving()
         await _first(desk.take_work(), desk.tick(), desk.answer_state(), shell.watch_go2rtc(), shell.stay_connected())

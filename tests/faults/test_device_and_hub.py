@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,15 +30,17 @@ PASSWORD = "correct horse battery staple"
 class Hub:
     """A hub process of our own, and somebody who is signed in at it."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, cert: Path | None = None) -> None:
         self.port, self.run_dir, self.token = free_port(), run_dir, ""
-        self.backend = f"ws://127.0.0.1:{self.port}/ws/device"
+        self.backend = f"{'wss' if cert else 'ws'}://localhost:{self.port}/ws/device"
+        self.trust = ssl.create_default_context(cafile=cert) if cert else None
+        self.tls = {"PLANARIA_HUB_CERT": str(cert), "PLANARIA_HUB_KEY": str(cert)} if cert else {}
         run_dir.mkdir(mode=0o700)
         self.start()
 
     def start(self) -> None:
         """Start it, or start it again."""
-        more = {"PLANARIA_HUB": f"127.0.0.1:{self.port}", "PLANARIA_ADMIN_PASSWORD": PASSWORD}
+        more = {"PLANARIA_HUB": f"127.0.0.1:{self.port}", "PLANARIA_ADMIN_PASSWORD": PASSWORD} | self.tls
         with (self.run_dir / "hub.log").open("ab") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "procs.hub"],
@@ -62,7 +65,9 @@ class Hub:
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
         """One request."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=40)
+        connection = http.client.HTTPConnection("localhost", self.port, timeout=40)
+        if self.trust:
+            connection = http.client.HTTPSConnection("localhost", self.port, timeout=40, context=self.trust)
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         try:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
@@ -125,6 +130,25 @@ def test_a_new_device_proves_itself_is_paired_and_is_reached(run_dir: Path, hub:
         hub.end()
         hub.start()
         until(lambda: reached(running, hub, "pi-cam-001"), 15)
+
+
+@pytest.mark.needs("openssl")
+def test_a_hub_with_a_certificate_of_its_own_making(run_dir: Path, tmp_path: Path, camera: Go2rtc) -> None:
+    cert = tmp_path / "both.pem"
+    made = ["-keyout", str(cert), "-out", str(tmp_path / "cert.pem"), "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *made], check=True, capture_output=True)
+    cert.write_bytes(cert.read_bytes() + (tmp_path / "cert.pem").read_bytes())
+    hub = Hub(tmp_path / "hub", cert)
+    try:
+        hub.sign_in()
+        words = ["--device-id", "pi-cam-001", "--backend", hub.backend, "--go2rtc-http", camera.url("").rstrip("/")]
+        with agent(run_dir, *words, PLANARIA_HUB_CA=str(cert)) as running:
+            until(lambda: (state := state_of(run_dir)) and state.mux, 15)
+            claim(hub, run_dir)
+            until(lambda: reached(running, hub, "pi-cam-001"), 15)
+    finally:
+        hub.end()
 
 
 def test_the_wrong_secret_is_refused_and_the_right_one_replaces(tmp_path: Path, hub: Hub) -> None:

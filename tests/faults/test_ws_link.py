@@ -381,9 +381,10 @@ def test_an_untrusted_certificate_is_not_trusted(run_dir: Path, tmp_path: Path) 
     tls.load_cert_chain(cert, key)
     with JsonHub(tls=tls) as hub:
         with linked(run_dir, hub.backend, *ID) as link:
-            assert "certificate" in link.until(lambda state: state.said).said.lower()
+            said = link.until(lambda state: state.said).said
+            assert "certificate" in said.lower() and "PLANARIA_HUB_CA" in said
             assert not hub.registered
-        with linked(run_dir, hub.backend, *ID, SSL_CERT_FILE=str(cert)) as link:
+        with linked(run_dir, hub.backend, *ID, PLANARIA_HUB_CA=str(cert)) as link:
             link.until(lambda state: state.state == "connected")
 
 
