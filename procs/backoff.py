@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
+FREE = 3  # failures in a row that cost nothing
+
 
 def uniform() -> float:
     """A random number in [0, 1). From the kernel: `random` would cost each start-up 10 ms of imports."""
@@ -26,12 +28,12 @@ def delays(
         ceiling = min(ceiling * 2, cap_s)
 
 
-def crash_pause(failures: int, *, free: int = 3, cap_s: float = 30.0, rng: Callable[[], float] = uniform) -> float:
+def crash_pause(failures: int, *, cap_s: float = 30.0, rng: Callable[[], float] = uniform) -> float:
     """Seconds to wait before run number `failures + 1` of a row in which no run has served yet.
 
-    The first `free` failures cost nothing; then 1, 2, 4, ... up to cap_s, of which at least half is waited.
+    The first FREE failures cost nothing; then 1, 2, 4, ... up to cap_s, of which at least half is waited.
     """
-    if failures < free:
+    if failures < FREE:
         return 0.0
-    ceiling = min(2.0 ** min(failures - free, 30), cap_s)
+    ceiling = min(2.0 ** min(failures - FREE, 30), cap_s)
     return ceiling * (0.5 + 0.5 * rng())

@@ -26,7 +26,7 @@ from tests.bench.measure import Result, cpu_s, median, percentile, rss_mb, say
 from tests.bench.signs import LIMIT_S, Asked, Fifo, Locked, Sign, Watched, page, wait_for
 from tests.bench.supervisors import STREAM, Ground
 
-PROCESSES = ("go2rtc", "capture", "headless_agent", "warden", "keeper", "supervisord")
+PROCESSES = ("go2rtc", "capture", "headless_agent", "hub", "ws_link", "proxy", "warden", "keeper", "supervisord")
 PEERS_TOO = ("go2rtc", "capture")
 YOUNG_TOO = ("go2rtc", "capture", "keeper", "warden")  # killed again and again as soon as they serve
 STOCK_GO2RTC_AGES_S = (3.1, 3.4)  # after its startsecs
@@ -35,6 +35,9 @@ IMPORTS = {
     "go2rtc": ("-S -E", "scripts.exec_go2rtc"),
     "capture": ("", "procs.capture.__main__, procs.capture.fifo, procs.capture.framing"),
     "headless_agent": ("", "procs.headless_agent.__main__, procs.headless_agent.producer, procs.headless_agent.libav"),
+    "hub": ("", "procs.hub.__main__, procs.hub.shell"),
+    "ws_link": ("", "procs.ws_link.__main__, procs.ws_link.shell"),
+    "proxy": ("", "procs.proxy.__main__, procs.proxy.shell"),
     "warden": ("", "procs.warden.__main__"),
     "keeper": ("", "procs.keeper.__main__"),
     "supervisord": ("", "supervisor.supervisord, supervisor.rpcinterface, supervisor.web, procs.warden.plugin"),
@@ -111,6 +114,9 @@ def _kills(ground: Ground, ages_s: Mapping[str, Callable[[], float]], times: int
             "go2rtc": page(ground.api, "/api"),
             "capture": fifo,
             "headless_agent": Watched(ground.rtsp, STREAM),
+            "hub": page(ground.hub, "/health"),
+            "ws_link": Locked(ground.root / "run/ws_link.lock"),
+            "proxy": Locked(ground.root / "run/proxy-0.lock"),
             "warden": page(ground.metrics, "/metrics"),
             "keeper": Locked(ground.root / "run/keeper.lock"),
             "supervisord": Asked(lambda: suite.processes(ground.root)),

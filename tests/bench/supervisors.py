@@ -39,7 +39,7 @@ class Ground:
         self.root, self._clone = root, Clone(root)
         (root / ".venv").symlink_to(ROOT / ".venv")
         self.api, self.rtsp = ADDRESS.parse(self._clone.api), ADDRESS.parse(self._clone.rtsp)
-        self.metrics = ADDRESS.parse(self._clone.metrics)
+        self.metrics, self.hub = ADDRESS.parse(self._clone.metrics), ADDRESS.parse(self._clone.hub)
         binary = go2rtc_binary.find_or_fetch(ROOT, os.environ, lambda text: None)
         self.environ = rig.clean_environ(GO2RTC_BIN=str(binary))
         self._clone.write_settings(workers=1, captures={CAPTURE: f"sh -c {shlex.quote(WRITER)}"})
@@ -107,6 +107,8 @@ class Ground:
             return [pid] if (pid := proc.supervisord(self.root)) else []
         sought = str(self.root / "run/go2rtc") if name == "go2rtc" else f"procs.{name}"
         found = [pid for pid in proc.marked(self.root) if sought in proc.words(pid)[:5]]
+        if name == "proxy":  # the first of them
+            found = [pid for pid in found if proc.words(pid)[-2:] == ["--instance", "0"]]
         return [pid for pid in found if (its := proc.stat(pid)) and its.parent not in found]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from procs.warden import limits
 from procs.warden.go2rtc import Stream
-from procs.warden.pacing import BURST, CAP_S, FREE_KILLS, SETTLED_S, Row
+from procs.warden.pacing import BURST, CAP_S, EARLY_COST, SETTLED_S, Row
 from procs.warden.policy import Known, Policy, Verdict
 
 BOSS, GO2RTC, KEEPER, PRODUCER, FOREIGN = 10, 11, 12, 13, 14
@@ -215,6 +215,13 @@ def test_hundreds_of_kills_while_it_serves_cost_nothing(ages: list[float]) -> No
     assert [row.ended(killed=True, served=True, age_s=age_s) for age_s in ages] == [0.0] * len(ages)
 
 
+def test_a_few_dozen_kills_before_it_served_cost_nothing() -> None:
+    row = Row()
+    pauses = [row.ended(killed=True, served=False, age_s=0.1) for _ in range(40)]
+    free = pauses.index(next(pause for pause in pauses if pause))
+    assert 25 <= free <= 30 and min(pauses[free:]) >= CAP_S / 2
+
+
 def test_what_is_killed_again_and_again_for_ever_is_paced_at_last() -> None:
     row, now, starts = Row(), 0.0, 0
     while now < 3600:
@@ -229,7 +236,7 @@ def test_a_crash_loop_is_bounded_at_any_age(age_s: float, killed: bool) -> None:
     while now < 600:
         starts += 1
         now += age_s + row.ended(killed=killed, served=not killed, age_s=age_s)
-    assert starts <= 4 + FREE_KILLS * killed + 6 + 600 / (CAP_S / 2), f"{starts} starts in ten minutes"
+    assert starts <= 4 + BURST / EARLY_COST * killed + 6 + 600 / (CAP_S / 2), f"{starts} starts in ten minutes"
 
 
 def test_a_row_ends_with_a_run_that_has_settled() -> None:
