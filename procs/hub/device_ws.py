@@ -12,7 +12,7 @@ from aiohttp import WSCloseCode, web
 
 from procs import log
 from procs.errors import LinkLost, Refused, StoreDown
-from procs.hub import pairing, tickets, watching
+from procs.hub import announced, pairing, tickets, watching
 from procs.hub.access import address_of
 from procs.hub.peer import Peer, new_socket
 from procs.hub.presence import Control
@@ -217,8 +217,10 @@ async def _heartbeat(_: State, control: Control, frame: Envelope) -> None:
 
 
 async def _capabilities(_: State, control: Control, frame: Envelope) -> None:
-    if envelope.parse(frame, envelope.Capabilities).device_id != control.device_id:
+    said = envelope.parse(frame, envelope.Capabilities)
+    if said.device_id != control.device_id:
         raise Refused("capabilities of another device")
+    control.streams = announced.streams(said.streams)
 
 
 async def _presence(_: State, __: Control, frame: Envelope) -> None:

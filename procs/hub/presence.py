@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from procs.errors import LinkLost, Refused
+from procs.hub.announced import Stream
 from procs.hub.peer import Peer
 from procs.wire.envelope import MAX_BYTES, Hello, Payload, ProxyHttp, ProxyHttpResp
 
@@ -21,14 +22,28 @@ REMEMBERED_S = 300.0  # how long it is known that a device was here
 
 
 class Control:
-    """A device's control connection. `mux`, `caps`, `instance`: as its hello said; `owner` as the store says."""
+    """A device's control connection. `mux`, `caps`, `instance`, `agent_version`: as its hello said; `streams` as its
+    last capabilities did. `connected_at` is by time.time."""
 
-    __slots__ = ("_asked", "caps", "device_id", "instance", "key", "mux", "peer")
+    __slots__ = (
+        "_asked",
+        "agent_version",
+        "caps",
+        "connected_at",
+        "device_id",
+        "instance",
+        "key",
+        "mux",
+        "peer",
+        "streams",
+    )
 
     def __init__(self, peer: Peer, key: int, hello: Hello) -> None:
         self.peer, self.key, self.device_id = peer, key, hello.device_id
         self.caps = frozenset(hello.caps)
         self.instance, self.mux = hello.instance, hello.mux
+        self.agent_version, self.connected_at = hello.agent_version, time.time()
+        self.streams: tuple[Stream, ...] = ()
         self._asked: dict[str, asyncio.Future[ProxyHttpResp]] | None = None  # made when needed: most never are
 
     async def send(self, kind: str, payload: Payload, request_id: str | None = None) -> None:
