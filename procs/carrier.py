@@ -18,10 +18,13 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from procs.errors import ConfigError, LinkLost, Refused
+from procs.streams import Link
 from procs.wire import ws13
 
 MAX_MESSAGE = 1024 * 1024 + 8  # the largest frame of mux1 that can be agreed on
 CLOSE_LIMIT_S = 2.0
+QUIET_S, DEAD_S = 10.0, 25.0  # after which the other side is asked for a sign of life; after which it is given up
+SEND_LIMIT_S = 25.0  # for which the other side may take nothing
 TURN_S = 0.03  # of work for what was read at once; who makes more of it is read no more for as long as it took
 # What waits in the kernel can't be overtaken by another stream's frame.
 NOT_SENT_BYTES = 128 * 1024
@@ -155,6 +158,37 @@ class Carrier(asyncio.Protocol):
             self._gone.set_result(None)
         if self.on_lost is not None:
             self.on_lost(error)
+
+
+async def carry(link: Link, carrier: Carrier) -> tuple[int, str]:
+    """Write what a Link sends and watch the other side, until the connection is over: (close code, why)."""
+    works = [asyncio.create_task(work) for work in (_write(link), _watch(link, carrier))]
+    try:
+        done, _ = await asyncio.wait((carrier.over, *works), return_when=asyncio.FIRST_COMPLETED)
+        return carrier.over.result() if carrier.over in done else next(iter(done)).result()
+    finally:
+        for work in works:
+            work.cancel()
+        await asyncio.gather(*works, return_exceptions=True)
+
+
+async def _write(link: Link) -> tuple[int, str]:
+    try:
+        await link.write()
+    except LinkLost as lost:
+        return 1011, str(lost)
+    return 1008, "it asks for more than it takes"
+
+
+async def _watch(link: Link, carrier: Carrier) -> tuple[int, str]:
+    loop = asyncio.get_running_loop()
+    while (quiet_s := loop.time() - carrier.heard_at) < DEAD_S:
+        if carrier.stuck_s > SEND_LIMIT_S:
+            return 1011, f"the other side took nothing for {SEND_LIMIT_S:g} s"
+        if quiet_s >= QUIET_S:
+            link.ping(bytes(8))
+        await asyncio.sleep(QUIET_S / 4)
+    return 1011, f"the other side was silent for {DEAD_S:g} s"
 
 
 class _Client(asyncio.Protocol):

@@ -8,21 +8,14 @@ import contextlib
 from aiohttp import hdrs, web
 
 from procs import log
-from procs.carrier import Carrier
-from procs.errors import LinkLost
+from procs.carrier import CLOSE_LIMIT_S, Carrier, carry
 from procs.hub.state import HUB, now
 from procs.streams import Link
-from procs.wire.mux1 import MuxLimits
+from procs.wire.mux1 import SUBPROTOCOL, MuxLimits
 
-SUBPROTOCOL = "planaria.mux1"
 OURS = MuxLimits()
 MAX_LINKS = 16  # of one device, that is: proxies, and those of before that have not yet been found dead
-PING_AFTER_S = 10.0
-DEAD_AFTER_S = 25.0
-SEND_LIMIT_S = 25.0  # for which a device's connection may take nothing
-CLOSE_LIMIT_S = 2.0
 BROKE_THE_RULES = 1002
-TURN_S = 2.5
 
 
 async def socket(request: web.Request) -> web.StreamResponse:
@@ -47,7 +40,7 @@ async def socket(request: web.Request) -> web.StreamResponse:
     hub.presence.add_link(device_id, instance, served.link, served.drop)
     log.info("data connection", device_id=device_id)
     try:
-        code, reason = await served.until_over()
+        code, reason = await carry(served.link, served.carrier)
     finally:
         hub.presence.remove_link(device_id, instance, served.link)
         served.link.lost("the connection to the device broke")
@@ -65,10 +58,10 @@ async def _close(socket: web.WebSocketResponse, code: int, reason: str) -> None:
 
 
 class Served:
-    """A connection that aiohttp has made, and that is ours from now on: read, written and watched at once."""
+    """A connection that aiohttp has made, and that is ours from now on."""
 
     def __init__(self, request: web.Request, theirs: MuxLimits) -> None:
-        self.carrier = Carrier(self._received)
+        self.carrier = Carrier(lambda message: self.link.received(message))
         self.carrier.on_lost = request.protocol.connection_lost  # aiohttp hears of nothing else any more
         self.link = Link(self.carrier.send, opens="odd", ours=OURS, theirs=theirs)
         if request.transport is None:
@@ -79,34 +72,3 @@ class Served:
         """Have it end."""
         if not self.carrier.over.done():
             self.carrier.over.set_result((code, reason))
-
-    def _received(self, message: memoryview) -> None:
-        self.link.received(message)
-
-    async def until_over(self) -> tuple[int, str]:
-        """(close code, reason) once reading, writing or watching has ended it, or somebody has dropped it."""
-        tasks = [asyncio.create_task(work) for work in (self._write(), self._watch())]
-        try:
-            done, _ = await asyncio.wait((self.carrier.over, *tasks), return_when=asyncio.FIRST_COMPLETED)
-            return self.carrier.over.result() if self.carrier.over in done else next(iter(done)).result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _write(self) -> tuple[int, str]:
-        try:
-            await self.link.write()
-        except LinkLost as lost:
-            return 1011, str(lost)
-        return 1008, "it asks for more than it takes"
-
-    async def _watch(self) -> tuple[int, str]:
-        loop = asyncio.get_running_loop()
-        while (silent_s := loop.time() - self.carrier.heard_at) < DEAD_AFTER_S:
-            if self.carrier.stuck_s > SEND_LIMIT_S:
-                return 1011, "it takes nothing any more"
-            if silent_s > PING_AFTER_S:
-                self.link.ping(bytes(8))
-            await asyncio.sleep(TURN_S)
-        return 1011, "silent for too long"

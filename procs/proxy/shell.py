@@ -15,8 +15,7 @@ from procs import bus, log
 from procs.backoff import delays
 from procs.errors import LinkLost, Refused
 from procs.messages import Job, JobDone, Ready, TicketGrant, TicketRefused, TicketWanted, decode_to_worker
-from procs.proxy import jobs
-from procs.proxy.link import Connection
+from procs.proxy import jobs, link
 from procs.proxy.options import Proxy
 from procs.proxy.worker import Worker
 
@@ -157,9 +156,9 @@ class Shell:
         waits = delays()
         while True:
             try:
-                connection = Connection(await self._ticket(), self._worker.accept, self._ca)
+                ticket = await self._ticket()
                 began = loop.time()
-                reason = await connection.carry()
+                reason = await link.serve(ticket, self._worker.accept, self._ca)
                 if loop.time() - began >= STEADY_S:
                     waits = delays()
             except LinkLost as lost:

@@ -30,6 +30,7 @@ import msgspec
 from procs.errors import Refused
 
 T = TypeVar("T")
+SUBPROTOCOL = "planaria.mux1"  # of the WebSocket
 MAGIC = 0xA1
 HEADER = struct.Struct(">BBHI")
 MAX_WINDOW = 2 * 1024 * 1024  # of one stream: 40 MB/s at a round trip of 50 ms

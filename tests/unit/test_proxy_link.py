@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from aiohttp import web
 
+from procs import carrier
 from procs.errors import LinkLost
 from procs.messages import TicketGrant
 from procs.proxy import link
-from procs.proxy.link import Connection
 from procs.streams import Link, Stream
-from procs.wire.mux1 import MuxLimits, Open
+from procs.wire.mux1 import SUBPROTOCOL, MuxLimits, Open
 from tests.one_by_one import one_by_one
 from tests.rig import free_port
 
@@ -26,7 +26,7 @@ async def hub(handle: Callable[[web.WebSocketResponse], Awaitable[None]]) -> Asy
     async def take(request: web.Request) -> web.StreamResponse:
         if request.headers["Authorization"] != "Bearer good":
             return web.Response(status=401)
-        ws = web.WebSocketResponse(protocols=(link.SUBPROTOCOL,), compress=False)
+        ws = web.WebSocketResponse(protocols=(SUBPROTOCOL,), compress=False)
         await ws.prepare(request)
         await handle(ws)
         return ws
@@ -45,14 +45,14 @@ async def hub(handle: Callable[[web.WebSocketResponse], Awaitable[None]]) -> Asy
 async def carried(url: str, accept: Callable[[Stream], None], ticket: str = "good", limit_s: float = 5.0) -> str:
     """Why a connection ended."""
     async with asyncio.timeout(limit_s):
-        return await Connection(TicketGrant(1, url, ticket, "device-1"), accept).carry()
+        return await link.serve(TicketGrant(1, url, ticket, "device-1"), accept)
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "QUIET_S", 0.2)
-    monkeypatch.setattr(link, "DEAD_S", 0.7)
-    monkeypatch.setattr(link, "SEND_LIMIT_S", 0.7)
+    monkeypatch.setattr(carrier, "QUIET_S", 0.2)
+    monkeypatch.setattr(carrier, "DEAD_S", 0.7)
+    monkeypatch.setattr(carrier, "SEND_LIMIT_S", 0.7)
 
 
 def nobody(stream: Stream) -> None:
