@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from urllib.parse import unquote_plus
 
 from aiohttp import WSMsgType, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
 from procs import log
@@ -93,15 +94,18 @@ async def _wanted(request: web.Request, device_id: str, target: str) -> Request:
     if (request.content_length or SENT_WITH + 1) > SENT_WITH:
         return wanted._replace(body=_pieces(request))
     async with asyncio.timeout(UPLOAD_IDLE_S):
-        return wanted._replace(body=await request.content.read())
+        return wanted._replace(body=b"".join([piece async for piece in _pieces(request)]))
 
 
 async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
-    """What is uploaded, as it comes. Raises OSError when it stops coming."""
+    """What is uploaded, as it comes. Raises OSError when it stops coming, Refused for what is no body."""
     while True:
-        async with asyncio.timeout(UPLOAD_IDLE_S):
-            if not (piece := await request.content.readany()):
-                return
+        try:
+            async with asyncio.timeout(UPLOAD_IDLE_S):
+                if not (piece := await request.content.readany()):
+                    return
+        except (web.RequestPayloadError, HttpProcessingError) as error:
+            raise Refused(f"the body: {error}"[:200]) from None
         yield piece
 
 

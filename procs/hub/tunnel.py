@@ -10,21 +10,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from procs.errors import LinkLost, PlanariaError, Refused, StreamReset
-from procs.hub import resume
+from procs.hub import beginning, resume
 from procs.streams import Link, Stream
 from procs.wire.mux1 import Code, Head, Open
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 DEADLINE_S = 30.0  # to the beginning of the answer
 SLACK_S = 2.0  # for which we wait longer than the device does, so that its own reason comes through
-GATHERED = 256 * 1024  # an answer up to this size is passed on whole or not at all
-GATHER_LIMIT_S = 5.0
 RETRY_PAUSE_S = 0.02
 BACK_S = 10.0  # for which a device that was here is waited for
 SENT_WITH = 64 * 1024  # a body up to this size can be sent again if it was never taken
+Kind = Literal["http", "ws"]
 
 
 class TunnelError(PlanariaError):
@@ -49,7 +48,8 @@ class Links(Protocol):
 
 
 class Request(NamedTuple):
-    """What is asked of a device. `body` is whole if it is short, or comes by and by."""
+    """What is asked of a device. `body` is whole if it is short, or comes by and by; it then raises Refused for what is
+    no body, and OSError when it stops coming."""
 
     device_id: str
     method: str
@@ -77,7 +77,7 @@ class Tunnel:
     def __init__(self, links: Links, count: Callable[[str], None]) -> None:
         self._links, self.count = links, count
 
-    async def open(self, request: Request, kind: str, until: float) -> Stream:
+    async def open(self, request: Request, kind: Kind, until: float) -> Stream:
         """A new stream for a request. Raises TunnelError when no connection takes it in time."""
         while True:
             left_s = until - time.monotonic()
@@ -147,11 +147,14 @@ class Tunnel:
         else:
             uploading = asyncio.create_task(_upload(stream, request.body))
         try:
-            head = await _head(stream, None if uploading else until + SLACK_S - time.monotonic())
-            gathered, is_whole = (b"", False) if head.endless else await _gather(stream, head)
-        except BaseException:
-            if uploading:
-                uploading.cancel()
+            # An upload takes the time it takes: of the deadline all is left at its end.
+            limit_s = (DEADLINE_S if uploading else until - time.monotonic()) + SLACK_S
+            head = await beginning.head(stream, limit_s, after=uploading)
+            gathered, is_whole = (b"", False) if head.endless else await beginning.gather(stream, head)
+        except BaseException as error:
+            is_uploaded = uploading is not None and not uploading.cancel()
+            if uploading and is_uploaded and isinstance(error, StreamReset) and (broken := uploading.result()):
+                raise broken from None  # it was we who reset the stream
             raise
         rest = Rest(self, request, stream, head, len(gathered), uploading)
         if is_whole:  # else a stream that was answered before the end of its upload stayed open
@@ -165,7 +168,7 @@ class Tunnel:
             stream = await self.open(request, "http", until)
             stream.finish()
             try:
-                found = await _head(stream, until - time.monotonic())
+                found = await beginning.head(stream, until - time.monotonic())
             except (StreamReset, LinkLost):
                 await asyncio.sleep(RETRY_PAUSE_S)
                 continue
@@ -192,7 +195,7 @@ class Rest:
         stream: Stream,
         head: Head,
         had: int,
-        uploading: asyncio.Task[None] | None,
+        uploading: asyncio.Task[TunnelError | None] | None,
     ) -> None:
         self._tunnel, self._request, self._stream = tunnel, request, stream
         self._head, self._had, self._uploading = head, had, uploading
@@ -225,71 +228,25 @@ class Rest:
 _STATUSES: dict[int, int] = {Code.REFUSED: 403, Code.TIMEOUT: 504}
 
 
-def _opening(request: Request, kind: str, left_s: float) -> Open:
+def _opening(request: Request, kind: Kind, left_s: float) -> Open:
     timeout_ms = max(1, int(1000 * left_s))
-    return Open(
-        "ws" if kind == "ws" else "http", request.method, request.target, request.headers, timeout_ms=timeout_ms
-    )
+    return Open(kind, request.method, request.target, request.headers, timeout_ms=timeout_ms)
 
 
-async def _upload(stream: Stream, body: AsyncIterator[bytes]) -> None:
-    """Hand a body on as it comes. What goes wrong with the stream its reader hears of."""
+async def _upload(stream: Stream, body: AsyncIterator[bytes]) -> TunnelError | None:
+    """Hand a body on as it comes; returns what is wrong with it. What is wrong with the stream its reader hears of."""
     try:
         async for piece in body:
             await stream.write(piece)
         stream.finish()
+        return None
     except (StreamReset, LinkLost):
-        pass
-    except OSError:  # whoever uploads is gone
-        stream.reset(Code.CANCEL, "the upload broke off")
-
-
-async def _head(stream: Stream, limit_s: float | None) -> Head:
-    """The head of an answer. Raises TimeoutError, StreamReset, LinkLost."""
-    if limit_s is None:
-        return await stream.head()
-    is_late = False
-
-    def expire() -> None:
-        nonlocal is_late
-        is_late = True
-        stream.reset(Code.TIMEOUT)
-
-    # asyncio.timeout costs three times as much, which every request would pay.
-    timer = asyncio.get_running_loop().call_later(max(0.0, limit_s), expire)
-    try:
-        return await stream.head()
-    except StreamReset:
-        if is_late:
-            raise TimeoutError from None
-        raise
-    finally:
-        timer.cancel()
-
-
-async def _gather(stream: Stream, head: Head) -> tuple[bytes, bool]:
-    """The body, or its beginning if it is long or slow to come, and whether that is all of it."""
-    length = next((value for name, value in head.headers if name.lower() == "content-length"), "")
-    if length.isdecimal() and int(length) > GATHERED:
-        return b"", False
-    pieces: list[memoryview] = []
-    if await _gather_more(stream, pieces, only_come=True):  # most answers come with their head
-        return b"".join(pieces), True
-    try:
-        async with asyncio.timeout(GATHER_LIMIT_S):
-            if await _gather_more(stream, pieces):
-                return b"".join(pieces), True
+        return None
+    except Refused as reason:
+        broken = TunnelError(400, str(reason))
     except TimeoutError:
-        pass  # slow to come: whoever asked is to see what there is
-    return b"".join(pieces), False
-
-
-async def _gather_more(stream: Stream, pieces: list[memoryview], *, only_come: bool = False) -> bool:
-    """Add what comes, up to GATHERED bytes, or what has come so far; returns whether the end has come with it."""
-    size = sum(map(len, pieces))
-    while size <= GATHERED and (stream.has_come or not only_come):
-        if (chunk := await stream.read()) is None:
-            return True
-        pieces.append(chunk.data)
-        size += len(chunk.data)
-    return False
+        broken = TunnelError(408, "the body did not come")
+    except OSError:  # whoever uploads is gone
+        broken = TunnelError(400, "the upload broke off")
+    stream.reset(Code.CANCEL, str(broken))
+    return broken

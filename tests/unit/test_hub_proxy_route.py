@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import http_parser, web_protocol
 
 from procs.errors import LinkLost, StreamReset
 from procs.hub import pairing, proxy_route
@@ -201,6 +202,29 @@ def test_a_device_never_sees_the_token_of_an_address(tmp_path: Path) -> None:
                 writer.close()
             assert not any(viewer.token in each for each in seen)
             assert [each.partition(" ")[0] for each in seen] == ["/x", "/x?a=%2f&b", "/x"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("parser", ["HttpRequestParser", "HttpRequestParserPy"])
+def test_chunks_that_are_none_free_what_they_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parser: str) -> None:
+    """aiohttp's parser in C does not tell the body of it, so that it just stops coming; the one in Python does."""
+    monkeypatch.setattr(proxy_route, "UPLOAD_IDLE_S", 0.5)
+    monkeypatch.setattr(web_protocol, "HttpRequestParser", getattr(http_parser, parser))
+
+    async def read_on(stream: Stream) -> None:
+        while await stream.read():
+            pass
+
+    async def main() -> None:
+        async with viewing(tmp_path, read_on) as viewer:
+            reader, writer = await viewer.open("/x", "Transfer-Encoding: chunked", method="POST")
+            writer.write(b"5\r\nhello\r\n")
+            await asyncio.sleep(0.1)  # or it would be refused before it gets to the device
+            writer.write(b"no length\r\n")
+            assert (await asyncio.wait_for(reader.readline(), 5)).split()[1] in (b"400", b"408")
+            assert [link.streams for link in viewer.hub.presence.links("cam")] == [0]
+            writer.close()
 
     asyncio.run(main())
 

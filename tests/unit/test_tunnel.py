@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from procs.errors import LinkLost, StreamReset
+from procs.errors import LinkLost, Refused, StreamReset
 from procs.hub import resume, tunnel
 from procs.hub.tunnel import Answer, Request, Tunnel, TunnelError
 from procs.streams import Link, Stream
@@ -244,6 +244,45 @@ def test_no_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TunnelError) as failed:
         ask(Device(silent), POST)
     assert (failed.value.status, failed.value.outcome) == (504, "unknown")
+
+
+async def in_time(pauses: int) -> AsyncIterator[bytes]:
+    """An upload that takes its time."""
+    for _ in range(pauses):
+        await asyncio.sleep(0.1)
+        yield b"x"
+
+
+def test_the_time_for_an_answer_begins_with_the_end_of_an_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(stream: Stream) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(tunnel, "DEADLINE_S", 0.2)
+    monkeypatch.setattr(tunnel, "SLACK_S", 0.1)
+    assert ask(Device(serve_post), POST._replace(body=in_time(6)))[:2] == (201, b"xxxxxx")
+    with pytest.raises(TunnelError) as failed:
+        ask(Device(silent), POST._replace(body=in_time(1)))
+    assert (failed.value.status, failed.value.outcome) == (504, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(Refused("no chunk"), 400), (TimeoutError(), 408), (ConnectionResetError(), 400)]
+)
+def test_a_body_that_is_none_ends_the_stream(error: Exception, status: int) -> None:
+    async def breaks() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise error
+
+    async def run() -> None:
+        device = Device(serve_post)
+        with pytest.raises(TunnelError) as failed:
+            async with asyncio.timeout(20):
+                await Tunnel(device, print).request(POST._replace(body=breaks()))
+        assert failed.value.status == status
+        assert device.hub and device.hub.streams == 0
+        device.end()
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(
