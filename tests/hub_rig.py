@@ -190,8 +190,7 @@ async def within(run_dir: Path, *routes: web.RouteDef, **settings: Any) -> Async
     store.exclusively(lambda c: add_user(c, "admin", "", CHEAP(ADMIN_PASSWORD), 0.0, is_admin=True))
     state = State(chosen, store)
     with mock.patch.object(hub_app, "ROUTES", [*routes, *hub_app.ROUTES]):
-        app = hub_app.application(state)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=0)
+        runner = hub_app.runner(state)
     await runner.setup()
     port = free_port()
     try:

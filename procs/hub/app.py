@@ -34,14 +34,27 @@ ROUTES = [
     web.post("/api/devices/{id}/open", devices.post_open),
 ]
 
+IDLE_S = 30.0  # for a request to come whole with its headers, and between two
 FRONT = """\
 Planaria hub. Devices connect to /ws/device, and people reach them below /api/devices/ID/proxy/.
 The account made at first start is `admin`; scripts/cli.py password shows its password once, or makes a new one.
 """
 
 
-def application(hub: State) -> web.Application:
-    """The hub as aiohttp serves it."""
+def runner(hub: State) -> web.AppRunner:
+    """The hub as aiohttp runs it."""
+    return web.AppRunner(
+        _application(hub),
+        access_log=None,
+        handle_signals=False,
+        handler_cancellation=True,  # whoever leaves frees what the device does for them, at once
+        auto_decompress=False,  # what goes on to a device goes as it came; nothing of the hub's own comes packed
+        keepalive_timeout=IDLE_S,
+        shutdown_timeout=0,
+    )
+
+
+def _application(hub: State) -> web.Application:
     app = web.Application(middlewares=[rest.errors], client_max_size=rest.MAX_BODY)
     app[HUB] = hub
     app[proxy_route.TUNNEL] = Tunnel(hub.presence, hub.counts.add)

@@ -21,7 +21,7 @@ from aiohttp import web
 from procs import log
 from procs.errors import ConfigError, StoreDown
 from procs.hub import device_ws, first_start, malformed, viewer_ws
-from procs.hub.app import application
+from procs.hub.app import runner
 from procs.hub.options import Hub, refuse_open_air, tls
 from procs.hub.state import State, now
 from procs.hub.store import Store
@@ -31,7 +31,6 @@ BACKLOG = 4096  # a whole fleet may come back at once
 SWEEP_S = 1.0
 SEEN_S = 5.0  # between two writes of who was seen
 PURGE_S = 600.0
-IDLE_S = 30.0  # for a request to come whole with its headers, and between two
 MIN_FILES = 1024
 SWITCH_S = 0.0005  # for which a thread may go on while another waits for the interpreter
 # Python looks at every object there is whenever their number has grown by a quarter: with 5,000 devices that stopped
@@ -81,16 +80,9 @@ async def _serve(
 ) -> None:
     await _prepared(hub, directory, alive)
     malformed.quieten(hub.counts)
-    runner = web.AppRunner(
-        application(hub),
-        access_log=None,
-        handle_signals=False,
-        handler_cancellation=True,  # whoever leaves frees what the device does for them, at once
-        keepalive_timeout=IDLE_S,
-        shutdown_timeout=0,
-    )
-    await runner.setup()
-    await web.SockSite(runner, listener, ssl_context=context, backlog=BACKLOG).start()
+    running = runner(hub)
+    await running.setup()
+    await web.SockSite(running, listener, ssl_context=context, backlog=BACKLOG).start()
     log.info("serving", address=str(_address(listener)), tls=context is not None, compat=hub.settings.compat)
     alive.serving()
     _keep_calm()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from procs.streams import Link, Stream
 from procs.wire.mux1 import MORE, Head, MuxLimits
 from tests import hub_rig
 from tests.one_by_one import one_by_one
+from tests.proxying import rest
 
 Serve = Callable[[Stream], Awaitable[None]]
 HIDDEN = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nSet-Cookie: a=b\r\n\r\nhidden"
@@ -120,7 +122,9 @@ def test_an_answer_shorter_than_it_says_is_no_whole_one(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_message_of_nothing_but_pieces_ends(tmp_path: Path) -> None:
+def test_a_message_of_nothing_but_pieces_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy_route, "MAX_MESSAGE", 1024 * 1024)
+
     async def serve(stream: Stream) -> None:
         stream.send_head(Head(101))
         while True:
@@ -131,7 +135,7 @@ def test_a_message_of_nothing_but_pieces_ends(tmp_path: Path) -> None:
             upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
             reader, writer = await viewer.open("/ws", *upgrade, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
             assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
-            await asyncio.wait_for(reader.read(), 30)
+            assert await asyncio.wait_for(reader.readexactly(1), 30) == b"\x88", "the end of a WebSocket"
             writer.close()
 
     asyncio.run(main())
@@ -202,6 +206,25 @@ def test_a_device_never_sees_the_token_of_an_address(tmp_path: Path) -> None:
                 writer.close()
             assert not any(viewer.token in each for each in seen)
             assert [each.partition(" ")[0] for each in seen] == ["/x", "/x?a=%2f&b", "/x"]
+
+    asyncio.run(main())
+
+
+def test_what_is_packed_gets_to_the_device_as_it_was_sent(tmp_path: Path) -> None:
+    packed = gzip.compress(b"pictures" * 100)
+
+    async def send_back(stream: Stream) -> None:
+        body = await rest(stream)
+        stream.send_head(Head(200))
+        stream.finish(body)
+
+    async def main() -> None:
+        async with viewing(tmp_path, send_back) as viewer:
+            fields = ("Content-Encoding: gzip", f"Content-Length: {len(packed)}", "Connection: close")
+            reader, writer = await viewer.open("/x", *fields, method="POST")
+            writer.write(packed)
+            assert (await asyncio.wait_for(reader.read(), 10)).endswith(b"\r\n\r\n" + packed)
+            writer.close()
 
     asyncio.run(main())
 
