@@ -151,7 +151,7 @@ def test_requests_over_the_control_connection(tmp_path: Path) -> None:
     async def main() -> None:
         async with hub_rig.within(tmp_path, compat=True) as (hub, http):
             await hub.registry.register("cam", "cam", "camera", None)
-            async with connect(f"ws://127.0.0.1:{http.port}/ws/device", proxy=None) as ws:
+            async with connect(f"ws://127.0.0.1:{http.port}/ws/device", proxy=None, max_queue=None) as ws:
                 await ws.send(json.dumps({"type": "hello", "payload": {"device_id": "cam"}}))
                 assert json.loads(await ws.recv())["type"] == "hello_ack"
                 mine = hub.presence.control("cam")
