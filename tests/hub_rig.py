@@ -20,14 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from aiohttp import web
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from procs.hub import app as hub_app
-from procs.hub import migrate
+from procs.hub import app, migrate
 from procs.hub.accounts import add_user
 from procs.hub.options import Hub as Settings
 from procs.hub.passwords import hashed
@@ -189,8 +187,7 @@ async def within(run_dir: Path, *routes: web.RouteDef, **settings: Any) -> Async
     migrate.bring_up_to_date(store)
     store.exclusively(lambda c: add_user(c, "admin", "", CHEAP(ADMIN_PASSWORD), 0.0, is_admin=True))
     state = State(chosen, store)
-    with mock.patch.object(hub_app, "ROUTES", [*routes, *hub_app.ROUTES]):
-        runner = hub_app.runner(state)
+    runner = app.runner(state, *routes)
     await runner.setup()
     port = free_port()
     try:

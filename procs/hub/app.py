@@ -1,38 +1,32 @@
-"""The hub's routes, in one table."""
+"""The hub's routes, in one table (ROUTES, below)."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
+import msgspec
 from aiohttp import web
 
-from procs.hub import auth, data_link, device_ws, devices, metrics, pairing, proxy_route, rest, viewer_ws
+from procs.hub import (
+    answers,
+    auth,
+    data_link,
+    device_ws,
+    devices,
+    metrics,
+    openapi,
+    pairing,
+    proxy_route,
+    rest,
+    viewer_ws,
+)
 from procs.hub.access import is_local, signed_in, token_of
+from procs.hub.openapi import ANYTHING, PROXIED, WEBSOCKET, Route
 from procs.hub.rest import whole
 from procs.hub.state import HUB, State
 from procs.hub.tunnel import Tunnel
-
-ROUTES = [
-    web.route(
-        "*", "/api/devices/{id}/proxy{path:(/.*)?}", proxy_route.handle
-    ),  # first: aiohttp tries one after the other
-    web.get("/ws/device", device_ws.socket),
-    web.get("/ws/data", data_link.socket),
-    web.get("/ws/viewer", viewer_ws.socket),
-    web.post("/api/auth/register", auth.post_register),
-    web.post("/api/auth/login", auth.post_login),
-    web.post("/api/auth/renew", auth.post_renew),
-    web.post("/api/auth/logout", whole(auth.post_logout)),
-    web.post("/api/auth/password", whole(auth.post_password)),
-    web.get("/api/devices", devices.get_all),
-    web.post("/api/devices/register", devices.post_register),
-    web.post("/api/devices/pair", whole(pairing.post_pair)),
-    web.post("/api/pairing/generate", pairing.post_generate),
-    web.patch("/api/devices/{id}", whole(devices.patch)),
-    web.delete("/api/devices/{id}", whole(devices.delete)),
-    web.get("/api/devices/{id}/status", devices.get_status),
-    web.post("/api/devices/{id}/open", devices.post_open),
-]
+from procs.wire.envelope import PairingCode
 
 IDLE_S = 30.0  # for a request to come whole with its headers, and between two
 FRONT = """\
@@ -41,10 +35,10 @@ The account made at first start is `admin`; scripts/cli.py password shows its pa
 """
 
 
-def runner(hub: State) -> web.AppRunner:
-    """The hub as aiohttp runs it."""
+def runner(hub: State, *more: web.RouteDef) -> web.AppRunner:
+    """The hub as aiohttp runs it; `more` routes come before its own."""
     return web.AppRunner(
-        _application(hub),
+        _application(hub, more),
         access_log=None,
         handle_signals=False,
         handler_cancellation=True,  # whoever leaves frees what the device does for them, at once
@@ -54,18 +48,18 @@ def runner(hub: State) -> web.AppRunner:
     )
 
 
-def _application(hub: State) -> web.Application:
+def _application(hub: State, more: tuple[web.RouteDef, ...]) -> web.Application:
     app = web.Application(middlewares=[rest.errors], client_max_size=rest.MAX_BODY)
     app[HUB] = hub
     app[proxy_route.TUNNEL] = Tunnel(hub.presence, hub.counts.add)
     app.on_response_prepare.append(rest.on_prepare)
-    app.add_routes(ROUTES)
-    app.add_routes([web.get("/", front), web.get("/health", health), web.get("/metrics", get_metrics)])
+    app[openapi.DOCUMENT] = msgspec.json.encode(openapi.document(ROUTES))
+    app.add_routes([*more, *(route.served for route in ROUTES)])
     return app
 
 
 async def front(_: web.Request) -> web.Response:
-    """GET /."""
+    """GET /: what this is."""
     return web.Response(text=FRONT)
 
 
@@ -91,3 +85,56 @@ def _metrics(hub: State) -> str:
         metrics.gauge("store_waiting", "calls of the store that wait or run", hub.store.waiting),
     ]
     return "".join(gauges) + hub.counts.text()
+
+
+# A line each: call, handler, who may, the struct of its body, the type of its answer; then, where it has them,
+# the struct of its query and the statuses that don't follow from the rest. What it does the docstring of the handler
+# says. The OpenAPI document is made of it all.
+ROUTES = [
+    # First: aiohttp tries one after the other.
+    Route("* /api/devices/{id}/proxy{path:(?:/.*)?}", proxy_route.handle, "viewer", None, ANYTHING, also=PROXIED),
+    Route("GET /ws/device", device_ws.socket, "anybody", None, WEBSOCKET),
+    Route("GET /ws/data", data_link.socket, "anybody", None, WEBSOCKET),
+    Route("GET /ws/viewer", viewer_ws.socket, "anybody", None, WEBSOCKET),
+    Route(
+        "POST /api/auth/register",
+        auth.post_register,
+        "anybody",
+        auth.Registration,
+        answers.Granted,
+        also=(401, 403, 429),
+    ),
+    Route("POST /api/auth/login", auth.post_login, "anybody", auth.Login, answers.Granted, also=(401, 429)),
+    Route("POST /api/auth/renew", auth.post_renew, "user", None, answers.Granted),
+    Route("POST /api/auth/logout", whole(auth.post_logout), "user", None, answers.Said),
+    Route(
+        "POST /api/auth/password", whole(auth.post_password), "user", auth.PasswordChange, answers.Granted, also=(429,)
+    ),
+    Route("GET /api/devices", devices.get_all, "user", None, list[answers.Device]),
+    Route(
+        "POST /api/devices/register",
+        devices.post_register,
+        "anybody",
+        devices.Registration,
+        answers.Registered,
+        also=(429,),
+    ),
+    Route("POST /api/devices/pair", whole(pairing.post_pair), "user", pairing.Pair, answers.Paired, also=(404, 429)),
+    Route(
+        "POST /api/pairing/generate",
+        pairing.post_generate,
+        "anybody",
+        None,
+        PairingCode,
+        pairing.Generate,
+        (401, 403, 404, 429),
+    ),
+    Route("PATCH /api/devices/{id}", whole(devices.patch), "owner", devices.Change, answers.Device),
+    Route("DELETE /api/devices/{id}", whole(devices.delete), "owner", None, answers.Said),
+    Route("GET /api/devices/{id}/status", devices.get_status, "viewer", None, answers.Status),
+    Route("POST /api/devices/{id}/open", devices.post_open, "viewer", None, answers.Opened),
+    Route("GET /api/openapi.json", openapi.get_document, "anybody", None, dict[str, Any]),
+    Route("GET /", front, "anybody", None, "text/plain"),
+    Route("GET /health", health, "anybody", None, answers.Health),
+    Route("GET /metrics", get_metrics, "machine", None, "text/plain"),
+]

@@ -89,13 +89,13 @@ async def _asked_for(request: web.Request) -> Device:
 
 
 async def get_status(request: web.Request) -> web.Response:
-    """GET /api/devices/{id}/status."""
+    """GET /api/devices/{id}/status: whether it is here, and when it was."""
     device = await _asked_for(request)
     return answer({"device_id": device.device_id} | _presence(request.app[HUB], device))
 
 
 async def patch(request: web.Request) -> web.Response:
-    """PATCH /api/devices/{id} {device_name}."""
+    """PATCH /api/devices/{id}: call it otherwise."""
     hub, device = request.app[HUB], await _asked_for(request)
     name = (await body(request, Change)).device_name
     await hub.registry.rename(device, name)

@@ -16,9 +16,9 @@ from procs.errors import LinkLost, Refused
 from procs.hub import watching
 from procs.hub.access import address_of, is_id, signed_in, token_of
 from procs.hub.models import devices, pairing_codes
-from procs.hub.rest import answer, body, refusal, too_many
+from procs.hub.rest import answer, body, query, refusal, too_many
 from procs.hub.state import HUB, State, now
-from procs.wire.envelope import Paired, PairingCode
+from procs.wire.envelope import AnyId, Paired, PairingCode
 
 TTL_S = 300
 TRIES = 20  # to find digits that nobody has
@@ -28,6 +28,12 @@ class Pair(msgspec.Struct):
     """POST /api/devices/pair."""
 
     pairing_code: str
+
+
+class Generate(msgspec.Struct):
+    """The query of POST /api/pairing/generate."""
+
+    device_id: AnyId = ""
 
 
 async def generate(hub: State, key: int) -> PairingCode:
@@ -47,7 +53,7 @@ async def post_generate(request: web.Request) -> web.Response:
     Else the device asks by its own connection: whoever reads the code stands beside it.
     """
     hub = request.app[HUB]
-    device_id = request.query.get("device_id", "")
+    device_id = query(request, Generate).device_id
     device = await hub.registry.find(device_id) if is_id(device_id) else None
     owner = (await signed_in(request)).user.id if token_of(request) else None
     if device is None or (owner and device.owner != owner):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -69,9 +70,18 @@ async def body(request: web.Request, kind: type[T]) -> T:
         raise refusal(web.HTTPBadRequest, str(error)[:300]) from None
 
 
+def query(request: web.Request, kind: type[T]) -> T:
+    """The query as a struct of this kind. Raises HTTPBadRequest."""
+    try:
+        return msgspec.convert(dict(request.query), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise refusal(web.HTTPBadRequest, str(error)[:300]) from None
+
+
 def whole(handler: Callable[[web.Request], Coroutine[Any, Any, web.Response]]) -> Handler:
     """A handler that goes on when whoever asked has left: a change is made as a whole, with all that follows of it."""
 
+    @functools.wraps(handler)
     async def run(request: web.Request) -> web.StreamResponse:
         doing = asyncio.get_running_loop().create_task(handler(request))
         request.app[HUB].keep(doing)
