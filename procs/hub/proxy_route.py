@@ -125,10 +125,6 @@ def _headers(answer: Answer, prefix: str) -> CIMultiDict[str]:
             value = prefix + value
         if lower not in _OURS:
             kept.add(name, value)
-    # The device's pages come from the hub's own address, so no other site may show or read them.
-    kept["X-Content-Type-Options"] = "nosniff"
-    kept["Cross-Origin-Resource-Policy"] = "same-origin"
-    kept["X-Frame-Options"] = "SAMEORIGIN"
     return kept
 
 

@@ -21,13 +21,14 @@ MAX_BODY = 64 * 1024
 BODY_S = 10.0  # for a whole body
 _STARTED = web.RequestKey("started", bool)
 _JSON = "application/json"
-_HEADERS = {
+# Also of a device's answer, whatever it says of them: its pages come from the hub's own address, and no other site may
+# show or read them.
+_ALWAYS = {
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "SAMEORIGIN",
-    "Content-Security-Policy": "frame-ancestors 'self'",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_ELSE = {"Referrer-Policy": "no-referrer", "Content-Security-Policy": "frame-ancestors 'self'"}
 
 
 def answer(data: object, status: int = 200) -> web.Response:
@@ -128,13 +129,14 @@ def _said(error: web.HTTPException) -> web.Response:
 
 
 async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
-    """Put the headers of safety on an answer that has none of its own."""
+    """Put the headers of safety on an answer."""
     request[_STARTED] = True
     if response.status == 101:
         return
     if response.headers.get("Server", "").startswith("Python/"):  # aiohttp's, with its version
         response.headers["Server"] = "planaria"
-    for name, value in _HEADERS.items():
+    response.headers.update(_ALWAYS)
+    for name, value in _ELSE.items():
         response.headers.setdefault(name, value)
     if request.secure:
         response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")

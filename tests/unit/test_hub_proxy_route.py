@@ -210,6 +210,25 @@ def test_a_device_never_sees_the_token_of_an_address(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_no_device_says_who_may_show_or_read_its_pages(tmp_path: Path) -> None:
+    ours = {"x-content-type-options": "nosniff", "x-frame-options": "SAMEORIGIN"}
+    ours["cross-origin-resource-policy"] = "same-origin"
+
+    async def serve(stream: Stream) -> None:
+        stream.send_head(Head(200, [(name, "theirs") for name in [*ours, *ours]]))
+        stream.finish(b"page")
+
+    async def main() -> None:
+        async with viewing(tmp_path, serve) as viewer:
+            said = (await viewer.said()).decode().partition("\r\n\r\n")[0]
+        fields = [line.partition(": ") for line in said.lower().split("\r\n")]
+        assert {name: [v for n, _, v in fields if n == name] for name in ours} == {
+            name: [value.lower()] for name, value in ours.items()
+        }
+
+    asyncio.run(main())
+
+
 def test_what_is_packed_gets_to_the_device_as_it_was_sent(tmp_path: Path) -> None:
     packed = gzip.compress(b"pictures" * 100)
 
