@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import time
 from collections.abc import AsyncIterator
 from urllib.parse import unquote_plus
@@ -29,6 +30,7 @@ MAX_MESSAGE = 16 * 1024 * 1024  # of a WebSocket inside
 # Ours, and not for the device to see; the rest of the credentials are dropped there once more.
 _NOT_FOR_DEVICES = frozenset({"authorization", "cookie", "host", "x-forwarded-for", "x-forwarded-proto", "forwarded"})
 _OURS = fields.OF_THE_ORIGIN | {"server", "date", "access-control-allow-origin"}  # whatever a device says
+_ORIGIN = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")  # of a target in absolute form (RFC 9112, 3.2.2)
 
 TUNNEL = web.AppKey("tunnel", Tunnel)
 
@@ -70,7 +72,7 @@ async def _served(request: web.Request, device_id: str) -> web.StreamResponse:
 
 def _split(raw_path: str) -> tuple[str, str]:
     """(what stands before the device's own paths, the target there), as it was sent, without any decoding."""
-    path, question, query = raw_path.partition("?")
+    path, question, query = _ORIGIN.sub("", raw_path).partition("?")
     parts = path.split("/", 5)  # "", api, devices, ID, proxy, the rest
     return "/".join(parts[:5]), f"/{parts[5] if len(parts) > 5 else ''}{question}{query}"
 

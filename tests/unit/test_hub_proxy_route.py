@@ -276,12 +276,29 @@ def test_chunks_that_are_none_free_what_they_hold(tmp_path: Path, monkeypatch: p
     [
         ("/api/devices/cam/proxy/api/frame.jpeg?src=a", "/api/frame.jpeg?src=a"),
         ("/api/devices/cam/proxy", "/"),
+        ("http://hub:8000/api/devices/cam/proxy/x?url=http://a/b", "/x?url=http://a/b"),
+        ("HTTPS://hub/api/devices/cam/proxy", "/"),
         ("/api/devices/cam/proxy/", "/"),
         ("/api/devices/cam/proxy//x/..%2fy?a=%20&b", "//x/..%2fy?a=%20&b"),
     ],
 )
 def test_a_target_is_passed_on_as_it_was_sent(sent: str, target: str) -> None:
     assert proxy_route._split(sent) == ("/api/devices/cam/proxy", target)
+
+
+def test_a_target_in_absolute_form_leads_to_the_same_path_of_the_device(tmp_path: Path) -> None:
+    async def serve(stream: Stream) -> None:
+        stream.send_head(Head(302, [("Location", stream.opening.path)]))
+        stream.finish()
+
+    async def main() -> None:
+        async with viewing(tmp_path, serve) as viewer:
+            reader, writer = await viewer.open("/a/b?c", "Connection: close", at="http://hub")
+            said = await asyncio.wait_for(reader.read(), 10)
+            assert said.startswith(b"HTTP/1.1 302 ") and b"\r\nLocation: /api/devices/cam/proxy/a/b?c\r\n" in said
+            writer.close()
+
+    asyncio.run(main())
 
 
 def test_a_devices_address_without_its_last_slash_leads_to_the_one_with_it(tmp_path: Path) -> None:
