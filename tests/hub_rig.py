@@ -195,7 +195,7 @@ async def within(run_dir: Path, *routes: web.RouteDef, **settings: Any) -> Async
         yield state, Http(port)
     finally:
         await runner.cleanup()
-        await state.tasks_done()
+        await asyncio.gather(*state._tasks, return_exceptions=True)
         store.engine.dispose()
 
 

@@ -50,10 +50,6 @@ class State:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def tasks_done(self) -> None:
-        """When all that was spawned so far is over."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
 
 async def _quietly(work: Coroutine[Any, Any, None]) -> None:
     with contextlib.suppress(LinkLost, StoreDown):

@@ -19,7 +19,6 @@ from procs.warden.policy import GO2RTC, SUPERVISORD, Known
 from procs.warden.table import Row, Table
 
 MAX_DEPTH = 8  # supervisord, go2rtc, capture, guard, a command and what it starts
-EARLY_S = 3.0
 
 
 class _Other(NamedTuple):
