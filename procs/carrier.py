@@ -265,7 +265,7 @@ async def dial(
     try:
         head, rest = await client.answer
         ws13.check_answer(head, key, subprotocol)
-    except BaseException:
+    except BaseException:  # a cancellation, too: nobody else knows the transport
         transport.abort()
         raise
     # Masks keep a page's script from writing plain text of its choice that a box on the way could take for HTTP. Nobody

@@ -115,7 +115,7 @@ class Tunnel:
             except TimeoutError:
                 stream.reset(Code.TIMEOUT)
                 raise TunnelError(504, "Gateway Timeout", "" if request.is_safe else "unknown") from None
-            except BaseException:
+            except BaseException:  # whoever asked has left, or we are at fault: the device is to stop in any case
                 stream.reset(Code.CANCEL)
                 raise
             if time.monotonic() >= until:
@@ -151,7 +151,7 @@ class Tunnel:
             limit_s = (DEADLINE_S if uploading else until - time.monotonic()) + SLACK_S
             head = await beginning.head(stream, limit_s, after=uploading)
             gathered, is_whole = (b"", False) if head.endless else await beginning.gather(stream, head)
-        except BaseException as error:
+        except BaseException as error:  # a cancellation, too: nobody else knows the upload
             is_uploaded = uploading is not None and not uploading.cancel()
             if uploading and is_uploaded and isinstance(error, StreamReset) and (broken := uploading.result()):
                 raise broken from None  # it was we who reset the stream
@@ -172,10 +172,10 @@ class Tunnel:
             except (StreamReset, LinkLost):
                 await asyncio.sleep(RETRY_PAUSE_S)
                 continue
-            except BaseException as error:
+            except TimeoutError:
+                break
+            except BaseException:  # whoever asked has left: the device is to stop
                 stream.reset(Code.CANCEL)
-                if isinstance(error, TimeoutError):
-                    break
                 raise
             if not resume.is_rest(head, found, had):
                 stream.reset(Code.CANCEL)
