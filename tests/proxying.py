@@ -16,7 +16,7 @@ from procs.proxy.policy import Upstream
 from procs.proxy.worker import Worker
 from procs.streams import Link, Stream
 from procs.wire.mux1 import Head, MuxLimits, Open
-from tests.one_by_one import one_by_one
+from tests.joined import Joined
 from tests.rig import free_port, until
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[None]]
@@ -76,26 +76,14 @@ async def rest(stream: Stream) -> bytes:
 @contextlib.asynccontextmanager
 async def hub(*upstreams: Upstream, limits: MuxLimits | None = None, within_s: float = 30.0) -> AsyncIterator[Hub]:
     """A Worker and the hub's end of its link."""
-    limits = limits or MuxLimits()
     worker = Worker(upstreams)
-    ways: tuple[asyncio.Queue[bytes], asyncio.Queue[bytes]] = asyncio.Queue(4), asyncio.Queue(4)
-    ours = Link(one_by_one(ways[0].put), opens="odd", ours=limits, theirs=limits)
-    device = Link(one_by_one(ways[1].put), opens="even", ours=limits, theirs=limits, accept=worker.accept)
-
-    async def carry(queue: asyncio.Queue[bytes], to: Link) -> None:
-        while True:
-            to.received(await queue.get())
-
-    works = (ours.write(), device.write(), carry(ways[0], device), carry(ways[1], ours))
-    tasks = [asyncio.create_task(work) for work in works]
+    ends = Joined(worker.accept, limits)
     try:
         async with asyncio.timeout(within_s):
-            yield Hub(ours, worker)
+            yield Hub(ends.hub, worker)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        device.lost("the test is over")
+        await ends.end()
+        ends.device.lost("the test is over")
         await worker.close()
 
 

@@ -23,7 +23,7 @@ from procs.errors import LinkLost, StreamReset
 from procs.messages import Job, JobDone, Ready, TicketGrant, TicketRefused, TicketWanted, decode_from_worker
 from procs.streams import Link
 from procs.wire.mux1 import Code, MuxLimits, Open
-from tests.one_by_one import one_by_one
+from tests.joined import one_by_one
 from tests.proxying import Hub, request_of, rest, serving
 from tests.rig import clean_environ, free_port
 

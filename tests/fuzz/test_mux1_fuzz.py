@@ -19,7 +19,7 @@ from procs.errors import LinkLost, Refused, StreamReset
 from procs.streams import Link, Stream
 from procs.wire import mux1
 from procs.wire.mux1 import FIN, MORE, TEXT, Code, Head, MuxLimits, Open, Type
-from tests.one_by_one import one_by_one
+from tests.joined import one_by_one
 
 GET = Open("http", "GET", "/")
 SMALL = MuxLimits(max_frame=1024, init_credit=1024, session_credit=64 * 1024, max_streams=12)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable
+from unittest import mock
 
 import aiohttp
 import pytest
@@ -15,6 +17,7 @@ from aiohttp import WSMsgType, web
 from procs import carrier
 from procs.carrier import Carrier, dial
 from procs.errors import LinkLost, Refused
+from procs.wire import ws13
 from tests.rig import free_port
 
 PROTOCOL = "p"
@@ -178,5 +181,25 @@ def test_a_hub_that_says_no() -> None:
                 await dial(hub.url.replace("http", "ws") + "elsewhere", PROTOCOL, [], lambda m: None)
             with pytest.raises(Refused, match="without q"):
                 await dial(hub.url.replace("http", "ws"), "q", [], lambda m: None)
+
+    run(test)
+
+
+def test_who_makes_much_work_is_not_read_for_a_while() -> None:
+    async def test() -> None:
+        def busy(_: memoryview) -> None:
+            until = time.thread_time() + 0.05
+            while time.thread_time() < until:
+                pass
+
+        transport = mock.Mock(asyncio.Transport)
+        transport.is_closing.return_value = False
+        own = Carrier(busy)
+        own.connection_made(transport)
+        own.data_received(b"".join(ws13.frames([b"work"], lambda: bytes(4))))
+        transport.pause_reading.assert_called_once()
+        transport.resume_reading.assert_not_called()
+        await asyncio.sleep(0.2)
+        transport.resume_reading.assert_called_once()
 
     run(test)

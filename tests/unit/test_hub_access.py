@@ -18,7 +18,7 @@ from procs.streams import Link
 from procs.wire.mux1 import MuxLimits
 from tests import hub_rig
 from tests.hub_rig import ADMIN_PASSWORD, Http, ask
-from tests.one_by_one import one_by_one
+from tests.joined import one_by_one
 
 ANNS_PASSWORD = "a good password"
 CAM = "/api/devices/cam/proxy/"

@@ -20,7 +20,7 @@ from procs.wire.envelope import Hello, ProxyHttp
 from procs.wire.mux1 import MuxLimits, Open
 from tests import hub_rig
 from tests.hub_rig import Http
-from tests.one_by_one import one_by_one
+from tests.joined import one_by_one
 from tests.rig import until
 
 

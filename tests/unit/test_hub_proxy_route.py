@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 from aiohttp import http_parser, web_protocol
 
-from procs.errors import LinkLost, StreamReset
 from procs.hub import pairing, proxy_route
 from procs.hub.state import State
-from procs.streams import Link, Stream
-from procs.wire.mux1 import MORE, Head, MuxLimits
+from procs.streams import Stream
+from procs.wire.mux1 import MORE, Head
 from tests import hub_rig
-from tests.one_by_one import one_by_one
+from tests.joined import Joined, quietly
 from tests.proxying import rest
 
 Serve = Callable[[Stream], Awaitable[None]]
@@ -59,32 +58,19 @@ async def viewing(folder: Path, serve: Serve, **settings: object) -> AsyncIterat
     tasks: list[asyncio.Task[None]] = []
 
     def accept(stream: Stream) -> None:
-        tasks.append(asyncio.create_task(_quietly(serve(stream))))
+        tasks.append(asyncio.create_task(quietly(serve(stream))))
 
-    ways: tuple[asyncio.Queue[bytes], asyncio.Queue[bytes]] = asyncio.Queue(), asyncio.Queue()
-    limits = MuxLimits()
-    near = Link(one_by_one(ways[0].put), opens="odd", ours=limits, theirs=limits)
-    far = Link(one_by_one(ways[1].put), opens="even", ours=limits, theirs=limits, accept=accept)
-    tasks += [asyncio.create_task(w) for w in (near.write(), far.write(), _carry(ways[0], far), _carry(ways[1], near))]
+    ends = Joined(accept)
     async with hub_rig.within(folder, **settings) as (hub, nobody):
         user, token = await hub.accounts.log_in("admin", hub_rig.ADMIN_PASSWORD)
         await hub.registry.register("cam", "cam", "camera", None)
         await hub.store.run(lambda c: c.exec_driver_sql(f"UPDATE devices SET owner_id = {user.id}") and None)
         hub.registry.changed("cam")
-        hub.presence.add_link("cam", "", near, lambda code, reason: near.lost(reason))
+        hub.presence.add_link("cam", "", ends.hub, lambda code, reason: ends.hub.lost(reason))
         yield Viewer(hub, nobody.port, token)
+    await ends.end()
     for task in tasks:
         task.cancel()
-
-
-async def _quietly(work: Awaitable[None]) -> None:
-    with contextlib.suppress(StreamReset, LinkLost):
-        await work
-
-
-async def _carry(queue: asyncio.Queue[bytes], to: Link) -> None:
-    while True:
-        to.received(await queue.get())
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from procs.messages import TicketGrant
 from procs.proxy import link
 from procs.streams import Link, Stream
 from procs.wire.mux1 import SUBPROTOCOL, MuxLimits, Open
-from tests.one_by_one import one_by_one
+from tests.joined import one_by_one
 from tests.rig import free_port
 
 

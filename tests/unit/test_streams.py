@@ -14,7 +14,7 @@ from procs.errors import LinkLost, Refused, StreamReset
 from procs.streams import Link, Stream
 from procs.wire import mux1
 from procs.wire.mux1 import DROPPED_BEFORE, FIN, KEY, MORE, TEXT, Code, Head, MuxLimits, Open, Type
-from tests.one_by_one import one_by_one
+from tests.joined import Joined, one_by_one
 
 GET = Open("http", "GET", "/")
 
@@ -22,24 +22,12 @@ GET = Open("http", "GET", "/")
 @contextlib.asynccontextmanager
 async def joined(accept: Callable[[Stream], None], limits: MuxLimits | None = None) -> AsyncIterator[tuple[Link, Link]]:
     """(hub, device), whose messages go to and fro until the block ends."""
-    limits = limits or MuxLimits()
-    ways: tuple[asyncio.Queue[bytes], asyncio.Queue[bytes]] = asyncio.Queue(4), asyncio.Queue(4)
-    hub = Link(one_by_one(ways[0].put), opens="odd", ours=limits, theirs=limits)
-    device = Link(one_by_one(ways[1].put), opens="even", ours=limits, theirs=limits, accept=accept)
-
-    async def carry(queue: asyncio.Queue[bytes], to: Link) -> None:
-        while True:
-            to.received(await queue.get())
-
-    works = (hub.write(), device.write(), carry(ways[0], device), carry(ways[1], hub))
-    tasks = [asyncio.create_task(work) for work in works]
+    ends = Joined(accept, limits)
     try:
         async with asyncio.timeout(20):
-            yield hub, device
+            yield ends.hub, ends.device
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ends.end()
 
 
 async def whole(stream: Stream) -> bytes:

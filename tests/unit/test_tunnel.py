@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from procs.errors import LinkLost, Refused, StreamReset
+from procs.errors import Refused
 from procs.hub import resume, tunnel
 from procs.hub.tunnel import Answer, Request, Tunnel, TunnelError
 from procs.streams import Link, Stream
-from procs.wire.mux1 import Code, Head, MuxLimits
-from tests.one_by_one import one_by_one
+from procs.wire.mux1 import Code, Head
+from tests.joined import Joined, quietly
 
 Serve = Callable[[Stream], Awaitable[None]]
 EIGHT, NINE = "Sun, 01 Nov 2026 08:00:08 GMT", "Sun, 01 Nov 2026 08:00:09 GMT"
@@ -30,6 +29,7 @@ class Device:
     def __init__(self, *serves: Serve) -> None:
         self._serves = list(serves)
         self._tasks: list[asyncio.Task[None]] = []
+        self._joined: list[Joined] = []
         self.hub: Link | None = None
         self.opened = 0
 
@@ -52,32 +52,19 @@ class Device:
         self.hub = None
 
     def _connect(self) -> None:
-        ways: tuple[asyncio.Queue[bytes], asyncio.Queue[bytes]] = asyncio.Queue(2), asyncio.Queue(2)
-        limits = MuxLimits()
-
         def accept(stream: Stream) -> None:
             self.opened += 1
             serve = self._serves.pop(0) if len(self._serves) > 1 else self._serves[0]
-            self._tasks.append(asyncio.create_task(_quietly(serve(stream))))
+            self._tasks.append(asyncio.create_task(quietly(serve(stream))))
 
-        self.hub = Link(one_by_one(ways[0].put), opens="odd", ours=limits, theirs=limits)
-        device = Link(one_by_one(ways[1].put), opens="even", ours=limits, theirs=limits, accept=accept)
-        works = (self.hub.write(), device.write(), _carry(ways[0], device), _carry(ways[1], self.hub))
-        self._tasks += [asyncio.create_task(work) for work in works]
+        self._joined.append(Joined(accept))
+        self.hub = self._joined[-1].hub
 
-    def end(self) -> None:
+    async def end(self) -> None:
+        for each in self._joined:
+            await each.end()
         for task in self._tasks:
             task.cancel()
-
-
-async def _quietly(work: Awaitable[None]) -> None:
-    with contextlib.suppress(StreamReset, LinkLost):
-        await work
-
-
-async def _carry(queue: asyncio.Queue[bytes], to: Link) -> None:
-    while True:
-        to.received(await queue.get())
 
 
 async def serve_file(stream: Stream) -> None:
@@ -113,7 +100,7 @@ def ask(device: Device, request: Request) -> tuple[int, bytes, Counter[str]]:
                 answer = await Tunnel(device, count).request(request)
                 return answer.head.status, await whole(answer)
         finally:
-            device.end()
+            await device.end()
 
     return *asyncio.run(run()), counts
 
@@ -280,7 +267,7 @@ def test_a_body_that_is_none_ends_the_stream(error: Exception, status: int) -> N
                 await Tunnel(device, print).request(POST._replace(body=breaks()))
         assert failed.value.status == status
         assert device.hub and device.hub.streams == 0
-        device.end()
+        await device.end()
 
     asyncio.run(run())
 
@@ -329,6 +316,6 @@ def test_an_answer_before_the_end_of_an_upload_leaves_no_stream_open() -> None:
             answer = await Tunnel(device, print).request(POST._replace(body=endless()))
             assert (answer.head.status, answer.gathered, answer.rest) == (413, b"too large", None)
         assert device.hub and device.hub.streams == 0
-        device.end()
+        await device.end()
 
     asyncio.run(run())
