@@ -26,11 +26,13 @@ service: ## have systemd start it with the machine and keep it up (root: for all
 service-off: ## end that and take it away
 	@$(ANY) scripts/service.py remove
 
+# In the order of their names the long files come first and the short ones fill the gaps at the end; by their number of
+# tests, as xdist has it, some that take minutes would come last.
 test: ## run all tests (T=path or -k expression to choose, J=processes)
 	@sh scripts/bootstrap.sh dev
 	@sh scripts/setup_tests.sh
 	@d=$$(mktemp -d /tmp/pl.XXXXXX) && trap 'rm -rf $$d' EXIT && \
-	PYTHONASYNCIODEBUG=1 $(PY) -X dev -m pytest -n $(or $(J),3) --dist loadfile --basetemp=$$d/t $(T)
+	PYTHONASYNCIODEBUG=1 $(PY) -X dev -m pytest -n $(or $(J),3) --dist loadfile --no-loadscope-reorder --basetemp=$$d/t $(T)
 
 check: ## ruff and mypy --strict on everything
 	@sh scripts/bootstrap.sh dev
