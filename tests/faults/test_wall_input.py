@@ -192,45 +192,35 @@ def test_credentials_and_ways_of_the_hub_do_not_reach_the_upstream(ground: Groun
 # --- people: slow, or too much -------------------------------------------------------------------------
 
 
-def test_a_client_that_reads_or_writes_a_byte_a_second_holds_up_nobody(ground: Ground) -> None:
-    """Those who do not get done with their request are let go; meanwhile the others are served as ever."""
+def test_clients_that_read_or_write_a_byte_a_second_hold_up_nobody(ground: Ground) -> None:
+    """That they are let go after a while, test_hub_proxy_route.py shows with shorter limits."""
     request, over = head(ground, "/files/echo", b"Content-Length: 100", method="POST"), threading.Event()
-    ended: dict[str, float] = {}
 
-    def trickle(name: str, sent: bytes, rest: bytes) -> None:
-        began = time.monotonic()
-        with (
-            socket.create_connection((ground.host, ground.port), timeout=1) as connection,
-            contextlib.suppress(OSError),
-        ):
+    def trickle(sent: bytes, rest: bytes) -> None:
+        with socket.create_connection((ground.host, ground.port)) as connection:
             connection.sendall(sent)
             for at in range(len(rest)):
                 connection.sendall(rest[at : at + 1])
-                with contextlib.suppress(TimeoutError):
-                    if not connection.recv(65536):
-                        break
-                if over.is_set():
+                if over.wait(1):
                     return
-        ended[name] = time.monotonic() - began
 
-    slow = [threading.Thread(target=trickle, args=("head", b"", request), daemon=True) for _ in range(20)]
-    slow += [threading.Thread(target=trickle, args=("body", request, bytes(100)), daemon=True) for _ in range(20)]
+    slow = [threading.Thread(target=trickle, args=(b"", request), daemon=True) for _ in range(20)]
+    slow += [threading.Thread(target=trickle, args=(request, bytes(100)), daemon=True) for _ in range(20)]
     with socket.create_connection((ground.host, ground.port)) as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         reader.sendall(head(ground, "/files/file/50000000"))
         for thread in slow:
             thread.start()
-        deadline = time.monotonic() + 75
-        while len(ended) < 2 and time.monotonic() < deadline:
+        for _ in range(5):
             began = time.monotonic()
             ground.works()
             assert time.monotonic() - began < 5
             assert reader.recv(1)
             time.sleep(1)
+        assert all(thread.is_alive() for thread in slow)
     over.set()
     for thread in slow:
         thread.join(5)
-    assert ended.keys() == {"head", "body"}, ended
 
 
 def test_an_upload_over_the_cap_is_refused(ground: Ground) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from aiohttp import http_parser, web_protocol
 
+from procs.hub import app as hub_app
 from procs.hub import pairing, proxy_route
 from procs.hub.state import State
 from procs.streams import Stream
@@ -192,6 +193,39 @@ def test_a_device_never_sees_the_token_of_an_address(tmp_path: Path) -> None:
                 writer.close()
             assert not any(viewer.token in each for each in seen)
             assert [each.partition(" ")[0] for each in seen] == ["/x", "/x?a=%2f&b", "/x"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_head", [True, False])
+def test_who_does_not_get_done_with_a_request_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_head: bool
+) -> None:
+    monkeypatch.setattr(hub_app, "IDLE_S", 0.5)
+    monkeypatch.setattr(proxy_route, "UPLOAD_IDLE_S", 0.5)
+
+    async def never(stream: Stream) -> None:
+        raise AssertionError
+
+    async def trickle(writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"a")
+                await writer.drain()
+                await asyncio.sleep(0.1)
+
+    async def main() -> None:
+        async with viewing(tmp_path, never) as viewer:
+            if is_head:
+                reader, writer = await asyncio.open_connection("127.0.0.1", viewer.http.port)
+                writer.write(b"GET / HTTP/1.1\r\nX-A: ")
+            else:
+                reader, writer = await viewer.open("/x", "Content-Length: 1000", method="POST")
+            trickling = asyncio.create_task(trickle(writer))
+            said = await asyncio.wait_for(reader.read(1000), 5)
+            assert said == b"" if is_head else said.startswith(b"HTTP/1.1 408 ")
+            trickling.cancel()
+            writer.close()
 
     asyncio.run(main())
 
