@@ -53,7 +53,9 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     """A clone in a directory with a blank in its name, brought up once; ended, whatever happens."""
     made = Clone(tmp_path_factory.mktemp("a clone"))
-    made.first_up = made.make("up")
+    made.install()
+    done = made.make("up")
+    assert done.returncode == 0, done.stderr
     yield made
     suite.kill_all(made.root)
 

@@ -34,15 +34,22 @@ def said(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in done.stderr.splitlines() if line.startswith("planaria: ")]
 
 
-def test_make_up_in_a_clean_clone_plays(clone: Clone) -> None:
-    done = clone.first_up
-    assert done and done.returncode == 0, done
-    clone.make("up")
-    assert "installing" in done.stderr and "waiting for a first picture of omega-0" in done.stderr, "it shows progress"
-    assert "go2rtc" in done.stdout and "serving" in done.stdout
-    assert clone.stream("omega-0") in done.stdout and f"http://{clone.api}/" in done.stdout and "next" in done.stdout
-    seen = seen_in(clone.stream("omega-0"), 10, rtsp_transport="tcp")
-    assert all(picture.stamp and picture.stamp.frame == picture.code.frame for picture in seen)
+def test_make_up_in_a_clean_clone_plays(tmp_path: Path) -> None:
+    clone = Clone(tmp_path)
+    try:
+        done = clone.make("up")
+        assert done.returncode == 0, done.stderr
+        assert "installing" in done.stderr and "waiting for a first picture of omega-0" in done.stderr, (
+            "it shows progress"
+        )
+        assert "go2rtc" in done.stdout and "serving" in done.stdout
+        assert (
+            clone.stream("omega-0") in done.stdout and f"http://{clone.api}/" in done.stdout and "next" in done.stdout
+        )
+        seen = seen_in(clone.stream("omega-0"), 10, rtsp_transport="tcp")
+        assert all(picture.stamp and picture.stamp.frame == picture.code.frame for picture in seen)
+    finally:
+        suite.kill_all(clone.root)
 
 
 def test_supervisorctl_works_from_the_root(clone: Clone) -> None:
@@ -113,7 +120,7 @@ BITS = "bits per second from 10k to 200M, such as 800k, 2.5M or 6000000"
 
 def test_two_clones_live_side_by_side(clone: Clone, tmp_path: Path) -> None:
     other = Clone(tmp_path)
-    os.symlink(clone.root / "go2rtc/bin", other.root / "go2rtc/bin")  # one fetch is enough for a test
+    other.install()
     try:
         done = other.make("up")
         assert done.returncode == 0, done.stderr
@@ -505,8 +512,7 @@ def test_a_taken_port_names_who_has_it(down: Clone, port: str) -> None:
 
 def test_two_clones_with_the_same_ports_are_not_both_told_that_they_serve(down: Clone, tmp_path: Path) -> None:
     other = Clone(tmp_path)
-    shutil.copytree(down.root / "go2rtc/bin", other.root / "go2rtc/bin")
-    assert other.run("sh", "scripts/bootstrap.sh").returncode == 0
+    other.install()
     other.api, other.rtsp, other.webrtc = down.api, down.rtsp, down.webrtc
     other.write_settings()
     command = [".venv/bin/python", "scripts/cli.py", "up"]
