@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import argparse
 
 S = TypeVar("S", bound="Settings")
+VERSION = "0.1.0"  # as pyproject.toml has it
 ROOT = Path(__file__).resolve().parent.parent
 
 # Every variable of ours. A PLANARIA_* name that is not here is a typing error, and refused as one.

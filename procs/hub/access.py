@@ -14,10 +14,12 @@ from aiohttp import hdrs, web
 
 from procs.errors import StoreDown
 from procs.hub.accounts import Session, User, WrongPassword, is_username
+from procs.hub.logins import Kind
 from procs.hub.passwords import LENGTHS
 from procs.hub.rates import network_of
 from procs.hub.registry import Device
 from procs.hub.rest import refusal, too_many
+from procs.hub.roles import OWNER, VIEWER, Role, lesser, may_ask, suffices
 from procs.hub.state import HUB, State, now
 from procs.wire import envelope
 
@@ -51,20 +53,70 @@ def token_of(request: web.Request) -> str | None:
     return None
 
 
-async def signed_in(request: web.Request) -> Session:
-    """The session of whoever asks, by access token. Raises HTTPUnauthorized."""
+async def who_asks(request: web.Request) -> Session | None:
+    """The session of whoever asks, by access or program token or by the page's cookie; None for a stranger. Raises
+    HTTPUnauthorized for a token that is not good, HTTPForbidden where another site's page may be asking."""
     token = token_of(request)
     if token is None:
-        raise refusal(web.HTTPUnauthorized, "Not authenticated", WWW_Authenticate="Bearer")
+        return await by_cookie(request)
     if session := await _session(request, token):
         return session
     raise refusal(web.HTTPUnauthorized, "Invalid token", WWW_Authenticate='Bearer error="invalid_token"')
 
 
-async def _session(request: web.Request, token: str, kind: str = "access") -> Session | None:
+async def by_cookie(request: web.Request) -> Session | None:
+    """The session of the page that asks. Raises HTTPForbidden where it may be another site's."""
+    given = session_cookies(request)
+    if len(given) > 1:  # one of them was put there by somebody else
+        request.app[HUB].counts.refuse("two session cookies", address=address_of(request), path=request.path)
+        return None
+    if not given:
+        return None
+    refuse_foreign_page(request)
+    return await _session(request, given[0], "page")
+
+
+def session_cookies(request: web.Request) -> list[str]:
+    """All cookies of the name that the page's has, as they were sent. aiohttp's own mapping would hide a second one."""
+    name = session_cookie(request.app[HUB])
+    pairs = (pair.strip() for sent in request.headers.getall(hdrs.COOKIE, ()) for pair in sent.split(";"))
+    return [value for key, _, value in (pair.partition("=") for pair in pairs) if key == name]
+
+
+def session_cookie(hub: State) -> str:
+    """The name of the page's cookie. By https it can come from this very host only, not from one beside or below it."""
+    return "__Host-planaria_session" if hub.settings.is_behind_tls else "planaria_session"
+
+
+async def signed_in(request: web.Request) -> Session:
+    """As `who_asks`, of somebody with an account. Raises HTTPUnauthorized, HTTPForbidden."""
+    if session := await who_asks(request):
+        return session
+    raise refusal(web.HTTPUnauthorized, "Not authenticated", WWW_Authenticate="Bearer")
+
+
+async def person(request: web.Request) -> Session:
+    """As `signed_in`, of somebody who has logged in: not a program. Raises HTTPUnauthorized, HTTPForbidden."""
+    session = await signed_in(request)
+    if session.kind == "program":
+        request.app[HUB].counts.refuse("account managed by a program", path=request.path, user=session.user.username)
+        raise refusal(web.HTTPForbidden, "A program's token can't manage accounts and tokens: log in")
+    return session
+
+
+async def admin(request: web.Request, role: Role = VIEWER) -> Session:
+    """As `signed_in`, of an admin, whose token allows this much. Raises HTTPUnauthorized, HTTPForbidden."""
+    session = await signed_in(request)
+    if not session.user.is_admin:
+        raise refusal(web.HTTPForbidden, "Only an admin may do this")
+    refuse_lesser(request, session.role, role)
+    return session
+
+
+async def _session(request: web.Request, token: str, *kinds: Kind) -> Session | None:
     """As Accounts.session, counted. Not limited: 256 bits can't be guessed, and others may be at the same address."""
     hub = request.app[HUB]
-    session = await hub.accounts.session(token, kind)
+    session = await hub.accounts.session(token, *kinds)
     if session is None:
         hub.counts.refuse("invalid or expired token", address=address_of(request), path=request.path)
     return session
@@ -79,51 +131,90 @@ def is_id(text: str) -> bool:
     return True
 
 
-async def device_of(hub: State, user: User, device_id: str) -> Device:
-    """A device of this user's. Raises HTTPNotFound, alike for somebody else's and nobody's."""
+class Allowed(NamedTuple):
+    """A device, and what the asker may do with it."""
+
+    device: Device
+    role: Role
+
+
+async def device_of(hub: State, user: User, role: Role, device_id: str) -> Allowed:
+    """A device that is the user's, or shared with them, by a credential that allows `role` at most. Raises
+    HTTPNotFound, alike for somebody else's and nobody's."""
     device = await hub.registry.find(device_id) if is_id(device_id) else None
-    if device is None or device.owner != user.id:
+    found = await hub.registry.role(device, user.id) if device else None
+    if device is None or found is None:
         raise refusal(web.HTTPNotFound, "Device not found")
-    return device
+    return Allowed(device, lesser(found, role))
+
+
+async def asked_for(request: web.Request, role: Role = VIEWER) -> Allowed:
+    """The device in the path, for somebody who may do with it what needs this role. Raises HTTPUnauthorized,
+    HTTPForbidden, HTTPNotFound."""
+    session = await signed_in(request)
+    allowed = await device_of(request.app[HUB], session.user, session.role, request.match_info["id"])
+    refuse_lesser(request, allowed.role, role)
+    return allowed
+
+
+def refuse_lesser(request: web.Request, role: Role, needed: Role) -> None:
+    """Raise HTTPForbidden for who has less than the role that is needed."""
+    if not suffices(role, needed):
+        request.app[HUB].counts.refuse("viewer wants more than to look", path=request.path)
+        raise refusal(web.HTTPForbidden, "You may look, and nothing more")
+
+
+def refuse_change(request: web.Request, role: Role, path: str) -> None:
+    """Raise HTTPForbidden for what must not go to the device itself; `path` as roles.may_ask has it."""
+    refuse_lesser(request, role, VIEWER if may_ask(role, request.method, path) else OWNER)
 
 
 class Asker(NamedTuple):
-    """Who asks for something of a device, and by what."""
+    """Who asks for something of a device, by what, and what they may do with it at most."""
 
     user: User
     login: str  # "" for a password
     device: int | None  # the one device that the credential is for
     is_ambient: bool  # whether a browser sends the credential by itself, whoever made it ask
+    role: Role
 
 
 async def viewer_of_device(request: web.Request, device_id: str) -> Asker:
-    """The owner who asks for something of a device: by access token, view cookie or HTTP Basic.
+    """Who asks for something of a device that is theirs or shared with them: by access or program token, session
+    cookie, view cookie or HTTP Basic.
 
     Raises HTTPUnauthorized, HTTPNotFound, HTTPTooManyRequests, and HTTPForbidden where another site's page may be
-    asking through the owner's browser.
+    asking through somebody's browser, or a viewer wants more than to look.
     """
     asker = await _asker(request, device_id)
     if asker is None:
         headers = {"WWW_Authenticate": _challenge(device_id)} if _is_navigation(request) else {}
         raise refusal(web.HTTPUnauthorized, "Not authenticated", **headers)
-    if asker.is_ambient and not _is_own_page(request):
-        request.app[HUB].counts.refuse("request of another site's page", path=request.path)
-        raise refusal(web.HTTPForbidden, "This request comes from another site's page")
-    device = await device_of(request.app[HUB], asker.user, device_id)
+    if asker.is_ambient:
+        refuse_foreign_page(request)
+    device, role = await device_of(request.app[HUB], asker.user, asker.role, device_id)
     if asker.device not in (None, device.key):
         raise refusal(web.HTTPNotFound, "Device not found")
-    return asker
+    refuse_change(request, role, _below(request))
+    return asker._replace(role=role)
+
+
+def _below(request: web.Request) -> str:
+    """The path below the device's address, as it was sent."""
+    return "/" + "".join(request.raw_path.partition("?")[0].split("/", 5)[5:])
 
 
 async def _asker(request: web.Request, device_id: str) -> Asker | None:
     if token := token_of(request):
         session = await _session(request, token)
-        return session and Asker(session.user, session.login, None, False)
+        return session and Asker(session.user, session.login, None, False, session.role)
+    if session := await by_cookie(request):
+        return Asker(session.user, session.login, None, True, session.role)
     cookie = request.cookies.get(cookie_name(device_id), "")
     if 0 < len(cookie) <= MAX_TOKEN and (session := await _session(request, cookie, "view")):
-        return Asker(session.user, session.login, session.device, True)
+        return Asker(session.user, session.login, session.device, True, session.role)
     if given := _basic(request):
-        return Asker(await _by_password(request, *given), "", None, True)
+        return Asker(await _by_password(request, *given), "", None, True, OWNER)
     return None
 
 
@@ -197,6 +288,13 @@ def _is_navigation(request: web.Request) -> bool:
 
 def _is_upgrade(request: web.Request) -> bool:
     return hdrs.UPGRADE in request.headers
+
+
+def refuse_foreign_page(request: web.Request) -> None:
+    """Raise HTTPForbidden where another site's page may have made a browser ask, by what it sends by itself."""
+    if not _is_own_page(request):
+        request.app[HUB].counts.refuse("request of another site's page", path=request.path)
+        raise refusal(web.HTTPForbidden, "This request comes from another site's page")
 
 
 def _is_own_page(request: web.Request) -> bool:

@@ -1,21 +1,20 @@
-"""People: their accounts, passwords and access tokens, in the store and for two seconds in memory.
-
-A token is random and kept as its hash, so that neither the store nor a log of it lets anybody in.
-"""
+"""People: their accounts, passwords and access tokens, in the store and for two seconds in memory."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, exc, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, exc, insert, select, update
 
 from procs.errors import Refused
+from procs.hub import logins
+from procs.hub.logins import SENT, Kind, digest_of, new_login, new_token, user_of
+from procs.hub.logins import Session as Session
+from procs.hub.logins import User as User
 from procs.hub.models import tokens, users
 from procs.hub.passwords import Passwords
 from procs.hub.store import Store
@@ -25,28 +24,7 @@ BASIC_CACHED_S = 60.0  # of a password that was right: scrypt for each picture o
 MAX_CACHED = 10_000
 MAX_LOGIN_S = 30 * 86_400.0  # for so long a log-in can be renewed
 VIEW_TTL_S = 12 * 3600.0
-MAX_TOKENS = 200  # of one user and kind; the oldest go
-
-
-class User(NamedTuple):
-    """Somebody with an account."""
-
-    id: int
-    username: str
-    email: str
-    is_admin: bool
-
-
-class Session(NamedTuple):
-    """A token that is good, and whose it is. `device`: the key of the one device it is for, None for all."""
-
-    user: User
-    kind: str
-    device: int | None
-    login: str
-    login_at: float
-    expires_at: float
-
+PAGE_TTL_S = 30 * 86_400.0
 
 _USERNAME = re.compile(
     r"[^:\x00-\x20\x7f\ud800-\udfff](?:[^:\x00-\x1f\x7f\ud800-\udfff]{0,62}[^:\x00-\x20\x7f\ud800-\udfff])?"
@@ -75,21 +53,40 @@ class Accounts:
         self._sessions: dict[str, tuple[Session, float]] = {}
         self._basic: dict[bytes, tuple[User, float]] = {}
         self._ends = 0  # of log-ins: what was looked up before one may be true no more
+        self._used: dict[str, float] = {}  # digests of programs' tokens -> the last minute in which they were used
+        self._unwritten: dict[str, float] = {}  # of these, what the store does not know
         self._key = secrets.token_bytes(32)  # of this process: what it remembers of passwords is of no use elsewhere
 
-    async def session(self, token: str, kind: str = "access") -> Session | None:
-        """Whose token this is, if it is good and of this kind. Raises StoreDown."""
-        digest, now = _digest(token), self._clock()
+    async def session(self, token: str, *kinds: Kind) -> Session | None:
+        """Whose token this is, if it is good and of one of these kinds; without any, of `SENT`. Raises StoreDown."""
+        digest, now = digest_of(token), self._clock()
         found, until = self._sessions.get(digest, (None, 0.0))
         if found is None or until <= now:
             ends = self._ends
-            found = await self._store.read(_session, digest)
+            found = await self._store.read(logins.session_of, digest)
             if found is None:
                 self._sessions.pop(digest, None)
                 return None
             if ends == self._ends:
                 self._remember(digest, found, now)
-        return found if found.kind == kind and now < found.expires_at else None
+        if found.kind not in (kinds or SENT) or now >= found.expires_at:
+            return None
+        if found.kind == "program":
+            self._note_use(digest, now)
+        return found
+
+    def _note_use(self, digest: str, now: float) -> None:
+        minute = now - now % 60
+        if self._used.get(digest) != minute:
+            if len(self._used) >= MAX_CACHED:
+                self._used.clear()
+            self._used[digest] = self._unwritten[digest] = minute
+
+    async def write_used(self) -> None:
+        """Have the store know when programs' tokens were last used."""
+        if unwritten := self._unwritten:
+            self._unwritten = {}
+            await self._store.run(logins.note_used, unwritten)
 
     def _remember(self, digest: str, found: Session, now: float) -> None:
         if len(self._sessions) >= MAX_CACHED:
@@ -102,21 +99,22 @@ class Accounts:
         user = await self._store.run(add_user, username, email, kept, self._clock())
         return user, await self._log_in(user, kept)
 
-    async def log_in(self, username: str, password: str) -> tuple[User, str]:
-        """An access token. Raises WrongPassword, StoreDown."""
+    async def log_in(self, username: str, password: str, kind: Kind = "access") -> tuple[User, str]:
+        """A token of a new log-in. Raises WrongPassword, StoreDown."""
         user, kept = await self._checked(username, password)
-        return user, await self._log_in(user, kept)
+        return user, await self._log_in(user, kept, kind)
 
     async def _checked(self, username: str, password: str) -> tuple[User, str]:
         row = await self._store.read(_user_by_name, username)
         if not await self._passwords.matches(password, row.password if row else None) or row is None:
             raise WrongPassword
-        return _user(row), row.password
+        return user_of(row), row.password
 
-    async def _log_in(self, user: User, kept: str) -> str:
+    async def _log_in(self, user: User, kept: str, kind: Kind = "access") -> str:
         """A token for who has given the password that is kept as this. Raises WrongPassword if it has changed since."""
         now = self._clock()
-        session = Session(user, "access", None, secrets.token_hex(16), now, now + self._ttl_s)
+        ttl_s = PAGE_TTL_S if kind == "page" else self._ttl_s
+        session = Session(user, kind, None, new_login(), now, now + ttl_s)
         if token := await self._new_token(session, kept):
             return token
         raise WrongPassword
@@ -139,25 +137,37 @@ class Accounts:
         raise Refused("this log-in has ended: log in again")
 
     async def _new_token(self, session: Session, kept: str | None) -> str:
-        token = secrets.token_urlsafe(32)
-        is_added = await self._store.run(_add_token, _digest(token), session, kept, self._clock())
+        token = new_token()
+        is_added = await self._store.run(logins.add_token, digest_of(token), session, kept, self._clock())
         return token if is_added else ""
 
     async def log_out(self, session: Session) -> None:
         """End a log-in: all that was renewed or opened from it is good for nothing now."""
-        await self._store.run(_end_login, session)
-        self._ends += 1
-        self._sessions = {d: kept for d, kept in self._sessions.items() if kept[0].login != session.login}
+        await self._store.run(logins.end_login, session.user.id, session.login)
+        self.forget_login(session.login)
 
-    async def change_password(self, user: User, old: str, new: str) -> str:
+    async def change_password(self, user: User, old: str, new: str, kind: Kind = "access") -> str:
         """Set another password; every token of the user ends, and a new one is returned. Raises WrongPassword."""
         await self._checked(user.username, old)
-        kept = await self._passwords.hashed(new)
+        kept = await self.hashed(new)
         await self._store.run(set_password, user.id, kept)
+        self.forget_user(user.id)
+        return await self._log_in(user, kept, kind)
+
+    async def hashed(self, password: str) -> str:
+        """What to keep of a password. Raises StoreDown when too many wait."""
+        return await self._passwords.hashed(password)
+
+    def forget_login(self, login: str) -> None:
+        """What is remembered of a log-in is not true any more."""
         self._ends += 1
-        self._sessions = {d: kept_ for d, kept_ in self._sessions.items() if kept_[0].user.id != user.id}
-        self._basic = {d: kept_ for d, kept_ in self._basic.items() if kept_[0].id != user.id}
-        return await self._log_in(user, kept)
+        self._sessions = {d: kept for d, kept in self._sessions.items() if kept[0].login != login}
+
+    def forget_user(self, user: int) -> None:
+        """What is remembered of a user is not true any more."""
+        self._ends += 1
+        self._sessions = {d: kept for d, kept in self._sessions.items() if kept[0].user.id != user}
+        self._basic = {d: kept for d, kept in self._basic.items() if kept[0].id != user}
 
     def remembered(self, username: str, password: str) -> User | None:
         """The user, if this password was right within the last minute."""
@@ -180,29 +190,7 @@ class Accounts:
 
     async def purge(self) -> None:
         """Delete the tokens that are good no more."""
-        await self._store.run(_purge_tokens, self._clock())
-
-
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _user(row: Row[*tuple[Any, ...]]) -> User:
-    return User(row.id, row.username, row.email or "", row.is_admin)
-
-
-_SESSION = (
-    select(users.c.id, users.c.username, users.c.email, users.c.is_admin)
-    .add_columns(tokens.c.kind, tokens.c.device_id, tokens.c.login, tokens.c.login_at, tokens.c.expires_at)
-    .join_from(tokens, users)
-)
-
-
-def _session(connection: Connection, digest: str) -> Session | None:
-    row = connection.execute(_SESSION.where(tokens.c.digest == digest)).first()
-    if row is None:
-        return None
-    return Session(_user(row), row.kind, row.device_id, row.login, row.login_at, row.expires_at)
+        await self._store.run(logins.purge, self._clock())
 
 
 def _user_by_name(connection: Connection, username: str) -> Row[tuple[int, str, str | None, str, bool, float]] | None:
@@ -232,42 +220,7 @@ def has_users(connection: Connection) -> bool:
     return connection.execute(select(users.c.id).limit(1)).first() is not None
 
 
-def _add_token(connection: Connection, digest: str, session: Session, kept: str | None, now: float) -> bool:
-    """Add a token for who has given the password of which this is `kept`, or, without one, for a log-in; False if that
-    is no longer so. Whoever ends log-ins holds the user's row, too: neither slips in behind the other."""
-    user = select(users.c.password).where(users.c.id == session.user.id).with_for_update()
-    if kept is None:
-        is_good = connection.execute(user).first() is not None and _lives(connection, session.login, now)
-    else:
-        is_good = connection.execute(user).scalar() == kept
-    if not is_good:
-        return False
-    of_kind = (tokens.c.user_id == session.user.id) & (tokens.c.kind == session.kind)
-    connection.execute(delete(tokens).where(of_kind, tokens.c.expires_at <= now))
-    if connection.execute(select(func.count()).select_from(tokens).where(of_kind)).scalar_one() >= MAX_TOKENS:
-        oldest = select(tokens.c.digest).where(of_kind).order_by(tokens.c.expires_at).limit(1)
-        connection.execute(delete(tokens).where(tokens.c.digest.in_(oldest)))
-    values = session._asdict() | {"digest": digest, "user_id": session.user.id, "device_id": session.device}
-    del values["user"], values["device"]
-    connection.execute(insert(tokens).values(values))
-    return True
-
-
-def _lives(connection: Connection, login: str, now: float) -> bool:
-    of_login = select(tokens.c.digest).where(tokens.c.login == login, tokens.c.expires_at > now)
-    return connection.execute(of_login.limit(1)).first() is not None
-
-
-def _end_login(connection: Connection, session: Session) -> None:
-    connection.execute(select(users.c.id).where(users.c.id == session.user.id).with_for_update())
-    connection.execute(delete(tokens).where(tokens.c.login == session.login))
-
-
 def set_password(connection: Connection, user: int, kept: str) -> None:
     """Work for the store: keep another password, and end every token of the user."""
     connection.execute(update(users).where(users.c.id == user).values(password=kept))
     connection.execute(delete(tokens).where(tokens.c.user_id == user))
-
-
-def _purge_tokens(connection: Connection, now: float) -> None:
-    connection.execute(delete(tokens).where(tokens.c.expires_at <= now))

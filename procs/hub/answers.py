@@ -48,17 +48,6 @@ class Status(msgspec.Struct):
     last_seen: str | None
 
 
-class Device(msgspec.Struct):
-    """A device of the asker's."""
-
-    id: int
-    device_id: str
-    device_name: str
-    device_type: str
-    is_online: bool
-    last_seen: str | None
-
-
 class Named(msgspec.Struct):
     """Which device."""
 

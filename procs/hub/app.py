@@ -10,6 +10,7 @@ from aiohttp import web
 
 from procs.hub import (
     answers,
+    api_tokens,
     auth,
     data_link,
     device_ws,
@@ -19,9 +20,12 @@ from procs.hub import (
     pairing,
     proxy_route,
     rest,
+    sessions,
+    shares,
+    users,
     viewer_ws,
 )
-from procs.hub.access import is_local, signed_in, token_of
+from procs.hub.access import is_local, who_asks
 from procs.hub.openapi import ANYTHING, PROXIED, WEBSOCKET, Route
 from procs.hub.rest import whole
 from procs.hub.state import HUB, State
@@ -70,8 +74,8 @@ async def health(_: web.Request) -> web.Response:
 
 async def get_metrics(request: web.Request) -> web.Response:
     """GET /metrics: for this machine and for admins."""
-    is_admin = bool(token_of(request)) and (await signed_in(request)).user.is_admin
-    if not is_admin and not is_local(request):
+    session = await who_asks(request)
+    if not (session and session.user.is_admin) and not is_local(request):
         raise rest.refusal(web.HTTPForbidden, "Metrics are for this machine, or with an admin's token")
     return web.Response(text=_metrics(request.app[HUB]), headers={"Content-Type": metrics.TYPE})
 
@@ -104,13 +108,25 @@ ROUTES = [
         answers.Granted,
         also=(401, 403, 429),
     ),
-    Route("POST /api/auth/login", auth.post_login, "anybody", auth.Login, answers.Granted, also=(401, 429)),
+    Route("POST /api/auth/login", auth.post_login, "anybody", sessions.Login, answers.Granted, also=(401, 429)),
     Route("POST /api/auth/renew", auth.post_renew, "user", None, answers.Granted),
     Route("POST /api/auth/logout", whole(auth.post_logout), "user", None, answers.Said),
     Route(
         "POST /api/auth/password", whole(auth.post_password), "user", auth.PasswordChange, answers.Granted, also=(429,)
     ),
-    Route("GET /api/devices", devices.get_all, "user", None, list[answers.Device]),
+    Route(
+        "POST /api/session", whole(sessions.post), "anybody", sessions.Login, sessions.LoggedIn, also=(401, 403, 429)
+    ),
+    Route("GET /api/session", sessions.get, "user", None, sessions.SessionShown),
+    Route("DELETE /api/session", whole(sessions.delete), "user", None, answers.Said),
+    Route("GET /api/users", users.get_all, "admin", None, list[users.Shown]),
+    Route("POST /api/users", users.post, "admin", users.Wanted, users.Shown, also=(409,)),
+    Route("PATCH /api/users/{id}", whole(users.patch), "admin", users.Change, users.Shown, also=(409,)),
+    Route("DELETE /api/users/{id}", whole(users.remove), "admin", None, answers.Said, also=(409,)),
+    Route("GET /api/tokens", api_tokens.get_all, "user", None, list[api_tokens.Shown]),
+    Route("POST /api/tokens", api_tokens.post, "user", api_tokens.Wanted, api_tokens.Made, also=(409,)),
+    Route("DELETE /api/tokens/{id}", whole(api_tokens.delete), "user", None, answers.Said),
+    Route("GET /api/devices", devices.get_all, "user", None, list[devices.Shown]),
     Route(
         "POST /api/devices/register",
         devices.post_register,
@@ -129,9 +145,23 @@ ROUTES = [
         pairing.Generate,
         (401, 403, 404, 429),
     ),
-    Route("PATCH /api/devices/{id}", whole(devices.patch), "owner", devices.Change, answers.Device),
+    Route("GET /api/devices/{id}", devices.get_one, "viewer", None, devices.Shown),
+    Route("PATCH /api/devices/{id}", whole(devices.patch), "owner", devices.Change, devices.Shown),
     Route("DELETE /api/devices/{id}", whole(devices.delete), "owner", None, answers.Said),
     Route("GET /api/devices/{id}/status", devices.get_status, "viewer", None, answers.Status),
+    Route(
+        "GET /api/devices/{id}/events", devices.get_events, "viewer", None, devices.EventsShown, devices.EventsWanted
+    ),
+    Route("GET /api/devices/{id}/shares", shares.get_all, "owner", None, list[shares.Share]),
+    Route(
+        "PUT /api/devices/{id}/shares/{username}",
+        whole(shares.put),
+        "owner",
+        shares.Wanted,
+        shares.Share,
+        also=(409, 429),
+    ),
+    Route("DELETE /api/devices/{id}/shares/{username}", whole(shares.remove), "owner", None, answers.Said),
     Route("POST /api/devices/{id}/open", devices.post_open, "viewer", None, answers.Opened),
     Route("GET /api/openapi.json", openapi.get_document, "anybody", None, dict[str, Any]),
     Route("GET /", front, "anybody", None, "text/plain"),

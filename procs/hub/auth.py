@@ -8,14 +8,14 @@ import msgspec
 from aiohttp import web
 
 from procs.errors import Refused
-from procs.hub import viewer_ws
-from procs.hub.access import GuardedLogin, address_of, signed_in, token_of
+from procs.hub.access import GuardedLogin, address_of, person, signed_in, who_asks
 from procs.hub.accounts import Taken, User, is_username
 from procs.hub.passwords import LENGTHS
 from procs.hub.rest import answer, body, refusal, too_many
+from procs.hub.sessions import Login, Password, end_login, end_user, granted
 from procs.hub.state import HUB, State, now
 
-Password = Annotated[str, msgspec.Meta(max_length=LENGTHS.stop - 1)]
+Email = Annotated[str, msgspec.Meta(max_length=254, pattern=r"^(?:[^\x00-\x20@]+@[^\x00-\x20@]+)?\Z")]
 
 
 class Registration(msgspec.Struct):
@@ -23,14 +23,7 @@ class Registration(msgspec.Struct):
 
     username: str
     password: Password
-    email: Annotated[str, msgspec.Meta(max_length=254, pattern=r"^(?:[^\x00-\x20@]+@[^\x00-\x20@]+)?\Z")] = ""
-
-
-class Login(msgspec.Struct):
-    """POST /api/auth/login."""
-
-    username: str
-    password: Password
+    email: Email = ""
 
 
 class PasswordChange(msgspec.Struct):
@@ -45,9 +38,8 @@ async def post_register(request: web.Request) -> web.Response:
     hub, address = request.app[HUB], address_of(request)
     is_by_admin = await _may_register(request, hub, address)
     wanted = await body(request, Registration)
-    if not is_username(wanted.username):
-        raise refusal(web.HTTPBadRequest, "A username has 1 to 64 characters, none of them a colon or a control")
-    _refuse_poor(wanted.password)
+    refuse_poor_name(wanted.username)
+    refuse_poor(wanted.password)
     if not is_by_admin and (wait_s := hub.rates.accounts.take(address, now())):
         hub.counts.refuse("too many registrations", address=address)
         raise too_many(wait_s)
@@ -62,7 +54,8 @@ async def post_register(request: web.Request) -> web.Response:
 
 async def _may_register(request: web.Request, hub: State, address: str) -> bool:
     """Whether an admin asks. Raises HTTPForbidden where only an admin may."""
-    if token_of(request) and (await signed_in(request)).user.is_admin:
+    session = await who_asks(request)
+    if session and session.user.is_admin and session.kind != "program":
         return True
     if hub.settings.is_registration_open:
         return False
@@ -70,7 +63,14 @@ async def _may_register(request: web.Request, hub: State, address: str) -> bool:
     raise refusal(web.HTTPForbidden, "Registration is closed: an admin makes accounts, or PLANARIA_OPEN_REGISTRATION=1")
 
 
-def _refuse_poor(password: str) -> None:
+def refuse_poor_name(username: str) -> None:
+    """Raise HTTPBadRequest for what nobody can be called."""
+    if not is_username(username):
+        raise refusal(web.HTTPBadRequest, "A username has 1 to 64 characters, none of them a colon or a control")
+
+
+def refuse_poor(password: str) -> None:
+    """Raise HTTPBadRequest for what can be nobody's password."""
     if len(password) not in LENGTHS:
         raise refusal(web.HTTPBadRequest, f"A password has {LENGTHS.start} to {LENGTHS.stop - 1} characters")
 
@@ -90,6 +90,8 @@ async def post_login(request: web.Request) -> web.Response:
 async def post_renew(request: web.Request) -> web.Response:
     """POST /api/auth/renew: another token for the same log-in; the one that asks stays good for its time."""
     session = await signed_in(request)
+    if session.kind != "access":
+        raise refusal(web.HTTPForbidden, "Only an access token can be renewed")
     try:
         token = await request.app[HUB].accounts.renew(session)
     except Refused as error:
@@ -101,21 +103,20 @@ async def post_logout(request: web.Request) -> web.Response:
     """POST /api/auth/logout: ends the log-in, with all that came of it."""
     session = await signed_in(request)
     await request.app[HUB].accounts.log_out(session)
-    viewer_ws.end_login(request.app[HUB], login=session.login)
-    request.app[HUB].views.cut_login(session.login)
+    end_login(request.app[HUB], session.login)
     return answer({"message": "Logged out"})
 
 
 async def post_password(request: web.Request) -> web.Response:
-    """POST /api/auth/password: sets another one; every log-in of the user ends, and a new one begins."""
-    hub, user = request.app[HUB], (await signed_in(request)).user
-    given = await body(request, PasswordChange)
-    _refuse_poor(given.new_password)
+    """POST /api/auth/password: sets another one; every log-in and program's token of the user ends, and a new log-in
+    begins, of the kind of the one that asks."""
+    hub, session = request.app[HUB], await person(request)
+    user, given = session.user, await body(request, PasswordChange)
+    refuse_poor(given.new_password)
     async with GuardedLogin(hub, address_of(request), user.username):
-        token = await hub.accounts.change_password(user, given.old_password, given.new_password)
-    viewer_ws.end_login(hub, user=user.id)
-    hub.views.cut_user(user.id)
-    return _granted(user, token)
+        token = await hub.accounts.change_password(user, given.old_password, given.new_password, session.kind)
+    end_user(hub, user.id)
+    return granted(hub, user, token) if session.kind == "page" else _granted(user, token)
 
 
 def _granted(user: User, token: str) -> web.Response:

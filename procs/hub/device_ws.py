@@ -37,6 +37,10 @@ class TurnedAway(Exception):
         self.code = code
 
 
+class WrongCredential(TurnedAway):
+    """It is not the device that it says it is."""
+
+
 class _Proven(NamedTuple):
     signature: str | None  # ours, for a device that asked for proof
 
@@ -65,7 +69,11 @@ async def _introduced(hub: State, peer: Peer) -> Control | None:
         device = await hub.registry.find(hello.device_id)
         if device is None:
             raise TurnedAway("Device not found")
-        proven = await _proven(hub, peer, hello, device)
+        try:
+            proven = await _proven(hub, peer, hello, device)
+        except WrongCredential:
+            hub.events.add(device.key, "refused", f"a wrong credential, from {peer.address}")
+            raise
     except StoreDown:
         await peer.close("Try again later", WSCloseCode.TRY_AGAIN_LATER)
         return None
@@ -79,7 +87,7 @@ async def _introduced(hub: State, peer: Peer) -> Control | None:
     try:
         await control.send("hello_ack", _ack(hello, proven))
     except LinkLost:
-        hub.presence.left(control)
+        _left(hub, control)
         raise
     hub.counts.add("hellos")
     return control
@@ -160,7 +168,7 @@ async def _known_secret(hub: State, peer: Peer, secret: str, device: Device, pai
 def _wrong(hub: State, peer: Peer, pair: str) -> None:
     hub.rates.proofs.take(pair, now())
     hub.rates.proofs_from.take(peer.address, now())
-    raise TurnedAway("Wrong credential")
+    raise WrongCredential("Wrong credential")
 
 
 def _ack(hello: Hello, proven: _Proven) -> envelope.HelloAck:
@@ -175,6 +183,8 @@ def _ack(hello: Hello, proven: _Proven) -> envelope.HelloAck:
 
 def _arrived(hub: State, control: Control) -> None:
     before = hub.presence.arrived(control)
+    said = f"{control.peer.address}, version {control.agent_version}".removesuffix(", version ")
+    hub.events.add(control.key, "replaced" if before else "connected", f"{'by' if before else 'from'} {said}")
     if before:
         hub.counts.add("replaced")
         log.info("a device's connection is replaced", device=control.device_id, by=control.peer.address)
@@ -198,10 +208,15 @@ async def _serve(hub: State, control: Control) -> None:
                 peer.refuse("frame of a device", device=control.device_id, error=str(error))
                 await peer.send("error", envelope.Error(str(error)[:500]), question)
     finally:
-        if hub.presence.left(control):
-            hub.seen.add(control.key)
-            over = hub.watches.device_left(control.device_id, now())
-            hub.spawn(watching.end_all(hub, over, "device_disconnected"))
+        _left(hub, control)
+
+
+def _left(hub: State, control: Control) -> None:
+    if hub.presence.left(control):
+        hub.events.add(control.key, "disconnected")
+        hub.seen.add(control.key)
+        over = hub.watches.device_left(control.device_id, now())
+        hub.spawn(watching.end_all(hub, over, "device_disconnected"))
 
 
 async def _take(hub: State, control: Control, frame: Envelope) -> None:

@@ -1,21 +1,24 @@
-"""REST of devices: make one known, list, look at, rename, open, delete."""
+"""REST of devices: make one known, list, look at, what has happened to it, rename, open, delete."""
 
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
 
 from procs.errors import Refused
 from procs.hub import watching
-from procs.hub.access import address_of, cookie_name, device_of, signed_in, view_path
+from procs.hub.access import address_of, asked_for, cookie_name, signed_in, view_path
 from procs.hub.accounts import VIEW_TTL_S
-from procs.hub.registry import Device
-from procs.hub.rest import answer, body, refusal, too_many
+from procs.hub.announced import Stream
+from procs.hub.events import KEPT, Event
+from procs.hub.registry import Device, Listed
+from procs.hub.rest import answer, body, query, refusal, too_many
+from procs.hub.roles import OWNER, Role, lesser
 from procs.hub.state import HUB, State, now
+from procs.hub.times import iso
 from procs.wire.challenge import Verifier
 from procs.wire.envelope import Id
 
@@ -36,6 +39,39 @@ class Change(msgspec.Struct):
     """PATCH /api/devices/{id}."""
 
     device_name: Name
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """A device. `owner`: the name of whose it is; `last_seen`, `connected_at`: as times; what is not known is empty."""
+
+    id: int
+    device_id: str
+    device_name: str
+    device_type: str
+    is_online: bool
+    last_seen: str | None
+    role: Role
+    owner: str
+    state: Literal["online", "offline", "never seen"]
+    agent_version: str
+    caps: list[str]
+    streams: tuple[Stream, ...]
+    has_suite: bool
+    connected_at: str | None
+
+
+class EventsWanted(msgspec.Struct):
+    """Query of GET /api/devices/{id}/events: so many, of those before this id."""
+
+    before: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=KEPT)] = KEPT
+
+
+class EventsShown(msgspec.Struct, frozen=True):
+    """GET /api/devices/{id}/events: newest first, and whether there are more."""
+
+    events: list[Event]
+    more: bool
 
 
 async def post_register(request: web.Request) -> web.Response:
@@ -65,46 +101,85 @@ def _refuse_wrong(verifier: str | None) -> None:
 
 
 async def get_all(request: web.Request) -> web.Response:
-    """GET /api/devices: the asker's own."""
+    """GET /api/devices: the asker's own, and those shared with them."""
     hub, session = request.app[HUB], await signed_in(request)
-    return answer([_shown(hub, device) for device in await hub.registry.of_owner(session.user.id)])
+    return answer([shown(hub, listed, session.role) for listed in await hub.registry.of_user(session.user.id)])
 
 
-def _shown(hub: State, device: Device) -> dict[str, object]:
-    shown = {"id": device.key, "device_id": device.device_id, "device_name": device.name, "device_type": device.type}
-    return shown | _presence(hub, device)
+async def get_one(request: web.Request) -> web.Response:
+    """GET /api/devices/{id}: one of them."""
+    device, _ = await asked_for(request)
+    return await _answered(request, device)
 
 
-def _presence(hub: State, device: Device) -> dict[str, object]:
+async def _answered(request: web.Request, device: Device) -> web.Response:
+    """The device as the asker sees it now."""
+    hub, session = request.app[HUB], await signed_in(request)
+    found = await hub.registry.of_user(session.user.id, device.key)
+    if not found:  # it is gone, or theirs no more, since we looked
+        raise refusal(web.HTTPNotFound, "Device not found")
+    return answer(shown(hub, found[0], session.role))
+
+
+def shown(hub: State, listed: Listed, role: Role) -> Shown:
+    """A device as somebody sees it, by a credential that allows `role` at most."""
+    device, control = listed.device, hub.presence.control(listed.device.device_id)
+    seen = _seen(hub, device)
+    return Shown(
+        device.key,
+        device.device_id,
+        device.name,
+        device.type,
+        control is not None,
+        iso(seen),
+        lesser(listed.role, role),
+        listed.owner,
+        "online" if control else "never seen" if seen is None else "offline",
+        control.agent_version if control else "",
+        sorted(control.caps) if control else [],
+        control.streams if control else (),
+        control is not None and "suite" in control.caps,
+        iso(control.connected_at) if control else None,
+    )
+
+
+def _seen(hub: State, device: Device) -> float | None:
     control = hub.presence.control(device.device_id)
-    seen = time.time() - (now() - control.peer.heard_at) if control else device.last_seen
-    text = None if seen is None else datetime.fromtimestamp(seen, UTC).replace(tzinfo=None).isoformat()
-    return {"is_online": control is not None, "last_seen": text}
-
-
-async def _asked_for(request: web.Request) -> Device:
-    """The device in the path, which is the asker's."""
-    session = await signed_in(request)
-    return await device_of(request.app[HUB], session.user, request.match_info["id"])
+    return time.time() - (now() - control.peer.heard_at) if control else device.last_seen
 
 
 async def get_status(request: web.Request) -> web.Response:
     """GET /api/devices/{id}/status: whether it is here, and when it was."""
-    device = await _asked_for(request)
-    return answer({"device_id": device.device_id} | _presence(request.app[HUB], device))
+    hub, (device, _) = request.app[HUB], await asked_for(request)
+    is_online = hub.presence.is_online(device.device_id)
+    return answer({"device_id": device.device_id, "is_online": is_online, "last_seen": iso(_seen(hub, device))})
+
+
+async def get_events(request: web.Request) -> web.Response:
+    """GET /api/devices/{id}/events: what has happened to it, the newest first."""
+    device, _ = await asked_for(request)
+    wanted = query(request, EventsWanted)
+    found, more = await request.app[HUB].events.of(device.key, wanted.before, wanted.limit)
+    return answer(EventsShown(found, more))
 
 
 async def patch(request: web.Request) -> web.Response:
     """PATCH /api/devices/{id}: call it otherwise."""
-    hub, device = request.app[HUB], await _asked_for(request)
+    hub, session = request.app[HUB], await signed_in(request)
+    device, _ = await asked_for(request, OWNER)
     name = (await body(request, Change)).device_name
     await hub.registry.rename(device, name)
-    return answer(_shown(hub, device._replace(name=name)))
+    if name != device.name:
+        hub.events.add(device.key, "renamed", f"from {device.name} to {name}, by {session.user.username}")
+    return await _answered(request, device)
 
 
 async def delete(request: web.Request) -> web.Response:
-    """DELETE /api/devices/{id}: it is forgotten, with its credential, and its connections end."""
-    hub, device = request.app[HUB], await _asked_for(request)
+    """DELETE /api/devices/{id}, for whoever owns it: it is forgotten, with its credential, and its connections end."""
+    hub, session = request.app[HUB], await signed_in(request)
+    device, _ = await asked_for(request, OWNER)
+    if device.owner != session.user.id:
+        raise refusal(web.HTTPForbidden, "Only whoever owns the device may remove it")
     await hub.registry.delete(device)
     hub.tickets.revoke(device.device_id)
     await watching.end_all(hub, hub.watches.of_device(device.device_id), "error")
@@ -118,7 +193,7 @@ async def post_open(request: web.Request) -> web.Response:
     """POST /api/devices/{id}/open: lets the asker's browser look at the device's own pages, for VIEW_TTL_S seconds, by
     a cookie that is good for nothing else."""
     hub, session = request.app[HUB], await signed_in(request)
-    device = await device_of(hub, session.user, request.match_info["id"])
+    device, _ = await asked_for(request)
     path = view_path(device.device_id)
     try:
         token = await hub.accounts.open_view(session, device.key)

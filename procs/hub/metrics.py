@@ -24,6 +24,7 @@ _COUNTERS = {
     "unknown": "requests of which nobody knows whether they were carried out",
     "broken": "answers that broke off for good",
     "watches": "watch sessions that were begun",
+    "events_lost": "events of devices that the store could not take in time",
 }
 _LABELS = {"requests": "class", "refused": "reason", "frames": "type"}
 

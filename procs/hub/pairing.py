@@ -14,9 +14,11 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from procs.errors import LinkLost, Refused
 from procs.hub import watching
-from procs.hub.access import address_of, is_id, signed_in, token_of
+from procs.hub.access import address_of, is_id, refuse_lesser, signed_in, who_asks
 from procs.hub.models import devices, pairing_codes
+from procs.hub.registry import leave_nothing
 from procs.hub.rest import answer, body, query, refusal, too_many
+from procs.hub.roles import OWNER
 from procs.hub.state import HUB, State, now
 from procs.wire.envelope import AnyId, Paired, PairingCode
 
@@ -55,9 +57,12 @@ async def post_generate(request: web.Request) -> web.Response:
     hub = request.app[HUB]
     device_id = query(request, Generate).device_id
     device = await hub.registry.find(device_id) if is_id(device_id) else None
-    owner = (await signed_in(request)).user.id if token_of(request) else None
+    session = await who_asks(request)
+    owner = session.user.id if session else None
     if device is None or (owner and device.owner != owner):
         raise refusal(web.HTTPNotFound, "Device not found")
+    if session:
+        refuse_lesser(request, session.role, OWNER)
     if not owner and (not hub.settings.compat or device.owner is not None):
         hub.counts.refuse("pairing code without proof", address=address_of(request))
         raise refusal(web.HTTPForbidden, "Only the device itself, or its owner, can ask for a pairing code")
@@ -71,7 +76,9 @@ async def post_generate(request: web.Request) -> web.Response:
 async def post_pair(request: web.Request) -> web.Response:
     """POST /api/devices/pair {pairing_code}: the device is the asker's from now on."""
     hub = request.app[HUB]
-    user = (await signed_in(request)).user
+    session = await signed_in(request)
+    refuse_lesser(request, session.role, OWNER)
+    user = session.user
     code = (await body(request, Pair)).pairing_code.strip()
     rates = hub.rates
     tried = ((rates.pairing_from, address_of(request)), (rates.pairing_as, str(user.id)), (rates.pairing_all, ""))
@@ -87,9 +94,10 @@ async def post_pair(request: web.Request) -> web.Response:
         raise refusal(web.HTTPNotFound, "Invalid or expired pairing code")
     for bucket, key in tried:
         bucket.give_back(key, now())
-    device_id, name, had_owner = paired
-    hub.registry.changed(device_id)
+    device, device_id, name, had_owner = paired
+    hub.registry.access_changed(device_id)
     hub.counts.add("paired")
+    hub.events.add(device, "paired", f"by {user.username}")
     await _tell(hub, device_id, code)
     if had_owner not in (None, user.id):
         await end_views(hub, device_id)
@@ -122,8 +130,8 @@ def _new_code(connection: Connection, key: int, until: float) -> str:
     raise Refused("Too many pairing codes; try again later")
 
 
-def _pair(connection: Connection, code: str, user: int, at: float) -> tuple[str, str, int | None] | None:
-    """(device id, its name, owner before) of the device that had the code; the code is used up."""
+def _pair(connection: Connection, code: str, user: int, at: float) -> tuple[int, str, str, int | None] | None:
+    """(key, device id, its name, owner before) of the device that had the code; the code is used up."""
     is_good = (pairing_codes.c.code == code) & (pairing_codes.c.expires_at > at)
     row = connection.execute(
         select(devices.c.id, devices.c.device_id, devices.c.device_name, devices.c.owner_id)
@@ -133,4 +141,6 @@ def _pair(connection: Connection, code: str, user: int, at: float) -> tuple[str,
     if row is None or connection.execute(delete(pairing_codes).where(is_good)).rowcount != 1:
         return None
     connection.execute(update(devices).where(devices.c.id == row.id).values(owner_id=user))
-    return row.device_id, row.device_name, row.owner_id
+    if row.owner_id not in (None, user):
+        leave_nothing(connection, row.id)
+    return row.id, row.device_id, row.device_name, row.owner_id

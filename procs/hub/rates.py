@@ -67,6 +67,7 @@ class Rates:
         self.pairing_as = Buckets(Rate(5 / 60, 10))  # by user
         # By nobody: all wrong codes together. Six digits are few, and many accounts might guess at once.
         self.pairing_all = Buckets(Rate(1, 100))
+        self.look_ups = Buckets(Rate(10 / 60, 20))  # by user: names of other users that are none
         self.proofs = Buckets(Rate(0.2, 10))  # by address and device
         self.proofs_from = Buckets(Rate(1, 60))  # by address: a fleet may stand behind one
         self.hellos = Buckets(Rate(1000, 2000))  # by nobody: all devices together

@@ -6,11 +6,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, exc, insert, or_, select, update
 
-from procs.hub.models import devices
+from procs.hub.models import device_events, devices, shares, users
+from procs.hub.roles import OWNER, Role
 from procs.hub.store import Store
 
 CACHED_S = 2.0
@@ -32,13 +33,24 @@ class Device(NamedTuple):
     last_seen: float | None
 
 
+class Listed(NamedTuple):
+    """A device as one user sees it."""
+
+    device: Device
+    role: Role
+    owner: str  # the name of whose it is, "" for nobody's
+
+
 class Registry:
-    """Every device. `clock` is time.time."""
+    """Every device. `clock` is time.time. `listeners` are told the id of a device that was changed by this process:
+    what it is called, whose it is, who may see it, whether it is there at all."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._store, self._clock = store, clock
         self._cached: dict[str, tuple[Device, float]] = {}
-        self._changes = 0
+        self._changes = self._access_changes = 0
+        self._roles: dict[tuple[int, int], tuple[Role | None, float]] = {}  # (device's key, user) -> role, until
+        self.listeners: list[Callable[[str], None]] = []
         self._asked: dict[str, asyncio.Future[Device | None]] = {}
         self._asking: asyncio.Task[None] | None = None
 
@@ -85,6 +97,31 @@ class Registry:
         """What is remembered of it is not true any more."""
         self._changes += 1
         self._cached.pop(device_id, None)
+        for tell in self.listeners:
+            tell(device_id)
+
+    def access_changed(self, device_id: str) -> None:
+        """Whose it is, or with whom it is shared, is another now."""
+        self._access_changes += 1
+        self._roles.clear()
+        self.changed(device_id)
+
+    async def role(self, device: Device, user: int) -> Role | None:
+        """What the device is to a user, None for nothing. At most CACHED_S old, and what this process takes away is
+        gone at once. Raises StoreDown."""
+        if device.owner == user:
+            return OWNER
+        role, until = self._roles.get((device.key, user), (None, 0.0))
+        if self._clock() < until:
+            return role
+        changes = -1
+        while changes != self._access_changes:  # else it may have been taken away while we asked
+            changes = self._access_changes
+            role = await self._store.read(_shared, device.key, user)
+        if len(self._roles) >= MAX_CACHED:
+            self._roles.clear()
+        self._roles[device.key, user] = role, self._clock() + CACHED_S
+        return role
 
     async def register(self, device_id: str, name: str, kind: str, verifier: str | None) -> None:
         """Make a device known. A known one stays as it is, but for one that nobody owns and that has no verifier."""
@@ -99,9 +136,9 @@ class Registry:
         self.changed(device_id)
         return kept
 
-    async def of_owner(self, owner: int) -> list[Device]:
-        """All of one user's, by name."""
-        return await self._store.read(_of_owner, owner)
+    async def of_user(self, user: int, key: int | None = None) -> list[Listed]:
+        """All that is a user's own or shared with them, by name; or that of it which has this key."""
+        return await self._store.read(_of_user, user, key)
 
     async def rename(self, device: Device, name: str) -> None:
         """Call it otherwise."""
@@ -111,7 +148,7 @@ class Registry:
     async def delete(self, device: Device) -> None:
         """Forget it: whatever has its id registers anew."""
         await self._store.run(_delete, device.key)
-        self.changed(device.device_id)
+        self.access_changed(device.device_id)
 
     async def seen(self, keys: Iterable[int]) -> None:
         """These were here just now."""
@@ -122,7 +159,7 @@ class Registry:
         await self._store.run(_purge, self._clock())
 
 
-def _device(row: Row[tuple[int, str, str, str, str | None, int | None, float, float | None]]) -> Device:
+def _device(row: Row[*tuple[Any, ...]]) -> Device:
     return Device(row.id, row.device_id, row.device_name, row.device_type, row.verifier, row.owner_id, row.last_seen)
 
 
@@ -170,11 +207,27 @@ def _keep_verifier(connection: Connection, device_id: str, verifier: str) -> boo
     return connection.execute(update(devices).where(has_none).values(verifier=verifier)).rowcount == 1
 
 
-def _of_owner(connection: Connection, owner: int) -> list[Device]:
-    rows = connection.execute(
-        select(devices).where(devices.c.owner_id == owner).order_by(devices.c.device_name, devices.c.id)
+def _shared(connection: Connection, key: int, user: int) -> Role | None:
+    is_meant = (shares.c.device_id == key) & (shares.c.user_id == user)
+    role: Role | None = connection.execute(select(shares.c.role).where(is_meant)).scalar()
+    return role
+
+
+def _of_user(connection: Connection, user: int, key: int | None) -> list[Listed]:
+    shared = select(shares.c.device_id).where(shares.c.user_id == user)
+    wanted = (
+        select(devices, users.c.username, shares.c.role)
+        .outerjoin(users, users.c.id == devices.c.owner_id)
+        .outerjoin(shares, (shares.c.device_id == devices.c.id) & (shares.c.user_id == user))
+        .where(or_(devices.c.owner_id == user, devices.c.id.in_(shared)))
+        .order_by(devices.c.device_name, devices.c.id)
     )
-    return [_device(row) for row in rows]
+    if key is not None:
+        wanted = wanted.where(devices.c.id == key)
+    return [
+        Listed(_device(row), OWNER if row.owner_id == user else row.role, row.username or "")
+        for row in connection.execute(wanted)
+    ]
 
 
 def _rename(connection: Connection, key: int, name: str) -> None:
@@ -195,3 +248,10 @@ def _purge(connection: Connection, now: float) -> None:
     never = devices.c.last_seen.is_(None) & (devices.c.created_at < now - UNSEEN_S)
     gone = devices.c.last_seen < now - GONE_S
     connection.execute(delete(devices).where(devices.c.owner_id.is_(None), or_(never, gone)))
+
+
+def leave_nothing(connection: Connection, key: int) -> None:
+    """Work for the store: a device is no longer its owner's. Neither are their guests, and what they could see of it
+    is not for the next one."""
+    connection.execute(delete(shares).where(shares.c.device_id == key))
+    connection.execute(delete(device_events).where(device_events.c.device_id == key))

@@ -94,6 +94,7 @@ async def _serve(
         viewer_ws.sweep(hub, time_now, time.time())
         hub.presence.sweep()
         hub.tickets.expire(time_now)
+        hub.spawn(hub.events.write())
         if time_now - seen_at >= SEEN_S:
             seen_at = time_now
             hub.spawn(_write_seen(hub))
@@ -111,11 +112,13 @@ async def _write_seen(hub: State) -> None:
     hub.seen.clear()
     if keys:
         await hub.registry.seen(keys)
+    await hub.accounts.write_used()
 
 
 async def _purge(hub: State) -> None:
     await hub.accounts.purge()
     await hub.registry.purge()
+    await hub.events.purge()
 
 
 def _listener(wanted: Address) -> socket.socket:

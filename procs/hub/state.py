@@ -12,6 +12,7 @@ from aiohttp import web
 
 from procs.errors import LinkLost, StoreDown
 from procs.hub.accounts import Accounts
+from procs.hub.events import Events
 from procs.hub.metrics import Counts
 from procs.hub.options import Hub
 from procs.hub.peer import Viewer
@@ -33,6 +34,7 @@ class State:
         self.registry = Registry(store)
         self.rates = Rates()
         self.counts = Counts()
+        self.events = Events(store, self.counts)
         self.presence = Presence()
         self.tickets = Tickets()
         self.views = Views()

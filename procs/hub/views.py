@@ -44,6 +44,10 @@ class Views:
         """A device is somebody else's, or nobody's."""
         self._cut(lambda view: view.device_id == device_id)
 
+    def cut_share(self, user_id: int, device_id: str) -> None:
+        """A device is no longer shared with a user, or not as it was."""
+        self._cut(lambda view: (view.user_id, view.device_id) == (user_id, device_id))
+
     def _cut(self, is_meant: Callable[[View], bool]) -> None:
         for view in [view for view in self._all if is_meant(view)]:
             self._all.discard(view)

@@ -27,7 +27,7 @@ async def request(hub: State, viewer: Viewer, frame: Envelope) -> None:
     user = viewer.session.user
     device = await hub.registry.find(device_id)
     control = hub.presence.control(device_id)
-    if device is None or device.owner != user.id:
+    if device is None or await hub.registry.role(device, user.id) is None:
         viewer.peer.refuse("device of somebody else, or of nobody", user=user.username)
         return await _say(viewer, "Device not found", frame)
     if control is None:

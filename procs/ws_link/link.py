@@ -9,11 +9,12 @@ import msgspec
 
 from procs import backoff
 from procs.errors import Refused
+from procs.settings import VERSION
 from procs.wire import challenge, envelope
 from procs.wire.envelope import Envelope
 from procs.ws_link.identity import Identity
 
-AGENT_VERSION = "0.1.0-planaria"
+AGENT_VERSION = f"{VERSION}-planaria"
 MAX_MESSAGE = 16 * 1024 * 1024  # what is still read, to be refused; beyond it the connection breaks
 CAPS = ["mux1", "challenge"]
 REPLACED = 1012

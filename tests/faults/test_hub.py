@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from procs.hub.models import SCHEMA
 from procs.wire import challenge
 from tests import hub_rig
 from tests.hub_rig import ADMIN_PASSWORD, Process
@@ -238,7 +239,7 @@ def test_starts_that_can_not_be_end_with_one_line(tmp_path: Path) -> None:
         hub.kill()
         assert ended(hub) == (2, "another version, 9999")
         with store_of(hub) as store:
-            store.execute("UPDATE alembic_version SET version_num = '0001'")
+            store.execute(f"UPDATE alembic_version SET version_num = '{SCHEMA}'")
         with socket.create_server(("127.0.0.1", hub.port)):
             assert ended(hub) == (2, "somebody else listens there")
         with socket.create_server(("0.0.0.0", 0)) as open_air:

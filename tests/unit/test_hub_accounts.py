@@ -11,7 +11,8 @@ from sqlalchemy import text
 
 from procs.errors import Refused
 from procs.hub import accounts, migrate
-from procs.hub.accounts import CACHED_S, MAX_LOGIN_S, MAX_TOKENS, VIEW_TTL_S, Accounts, WrongPassword, add_user
+from procs.hub.accounts import CACHED_S, MAX_LOGIN_S, VIEW_TTL_S, Accounts, WrongPassword, add_user
+from procs.hub.logins import MAX_TOKENS
 from procs.hub.registry import Registry
 from procs.hub.store import Store
 from tests.hub_rig import CHEAP
