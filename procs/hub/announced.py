@@ -8,10 +8,12 @@ import msgspec
 
 MAX_STREAMS = 1000
 MAX_NAME = 200  # characters
+SNAPSHOT = "keyframe"  # how go2rtc calls who waits for a single picture
 
 
 class Stream(msgspec.Struct, frozen=True):
-    """One stream. `is_running`: something feeds it; `watchers`: how many took it then."""
+    """One stream. `is_running`: something feeds it; `watchers`: how many took it then. Who takes a single picture, as
+    our own thumbnails do, is neither a watcher nor a reason to run."""
 
     name: str
     is_running: bool
@@ -25,8 +27,16 @@ def streams(listed: dict[str, Any]) -> tuple[Stream, ...]:
 
 def _stream(name: str, listed: object) -> Stream:
     # go2rtc tells the format of a producer that is connected; of one that is not, its address alone.
-    is_running = any("format_name" in each for each in _all(listed, "producers"))
-    return Stream(name, is_running, len(_all(listed, "consumers")))
+    feeds = [each for each in _all(listed, "producers") if "format_name" in each]
+    consumers = _all(listed, "consumers")
+    watchers = [each for each in consumers if each.get("format_name") != SNAPSHOT]
+    is_running = any(watchers or not consumers or _is_pushed(each) for each in feeds)
+    return Stream(name, is_running, len(watchers))
+
+
+def _is_pushed(producer: dict[str, Any]) -> bool:
+    """Whether it came by itself, so that it runs whoever watches: what go2rtc has fetched has an address."""
+    return not str(producer.get("url") or "").partition(":")[0]
 
 
 def _all(listed: object, key: str) -> list[dict[str, Any]]:

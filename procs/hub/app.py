@@ -22,6 +22,7 @@ from procs.hub import (
     rest,
     sessions,
     shares,
+    thumbnails,
     users,
     viewer_ws,
 )
@@ -55,7 +56,8 @@ def runner(hub: State, *more: web.RouteDef) -> web.AppRunner:
 def _application(hub: State, more: tuple[web.RouteDef, ...]) -> web.Application:
     app = web.Application(middlewares=[rest.errors], client_max_size=rest.MAX_BODY)
     app[HUB] = hub
-    app[proxy_route.TUNNEL] = Tunnel(hub.presence, hub.counts.add)
+    app[proxy_route.TUNNEL] = tunnel = Tunnel(hub.presence, hub.counts.add)
+    app[thumbnails.PICTURES] = thumbnails.pictures(hub.presence, tunnel, hub.counts)
     app.on_response_prepare.append(rest.on_prepare)
     app[openapi.DOCUMENT] = msgspec.json.encode(openapi.document(ROUTES))
     app.add_routes([*more, *(route.served for route in ROUTES)])
@@ -163,6 +165,14 @@ ROUTES = [
     ),
     Route("DELETE /api/devices/{id}/shares/{username}", whole(shares.remove), "owner", None, answers.Said),
     Route("POST /api/devices/{id}/open", devices.post_open, "viewer", None, answers.Opened),
+    Route(
+        "GET /api/devices/{id}/streams/{name}/thumbnail",
+        thumbnails.get,
+        "viewer",
+        None,
+        thumbnails.JPEG,
+        also=(304, 502, 504),
+    ),
     Route("GET /api/openapi.json", openapi.get_document, "anybody", None, dict[str, Any]),
     Route("GET /", front, "anybody", None, "text/plain"),
     Route("GET /health", health, "anybody", None, answers.Health),

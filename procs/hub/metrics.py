@@ -23,10 +23,11 @@ _COUNTERS = {
     "resumed": "answers that went on where they had broken off",
     "unknown": "requests of which nobody knows whether they were carried out",
     "broken": "answers that broke off for good",
+    "thumbnails": "pictures that were asked of devices, by outcome",
     "watches": "watch sessions that were begun",
     "events_lost": "events of devices that the store could not take in time",
 }
-_LABELS = {"requests": "class", "refused": "reason", "frames": "type"}
+_LABELS = {"requests": "class", "refused": "reason", "frames": "type", "thumbnails": "outcome"}
 
 
 class Counts:

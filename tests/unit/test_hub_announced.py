@@ -9,6 +9,7 @@ import pytest
 from procs.hub.announced import MAX_NAME, MAX_STREAMS, Stream, streams
 
 RUNS = {"url": "exec:...", "format_name": "mpegts", "medias": ["video, recvonly, H264"]}
+PICTURE = {"format_name": "keyframe"}
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,10 @@ RUNS = {"url": "exec:...", "format_name": "mpegts", "medias": ["video, recvonly,
         ({"producers": [{"url": "exec:..."}], "consumers": None}, False, 0),
         ({"producers": [{"url": "exec:..."}, RUNS], "consumers": [{}, {"format_name": "mp4"}]}, True, 2),
         ({"producers": [], "consumers": []}, False, 0),
+        ({"producers": [RUNS], "consumers": []}, True, 0),
+        ({"producers": [RUNS], "consumers": [PICTURE]}, False, 0),
+        ({"producers": [RUNS], "consumers": [PICTURE, {"format_name": "mp4"}]}, True, 1),
+        ({"producers": [RUNS | {"url": ":..."}], "consumers": [PICTURE]}, True, 0),
         (None, False, 0),
         ("nonsense", False, 0),
         ({"producers": {"format_name": 1}, "consumers": 7}, False, 0),
