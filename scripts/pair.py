@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Show a code beside the device with which a user of the hub claims it, and wait until that was done.
+"""Show a code beside the device with which a user of the hub claims it, and wait until that was done. On a terminal
+there is a QR code, too: it leads to the hub's page with the code typed in.
 
 scripts/pair.py
 scripts/pair.py --json           a line with the code, and one with how it ended, for programs
@@ -9,6 +10,7 @@ exit codes: 0 paired, 1 the code has expired, 8 the device is not connected to a
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -22,6 +24,8 @@ from scripts import own_python
 
 if __name__ == "__main__":
     own_python.become()
+
+import segno
 
 from procs import bus, settings
 from procs.errors import DeadlineExceeded, PlanariaError, Unhealthy
@@ -47,9 +51,25 @@ def large(code: str, block: str = "█") -> str:
     return "\n".join("  " + "".join({"#": block * 2, ".": "  "}.get(c, c) for c in line).rstrip() for line in lines)
 
 
-def claimed_at(hub: str) -> str:
-    """Where a code is sent to, of a hub that devices know by this address."""
-    return f"http{hub.removeprefix('ws').removesuffix('/ws/device')}/api/devices/pair"
+def page(hub: str, code: str) -> str:
+    """Where a user claims the device with this code, of a hub that devices know by this address."""
+    return f"http{hub.removeprefix('ws').removesuffix('/ws/device')}/#/pair/{code}"
+
+
+def picture(url: str) -> str:
+    """An address as a QR code of half blocks, light on dark whatever the terminal's own colours are."""
+    drawn = io.StringIO()
+    segno.make(url, error="l", micro=False).terminal(drawn, compact=True)
+    return "\n".join(f"  \x1b[97;40m{line}\x1b[0m" for line in drawn.getvalue().splitlines())
+
+
+def show(code: PairingCode, device_id: str, url: str, in_colour: bool) -> None:
+    """The code, for people beside the device."""
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(f"\n{large(code.code, '█' if utf8 else '#')}\n")
+    if in_colour and utf8:
+        print(f"{picture(url)}\n")
+    print(f"  {code.code} pairs {device_id} with whoever opens {url} and signs in", flush=True)
 
 
 def connected(requester: bus.Requester) -> LinkState:
@@ -99,23 +119,23 @@ def pair(as_json: bool, environ: Mapping[str, str]) -> int:
         if not isinstance(code, PairingCode):
             raise Unhealthy("ws_link is of another version; make up")
         where = {"hub": state.hub, "device_id": state.device_id}
+        url = page(state.hub, code.code)
         terminal = sys.stdout.isatty() and not as_json
         if as_json:
-            print(json.dumps({"code": code.code, "expires_at": code.expires_at, "ttl": code.ttl, **where}), flush=True)
+            told = {"code": code.code, "expires_at": code.expires_at, "ttl": code.ttl, "url": url, **where}
+            print(json.dumps(told), flush=True)
         else:
-            utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-            print(f"\n{large(code.code, '█' if utf8 else '#')}\n")
-            print(f"  {code.code} pairs {state.device_id} with whoever sends it to {claimed_at(state.hub)}", flush=True)
+            show(code, state.device_id, url, terminal)
             if not terminal:
                 print(f"  good for {code.ttl // 60}:{code.ttl % 60:02d}", flush=True)
         paired = wait(requester, code, terminal)
     if as_json:
         print(json.dumps({"paired": paired, **where}), flush=True)
     else:
-        told = (
+        end = (
             f"{state.device_id} is paired" if paired else "the code has expired, and the hub told of nobody who used it"
         )
-        print(f"{chr(10) if terminal else ''}  {told}", flush=True)
+        print(f"{chr(10) if terminal else ''}  {end}", flush=True)
     return 0 if paired else 1
 
 

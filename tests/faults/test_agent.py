@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import segno
 
 from procs.settings import ROOT
 from scripts import hidden_secret
@@ -166,11 +169,11 @@ def test_a_secret_is_found_in_both_forms() -> None:
 # ---- pairing
 
 
-def pair(run_dir: Path, *flags: str) -> subprocess.Popen[str]:
+def pair(run_dir: Path, *flags: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, ROOT / "scripts/pair.py", *flags],
         env=clean_environ(PLANARIA_RUN_DIR=str(run_dir), PYTHONIOENCODING="utf-8"),
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -182,7 +185,8 @@ def test_a_code_is_shown_until_somebody_has_used_it(run_dir: Path, camera: Go2rt
         shown, machine = pair(run_dir), pair(run_dir, "--json")
         assert machine.stdout
         told = json.loads(machine.stdout.readline())
-        assert told == hub.pairing_code | {"hub": hub.backend, "device_id": "pi-cam-001"}
+        url = f"http{hub.backend.removeprefix('ws').removesuffix('/ws/device')}/#/pair/123456"
+        assert told == hub.pairing_code | {"hub": hub.backend, "device_id": "pi-cam-001", "url": url}
         time.sleep(1)
         assert machine.poll() is None, "it waits"
         hub.send("paired", {"code": "123456"})
@@ -190,8 +194,28 @@ def test_a_code_is_shown_until_somebody_has_used_it(run_dir: Path, camera: Go2rt
         assert (machine.returncode, json.loads(rest)["paired"]) == (0, True)
         text, _ = shown.communicate(timeout=10)
         assert shown.returncode == 0 and "pi-cam-001 is paired" in text
-        where = f"http{hub.backend.removeprefix('ws').removesuffix('/ws/device')}/api/devices/pair"
-        assert large("123456") in text and where in text and "5:00" in text
+        assert large("123456") in text and url in text and "5:00" in text and "\x1b" not in text
+
+
+def test_a_terminal_shows_a_qr_code_of_where_to_use_it(run_dir: Path, camera: Go2rtc) -> None:
+    with JsonHub() as hub, agent(run_dir, "--device-id", "pi-cam-001", *flags(hub, camera)):
+        hub.connected(30)
+        ours, terminal = pty.openpty()
+        asked = pair(run_dir, stdout=terminal)
+        os.close(terminal)
+        said = b""
+        while b"good for" not in said:
+            said += os.read(ours, 65536)
+        asked.kill()
+        asked.communicate()
+        os.close(ours)
+    url = f"http{hub.backend.removeprefix('ws').removesuffix('/ws/device')}/#/pair/123456"
+    text = said.decode().replace("\r\n", "\n")
+    assert large("123456") in text and url in text
+    drawn = re.findall(r"\x1b\[97;40m([ ▀▄█]+)\x1b\[0m", text)
+    rows = [[c in dark for c in line] for line in drawn for dark in (" ▄", " ▀")]
+    wanted = [[bool(dot) for dot in row] for row in segno.make(url, error="l", micro=False).matrix_iter(border=4)]
+    assert rows[: len(wanted)] == wanted and len(rows) - len(wanted) in (0, 1)
 
 
 def test_a_code_that_nobody_uses_expires(run_dir: Path, camera: Go2rtc) -> None:
