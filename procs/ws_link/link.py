@@ -18,9 +18,7 @@ AGENT_VERSION = f"{VERSION}-planaria"
 MAX_MESSAGE = 16 * 1024 * 1024  # what is still read, to be refused; beyond it the connection breaks
 CAPS = ["mux1", "challenge"]
 REPLACED = 1012
-REPLACED_PAUSE_S = 5.0  # two devices with one identity would otherwise throw each other out without end
 RETRY_AFTER_CAP_S = 300.0
-SETTLED_S = 3.0  # a connection that is taken for so long ends a row of failures
 _SESSIONS: dict[str, type[envelope.Payload]] = {
     "watch_request": envelope.WatchRequest,
     "signal_offer": envelope.SignalOffer,
@@ -35,9 +33,12 @@ class Pace(NamedTuple):
     heartbeat_s: float = 15.0
     capabilities_s: float = 30.0
     silence_s: float = 25.0  # nothing heard for so long, though every heartbeat is answered: the link is dead
+    open_s: float = 10.0  # for a connection
     step_s: float = 10.0  # for each answer until the hello is taken
     send_s: float = 20.0  # for the hub to read a frame
     nobody_s: float = 10.0  # for a proxy to come: on a busy machine one takes seconds to start
+    settled_s: float = 3.0  # a connection that is taken for so long ends a row of failures
+    replaced_s: float = 5.0  # two devices with one identity would otherwise throw each other out without end
 
 
 PACE = Pace()
@@ -247,8 +248,8 @@ def _unanswerable(frame: Envelope, status: int, reason: str) -> list[Event]:
 class Retry:
     """When to connect again. Told when a connection was taken, asked when one has ended."""
 
-    def __init__(self, rng: Callable[[], float] = backoff.uniform) -> None:
-        self._rng = rng
+    def __init__(self, rng: Callable[[], float] = backoff.uniform, pace: Pace = PACE) -> None:
+        self._rng, self._pace = rng, pace
         self._delays: Iterator[float] = backoff.delays(rng=rng)
         self._taken_at: float | None = None
 
@@ -258,12 +259,12 @@ class Retry:
 
     def ended(self, end: End, now: float) -> float:
         """Seconds until the next attempt."""
-        if self._taken_at is not None and now - self._taken_at >= SETTLED_S:
+        if self._taken_at is not None and now - self._taken_at >= self._pace.settled_s:
             self._delays = backoff.delays(rng=self._rng)
         self._taken_at = None
         wait_s = next(self._delays)
         if end.code == REPLACED:
-            wait_s = max(wait_s, REPLACED_PAUSE_S * (1 + self._rng()))
+            wait_s = max(wait_s, self._pace.replaced_s * (1 + self._rng()))
         if end.retry_after_s:  # spread, so that a fleet told the same does not come back together
             wait_s = max(wait_s, min(end.retry_after_s, RETRY_AFTER_CAP_S) * (1 + 0.2 * self._rng()))
         return wait_s

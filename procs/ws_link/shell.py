@@ -38,7 +38,6 @@ from procs.ws_link.options import Link
 from procs.ws_link.state import State
 from procs.ws_link.uplink import Uplink
 
-OPEN_LIMIT_S = 10.0
 CLOSE_LIMIT_S = 1.0
 LOOK_S = 2.0
 LOOK_LIMIT_S = 2.0
@@ -87,7 +86,7 @@ class Shell:
         self._settings, self._me, self._pace = settings, me, pace
         self._desk, self._uplink, self._state, self._hub = desk, uplink, state, hub
         self._keys = challenge.keys(me.secret, me.device_id)
-        self._retry = Retry()
+        self._retry = Retry(pace=pace)
         self._streams: dict[str, Any] = {}
 
     async def stay_connected(self) -> None:
@@ -109,10 +108,10 @@ class Shell:
     async def _connection(self) -> End:
         """One connection, until it ends."""
         try:
-            async with asyncio.timeout(OPEN_LIMIT_S):
+            async with asyncio.timeout(self._pace.open_s):
                 ws = await self._hub.register() or await self._hub.connect()
         except TimeoutError:
-            return End(f"no connection within {OPEN_LIMIT_S:g} s")
+            return End(f"no connection within {self._pace.open_s:g} s")
         if isinstance(ws, End):
             return ws
         sock = ws.get_extra_info("socket")

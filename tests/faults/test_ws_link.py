@@ -159,16 +159,16 @@ def wait_for_opening(hub: JsonHub, after: float) -> None:
 
 def test_a_hub_that_is_gone_and_back_is_found_again_at_once(run_dir: Path) -> None:
     hub = JsonHub()
-    with hub, linked(run_dir, hub.backend, *ID) as link:
+    with hub, linked(run_dir, hub.backend, *ID, pace="settled_s=1.0") as link:
         link.until(lambda state: state.state == "connected")
-        time.sleep(3.2)  # a connection that has lasted
+        time.sleep(1.2)  # a connection that has lasted
         for _ in range(2):
             cut_at = time.monotonic()
             hub.cut()
             wait_for_opening(hub, cut_at)
             assert hub.opened[-1] - cut_at < 0.5, "the first attempt comes within 100 ms"
             link.until(lambda state: state.state == "connected")
-            time.sleep(3.2)
+            time.sleep(1.2)
         hub.close()
         link.until(lambda state: state.state == "connecting" and state.said)
         with JsonHub(hub.port) as back:
@@ -192,9 +192,9 @@ def test_a_device_that_is_replaced_keeps_away_for_a_while(run_dir: Path) -> None
 
     with JsonHub() as hub:
         hub.on_hello = replace
-        with linked(run_dir, hub.backend, *ID) as link:
+        with linked(run_dir, hub.backend, *ID, pace="replaced_s=1.5") as link:
             until(lambda: hub.opened)
-            time.sleep(4.5)
+            time.sleep(1.3)
             assert len(hub.opened) == 1
             until(lambda: len(hub.opened) == 2, 10)
             assert "replaced by another connection" in link.logged()
@@ -233,7 +233,7 @@ def test_a_listener_that_never_speaks_is_left(run_dir: Path) -> None:
     port = free_port()
     with (
         socket.create_server(("127.0.0.1", port)),
-        linked(run_dir, f"ws://127.0.0.1:{port}/ws/device", *ID) as link,
+        linked(run_dir, f"ws://127.0.0.1:{port}/ws/device", *ID, pace="open_s=1.0") as link,
     ):
         assert "within" in link.until(lambda state: state.said, 20).said
 
@@ -299,7 +299,7 @@ def test_a_hub_that_asks_and_never_reads_is_left_and_memory_stays(run_dir: Path)
 
     with JsonHub() as hub:
         hub.on_hello = greedy
-        with linked(run_dir, hub.backend, *ID, pace="send_s=3.0") as link:
+        with linked(run_dir, hub.backend, *ID, pace="send_s=1.0") as link:
             until(lambda: len(hub.opened) >= 2, 40)
             peak = next(x for x in Path(f"/proc/{link.process.pid}/status").read_text().splitlines() if "VmHWM" in x)
             assert int(peak.split()[1]) < 250_000, peak

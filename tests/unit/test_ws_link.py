@@ -488,6 +488,7 @@ def test_wrong_settings_are_one_line(name: str, value: str) -> None:
 
 
 def test_the_pace_is_the_published_one() -> None:
-    assert Pace() == Pace(
-        heartbeat_s=15.0, capabilities_s=30.0, silence_s=25.0, step_s=10.0, send_s=20.0, nobody_s=10.0
-    )
+    pace = Pace()
+    assert (pace.heartbeat_s, pace.capabilities_s, pace.silence_s) == (15.0, 30.0, 25.0)
+    assert (pace.open_s, pace.step_s, pace.send_s, pace.nobody_s) == (10.0, 10.0, 20.0, 10.0)
+    assert (pace.settled_s, pace.replaced_s) == (3.0, 5.0)
