@@ -15,6 +15,10 @@ from procs.settings import ROOT
 from scripts import suite
 from tests.rig import clean_environ, free_port
 
+_FIRST_LINE = b"#!" + bytes(ROOT / ".venv/bin/python") + b"\n"
+# As pip writes it where there is a blank in the path.
+_FIRST_LINES = b"#!/bin/sh\n'''exec' \"%s\" \"$0\" \"$@\"\n' '''\n" % bytes(ROOT / ".venv/bin/python")
+
 
 class Clone:
     """A checkout of its own, with ports of its own."""
@@ -42,6 +46,7 @@ class Clone:
             data, mode = path.read_bytes(), path.stat().st_mode
             if not path.is_symlink() and bytes(ROOT) in data:
                 path.unlink()  # it is a link to ours
+                data = data.replace(_FIRST_LINE, _FIRST_LINES)
                 path.write_bytes(data.replace(bytes(ROOT), bytes(self.root)))
                 path.chmod(mode)
 
@@ -83,6 +88,11 @@ class Clone:
     def living(self) -> list[int]:
         """Pids of its processes."""
         return proc.marked(self.root)
+
+
+def said(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines of error that are neither progress nor make's own."""
+    return [line for line in done.stderr.splitlines() if line.startswith("planaria: ")]
 
 
 def _link(source: str, target: str) -> None:
