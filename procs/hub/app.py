@@ -17,6 +17,7 @@ from procs.hub import (
     devices,
     metrics,
     openapi,
+    pages,
     pairing,
     proxy_route,
     rest,
@@ -34,10 +35,6 @@ from procs.hub.tunnel import Tunnel
 from procs.wire.envelope import PairingCode
 
 IDLE_S = 30.0  # for a request to come whole with its headers, and between two
-FRONT = """\
-Planaria hub. Devices connect to /ws/device, and people reach them below /api/devices/ID/proxy/.
-The account made at first start is `admin`; scripts/cli.py password shows its password once, or makes a new one.
-"""
 
 
 def runner(hub: State, *more: web.RouteDef) -> web.AppRunner:
@@ -62,11 +59,6 @@ def _application(hub: State, more: tuple[web.RouteDef, ...]) -> web.Application:
     app[openapi.DOCUMENT] = msgspec.json.encode(openapi.document(ROUTES))
     app.add_routes([*more, *(route.served for route in ROUTES)])
     return app
-
-
-async def front(_: web.Request) -> web.Response:
-    """GET /: what this is."""
-    return web.Response(text=FRONT)
 
 
 async def health(_: web.Request) -> web.Response:
@@ -174,7 +166,8 @@ ROUTES = [
         also=(304, 502, 504),
     ),
     Route("GET /api/openapi.json", openapi.get_document, "anybody", None, dict[str, Any]),
-    Route("GET /", front, "anybody", None, "text/plain"),
+    Route("GET /", pages.front, "anybody", None, "text/html", also=(304,)),
+    Route("GET /page/{name}", pages.get_file, "anybody", None, ANYTHING, also=(304,)),
     Route("GET /health", health, "anybody", None, answers.Health),
     Route("GET /metrics", get_metrics, "machine", None, "text/plain"),
 ]

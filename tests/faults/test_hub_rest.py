@@ -45,10 +45,6 @@ def test_health(hub: Process) -> None:
     assert answer.json["status"] == "healthy" and ISO.match(answer.json["timestamp"])
 
 
-def test_front_page(hub: Process) -> None:
-    assert b"/ws/device" in hub.http("GET", "/").body
-
-
 def test_an_account(hub: Process) -> None:
     wanted = {"username": "carl", "email": "carl@example.com", "password": "carl's password"}
     made = hub.http("POST", "/api/auth/register", wanted)

@@ -1,0 +1,142 @@
+/** The WebSocket to the hub. It comes back by itself, and with it all that the views want to know. */
+
+import { timeOf } from "./words.js";
+
+const RETRY_MIN_S = 0.3;
+const RETRY_MAX_S = 10;
+const BEAT_MS = 20_000; // a link that is cut somewhere on its way gives no sign of that by itself
+const SILENT_MS = 10_000;
+
+/** Before the attempt after so many that failed: full jitter, so that not all pages come back at once. */
+export function retryDelay(failures, random = Math.random()) {
+  return RETRY_MIN_S + random * Math.min(RETRY_MAX_S - RETRY_MIN_S, RETRY_MIN_S * 2 ** failures);
+}
+
+/** Dispatches each frame under its type, with its payload as detail; besides "up", "away", and "doubt" before each
+ * attempt to come back: whether the session still is good can't be told from a WebSocket that was refused. */
+class Live extends EventTarget {
+  isUp = false;
+  #socket = null;
+  #isWanted = false;
+  #failures = 0;
+  #retry = 0;
+  #beat = 0;
+  #silence = 0;
+  #skewMs = 0;
+  #wants = new Set();
+  #isToldLater = false;
+
+  constructor() {
+    super();
+    addEventListener("online", () => this.#hurry());
+    document.addEventListener("visibilitychange", () => document.hidden || this.#hurry());
+  }
+
+  /** What time it is for the hub: the clock of a phone may be wrong. */
+  now() {
+    return Date.now() + this.#skewMs;
+  }
+
+  /** Connect, and stay so until `end`. */
+  start() {
+    this.#isWanted = true;
+    if (!this.#socket) this.#connect();
+  }
+
+  end() {
+    this.#isWanted = false;
+    clearTimeout(this.#retry);
+    this.#socket?.close();
+    this.#lost(this.#socket);
+  }
+
+  /** Have the hub tell of the suites and the events of these devices, until the signal. */
+  want({ suite = [], events = [] }, signal) {
+    const wanted = { suite, events };
+    this.#wants.add(wanted);
+    signal.addEventListener("abort", () => {
+      this.#wants.delete(wanted);
+      this.#subscribeLater();
+    });
+    this.#subscribeLater();
+  }
+
+  #hurry() {
+    if (!this.#isWanted || this.#socket) return;
+    clearTimeout(this.#retry);
+    this.#connect();
+  }
+
+  #connect() {
+    const socket = new WebSocket(`${location.origin.replace("http", "ws")}/ws/viewer`);
+    this.#socket = socket;
+    this.#listenFor(socket);
+    socket.onopen = () => this.#say("hello", {});
+    socket.onmessage = ({ data }) => this.#hear(socket, JSON.parse(data));
+    socket.onclose = () => this.#lost(socket);
+  }
+
+  #say(type, payload) {
+    if (this.#socket?.readyState !== WebSocket.OPEN) return;
+    this.#socket.send(JSON.stringify({ type, ts: new Date().toISOString(), payload }));
+  }
+
+  #hear(socket, { type, payload }) {
+    if (socket !== this.#socket) return;
+    this.#listenFor(socket);
+    if (type === "hello_ack") this.#welcome(payload);
+    this.dispatchEvent(new CustomEvent(type, { detail: payload }));
+  }
+
+  #welcome({ server_time }) {
+    this.#skewMs = (timeOf(server_time) || Date.now()) - Date.now();
+    this.isUp = true;
+    this.#failures = 0;
+    this.#subscribe();
+    this.dispatchEvent(new Event("up"));
+  }
+
+  /** Somebody who is silent is asked; who stays silent is given up. */
+  #listenFor(socket) {
+    clearTimeout(this.#beat);
+    clearTimeout(this.#silence);
+    this.#beat = setTimeout(() => this.#say("heartbeat", {}), BEAT_MS);
+    this.#silence = setTimeout(() => {
+      socket.close();
+      this.#lost(socket);
+    }, BEAT_MS + SILENT_MS);
+  }
+
+  #lost(socket) {
+    if (socket !== this.#socket) return;
+    this.#socket = null;
+    this.isUp = false;
+    clearTimeout(this.#beat);
+    clearTimeout(this.#silence);
+    this.dispatchEvent(new Event("away"));
+    if (!this.#isWanted) return;
+    this.#retry = setTimeout(() => this.#comeBack(), 1000 * retryDelay(this.#failures++));
+  }
+
+  #comeBack() {
+    this.dispatchEvent(new Event("doubt"));
+    if (this.#isWanted && !this.#socket) this.#connect();
+  }
+
+  /** Views come and go in one turn; the hub hears of the outcome. */
+  #subscribeLater() {
+    if (this.#isToldLater) return;
+    this.#isToldLater = true;
+    queueMicrotask(() => {
+      this.#isToldLater = false;
+      if (this.isUp) this.#subscribe();
+    });
+  }
+
+  #subscribe() {
+    const all = (what) => [...new Set([...this.#wants].flatMap((wanted) => wanted[what]))];
+    this.#say("subscribe", { devices: true, suite: all("suite"), events: all("events") });
+  }
+}
+
+export const live = new Live();

@@ -1,0 +1,193 @@
+/** The page: who is signed in, which view the address names, and whether the hub is there. */
+
+import { doubts } from "./api.js";
+import { accountView } from "./account.js";
+import { forgetDrafts } from "./controls.js";
+import { deviceView } from "./device.js";
+import { devicesView } from "./devices.js";
+import { h } from "./dom.js";
+import { fleet } from "./fleet.js";
+import { icon } from "./icons.js";
+import { live, retryDelay } from "./live.js";
+import { pairView } from "./pair.js";
+import { check, session } from "./session.js";
+import { signInView } from "./signin.js";
+import { suiteView } from "./suite.js";
+import { forgetPictures } from "./thumbs.js";
+import { usersView } from "./users.js";
+
+const AWAY_AFTER_MS = 800; // a hub that is back sooner was not away for anybody
+
+/** Each view: (signal, ...what the pattern found) -> {title, content}. What it starts ends with the signal, so that to
+ * leave a view needs nothing else. */
+const ROUTES = [
+  [/^#?\/?$/, devicesView],
+  [/^#\/devices\/([^/]+)$/, deviceView],
+  [/^#\/suite$/, suiteView],
+  [/^#\/pair(?:\/(\d{6}))?$/, pairView],
+  [/^#\/account$/, accountView],
+  [/^#\/users$/, usersView],
+];
+
+const TABS = [
+  ["#/", "Devices", "devices"],
+  ["#/suite", "Suite", "suite"],
+  ["#/pair", "Pair", "pair"],
+  ["#/users", "Users", "users"],
+  ["#/account", "Account", "account"],
+];
+
+const main = document.getElementById("main");
+const banner = document.getElementById("banner");
+const tabs = document.getElementById("tabs");
+const scrolled = new Map(); // hash -> how far down it was left
+let left = new AbortController();
+let shownHash = null;
+let shownUser = null;
+
+function show(view, ...found) {
+  left.abort();
+  left = new AbortController();
+  const { title, content } = view(left.signal, ...found);
+  document.title = `${title} · Planaria`;
+  main.replaceChildren(...[content].flat());
+}
+
+function notFoundView() {
+  const content = [h("h1", {}, "There is no such page"), h("p", {}, h("a", { href: "#/" }, "See your devices"))];
+  return { title: "No such page", content };
+}
+
+/** Show what the address names. `isMove`: somebody went there, whose focus and scroll position follow. */
+function route(isMove) {
+  if (shownHash !== null) scrolled.set(shownHash, scrollY);
+  shownHash = location.hash;
+  if (session()) show(...wanted(shownHash));
+  else show(signInView, welcome);
+  drawTabs();
+  if (!isMove) return;
+  scrollTo(0, scrolled.get(shownHash) ?? 0);
+  const heading = main.querySelector("h1");
+  heading.tabIndex = -1;
+  heading.focus({ preventScroll: true });
+}
+
+/** The view that a hash names, with what it is about. */
+function wanted(hash) {
+  for (const [pattern, view] of ROUTES) {
+    const found = hash.match(pattern);
+    if (found) return [view, ...found.slice(1).map((part) => part && decoded(part))];
+  }
+  return [notFoundView];
+}
+
+/** An address that somebody mistyped names no device, which the view says. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+function drawTabs() {
+  const user = session()?.user;
+  const shown = user ? TABS.filter(([hash]) => hash !== "#/users" || user.is_admin) : [];
+  const here = shownHash.startsWith("#/devices/") ? "#/" : shownHash.replace(/^#?\/?$/, "#/").replace(/\/\d{6}$/, "");
+  tabs.replaceChildren(
+    ...shown.map(([hash, label, drawing]) =>
+      h("a", { href: hash, "aria-current": hash === here ? "page" : null }, icon(drawing), h("span", {}, label)),
+    ),
+  );
+}
+
+/** Somebody has signed in: they are where they wanted to be. */
+function welcome() {
+  if (shownUser !== null && shownUser !== session().user.id) forgetAll();
+  shownUser = session().user.id;
+  route(true);
+  live.start();
+}
+
+/** Nobody is signed in. */
+function farewell() {
+  live.end();
+  banner.replaceChildren();
+  route(true);
+}
+
+/** What was one user's is not the next one's. */
+function forgetAll() {
+  forgetDrafts();
+  forgetPictures();
+  fleet.forget();
+}
+
+/** Whether the session still is good, now that something was refused; and whether the hub is another one by now. */
+async function doubt() {
+  const before = session();
+  if (!before) return;
+  try {
+    const now = await check();
+    if (!now) farewell();
+    else if (now.version !== before.version) sayNewVersion(now.version);
+  } catch {
+    // The hub can't be asked: live says that it is away.
+  }
+}
+
+function sayNewVersion(version) {
+  const reload = h("button", { type: "button", class: "quiet", onclick: () => location.reload() }, "Reload");
+  document.getElementById("news").replaceChildren(h("p", {}, `The hub is version ${version} now; this page is older. `, reload));
+}
+
+let awayLater = 0;
+
+function sayAway() {
+  clearTimeout(awayLater);
+  awayLater = setTimeout(() => {
+    const isMeant = session() && !live.isUp;
+    if (isMeant) banner.replaceChildren(h("p", {}, icon("away"), "The hub is away. Trying again…"));
+  }, AWAY_AFTER_MS);
+}
+
+function sayBack() {
+  clearTimeout(awayLater);
+  banner.replaceChildren();
+}
+
+async function start() {
+  for (let failures = 0; ; failures++) {
+    try {
+      await check();
+      break;
+    } catch {
+      banner.replaceChildren(h("p", {}, icon("away"), "The hub does not answer. Trying again…"));
+      await new Promise((resolve) => setTimeout(resolve, 1000 * retryDelay(failures)));
+    }
+  }
+  sayBack();
+  if (session()) {
+    shownUser = session().user.id;
+    live.start();
+  }
+  route(false);
+}
+
+/** The hash is the address of a view, so that the skip link can't be one of its own. */
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+
+history.scrollRestoration = "manual";
+addEventListener("hashchange", () => route(true));
+document.addEventListener("signed-out", () => {
+  forgetAll();
+  farewell();
+});
+doubts.addEventListener("doubt", doubt);
+live.addEventListener("doubt", doubt);
+live.addEventListener("away", sayAway);
+live.addEventListener("up", sayBack);
+start();

@@ -1,0 +1,149 @@
+/** The processes of one machine, live: how each is, why it ended last, how soon it was back; and a button that kills it. */
+
+import { call, deviceCall } from "./api.js";
+import { action } from "./controls.js";
+import { KeyedList, announce, follow, h, setText, svg } from "./dom.js";
+import { live } from "./live.js";
+import { bytes, moment, processState, recovery, shortly, span, timeOf } from "./words.js";
+
+const COLUMNS = ["Process", "State", "Restarts in 1 h", "Ended last", "Memory", "Back within"];
+
+/** `deviceId` is "" for the hub's own machine. Roles are written out: on a phone the rows are no table for CSS. */
+export function processTable(deviceId, mayRestart, signal) {
+  const headings = COLUMNS.map((name) => h("th", { role: "columnheader", scope: "col" }, name));
+  if (mayRestart) headings.push(h("td", { role: "columnheader" }, h("span", { class: "unseen" }, "Restart it")));
+  const body = h("tbody", { role: "rowgroup" });
+  const table = h(
+    "table",
+    { class: "processes", role: "table", "aria-label": "Processes", hidden: true },
+    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, headings)),
+    body,
+  );
+  const troubles = h("ul", { class: "troubles" });
+  const empty = h("p", { class: "empty" }, "Loading…");
+  const restart = mayRestart ? (name, pid) => kill(deviceId, name, pid) : null;
+  const rows = new KeyedList(body, ({ process }) => process.name, (told) => processRow(told, restart));
+  live.want({ suite: [deviceId] }, signal);
+  const listen = ({ detail }) => {
+    if (detail.device_id !== deviceId) return;
+    const skewMs = live.now() - timeOf(detail.at); // its clock may differ from the hub's
+    rows.show(detail.processes.map((process) => ({ process, skewMs, heardAt: live.now() })));
+    troubles.replaceChildren(...detail.troubles.map((text) => h("li", {}, text)));
+    empty.hidden = detail.processes.length > 0;
+    setText(empty, "No process is watched here.");
+    table.hidden = !detail.processes.length;
+  };
+  live.addEventListener("suite", listen, { signal });
+  return h("div", { class: "suite" }, troubles, table, empty);
+}
+
+/** To name the pid makes it safe to press twice: a process that is back already is left alone. */
+async function kill(deviceId, process, pid) {
+  const path = deviceId ? deviceCall(deviceId, "suite", "restart") : "/api/suite/restart";
+  await call("POST", path, { process, pid });
+}
+
+function processRow(told, restart) {
+  const { name } = told.process;
+  const cells = {
+    state: cell("condition"),
+    restarts: cell("restarts", "Restarts in 1 h:"),
+    ended: cell("ended", "Ended last:"),
+    memory: cell("memory", "Memory:"),
+    recovery: cell("recovery", "Back within:"),
+  };
+  const pid = h("span", { class: "muted" });
+  const state = h("span", { class: "tone" });
+  const age = h("span", { class: "muted when" });
+  const ended = h("span", {});
+  const endedAt = h("span", { class: "muted when" });
+  cells.state.append(state, age);
+  cells.ended.append(ended, endedAt);
+  let current = told;
+  let killed = 0; // the pid that was killed from here
+  const button = restart && cell("restart small");
+  button?.append(
+    action({
+      label: "Restart",
+      name: `Restart ${name}`,
+      confirm: `Kill ${name}?`,
+      run: async () => {
+        killed = current.process.pid;
+        await restart(name, killed);
+      },
+    }),
+  );
+  const heading = h("th", { role: "rowheader", scope: "row" }, h("span", { class: "name" }, name), pid);
+  const element = h("tr", { role: "row" }, heading, Object.values(cells), button);
+  const update = (changed) => {
+    const { process } = changed;
+    if (process.pid && process.pid !== current.process.pid) blink(element);
+    current = changed;
+    const { text, tone } = processState(process);
+    setText(pid, process.pid ? `pid ${process.pid}` : "no pid");
+    setText(state, text);
+    state.dataset.tone = tone;
+    follow(age, () => (current.process.pid ? `for ${span(ageS(current))}` : ""));
+    fill(cells.restarts, cells.restarts, process.restarts_hour);
+    fill(cells.ended, ended, process.last_end);
+    follow(endedAt, () => endedWhen(current));
+    fill(cells.memory, cells.memory, process.memory && bytes(process.memory));
+    drawRecovery(cells.recovery, process.recovery);
+    if (killed && tone === "good" && process.pid !== killed) {
+      killed = 0;
+      announce(`${name} is back as pid ${process.pid}`);
+    }
+  };
+  update(told);
+  return { element, update };
+}
+
+/** `label` says what it is about where there is no room for a heading. */
+function cell(kind, label) {
+  return h("td", { role: "cell", class: kind, "data-label": label });
+}
+
+/** Say it within the cell, or that there is nothing to say. */
+function fill(cell, element, value) {
+  cell.toggleAttribute("data-empty", !value);
+  setText(element, value ? String(value) : "–");
+}
+
+function ageS({ process, heardAt }) {
+  return process.age_s + (live.now() - heardAt) / 1000;
+}
+
+function endedWhen({ process, skewMs }) {
+  const at = timeOf(process.last_end_at);
+  return Number.isNaN(at) ? "" : moment(at + skewMs, live.now());
+}
+
+/** Mark what has just come back, once. */
+function blink(row) {
+  row.classList.remove("fresh");
+  requestAnimationFrame(() => row.classList.add("fresh"));
+}
+
+const BAR = 5; // units of width, one of them a gap
+const HEIGHT = 20;
+
+/** A histogram of bars, one a bound; what it says stands beside it in words. */
+function drawRecovery(place, told) {
+  const words = recovery(told);
+  const drawn = `${words} ${told.counts}`;
+  if (place.dataset.drawn === drawn) return;
+  place.dataset.drawn = drawn;
+  const most = Math.max(...told.counts);
+  place.toggleAttribute("data-empty", !most);
+  if (!most) {
+    place.replaceChildren(h("span", { class: "muted", title: words }, "–"));
+    return;
+  }
+  const bars = told.counts.map((count, at) => {
+    const height = count ? Math.max(2, (HEIGHT * count) / most) : 1;
+    return svg("rect", { x: at * BAR, y: HEIGHT - height, width: BAR - 1, height, class: count ? "" : "none" });
+  });
+  const viewBox = `0 0 ${told.counts.length * BAR} ${HEIGHT}`;
+  const chart = svg("svg", { class: "histogram", viewBox, role: "img", "aria-label": words }, svg("title", {}, words), bars);
+  place.replaceChildren(chart, h("span", { class: "muted" }, told.p50_ms == null ? "" : shortly(told.p50_ms)));
+}

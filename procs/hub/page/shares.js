@@ -1,0 +1,43 @@
+/** With whom a device is shared, as what. */
+
+import { call, deviceCall } from "./api.js";
+import { action, form } from "./controls.js";
+import { KeyedList, h, named, setText } from "./dom.js";
+import { loaded } from "./loaded.js";
+
+const ROLES = { viewer: "Viewer: looks", owner: "Owner: changes, restarts, shares" };
+
+export function sharing(deviceId, signal) {
+  const place = h("div", {});
+  const list = h("ul", { class: "people" });
+  const take = async (username) => {
+    await call("DELETE", deviceCall(deviceId, "shares", username));
+    await again();
+  };
+  const rows = new KeyedList(list, (share) => share.username, (share) => shareRow(share, take));
+  const show = (shares) => {
+    rows.show(shares);
+    place.replaceChildren(shares.length ? list : h("p", { class: "empty" }, "With nobody."));
+  };
+  const again = loaded(place, () => call("GET", deviceCall(deviceId, "shares"), undefined, { signal }), show, signal);
+  const fields = [
+    { name: "username", label: "User name", required: true, maxlength: 64, autocomplete: "off" },
+    { name: "role", label: "Role", options: ROLES },
+  ];
+  const send = async ({ username, role }) => {
+    await call("PUT", deviceCall(deviceId, "shares", username), { role });
+    await again();
+    return `Shared with ${username}.`;
+  };
+  return h("div", {}, place, form({ id: `share-${deviceId}`, fields, submit: "Share", send, isQuiet: true }));
+}
+
+function shareRow(share, take) {
+  const { username } = share;
+  const role = h("span", { class: "muted" });
+  const run = () => take(username);
+  const button = action({ label: "Take away", name: `Take it away from ${username}`, confirm: "Press again", run });
+  const update = (changed) => setText(role, changed.role);
+  update(share);
+  return { element: h("li", {}, named("span", username), role, button), update };
+}

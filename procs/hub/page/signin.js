@@ -1,0 +1,26 @@
+/** Signing in, in place of whatever view was asked for. */
+
+import { form } from "./controls.js";
+import { h } from "./dom.js";
+import { signIn } from "./session.js";
+
+export function signInView(_signal, welcome) {
+  const fields = [
+    { name: "username", label: "User name", required: true, maxlength: 64, autocomplete: "username" },
+    { name: "password", label: "Password", type: "password", required: true, autocomplete: "current-password" },
+  ];
+  const send = async ({ username, password }) => {
+    await signIn(username, password);
+    welcome();
+  };
+  const help = h(
+    "details",
+    {},
+    h("summary", {}, "First time here?"),
+    h("p", {}, "The first account is ", h("strong", {}, "admin"), ". On the hub’s machine this shows its password:"),
+    h("pre", { tabindex: "0", "aria-label": "Command" }, "scripts/cli.py password"),
+    h("p", {}, "An admin makes further accounts, under Users."),
+  );
+  const content = h("div", { class: "narrow panel" }, h("h1", {}, "Sign in"), form({ id: "signin", fields, submit: "Sign in", send }), help);
+  return { title: "Sign in", content };
+}

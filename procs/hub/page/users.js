@@ -1,0 +1,82 @@
+/** Accounts, for admins. */
+
+import { call } from "./api.js";
+import { action, form } from "./controls.js";
+import { KeyedList, h, named, setText } from "./dom.js";
+import { loaded } from "./loaded.js";
+import { session } from "./session.js";
+import { count } from "./words.js";
+
+const MIN_PASSWORD = 8;
+
+export function usersView(signal) {
+  const place = h("div", {});
+  const list = h("ul", { class: "people" });
+  const change = async (user, how) => {
+    await call("PATCH", pathOf(user), how);
+    await again();
+  };
+  const remove = async (user) => {
+    await call("DELETE", pathOf(user));
+    await again();
+  };
+  const rows = new KeyedList(list, (user) => user.id, (user) => userRow(user, change, remove));
+  const show = (users) => {
+    rows.show(users);
+    place.replaceChildren(list);
+  };
+  const again = loaded(place, () => call("GET", "/api/users", undefined, { signal }), show, signal);
+  const content = [
+    h("h1", {}, "Users"),
+    h("section", { class: "panel" }, h("h2", {}, "Accounts"), place),
+    h("section", { class: "panel" }, h("h2", {}, "Another account"), newUser(() => again())),
+  ];
+  return { title: "Users", content: h("div", { class: "medium stack" }, content) };
+}
+
+function pathOf(user) {
+  return `/api/users/${encodeURIComponent(user.id)}`;
+}
+
+function newUser(made) {
+  const fields = [
+    { name: "username", label: "User name", required: true, maxlength: 64, autocomplete: "off" },
+    { name: "password", label: "First password", type: "password", required: true, minlength: MIN_PASSWORD, autocomplete: "new-password" },
+    { name: "role", label: "Role", options: { user: "User: own and shared devices", admin: "Admin: accounts and this machine too" } },
+  ];
+  const send = async ({ username, password, role }) => {
+    await call("POST", "/api/users", { username, password, is_admin: role === "admin" });
+    await made();
+    return `${username} can sign in now.`;
+  };
+  return form({ id: "user", fields, submit: "Make the account", send, isQuiet: true });
+}
+
+function userRow(user, change, remove) {
+  const facts = h("span", { class: "muted" });
+  const isMe = user.id === session().user.id;
+  let current = user;
+  const turn = h("span", {});
+  const run = () => change(current, { is_admin: !current.is_admin });
+  const update = (changed) => {
+    current = changed;
+    const kind = changed.is_admin ? "admin" : "user";
+    setText(facts, `${kind} · ${count(changed.devices, "device")}${isMe ? " · you" : ""}`);
+    const label = changed.is_admin ? "Make a user" : "Make an admin";
+    turn.replaceChildren(action({ label, name: `${label} of ${changed.username}`, confirm: "Press again", run }));
+  };
+  const end = action({ label: "Remove", name: `Remove ${user.username}`, confirm: "Press again", run: () => remove(user), kind: "danger" });
+  const more = h("details", {}, h("summary", {}, "Set a password"), newPassword(user, change));
+  update(user);
+  return { element: h("li", {}, named("span", user.username), facts, turn, isMe ? null : end, isMe ? null : more), update };
+}
+
+function newPassword(user, change) {
+  const label = `New password of ${user.username}`;
+  const fields = [{ name: "password", label, type: "password", required: true, minlength: MIN_PASSWORD, autocomplete: "new-password" }];
+  const send = async ({ password }) => {
+    await change(user, { password });
+    return "Set. All log-ins of this account have ended.";
+  };
+  return form({ id: `password-${user.id}`, fields, submit: "Set", send, isQuiet: true });
+}

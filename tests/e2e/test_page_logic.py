@@ -1,0 +1,283 @@
+"""What the page computes, in the browser that computes it: modules of the real hub, imported and called."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tests import hub_rig
+
+pytestmark = pytest.mark.needs("chromium")
+Run = Callable[..., Any]
+# Sunday evening in Berlin, where it is an hour later than in UTC.
+NOW = "Date.UTC(2026, 10, 22, 17, 30)"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Evaluates an expression with a module as `it`, in a page of the hub's origin."""
+    with hub_rig.process(tmp_path_factory.mktemp("hub")) as hub, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_context(timezone_id="Europe/Berlin", locale="en-GB").new_page()
+        page.goto(f"http://127.0.0.1:{hub.port}/health")
+
+        def evaluate(module: str, expression: str) -> Any:
+            return page.evaluate(f"async () => {{ const it = await import('/page/{module}'); return {expression}; }}")
+
+        yield evaluate
+        browser.close()
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("it.span(0)", "0 s"),
+        ("it.span(-5)", "0 s"),
+        ("it.span(59.9)", "59 s"),
+        ("it.span(60)", "1 min"),
+        ("it.span(3599)", "59 min"),
+        ("it.span(3600)", "1 h"),
+        ("it.span(2 * 3600 + 5 * 60)", "2 h 5 min"),
+        ("it.span(23 * 3600 + 59 * 60)", "23 h"),
+        ("it.span(86400)", "1 day"),
+        ("it.span(3.9 * 86400)", "3 days"),
+        ("it.count(1, 'device')", "1 device"),
+        ("it.count(0, 'device')", "0 devices"),
+        ("it.bytes(640e3)", "640 kB"),
+        ("it.bytes(12.4e6)", "12 MB"),
+        ("it.bytes(1.25e9)", "1.3 GB"),
+        ("it.shortly(239.6)", "240 ms"),
+        ("it.shortly(1234)", "1.2 s"),
+        ("it.shortly(34_000)", "34 s"),
+    ],
+)
+def test_numbers_in_words(run: Run, expression: str, words: str) -> None:
+    assert run("words.js", expression) == words
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [
+        ("2026-11-22T17:02:00", "18:02"),
+        ("2026-11-22T17:02:00.123456", "18:02"),
+        ("2026-11-22T17:02:00Z", "18:02"),
+        ("2026-11-22T18:02:00+01:00", "18:02"),
+        ("2026-11-21T23:30:00", "00:30"),  # it is today in Berlin
+        ("2026-11-21T22:59:00", "yesterday 23:59"),
+        ("2026-11-16T08:00:00", "Monday 09:00"),
+        ("2026-11-15T08:00:00", "15 Nov 09:00"),
+        ("2026-10-24T23:30:00", "25 Oct 01:30"),  # before the clocks changed
+        ("2025-11-22T17:02:00", "22 Nov 2025"),
+        ("2026-11-23T17:02:00", "23 Nov 18:02"),  # of a clock that is ahead
+    ],
+)
+def test_moments_in_words(run: Run, at: str, words: str) -> None:
+    assert run("words.js", f"it.moment(it.timeOf('{at}'), {NOW})") == words
+
+
+def test_a_change_of_clocks_makes_no_other_day(run: Run) -> None:
+    """On 25 October 2026 clocks in Berlin go back, and the day has 25 hours."""
+    monday = "Date.UTC(2026, 9, 25, 23, 10)"  # ten past midnight
+    assert run("words.js", f"it.moment(it.timeOf('2026-10-24T22:10:00'), {monday})") == "yesterday 00:10"
+
+
+def test_what_is_no_time_is_none(run: Run) -> None:
+    assert run("words.js", "['', null, undefined, 'soon'].map(it.timeOf).every(Number.isNaN)")
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("{state: 'online', connected_at: '2026-11-22T17:27:00'}", "online for 3 min"),
+        ("{state: 'online', connected_at: null}", "online"),
+        ("{state: 'offline', last_seen: '2026-11-21T17:02:00'}", "offline since yesterday 18:02"),
+        ("{state: 'offline', last_seen: null}", "offline"),
+        ("{state: 'never seen', last_seen: null}", "never seen"),
+    ],
+)
+def test_devices_in_words(run: Run, device: str, words: str) -> None:
+    assert run("words.js", f"it.deviceState({device}, {NOW})") == words
+
+
+def test_streams_in_words(run: Run) -> None:
+    idle, runs = "{is_running: false, watchers: 0}", "{is_running: true, watchers: 0}"
+    assert run("words.js", "it.streams([])") == "no streams"
+    assert run("words.js", f"it.streams([{idle}])") == "1 stream"
+    assert run("words.js", f"it.streams([{idle}, {runs}])") == "1 of 2 streams running"
+    states = f"[{idle}, {runs}, {{is_running: true, watchers: 2}}].map(it.streamState)"
+    assert run("words.js", states) == ["idle", "running", "2 watching"]
+
+
+@pytest.mark.parametrize(
+    ("process", "text", "tone"),
+    [
+        ("{state: 'SERVING', wait_s: 0}", "serving", "good"),
+        ("{state: 'HANGING', wait_s: 0}", "hangs", "bad"),
+        ("{state: 'BACKOFF', wait_s: 3.2}", "failed, again in 4 s", "bad"),
+        ("{state: 'Unheard_of', wait_s: 0}", "unheard_of", "idle"),
+    ],
+)
+def test_processes_in_words(run: Run, process: str, text: str, tone: str) -> None:
+    assert run("words.js", f"it.processState({process})") == {"text": text, "tone": tone}
+
+
+def test_recovery_in_words(run: Run) -> None:
+    assert run("words.js", "it.recovery({counts: [0, 0]})") == "no restart remembered"
+    told = "{counts: [0, 3, 1], p50_ms: 180, worst_ms: 6400}"
+    assert run("words.js", f"it.recovery({told})") == "back 4 times, half within 180 ms, worst 6.4 s"
+
+
+DEVICES = """[
+    ['b', 'Barn', 'offline', []],
+    ['z', 'Yard', 'online', [['omega-0', false], ['Gate', true]]],
+    ['a', 'Yard', 'online', [['omega-1', false]]],
+    ['c', 'attic', 'never seen', []],
+].map(([device_id, device_name, state, streams]) => ({device_id, device_name, state,
+    streams: streams.map(([name, is_running]) => ({name, is_running}))}))"""
+
+
+def test_devices_stand_in_order(run: Run) -> None:
+    """Who is there first, then by name whatever its case, then by id."""
+    assert run("fleet.js", f"{DEVICES}.sort(it.inOrder).map((device) => device.device_id)") == ["a", "z", "c", "b"]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [("", "bzac"), ("yard", "za"), ("YARD gate", "z"), ("omega", "za"), ("b", "b"), ("  ", "bzac"), (".*", "")],
+)
+def test_search(run: Run, query: str, found: str) -> None:
+    expression = f"{DEVICES}.filter((device) => it.isMeant(device, {query!r})).map((device) => device.device_id)"
+    assert "".join(run("fleet.js", expression)) == found
+
+
+def test_the_stream_that_stands_for_a_device(run: Run) -> None:
+    """One that runs; else the first."""
+    assert run("fleet.js", f"{DEVICES}.map((device) => it.mainStream(device)?.name)") == [None, "Gate", "omega-1", None]
+
+
+def test_attempts_to_come_back_are_spread(run: Run) -> None:
+    least = run("live.js", "[0, 1, 2, 3, 20].map((failures) => it.retryDelay(failures, 0))")
+    most = run("live.js", "[0, 1, 2, 3, 20].map((failures) => it.retryDelay(failures, 1))")
+    assert least == [0.3] * 5
+    assert most == pytest.approx([0.6, 0.9, 1.5, 2.7, 10])
+
+
+# Runs a schedule for so many seconds of a made-up clock; each fetch takes 0.1 s. Returns [second, key] of each.
+SIMULATION = """((it, seen, forS, outcome) => {
+    const schedule = new it.Schedule(), fetched = [];
+    for (const [key, isRunning] of seen) schedule.see(key, isRunning);
+    let now = 0;
+    while (now < forS) {
+        const { key, waitS } = schedule.next(now);
+        if (!key) {
+            if (waitS === Infinity) break;
+            now += waitS + 1e-6;
+            continue;
+        }
+        fetched.push([now, key]);
+        schedule.started(key, now);
+        now += 0.1;
+        schedule.ended(key, now, outcome(key));
+    }
+    return fetched;
+})"""
+GOOD = "() => ({ isGood: true })"
+
+
+def fetches(run: Run, seen: str, for_s: int, outcome: str = GOOD) -> list[tuple[float, str]]:
+    """What a schedule fetches, and when."""
+    return [(at, key) for at, key in run("thumbs.js", f"{SIMULATION}(it, {seen}, {for_s}, {outcome})")]
+
+
+def gaps(all_of_it: list[tuple[float, str]], key: str) -> list[float]:
+    """Between the fetches of one picture."""
+    times = [at for at, its in all_of_it if its == key]
+    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+
+
+def test_a_stream_that_runs_is_fetched_every_other_second(run: Run) -> None:
+    assert gaps(fetches(run, "[['a', true]]", 60), "a") == pytest.approx([2.0] * 29, abs=0.01)
+
+
+def test_an_idle_stream_is_fetched_every_thirty_seconds(run: Run) -> None:
+    assert gaps(fetches(run, "[['a', false]]", 100), "a") == pytest.approx([30.0] * 3, abs=0.01)
+
+
+def test_streams_that_run_come_first(run: Run) -> None:
+    first = fetches(run, "[['a', false], ['b', true], ['c', false], ['d', true]]", 1)[:4]
+    assert [key for _, key in first] == ["b", "d", "a", "c"]
+
+
+def test_less_than_one_request_a_second_whatever_is_on_screen(run: Run) -> None:
+    seen = "Array.from({length: 60}, (_, i) => [`stream ${i}`, i % 2 === 0])"
+    all_of_it = fetches(run, seen, 300)
+    assert len([at for at, _ in all_of_it if at >= 60]) < 240
+    assert len([at for at, _ in all_of_it if at < 10]) <= 16, "a burst at first, and a small one"
+    assert len({key for _, key in all_of_it}) == 60, "nobody is forgotten"
+    assert max(gap for i in range(1, 60, 2) for gap in [*gaps(all_of_it, f"stream {i}"), 0]) > 30
+    assert min(gap for i in range(1, 60, 2) for gap in [*gaps(all_of_it, f"stream {i}"), 99]) >= 30
+
+
+def test_one_at_a_time(run: Run) -> None:
+    steps = """(() => {
+        const schedule = new it.Schedule();
+        schedule.see('a', true);
+        schedule.see('b', true);
+        const first = schedule.next(0).key;
+        schedule.started(first, 0);
+        const meanwhile = schedule.next(100).waitS === Infinity;
+        schedule.ended(first, 100, { isGood: true });
+        return [first, meanwhile, schedule.next(100).key];
+    })()"""
+    assert run("thumbs.js", steps) == ["a", True, "b"]
+
+
+def test_nothing_is_fetched_that_nobody_sees(run: Run) -> None:
+    steps = """(() => {
+        const schedule = new it.Schedule();
+        schedule.see('a', true);
+        schedule.unsee('a');
+        return schedule.next(0).waitS === Infinity;
+    })()"""
+    assert run("thumbs.js", steps)
+
+
+def test_to_scroll_there_and_back_fetches_nothing_anew(run: Run) -> None:
+    steps = """(() => {
+        const schedule = new it.Schedule();
+        schedule.see('a', false);
+        schedule.started('a', 0);
+        schedule.ended('a', 0, { isGood: true });
+        schedule.unsee('a');
+        schedule.see('a', false);
+        return schedule.next(10).waitS;
+    })()"""
+    assert run("thumbs.js", steps) == pytest.approx(20)
+
+
+def test_what_fails_is_asked_for_ever_less_often(run: Run) -> None:
+    failed = gaps(fetches(run, "[['a', true]]", 700, "() => ({ isGood: false })"), "a")
+    assert failed[:4] == pytest.approx([5.1, 10.1, 20.1, 40.1], abs=0.01) and max(failed) < 301
+
+
+def test_the_hub_may_say_when_to_come_again(run: Run) -> None:
+    told = gaps(fetches(run, "[['a', true]]", 100, "() => ({ isGood: false, retryS: 60 })"), "a")
+    assert told[0] == pytest.approx(60.1, abs=0.01)
+
+
+def test_what_failed_is_asked_for_at_once_when_the_hub_is_back(run: Run) -> None:
+    steps = """(() => {
+        const schedule = new it.Schedule();
+        schedule.see('a', true);
+        schedule.started('a', 0);
+        schedule.ended('a', 1, { isGood: false });
+        schedule.forgive();
+        return schedule.next(3).key;
+    })()"""
+    assert run("thumbs.js", steps) == "a"
