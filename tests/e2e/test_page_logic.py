@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -198,7 +199,7 @@ def fetches(run: Run, seen: str, for_s: int, outcome: str = GOOD) -> list[tuple[
 def gaps(all_of_it: list[tuple[float, str]], key: str) -> list[float]:
     """Between the fetches of one picture."""
     times = [at for at, its in all_of_it if its == key]
-    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 
 def test_a_stream_that_runs_is_fetched_every_other_second(run: Run) -> None:
@@ -216,12 +217,13 @@ def test_streams_that_run_come_first(run: Run) -> None:
 
 def test_less_than_one_request_a_second_whatever_is_on_screen(run: Run) -> None:
     seen = "Array.from({length: 60}, (_, i) => [`stream ${i}`, i % 2 === 0])"
-    all_of_it = fetches(run, seen, 300)
-    assert len([at for at, _ in all_of_it if at >= 60]) < 240
+    all_of_it = fetches(run, seen, 1500)
     assert len([at for at, _ in all_of_it if at < 10]) <= 16, "a burst at first, and a small one"
-    assert len({key for _, key in all_of_it}) == 60, "nobody is forgotten"
-    assert max(gap for i in range(1, 60, 2) for gap in [*gaps(all_of_it, f"stream {i}"), 0]) > 30
-    assert min(gap for i in range(1, 60, 2) for gap in [*gaps(all_of_it, f"stream {i}"), 99]) >= 30
+    assert len([at for at, _ in all_of_it if at >= 60]) < 1440
+    for i in range(60):
+        between = gaps(all_of_it, f"stream {i}")
+        assert between, "nobody is forgotten"
+        assert min(between) >= (30 if i % 2 else 2)
 
 
 def test_one_at_a_time(run: Run) -> None:
