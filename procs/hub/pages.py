@@ -36,7 +36,6 @@ _POLICY = "; ".join((
 _HEADERS = {
     hdrs.CACHE_CONTROL: "no-cache",  # asked for each time, and told again only when it is another
     "Content-Security-Policy": _POLICY,
-    "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 

@@ -245,7 +245,7 @@ def test_errors_of_routing_are_json_too(hub: Process) -> None:
 
 
 def test_every_answer_is_safe_to_show(hub: Process, ann: Http) -> None:
-    for answer in (hub.http("GET", "/"), ann("GET", "/api/devices"), hub.http("GET", "/nothing")):
+    for answer in (hub.http("GET", "/health"), ann("GET", "/api/devices"), hub.http("GET", "/nothing")):
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
         assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'self'"

@@ -1,7 +1,7 @@
 /** What a device has been through, newest first, live. */
 
 import { call, deviceCall } from "./api.js";
-import { KeyedList, follow, h } from "./dom.js";
+import { KeyedList, follow, h, named } from "./dom.js";
 import { live } from "./live.js";
 import { loaded } from "./loaded.js";
 import { moment, timeOf } from "./words.js";
@@ -46,6 +46,7 @@ function eventRow(event) {
   const at = timeOf(event.at);
   const when = h("time", { datetime: new Date(at).toISOString(), title: new Date(at).toLocaleString() });
   follow(when, () => moment(at, live.now()));
-  const element = h("li", { "data-kind": event.kind }, h("span", { dir: "auto" }, event.text || event.kind), when);
+  const what = h("span", {}, h("strong", {}, event.kind), " ", named("span", event.text));
+  const element = h("li", { "data-kind": event.kind }, what, when);
   return { element, update() {} };
 }
