@@ -3,10 +3,13 @@
 | endpoint                 | pattern          | binds             | connects       | carries          |
 |--------------------------|------------------|-------------------|----------------|------------------|
 | warden.heartbeat         | PULL <- PUSH     | warden            | every process  | Heartbeat        |
-| warden.state             | ROUTER <- DEALER | warden            | scripts/cli.py | Request -> Reply |
+| warden.state             | ROUTER <- DEALER | warden            | see below      | Request -> Reply |
 | headless_agent.N.control | ROUTER <- DEALER | producer N        | scripts/cli.py | Request -> Reply |
 | ws_link.state            | ROUTER <- DEALER | ws_link           | scripts        | Request -> Reply |
 | ws_link.work             | ROUTER - DEALER  | ws_link           | each proxy     | see below        |
+
+The warden is asked how the suite is, and to restart a process of it, by scripts/cli.py, by ws_link for the hub of this
+device, and by the hub for its own machine.
 
 Both ways at ws_link.work a message is two frames, a struct of messages.py and a raw body that may be empty: `Ready`,
 `TicketWanted`, `JobDone` from a proxy, whose identity is its instance ("0", "1"), and `TicketGrant`, `TicketRefused`,
@@ -153,6 +156,11 @@ class Responder:
         self.refused = 0
         self.expired = 0
 
+    def wait_with(self, poller: zmq.Poller) -> None:
+        """Have a poller of the caller's wake up for requests, too; `serve` is then called in each turn, without a
+        wait."""
+        poller.register(self._sock, zmq.POLLIN)
+
     def serve(self, handle: Callable[[Command], Reply | None], wait_s: float) -> bool:
         """Wait for one request and answer it with what `handle` gives (None: plain ok; Refused: its reason).
 
@@ -278,3 +286,28 @@ class Requester:
             if reply.id in (request_id, 0):  # 0: refused before its id could be read
                 return reply
         return None
+
+
+async def ask(
+    context: zmq.asyncio.Context, run_dir: Path, endpoint: str, body: Command, *, within_s: float = 2.0
+) -> Reply:
+    """As Requester.ask in an asyncio loop, for commands that are idempotent. Raises DeadlineExceeded, Refused."""
+    deadline = now_ms() + int(within_s * 1000)
+    request_id = int.from_bytes(os.urandom(7), "big")
+    data = encode(Request(id=request_id, deadline_ms=deadline, idempotent=True, body=body))
+    sock = _socket(context, zmq.DEALER)
+    sock.connect(address(run_dir, endpoint))
+    poll = cast("Callable[[int, int], Awaitable[int]]", sock.poll)  # its stub is that of Poller.poll
+    try:
+        while (left_ms := deadline - now_ms()) > 0:
+            wait_ms = min(left_ms, int(RESEND_S * 1000))
+            if await poll(wait_ms, zmq.POLLOUT):
+                _send_now(sock, [data])
+            if await poll(wait_ms, zmq.POLLIN):
+                reply = decode(await sock.recv(), Reply)
+                if not reply.ok:
+                    raise Refused(reply.reason)
+                return reply
+    finally:
+        sock.close()
+    raise DeadlineExceeded(f"{endpoint}: no answer within {within_s:g} s", retry=True)

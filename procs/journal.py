@@ -61,8 +61,63 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return
+    yield from _parsed(text)
+
+
+def _parsed(text: str) -> Iterator[dict[str, Any]]:
     for each in text.splitlines():
         with contextlib.suppress(ValueError):
             found = json.loads(each)
             if isinstance(found, dict) and all(isinstance(found.get(key), str) for key in ("time", "process", "event")):
                 yield found
+
+
+class Follower:
+    """Reads on where somebody had stopped reading. `position`: as `Follower.position` had it; "": at the end."""
+
+    def __init__(self, run_dir: Path, position: str = "") -> None:
+        self._path = run_dir / NAME
+        self._file, self._offset = _end(self._path)
+        with contextlib.suppress(ValueError):
+            file, _, offset = position.partition(" ")
+            self._file, self._offset = int(file), int(offset)
+
+    @property
+    def position(self) -> str:
+        """Up to where it has read."""
+        return f"{self._file} {self._offset}"
+
+    def more(self) -> list[dict[str, Any]]:
+        """The lines since, which costs nothing but a look where there are none."""
+        file, size = _end(self._path)
+        if (file, size) == (self._file, self._offset):
+            return []
+        lines: list[dict[str, Any]] = []
+        if file != self._file:
+            former = self._path.with_suffix(".jsonl.1")
+            if _end(former)[0] == self._file:
+                lines, _ = _lines_from(former, self._offset)
+            self._file, self._offset = file, 0
+        elif size < self._offset:  # somebody has emptied it
+            self._offset = 0
+        more, self._offset = _lines_from(self._path, self._offset)
+        return lines + more
+
+
+def _end(path: Path) -> tuple[int, int]:
+    try:
+        its = os.stat(path)
+    except OSError:
+        return 0, 0
+    return its.st_ino, its.st_size
+
+
+def _lines_from(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """The whole lines from an offset on, and where the next one begins."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            whole = file.read(2 * MAX_BYTES).rpartition(b"\n")[0]
+    except OSError:
+        return [], offset
+    return list(_parsed(whole.decode(errors="replace"))), offset + len(whole) + bool(whole)

@@ -18,6 +18,7 @@ MAX_BODY_BYTES = 2 * 1024 * 1024  # of one such body
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Instance = Annotated[str, msgspec.Meta(max_length=64)]
+ProcessName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]  # as the warden has it
 Reason = Annotated[str, msgspec.Meta(max_length=500)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -64,7 +65,15 @@ class Pair(msgspec.Struct, frozen=True, tag="pair"):
     """scripts/pair.py to ws_link: get a code of the hub by which a user can claim this device."""
 
 
-Command = Keyframe | Bitrate | Describe | Look | Pair
+class Restart(msgspec.Struct, frozen=True, tag="restart"):
+    """To the warden: kill this process, which its own supervisor starts again. Idempotent, since it names the pid."""
+
+    process: ProcessName
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    why: Reason  # for the journal
+
+
+Command = Keyframe | Bitrate | Describe | Look | Pair | Restart
 
 
 class Description(msgspec.Struct, frozen=True, tag="description"):
@@ -81,6 +90,14 @@ class Description(msgspec.Struct, frozen=True, tag="description"):
     dropped: Count
 
 
+class Recoveries(msgspec.Struct, frozen=True):
+    """How long a process took to serve again, over all the times that the journal still knows of."""
+
+    counts: list[Count]  # one for each of SuiteState.bounds_s, and those above the last
+    p50_ms: float  # of the last thousand at most
+    worst_ms: float
+
+
 class ProcessState(msgspec.Struct, frozen=True, tag="process"):
     """One process as the warden sees it."""
 
@@ -94,6 +111,9 @@ class ProcessState(msgspec.Struct, frozen=True, tag="process"):
     memory: Count  # bytes (RSS)
     failures: Count  # starts in a row that failed
     wait_s: float  # until it is started again
+    restarts: Count = 0  # that the journal still knows of
+    last_end_at: str = ""  # when that was, as in our logs
+    recoveries: Recoveries | None = None  # None: it has never had to
 
 
 class SuiteState(msgspec.Struct, frozen=True, tag="suite_state"):
@@ -101,6 +121,7 @@ class SuiteState(msgspec.Struct, frozen=True, tag="suite_state"):
 
     processes: list[ProcessState]
     troubles: list[str]  # what is wrong though every process lives: a stream that is watched and dry
+    bounds_s: list[float] = []  # of the buckets of all `recoveries`
 
 
 class LinkState(msgspec.Struct, frozen=True, tag="link_state"):

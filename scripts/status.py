@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from procs import proc
-from procs.messages import LinkState, ProcessState
+from procs.messages import LinkState, ProcessState, SuiteState
 from scripts import capture_programs, health, reach, reasons, roles, suite
 from scripts.suite_settings import Plan
 
@@ -26,6 +28,8 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
     known += [*suite.processes(root), *suite.producers(root)]
     known = [process for process in known if not roles.is_off(process.name, plan.suite.roles)]
     processes = [_process(root, plan, each, by_name.get(each.name)) for each in known]
+    for process in processes:
+        process["recovery"] = _recovery(seen, process["name"])
     link = reach.link_state(root) if "device" in plan.suite.roles else None
     troubles = seen.troubles if seen else ["the warden does not answer"]
     return {
@@ -68,6 +72,12 @@ def _process(root: Path, plan: Plan, known: suite.Process, seen: ProcessState | 
         later = f"; next start in {seen.wait_s:.0f} s" if seen.wait_s else ""
         found |= {"state": "FAILING", "said": f"{seen.failures} starts in a row failed: {why}{later}"}
     return found
+
+
+def _recovery(seen: SuiteState | None, name: str) -> dict[str, Any] | None:
+    """The histogram of how long it took to serve again; None where it never had to."""
+    found = [each.recoveries for each in seen.processes if each.name == name] if seen else []
+    return msgspec.to_builtins(found[0]) | {"bounds_s": seen.bounds_s} if seen and found and found[0] else None
 
 
 def _streams(plan: Plan) -> list[dict[str, Any]]:

@@ -77,6 +77,9 @@ class Hub(settings.Settings):
         secret=True,
         help="of the first account; default: made, kept in a file",
     )
+    remote_restart: bool = option(
+        True, SWITCH, env=("PLANARIA_REMOTE_RESTART",), help="let admins restart processes of this machine's suite"
+    )
     stun_urls: tuple[str, ...] = option((), STUN_URLS, env=("STUN_URLS",), help="STUN servers for viewers and devices")
 
     @property

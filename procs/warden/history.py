@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from procs.messages import Recoveries
+
 BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 HOUR_S = 3600.0
 BLAMED_KEPT_S = 30.0
+EXACT = 1000  # times of which a median is taken
+RESTARTED = "restarted"  # how a process ended whose restart somebody asked for
 
 
 class Down(NamedTuple):
@@ -37,11 +42,21 @@ class Histogram:
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
     sum_s: float = 0.0
+    worst_s: float = 0.0
+    lately: array[float] = field(default_factory=lambda: array("f"))
 
     def add(self, seconds: float) -> None:
         """One more."""
         self.counts[bisect_left(BUCKETS_S, seconds)] += 1
         self.sum_s += seconds
+        self.worst_s = max(self.worst_s, seconds)
+        self.lately.append(seconds)
+        del self.lately[:-EXACT]
+
+    def told(self) -> Recoveries:
+        """In short. A bucket says only between what a time lies, so the median is that of the times themselves."""
+        median_s = sorted(self.lately)[(len(self.lately) - 1) // 2]
+        return Recoveries(list(self.counts), round(median_s * 1000, 1), round(self.worst_s * 1000, 1))
 
 
 @dataclass
@@ -51,9 +66,9 @@ class History:
     restarts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (process, kind)
     hangs: Counter[tuple[str, str]] = field(default_factory=Counter)  # those that the warden ended itself
     recoveries: dict[str, Histogram] = field(default_factory=dict)
-    last: dict[str, Down] = field(default_factory=dict)
     _down: dict[str, Down] = field(default_factory=dict)
     _blamed: dict[int, tuple[str, str, float]] = field(default_factory=dict)  # pid -> kind, reason, when
+    written: set[tuple[str, int]] = field(default_factory=set)  # restarts that a former warden has written down: who
 
     def recall(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Count what the journal knows: counters should not begin anew with each warden, least of all those of
@@ -66,19 +81,20 @@ class History:
 
     def blame(self, process: str, pid: int, kind: str, reason: str, now: float) -> None:
         """The warden is about to end it: its end will look like any other."""
-        if pid not in self._blamed:
+        if pid not in self._blamed and kind != RESTARTED:
             self.hangs[process, kind] += 1
         self._blamed = {each: its for each, its in self._blamed.items() if now - its[2] < BLAMED_KEPT_S}
         self._blamed[pid] = (kind, reason, now)
 
-    def ended(self, process: str, pid: int, kind: str, reason: str, at: float) -> Down:
-        """It has ended; returns what to write down."""
+    def ended(self, process: str, pid: int, kind: str, reason: str, at: float) -> Down | None:
+        """It has ended; returns what to write down. None: a former warden did, whose own end it was."""
         if pid in self._blamed:
             kind, reason, _ = self._blamed[pid]
         down = Down(process, pid, kind, reason, at)
-        self.restarts[process, kind] += 1
-        self.last[process] = down
         self._down.setdefault(process, down)  # until it serves, it is down since the first time
+        if (process, pid) in self.written:
+            return None
+        self.restarts[process, kind] += 1
         return down
 
     def serves(self, process: str, pid: int, at: float) -> Up | None:

@@ -13,20 +13,23 @@ import zmq
 
 from procs import bus, journal, log, proc, settings
 from procs.errors import ParentGone, Refused
-from procs.messages import Heartbeat, decode
-from procs.warden import go2rtc, metrics, notify, state, table
-from procs.warden.history import History
+from procs.messages import Command, Heartbeat, Look, Reply, Restart, decode
+from procs.warden import go2rtc, metrics, notify, table
+from procs.warden.history import RESTARTED, History
 from procs.warden.limits import GO2RTC_EVERY_S, LIMITS, STACK_S, SUPERVISORD_EVERY_S, kind_of
 from procs.warden.listener import READY, Listener, answer
 from procs.warden.options import Warden
 from procs.warden.policy import GO2RTC, SUPERVISORD, Policy, Verdict
 from procs.warden.relatives import Relatives
+from procs.warden.restarts import REMEMBERED_S, Restarts
 from procs.warden.state import State
 
 TURN_S = 0.5
 LOOK_EVERY_S = 1.0
 WEIGH_EVERY_S = 5.0
 BEATS_A_TURN = 500  # a flood must not keep us from everything else
+ANSWERS_A_TURN = 20
+LAST_WORDS_S = 0.05  # from our answer to the end of ourselves: it has to go out
 OLD_S = 3.0  # a table that supervisord has kept for us while we were away
 _LIBC = ctypes.CDLL(None)
 
@@ -62,13 +65,16 @@ class _Loop:
         self._poller = zmq.Poller()
         self._poller.register(0, zmq.POLLIN)
         self._poller.register(self._beats, zmq.POLLIN)
+        self._asked = bus.Responder(context, self._run_dir, bus.WARDEN_STATE)
+        self._asked.wait_with(self._poller)
         self._listener = Listener()
         self._policy = Policy(chosen.memory or {}, chosen.stall_limit_s, _escalations(self._run_dir))
         self._history = History()
         self._history.recall(journal.read(self._run_dir, 0))
+        self._history.written = _restarted(self._run_dir)
+        self._restarts = Restarts(self._history.written, time.monotonic())
         self._relatives = Relatives(self._poller)
         self.state = State(self._run_dir, self._policy, self._history)
-        state.serve(context, self._run_dir, self.state)
         login = f"{chosen.username}:{chosen.password}" if chosen.username else ""
         self._go2rtc = go2rtc.Watcher(chosen.api, login)
         self._notify = notify.Notifier(os.environ.get("NOTIFY_SOCKET", ""))
@@ -78,10 +84,11 @@ class _Loop:
         self._looked_at = self._weighed_at = 0.0
         self._left: list[tuple[str, int, float]] = []  # producers that have ended: name, pid, when
         self._asked_for_stack: list[tuple[float, Verdict]] = []
+        self._last_words: tuple[float, Verdict] | None = None  # an end that is ours too, and when it is due
 
     def turn(self) -> None:
         """Wait for something to happen, and do what follows from it."""
-        ready = dict(self._poller.poll(int(TURN_S * 1000)))
+        ready = dict(self._poller.poll(int((LAST_WORDS_S if self._last_words else TURN_S) * 1000)))
         if 0 in ready:
             self._read_events()
         if self._beats in ready:
@@ -101,6 +108,9 @@ class _Loop:
             self._end(verdict, now)
         self._insist(now)
         self.state.update(now, at_once=self._has_news)
+        for _ in range(ANSWERS_A_TURN):
+            if not self._asked.serve(self._obey, wait_s=0):
+                break
         if self._has_news and self._policy.has_served(self._relatives.pid_of(GO2RTC)):
             self._notify.ready()
         self._has_news = False
@@ -209,23 +219,49 @@ class _Loop:
         made = self._policy.made_by(pid)
         return [stream for name, stream in (look.streams or {}).items() if name in made]
 
+    # --- what others ask of us -------------------------------------------------------------------------
+
+    def _obey(self, command: Command) -> Reply:
+        """Raises Refused."""
+        if isinstance(command, Look):
+            return Reply(id=0, ok=True, body=self.state.told())
+        if isinstance(command, Restart):
+            self._restart(command, time.monotonic())
+            return Reply(id=0, ok=True)
+        raise Refused(f"the warden takes no {type(command).__name__}")
+
+    def _restart(self, asked: Restart, now: float) -> None:
+        pids = {each.known.pid for each in self._policy.watched.values() if each.known.name == asked.process}
+        if asked.process == SUPERVISORD:
+            pids = {self._relatives.supervisord}
+        if not self._restarts.is_due(asked, pids, now):
+            return
+        verdict = Verdict(asked.pid, asked.process, RESTARTED, asked.why)
+        if asked.pid in (os.getpid(), self._relatives.supervisord):
+            self._last_words = (now + LAST_WORDS_S, verdict)
+        elif not self._end(verdict, now):
+            raise Refused(f"{asked.process} has just ended by itself")
+        self._restarts.note(asked, now)
+
     # --- ends ------------------------------------------------------------------------------------------
 
     def _ended(self, name: str, pid: int, kind: str, reason: str, at: float) -> None:
         down = self._history.ended(name, pid, kind, reason, at)
         self.state.dropped.pop(pid, None)
+        if not down:
+            return
         self.state.ended(name, down.kind, down.reason)
         journal.append(self._run_dir, process=name, event="down", pid=pid, kind=down.kind, reason=down.reason)
 
-    def _end(self, verdict: Verdict, now: float) -> None:
-        """End a process; whoever has started it starts it again."""
+    def _end(self, verdict: Verdict, now: float) -> bool:
+        """End a process; whoever has started it starts it again. Whether it was still there."""
         log.warning(f"ending {verdict.name}: {verdict.reason}", pid=verdict.pid, kind=verdict.kind)
         self._history.blame(verdict.name, verdict.pid, verdict.kind, verdict.reason, now)
-        if verdict.name == SUPERVISORD:
+        if verdict.name == SUPERVISORD or verdict.pid == os.getpid():
             # It can't say so itself, and we die with it. Its keeper may be stopped as well, and is needed now.
             journal.append(
                 self._run_dir,
-                process=SUPERVISORD,
+                process=verdict.name,
                 event="down",
                 pid=verdict.pid,
                 kind=verdict.kind,
@@ -233,13 +269,13 @@ class _Loop:
             )
             self._relatives.kill(self._relatives.pid_of("keeper"), signal.SIGCONT)
         if verdict.asks_for_stack:
-            self._relatives.kill(verdict.pid, signal.SIGABRT)
             self._asked_for_stack.append((now, verdict))
-        else:
-            self._relatives.kill(verdict.pid, signal.SIGKILL)
+        return self._relatives.kill(verdict.pid, signal.SIGABRT if verdict.asks_for_stack else signal.SIGKILL)
 
     def _insist(self, now: float) -> None:
         """Kill those who were asked where they hang, and could not even say that."""
+        if self._last_words and now >= self._last_words[0]:
+            self._end(self._last_words[1], now)
         due = [verdict for at, verdict in self._asked_for_stack if now - at >= STACK_S]
         self._asked_for_stack = [(at, verdict) for at, verdict in self._asked_for_stack if now - at < STACK_S]
         for verdict in due:
@@ -255,3 +291,9 @@ def _escalations(run_dir: Path) -> dict[str, float]:
         name for name in every_s for line in lines[name] if (line["process"], line.get("kind")) == (name, "escalated")
     }
     return dict.fromkeys(found, time.monotonic())
+
+
+def _restarted(run_dir: Path) -> set[tuple[str, int]]:
+    """Name and pid of those whose restart a former warden was asked for lately."""
+    lines = journal.read(run_dir, time.time() - REMEMBERED_S)
+    return {(line["process"], int(line["pid"])) for line in lines if line.get("kind") == RESTARTED}

@@ -155,11 +155,10 @@ class Relatives:
         """Those of go2rtc's children that only read what a capture writes."""
         return [pid for pid, words in self._words.items() if "procs.capture.read_fifo" in words]
 
-    def kill(self, pid: int, number: int) -> None:
-        """Send a signal to one of ours, if it is still the one that we know."""
+    def kill(self, pid: int, number: int) -> bool:
+        """Send a signal to one of ours, if it is still the one that we know. Whether it was sent."""
         its = self._tree.get(pid)
-        if its:
-            proc.kill(pid, number, only_if=lambda: _started(pid) == its.started_s)
+        return its is not None and proc.kill(pid, number, only_if=lambda: _started(pid) == its.started_s)
 
     def _note(self, pid: int) -> None:
         if its := proc.stat(pid):

@@ -1,25 +1,23 @@
-"""How the suite is, for whoever asks: over the bus (scripts/cli.py status), and as text for Prometheus."""
+"""How the suite is, for whoever asks: over the bus, and as text for Prometheus."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter, deque
 from pathlib import Path
 
-import zmq
-
-from procs import bus, journal, proc
-from procs.errors import Refused
-from procs.messages import Command, Look, ProcessState, Reply, SuiteState
+from procs import journal, log, proc
+from procs.messages import ProcessState, SuiteState
 from procs.warden import limits
 from procs.warden.go2rtc import Stream
-from procs.warden.history import HOUR_S, History
+from procs.warden.history import BUCKETS_S, HOUR_S, RESTARTED, History
 from procs.warden.metrics import family, histogram
 from procs.warden.policy import GO2RTC, SUPERVISORD, Policy
 from procs.warden.table import Row
 
 UPDATE_EVERY_S = 0.5
+# Ends whose reason says it all; before that of another its kind is put.
+_PLAIN = ("killed", "crashed", "exited", "not started", RESTARTED)
 
 
 class State:
@@ -32,10 +30,10 @@ class State:
         self.dropped: dict[int, int] = {}  # pid -> pictures
         self.refused = 0  # messages and events that made no sense
         self._ends: deque[tuple[float, str]] = deque()  # of the last hour: when, and who
-        self._last: dict[str, str] = {}  # how each process ended last
+        self._last: dict[str, tuple[str, str]] = {}  # how each process ended last, and when
         for line in journal.read(run_dir, time.time() - HOUR_S):
             if line["event"] == "down":
-                self.ended(line["process"], str(line.get("kind", "")), str(line.get("reason", "")))
+                self.ended(line["process"], str(line.get("kind", "")), str(line.get("reason", "")), line["time"])
         self._updated_at = -UPDATE_EVERY_S
         self._answer = SuiteState(processes=[], troubles=[])
         self._text = ""
@@ -44,16 +42,15 @@ class State:
         """For Prometheus."""
         return self._text
 
-    def answer(self, command: Command) -> Reply:
-        """For the bus. Raises Refused."""
-        if not isinstance(command, Look):
-            raise Refused(f"{type(command).__name__}: the warden only tells how the suite is")
-        return Reply(id=0, ok=True, body=self._answer)
+    def told(self) -> SuiteState:
+        """For the bus."""
+        return self._answer
 
-    def ended(self, process: str, kind: str, reason: str) -> None:
+    def ended(self, process: str, kind: str, reason: str, at: str = "") -> None:
         """A process has ended. Those of before this warden count from its own start on: a clock may have been set."""
         self._ends.append((time.monotonic(), process))
-        self._last[process] = reason if kind in ("killed", "crashed", "exited", "not started") else f"{kind}: {reason}"
+        why = reason if kind in _PLAIN else f"{kind}: {reason}"
+        self._last[process] = (why, at or log.timestamp())
 
     def update(self, now: float, *, at_once: bool) -> None:
         """Put together anew what is said, if it is time."""
@@ -72,7 +69,8 @@ class State:
         ]
         away = supervised.keys() - {name for name, _, _ in known}
         rows += [self._process(name, 0, None, supervised[name], hour[name], now) for name in away]
-        self._answer = SuiteState(processes=sorted(rows, key=lambda row: row.name), troubles=self._troubles(now))
+        rows.sort(key=lambda row: row.name)
+        self._answer = SuiteState(processes=rows, troubles=self._troubles(now), bounds_s=list(BUCKETS_S))
         self._text = self._metrics()
 
     def _process(
@@ -84,6 +82,8 @@ class State:
         if pid and sign_age_s is not None:
             word = "SERVING" if sign_age_s < silence_s else "HANGING"
         its = proc.stat(pid) if pid else None
+        last_end, last_end_at = self._last.get(name, ("", ""))
+        recoveries = self._history.recoveries.get(name)
         return ProcessState(
             name=name,
             pid=pid,
@@ -91,10 +91,13 @@ class State:
             age_s=round(its.age_s, 1) if its else 0.0,
             sign_age_s=sign_age_s,
             restarts_hour=hour,
-            last_end=self._last.get(name, ""),
+            last_end=last_end,
             memory=proc.rss_bytes(pid) if pid else 0,
             failures=row.failures if row else 0,
             wait_s=row.wait_s if row else 0.0,
+            restarts=sum(count for (each, _), count in self._history.restarts.items() if each == name),
+            last_end_at=last_end_at,
+            recoveries=recoveries.told() if recoveries else None,
         )
 
     def _troubles(self, now: float) -> list[str]:
@@ -125,14 +128,3 @@ class State:
             family("sign_age_seconds", "gauge", "Since the last sign of life.", ages),
             family("watchers", "gauge", "Viewers of a stream.", watchers),
         ))  # fmt: skip
-
-
-def serve(context: zmq.Context[zmq.Socket[bytes]], run_dir: Path, state: State) -> None:
-    """Answer on the bus from now on."""
-
-    def serve_on() -> None:
-        responder = bus.Responder(context, run_dir, bus.WARDEN_STATE)
-        while True:
-            responder.serve(state.answer, wait_s=1.0)
-
-    threading.Thread(target=serve_on, name="state", daemon=True).start()

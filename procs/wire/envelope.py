@@ -44,6 +44,10 @@ Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Caps = Annotated[list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Meta(max_length=64)]
 # A path of the hub's own origin: nothing in it can name another host.
 OriginPath = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^/(?!/)[A-Za-z0-9._~%?=&/-]*\Z")]
+ProcessName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Word = Annotated[str, msgspec.Meta(max_length=64)]
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]  # as a page can read it
+Number = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 Sdp = Annotated[str, msgspec.Meta(max_length=256 * 1024)]
 Target = Annotated[str, msgspec.Meta(max_length=16 * 1024)]
 Headers = Annotated[
@@ -255,6 +259,72 @@ class Paired(_Secret, frozen=True):
     code: Text = ""
 
 
+class Recovery(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How long a process took to serve again each time: a histogram, and of the times themselves median and worst."""
+
+    bounds_s: Annotated[list[Number], msgspec.Meta(max_length=64)] = []
+    counts: Annotated[list[Count], msgspec.Meta(max_length=65)] = []  # the last: of those above the last bound
+    p50_ms: Number | None = None
+    worst_ms: Number | None = None
+
+
+class Process(msgspec.Struct, frozen=True):
+    """One process of a suite, as its warden sees it."""
+
+    name: ProcessName
+    pid: Count  # 0: it does not run
+    state: Word  # SERVING, HANGING, or supervisord's: RUNNING, STARTING, BACKOFF, STOPPED, ...
+    age_s: Number
+    restarts_hour: Count
+    restarts: Count  # that are known of
+    last_end: Text  # why it ended last; "" if it has not
+    last_end_at: Time
+    memory: Count  # bytes (RSS)
+    failures: Count  # starts in a row that failed
+    wait_s: Number  # until it is started again
+    recovery: Recovery = Recovery()
+
+
+class SuiteWatch(Payload, frozen=True):
+    """suite_watch, hub to device: send `suite` now, and for so long whenever it changes."""
+
+    for_s: Annotated[float, msgspec.Meta(ge=0, le=60)]
+
+
+class SuiteRestart(Payload, frozen=True):
+    """suite_restart, hub to device, with a request_id: kill this process, which is started again. It is safe to send
+    again: it names the pid."""
+
+    process: ProcessName
+    pid: Annotated[int, msgspec.Meta(gt=0, lt=2**31)]
+
+
+class Suite(Payload, frozen=True):
+    """suite, device to hub: how its processes are. `troubles`: what is wrong though all of them live."""
+
+    max_bytes: ClassVar[int] = 256 * 1024
+
+    at: Time
+    processes: Annotated[list[Process], msgspec.Meta(max_length=500)]
+    troubles: Annotated[list[Text], msgspec.Meta(max_length=100)] = []
+
+
+class SuiteRestarted(Payload, frozen=True):
+    """suite_restarted, device to hub, with the request_id of suite_restart: it was killed, or why not."""
+
+    ok: bool
+    reason: Text = ""
+
+
+class SuiteEvent(Payload, frozen=True, omit_defaults=True):
+    """suite_event, device to hub: a process had ended and serves again."""
+
+    process: ProcessName
+    pid: Count
+    reason: Text
+    took_ms: Number | None = None
+
+
 class Error(Payload, frozen=True):
     """error, hub to anybody: the answer to a request that is not fulfilled."""
 
@@ -286,6 +356,57 @@ class WatchReady(Payload, frozen=True):
     session_id: Id
     mode: Text
     ice_servers: IceServers
+
+
+Ids = Annotated[list[AnyId], msgspec.Meta(max_length=16)]
+
+
+class Subscribe(Payload, frozen=True):
+    """subscribe, viewer to hub: what to be told of from now on, and nothing else. "" is the hub's own machine."""
+
+    devices: bool = False
+    suite: Ids = []
+    events: Ids = []
+
+
+class Devices(Payload, frozen=True):
+    """devices, hub to viewer: all that it may see, as GET /api/devices has them."""
+
+    max_bytes: ClassVar[int] = MAX_BYTES
+
+    devices: list[Any]
+
+
+class DeviceChanged(Payload, frozen=True):
+    """device_changed, hub to viewer: one of them is otherwise now, or new."""
+
+    max_bytes: ClassVar[int] = MAX_BYTES
+
+    device: Any
+
+
+class DeviceGone(Payload, frozen=True):
+    """device_gone, hub to viewer: it may not see this one any more."""
+
+    device_id: AnyId
+
+
+class ViewerSuite(Payload, frozen=True):
+    """suite, hub to viewer."""
+
+    max_bytes: ClassVar[int] = 512 * 1024
+
+    device_id: AnyId
+    at: Time
+    processes: list[Process]
+    troubles: list[str]
+
+
+class ViewerEvent(Payload, frozen=True):
+    """event, hub to viewer: as GET /api/devices/{id}/events has it."""
+
+    device_id: AnyId
+    event: Any
 
 
 class EndWatch(Payload, frozen=True):

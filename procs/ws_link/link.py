@@ -17,6 +17,7 @@ from procs.ws_link.identity import Identity
 AGENT_VERSION = f"{VERSION}-planaria"
 MAX_MESSAGE = 16 * 1024 * 1024  # what is still read, to be refused; beyond it the connection breaks
 CAPS = ["mux1", "challenge"]
+SUITE = "suite"  # of a device whose suite has a warden: the hub may look at it, and restart what is in it
 REPLACED = 1012
 RETRY_AFTER_CAP_S = 300.0
 _SESSIONS: dict[str, type[envelope.Payload]] = {
@@ -51,10 +52,12 @@ class Send(NamedTuple):
 
 
 class Connected(NamedTuple):
-    """The hub has taken us. `mux`: it takes data connections; `proved`: it has shown that it knows us."""
+    """The hub has taken us. `mux`: it takes data connections; `proved`: it has shown that it knows us; `suite`: it
+    wants to know of our suite."""
 
     mux: bool
     proved: bool
+    suite: bool = False
 
 
 class Asked(NamedTuple):
@@ -84,6 +87,19 @@ class Paired(NamedTuple):
     code: str
 
 
+class SuiteWatched(NamedTuple):
+    """Somebody at the hub wants to know how the suite is, for so long."""
+
+    for_s: float
+
+
+class RestartAsked(NamedTuple):
+    """Somebody at the hub wants a process of the suite restarted."""
+
+    restart: envelope.SuiteRestart
+    request_id: str
+
+
 class Noted(NamedTuple):
     """Something was not taken, and the link lives. `kind` is for counting, `reason` for reading."""
 
@@ -99,7 +115,7 @@ class End(NamedTuple):
     retry_after_s: float = 0.0
 
 
-Event = Send | Connected | Asked | Unanswerable | Answered | Paired | Noted | End
+Event = Send | Connected | Asked | Unanswerable | Answered | Paired | SuiteWatched | RestartAsked | Noted | End
 State = Literal["hello", "proof", "connected"]
 
 
@@ -110,8 +126,12 @@ class _Rid(msgspec.Struct, frozen=True):
 class Session:
     """What is said on one connection. Begins with `hello`; each frame goes to `received`, the time to `tick`."""
 
-    def __init__(self, me: Identity, keys: challenge.Keys, now: float, pace: Pace = PACE) -> None:
+    def __init__(
+        self, me: Identity, keys: challenge.Keys, now: float, pace: Pace = PACE, *, has_suite: bool = False
+    ) -> None:
         self._me, self._keys, self._pace = me, keys, pace
+        self._caps = [*CAPS, SUITE] if has_suite else CAPS
+        self._shows_suite = False  # both sides know of it
         self._nonce = challenge.nonce()
         self._transcript = b""  # once the hub has sent its challenge
         self.state: State = "hello"
@@ -122,6 +142,8 @@ class Session:
             "hello_ack": self._taken,
             "proxy_http": self._asked,
             "paired": self._paired,
+            "suite_watch": self._watched,
+            "suite_restart": self._restart_asked,
         }
 
     def hello(self, go2rtc_http: str, *, show_secret: bool) -> str:
@@ -131,7 +153,7 @@ class Session:
             agent_version=AGENT_VERSION,
             go2rtc_http=go2rtc_http,
             device_secret=self._me.secret if show_secret else None,
-            caps=CAPS,
+            caps=self._caps,
             mux=envelope.MuxLimits(),
             instance=self._me.instance,
             nonce=self._nonce,
@@ -185,7 +207,8 @@ class Session:
             return [End("the hub can't show that it knows this device")]
         self.state = "connected"
         self._heartbeat_at = self._capabilities_at = now
-        return [Connected("mux1" in ack.caps and ack.mux is not None, proved)]
+        self._shows_suite = SUITE in self._caps and SUITE in ack.caps
+        return [Connected("mux1" in ack.caps and ack.mux is not None, proved, self._shows_suite)]
 
     def _asked(self, frame: Envelope, now: float) -> list[Event]:
         request = envelope.parse(frame, envelope.ProxyHttp)
@@ -195,6 +218,22 @@ class Session:
 
     def _paired(self, frame: Envelope, now: float) -> list[Event]:
         return [Paired(envelope.parse(frame, envelope.Paired).code)]
+
+    def _watched(self, frame: Envelope, now: float) -> list[Event]:
+        asked = envelope.parse(frame, envelope.SuiteWatch)
+        self._refuse_unshown()
+        return [SuiteWatched(asked.for_s)]
+
+    def _restart_asked(self, frame: Envelope, now: float) -> list[Event]:
+        asked = envelope.parse(frame, envelope.SuiteRestart)
+        self._refuse_unshown()
+        if not frame.request_id:
+            raise Refused("suite_restart without a request_id")
+        return [RestartAsked(asked, frame.request_id)]
+
+    def _refuse_unshown(self) -> None:
+        if not self._shows_suite:
+            raise Refused("the suite is not shown on this connection")
 
     def tick(self, now: float, streams: dict[str, Any]) -> list[Event]:
         """What is due. `streams`: what is announced as capabilities."""
@@ -222,7 +261,7 @@ class Session:
             )
 
 
-_TYPES = {"challenge", "hello_ack", "proxy_http", "paired", "error", *_SESSIONS}
+_TYPES = {"challenge", "hello_ack", "proxy_http", "paired", "suite_watch", "suite_restart", "error", *_SESSIONS}
 
 
 def _too_large(text: str) -> list[Event]:

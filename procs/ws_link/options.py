@@ -70,6 +70,9 @@ class Link(settings.Settings):
     compat: bool = option(
         False, SWITCH, env=("PLANARIA_COMPAT",), help="send the secret itself too, for hubs that know no challenge"
     )
+    remote_restart: bool = option(
+        True, SWITCH, env=("PLANARIA_REMOTE_RESTART",), help="let the hub's page restart processes of this suite"
+    )
     verbose: bool = option(False, SWITCH, help="log every frame's type")
 
     @property

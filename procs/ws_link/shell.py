@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Callable, Coroutine
@@ -13,7 +14,7 @@ from typing import Any
 import aiohttp
 import zmq.asyncio
 
-from procs import log
+from procs import log, proc
 from procs.errors import Refused
 from procs.wire import challenge
 from procs.ws_link import hub_http, identity, jobs, streams
@@ -29,13 +30,16 @@ from procs.ws_link.link import (
     Noted,
     Pace,
     Paired,
+    RestartAsked,
     Retry,
     Send,
     Session,
+    SuiteWatched,
     Unanswerable,
 )
 from procs.ws_link.options import Link
 from procs.ws_link.state import State
+from procs.ws_link.suite import Suite
 from procs.ws_link.uplink import Uplink
 
 CLOSE_LIMIT_S = 1.0
@@ -44,6 +48,7 @@ LOOK_LIMIT_S = 2.0
 LOOK_MAX_BYTES = 4 * 1024 * 1024
 TICK_S = 0.2
 IN_A_ROW = 16  # frames that may be taken before others get their turn
+HAS_SUITE = proc.MARK in os.environ  # a ws_link that somebody runs by hand, or scripts/agent.py, has no warden
 REFUSING = (1008, 401, 403)  # close codes and statuses of a hub that does not want this device
 _TCP = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -63,11 +68,16 @@ async def serve(settings: Link, run_dir: Path, serving: Callable[[], None], pace
         log.warning("everybody on the way can read what goes to the hub; use wss://", hub=settings.backend)
     uplink, state = Uplink(), State(me.device_id, settings.backend)
     table = jobs.Jobs(pace.nobody_s)
-    desk = Desk(zmq.asyncio.Context.instance(), run_dir, settings.backend, me.device_id, state, uplink, table)
+    context = zmq.asyncio.Context.instance()
+    desk = Desk(context, run_dir, settings.backend, me.device_id, state, uplink, table)
+    suite = Suite(context, run_dir, uplink, may_restart=settings.remote_restart)
     async with hub_http.session(settings.ca) as http:
-        shell = Shell(settings, me, pace, desk, uplink, state, hub_http.Hub(http, settings, me, run_dir))
+        shell = Shell(settings, me, pace, desk, uplink, state, suite, hub_http.Hub(http, settings, me, run_dir))
         serving()
-        await _first(desk.take_work(), desk.tick(), desk.answer_state(), shell.watch_go2rtc(), shell.stay_connected())
+        ours = (suite.tell(), suite.follow()) if HAS_SUITE else ()
+        await _first(
+            desk.take_work(), desk.tick(), desk.answer_state(), shell.watch_go2rtc(), shell.stay_connected(), *ours
+        )
 
 
 class Shell:
@@ -81,10 +91,11 @@ class Shell:
         desk: Desk,
         uplink: Uplink,
         state: State,
+        suite: Suite,
         hub: hub_http.Hub,
     ) -> None:
         self._settings, self._me, self._pace = settings, me, pace
-        self._desk, self._uplink, self._state, self._hub = desk, uplink, state, hub
+        self._desk, self._uplink, self._state, self._suite, self._hub = desk, uplink, state, suite, hub
         self._keys = challenge.keys(me.secret, me.device_id)
         self._retry = Retry(pace=pace)
         self._streams: dict[str, Any] = {}
@@ -118,7 +129,7 @@ class Shell:
         try:
             for level, name, value in _TCP:
                 sock.setsockopt(level, name, value)
-            session = Session(self._me, self._keys, time.monotonic(), self._pace)
+            session = Session(self._me, self._keys, time.monotonic(), self._pace, has_suite=HAS_SUITE)
             self._uplink.begin(session)
             self._uplink.send(session.hello(self._settings.go2rtc_without_login, show_secret=self._settings.compat))
             end: End = await _first(self._read(ws, session), self._write(ws), self._tick(session))
@@ -196,6 +207,10 @@ class Shell:
         elif isinstance(event, Paired):
             self._state.paired = event.code
             log.info("paired: a user has claimed this device")
+        elif isinstance(event, SuiteWatched):
+            self._suite.watch(event.for_s)
+        elif isinstance(event, RestartAsked):
+            self._suite.restart(event.restart, event.request_id)
         elif isinstance(event, Noted):
             note = self._state.note_once if event.kind == "session for nobody" else self._state.note
             note(event.kind, event.reason)
@@ -204,6 +219,7 @@ class Shell:
         now = time.monotonic()
         self._retry.taken(now)
         self._state.connected(event.mux)
+        self._suite.connected(is_known=event.suite)
         log.info(
             "connected to the hub", device_id=self._me.device_id, hub=self._settings.backend,
             proved=event.proved, data_connections=event.mux,

@@ -20,8 +20,8 @@ import pytest
 import zmq
 
 from procs import bus, journal, proc
-from procs.errors import DeadlineExceeded
-from procs.messages import Heartbeat, Look, ProcessState, SuiteState, encode
+from procs.errors import DeadlineExceeded, Refused
+from procs.messages import Heartbeat, Look, ProcessState, Restart, SuiteState, encode
 from procs.settings import ROOT
 from scripts import suite
 from tests.rig import clean_environ, free_port, until
@@ -127,6 +127,12 @@ def warden_says(run_dir: Path) -> list[ProcessState]:
         assert isinstance(body, SuiteState)
         return body.processes
     return []
+
+
+def restart(run_dir: Path, process: str, pid: int) -> None:
+    """Ask for one."""
+    with bus.Requester(run_dir, bus.WARDEN_STATE) as requester:
+        assert requester.ask(Restart(process, pid, "restarted from the page"), within_s=10).ok
 
 
 def toy(name: str, more: str = "") -> str:
@@ -269,6 +275,48 @@ def test_a_warden_that_dies_or_hangs_or_babbles_is_replaced_and_supervision_goes
         os.kill(hung, signal.SIGSTOP)
         running.serving("keeper", other_than=hung)
         assert running.downs("warden") == ["killed", "silent", "silent"]
+
+
+def test_a_restart_that_is_asked_for_kills_that_process_and_no_other(run_dir: Path) -> None:
+    with supervised(run_dir, toy("keeper") + "[program:sleeper]\ncommand=sleep 1000\nstartsecs=1\n") as running:
+        first, stranger = running.serving("keeper"), os.getpid()
+        for name, pid, why in (
+            ("keeper", running.pid("sleeper"), "has pid"),
+            ("nobody", first, "does not run"),
+            ("keeper", stranger, "has pid"),
+        ):
+            with pytest.raises(Refused, match=why):
+                restart(run_dir, name, pid)
+        restart(run_dir, "keeper", first)
+        restart(run_dir, "keeper", first)  # whoever got no answer asks again
+        second = running.serving("keeper", other_than=first)
+        (row,) = [each for each in warden_says(run_dir) if each.name == "keeper"]
+        assert row.recoveries and sum(row.recoveries.counts) == 1 and row.recoveries.p50_ms == row.recoveries.worst_ms
+        assert (row.last_end, row.restarts, row.restarts_hour) == ("restarted from the page", 1, 1)
+        assert running.downs("keeper") == ["restarted"] and row.last_end_at
+        time.sleep(1)
+        restart(run_dir, "keeper", second)
+        third = until(lambda: (pid := running.pid("keeper")) != second and pid)
+        with pytest.raises(Refused, match=r"less than 1 s ago|does not run"):  # the warden may still have to hear of it
+            restart(run_dir, "keeper", third)
+        old = running.pid("sleeper")
+        restart(run_dir, "sleeper", old)
+        until(lambda: running.pid("sleeper") != old)
+
+
+def test_the_warden_restarts_itself_and_its_supervisor_too(run_dir: Path) -> None:
+    with supervised(run_dir, toy("keeper")) as running:
+        running.serving("keeper")
+        first = running.serving("warden")
+        restart(run_dir, "warden", first)
+        second = running.serving("warden", other_than=first)
+        restart(run_dir, "warden", first)  # the next one knows of it
+        assert running.downs("warden") == ["restarted"], "which its supervisor calls killed"
+        (row,) = [each for each in warden_says(run_dir) if each.name == "warden"]
+        assert (row.pid, row.last_end, row.restarts) == (second, "restarted from the page", 1) and row.recoveries
+        restart(run_dir, "supervisord", running.process.pid)
+        assert running.process.wait(10) == -signal.SIGKILL
+        assert running.downs("supervisord") == ["restarted"]
 
 
 def test_a_frozen_supervisord_is_ended_and_nobody_outlives_it(run_dir: Path) -> None:

@@ -19,8 +19,10 @@ ME = Identity("d", "s", "0123456789abcdef")
 KEYS = challenge.keys(ME.secret, ME.device_id)
 TYPES = ["hello_ack", "challenge", "proxy_http", "paired", "error", "data_ticket", "pairing_code", "heartbeat_ack"]
 TYPES += ["watch_request", "signal_offer", "signal_ice", "watch_ended", "hello", "capabilities"]
+TYPES += ["suite_watch", "suite_restart", "suite"]
 NAMES = ["device_id", "server_time", "nonce", "rid", "path", "method", "body_b64", "headers", "timeout_ms", "caps"]
 NAMES += ["mux", "signature", "code", "session_id", "sdp", "candidate", "message", "ice_servers", "user_id"]
+NAMES += ["for_s", "process", "pid"]
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=40) | st.just("d"),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES) | st.text(), inner, max_size=4),
@@ -35,7 +37,7 @@ FRAMES = st.fixed_dictionaries(
 @given(st.lists(FRAMES.map(json.dumps) | st.text() | st.binary().map(lambda b: b.decode("latin1")), max_size=8))
 @settings(max_examples=300, deadline=None)
 def test_no_frame_is_an_exception(texts: list[str]) -> None:
-    one = Session(ME, KEYS, 0.0)
+    one = Session(ME, KEYS, 0.0, has_suite=True)
     one.hello("", show_secret=False)
     for number, text in enumerate(texts):
         for event in one.received(text, float(number)):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from procs import journal, proc
 from procs.errors import ConfigError, Refused
-from procs.messages import Heartbeat, Look, SuiteState
+from procs.messages import Heartbeat
 from procs.settings import Address, Layers, load
 from procs.warden import go2rtc, metrics, notify, relatives, state, table
 from procs.warden.history import Down, History, Up
@@ -219,10 +219,9 @@ def test_supervisord_is_told_of_like_any_other(tmp_path: Path) -> None:
     policy = Policy()
     policy.see_supervisord(os.getpid(), 10.0)
     now = state.State(tmp_path, policy, History())
+    now = state.State(tmp_path, policy, History())
     now.update(10.5, at_once=True)
-    told = now.answer(Look()).body
-    assert isinstance(told, SuiteState)
-    (row,) = told.processes
+    (row,) = now.told().processes
     assert (row.name, row.restarts_hour, row.last_end, row.state) == ("supervisord", 1, "SIGKILL", "SERVING")
 
 

@@ -25,9 +25,11 @@ from procs.ws_link.link import (
     Noted,
     Pace,
     Paired,
+    RestartAsked,
     Retry,
     Send,
     Session,
+    SuiteWatched,
     Unanswerable,
 )
 from procs.ws_link.questions import MAX_OPEN, Questions
@@ -95,6 +97,34 @@ def test_a_challenge_is_answered_and_the_hub_has_to_prove_itself() -> None:
     assert challenge.check(verifier, said, json.loads(send.text)["payload"]["proof"])
     ack = ACK | {"caps": ["mux1"], "mux": {}, "signature": challenge.signature(verifier, said)}
     assert one.received(frame("hello_ack", ack), 2.0) == [Connected(mux=True, proved=True)]
+
+
+WATCH, RESTART = (
+    frame("suite_watch", {"for_s": 20}),
+    frame("suite_restart", {"process": "hub", "pid": 7}, request_id="r"),
+)
+
+
+def test_the_suite_is_shown_only_where_both_sides_know_of_it() -> None:
+    one = Session(ME, KEYS, 0.0, has_suite=True)
+    assert "suite" in json.loads(one.hello("", show_secret=False))["payload"]["caps"]
+    assert one.received(frame("hello_ack", ACK | {"caps": ["suite"]}), 0.0) == [Connected(False, False, suite=True)]
+    assert one.received(WATCH, 1.0) == [SuiteWatched(20)]
+    assert one.received(RESTART, 1.0) == [RestartAsked(envelope.SuiteRestart("hub", 7), "r")]
+    for wrong in ({"for_s": 61}, {"for_s": -1}, {}):
+        assert [type(event) for event in one.received(frame("suite_watch", wrong), 1.0)] == [Noted]
+    for payload in ({"process": "hub", "pid": 0}, {"process": "", "pid": 7}, {"pid": 7}):
+        assert [type(e) for e in one.received(frame("suite_restart", payload, request_id="r"), 1.0)] == [Noted]
+    assert [type(event) for event in one.received(frame("suite_restart", {"process": "hub", "pid": 7}), 1.0)] == [Noted]
+
+
+@pytest.mark.parametrize(("has_suite", "caps"), [(True, []), (True, ["mux1"]), (False, ["suite"])])
+def test_nobody_else_restarts_anything(has_suite: bool, caps: list[str]) -> None:
+    one = Session(ME, KEYS, 0.0, has_suite=has_suite)
+    assert ("suite" in json.loads(one.hello("", show_secret=False))["payload"]["caps"]) is has_suite
+    assert [type(event) for event in one.received(RESTART, 0.0)] == [Noted], "nor before hello_ack"
+    one.received(frame("hello_ack", ACK | {"caps": caps}), 0.0)
+    assert [type(event) for text in (WATCH, RESTART) for event in one.received(text, 1.0)] == [Noted, Noted]
 
 
 @pytest.mark.parametrize("signature", [None, "0" * 64])
