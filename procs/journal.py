@@ -87,6 +87,11 @@ class Follower:
         """Up to where it has read."""
         return f"{self._file} {self._offset}"
 
+    def past(self) -> list[dict[str, Any]]:
+        """What it has read before, as far as that file goes."""
+        path = self._path if _end(self._path)[0] == self._file else self._path.with_suffix(".jsonl.1")
+        return _lines_from(path, 0, self._offset)[0]
+
     def more(self) -> list[dict[str, Any]]:
         """The lines since, which costs nothing but a look where there are none."""
         file, size = _end(self._path)
@@ -112,12 +117,12 @@ def _end(path: Path) -> tuple[int, int]:
     return its.st_ino, its.st_size
 
 
-def _lines_from(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+def _lines_from(path: Path, offset: int, size: int = 2 * MAX_BYTES) -> tuple[list[dict[str, Any]], int]:
     """The whole lines from an offset on, and where the next one begins."""
     try:
         with open(path, "rb") as file:
             file.seek(offset)
-            whole = file.read(2 * MAX_BYTES).rpartition(b"\n")[0]
+            whole = file.read(size).rpartition(b"\n")[0]
     except OSError:
         return [], offset
     return list(_parsed(whole.decode(errors="replace"))), offset + len(whole) + bool(whole)

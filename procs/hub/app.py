@@ -23,6 +23,7 @@ from procs.hub import (
     rest,
     sessions,
     shares,
+    suite,
     thumbnails,
     users,
     viewer_ws,
@@ -32,7 +33,7 @@ from procs.hub.openapi import ANYTHING, PROXIED, WEBSOCKET, Route
 from procs.hub.rest import whole
 from procs.hub.state import HUB, State
 from procs.hub.tunnel import Tunnel
-from procs.wire.envelope import PairingCode
+from procs.wire.envelope import PairingCode, Suite, SuiteRestart
 
 IDLE_S = 30.0  # for a request to come whole with its headers, and between two
 
@@ -165,6 +166,10 @@ ROUTES = [
         thumbnails.JPEG,
         also=(304, 502, 504),
     ),
+    Route("GET /api/devices/{id}/suite", suite.get_of_device, "viewer", None, Suite, also=(409,)),
+    Route("POST /api/devices/{id}/suite/restart", suite.post_of_device, "owner", SuiteRestart, suite.Done, also=(409,)),
+    Route("GET /api/suite", suite.get_own, "admin", None, Suite, also=(409,)),
+    Route("POST /api/suite/restart", suite.post_own, "admin", SuiteRestart, suite.Done, also=(409,)),
     Route("GET /api/openapi.json", openapi.get_document, "anybody", None, dict[str, Any]),
     Route("GET /", pages.front, "anybody", None, "text/html", also=(304,)),
     Route("GET /page/{name}", pages.get_file, "anybody", None, ANYTHING, also=(304,)),

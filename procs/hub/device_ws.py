@@ -12,13 +12,14 @@ from aiohttp import WSCloseCode, web
 
 from procs import log
 from procs.errors import LinkLost, Refused, StoreDown
-from procs.hub import announced, pairing, tickets, watching
+from procs.hub import announced, pairing, suite, tickets, watching
 from procs.hub.access import address_of
 from procs.hub.peer import Peer, new_socket
 from procs.hub.presence import Control
 from procs.hub.registry import Device
 from procs.hub.rest import busy
 from procs.hub.state import HUB, State, now
+from procs.hub.suite_link import CAP
 from procs.wire import challenge, envelope
 from procs.wire.envelope import Envelope, Hello
 from procs.wire.mux1 import MuxLimits
@@ -174,15 +175,17 @@ def _wrong(hub: State, peer: Peer, pair: str) -> None:
 def _ack(hello: Hello, proven: _Proven) -> envelope.HelloAck:
     """The published answer; with more for who has asked for more."""
     time = envelope.timestamp()
-    if "mux1" not in hello.caps:
-        return envelope.HelloAck(hello.device_id, time, signature=proven.signature)
+    caps = [cap for cap in ("mux1", CAP) if cap in hello.caps]
+    if "mux1" not in caps:
+        return envelope.HelloAck(hello.device_id, time, caps=caps, signature=proven.signature)
     return envelope.HelloAck(
-        hello.device_id, time, caps=["mux1"], mux=MuxLimits(), signature=proven.signature, data_path=DATA_PATH
+        hello.device_id, time, caps=caps, mux=MuxLimits(), signature=proven.signature, data_path=DATA_PATH
     )
 
 
 def _arrived(hub: State, control: Control) -> None:
     before = hub.presence.arrived(control)
+    hub.subscriptions.changed(control.device_id)
     said = f"{control.peer.address}, version {control.agent_version}".removesuffix(", version ")
     hub.events.add(control.key, "replaced" if before else "connected", f"{'by' if before else 'from'} {said}")
     if before:
@@ -214,6 +217,7 @@ async def _serve(hub: State, control: Control) -> None:
 def _left(hub: State, control: Control) -> None:
     if hub.presence.left(control):
         hub.events.add(control.key, "disconnected")
+        hub.subscriptions.changed(control.device_id)
         hub.seen.add(control.key)
         over = hub.watches.device_left(control.device_id, now())
         hub.spawn(watching.end_all(hub, over, "device_disconnected"))
@@ -231,11 +235,13 @@ async def _heartbeat(_: State, control: Control, frame: Envelope) -> None:
     await control.peer.send("heartbeat_ack", envelope.HeartbeatAck(), frame.request_id, with_request_id=True)
 
 
-async def _capabilities(_: State, control: Control, frame: Envelope) -> None:
+async def _capabilities(hub: State, control: Control, frame: Envelope) -> None:
     said = envelope.parse(frame, envelope.Capabilities)
     if said.device_id != control.device_id:
         raise Refused("capabilities of another device")
-    control.streams = announced.streams(said.streams)
+    before, control.streams = control.streams, announced.streams(said.streams)
+    if control.streams != before:
+        hub.subscriptions.changed(control.device_id)
 
 
 async def _presence(_: State, __: Control, frame: Envelope) -> None:
@@ -270,6 +276,9 @@ _TAKES: dict[str, Callable[[State, Control, Envelope], Awaitable[None]]] = {
     "proxy_http_resp": _answered,
     "data_ticket": _data_ticket,
     "pairing_request": _pairing,
+    "suite": suite.took,
+    "suite_restarted": suite.answered,
+    "suite_event": suite.ended,
     "signal_answer": watching.from_device,
     "signal_ice": watching.from_device,
     "watch_ended": watching.ended_by_device,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from procs.errors import LinkLost, Refused
 from procs.hub.announced import Stream
 from procs.hub.peer import Peer
+from procs.hub.suite_link import CAP, SuiteLink
 from procs.wire.envelope import MAX_BYTES, Hello, Payload, ProxyHttp, ProxyHttpResp
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Control:
         "mux",
         "peer",
         "streams",
+        "suite",
     )
 
     def __init__(self, peer: Peer, key: int, hello: Hello) -> None:
@@ -44,6 +46,7 @@ class Control:
         self.instance, self.mux = hello.instance, hello.mux
         self.agent_version, self.connected_at = hello.agent_version, time.time()
         self.streams: tuple[Stream, ...] = ()
+        self.suite = SuiteLink(peer) if CAP in self.caps else None
         self._asked: dict[str, asyncio.Future[ProxyHttpResp]] | None = None  # made when needed: most never are
 
     async def send(self, kind: str, payload: Payload, request_id: str | None = None) -> None:
@@ -79,6 +82,8 @@ class Control:
 
     def lost(self, reason: str) -> None:
         """The connection is gone: nobody need wait for an answer."""
+        if self.suite:
+            self.suite.lost(reason)
         for waiting in (self._asked or {}).values():
             if not waiting.done():
                 waiting.set_exception(LinkLost(reason))

@@ -70,6 +70,7 @@ class Rates:
         self.look_ups = Buckets(Rate(10 / 60, 20))  # by user: names of other users that are none
         self.proofs = Buckets(Rate(0.2, 10))  # by address and device
         self.proofs_from = Buckets(Rate(1, 60))  # by address: a fleet may stand behind one
+        self.suite_events = Buckets(Rate(1, 100))  # by device, which sends half as many
         self.hellos = Buckets(Rate(1000, 2000))  # by nobody: all devices together
 
 

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from procs import log
 from procs.errors import ConfigError, StoreDown
-from procs.hub import device_ws, first_start, malformed, viewer_ws
+from procs.hub import device_ws, first_start, live, malformed, viewer_ws
 from procs.hub.app import runner
 from procs.hub.options import Hub, refuse_open_air, tls
 from procs.hub.state import State, now
@@ -87,7 +87,8 @@ async def _serve(
     alive.serving()
     _keep_calm()
     seen_at = purged_at = collected_at = now()
-    while True:
+    telling = asyncio.get_running_loop().create_task(live.tell(hub))
+    while not telling.done():
         alive.beat()
         time_now = now()
         device_ws.sweep(hub, time_now)
@@ -104,7 +105,9 @@ async def _serve(
         if time_now - collected_at >= ALL_OBJECTS_S:
             collected_at = time_now
             gc.collect()
+        live.sweep(hub, time_now)
         await asyncio.sleep(SWEEP_S)
+    telling.result()  # raises what was not foreseen
 
 
 async def _write_seen(hub: State) -> None:

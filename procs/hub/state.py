@@ -20,6 +20,7 @@ from procs.hub.presence import Presence
 from procs.hub.rates import Rates
 from procs.hub.registry import Registry
 from procs.hub.store import Store
+from procs.hub.subscriptions import Subscriptions
 from procs.hub.tickets import Tickets
 from procs.hub.views import Views
 from procs.hub.watches import Watches
@@ -40,6 +41,9 @@ class State:
         self.views = Views()
         self.watches: Watches[Viewer] = Watches()
         self.viewers: set[Viewer] = set()
+        self.subscriptions = Subscriptions()
+        self.registry.listeners.append(self.subscriptions.access_changed)
+        self.events.listeners.append(self.subscriptions.happened)
         self.seen: set[int] = set()  # keys of devices that have left or come since the store was told
         self._tasks: set[asyncio.Task[Any]] = set()
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from aiohttp import WSCloseCode, web
 
 from procs.errors import LinkLost, Refused, StoreDown
-from procs.hub import watching
-from procs.hub.access import address_of
+from procs.hub import live, watching
+from procs.hub.access import address_of, by_cookie
 from procs.hub.accounts import Session
 from procs.hub.peer import Peer, Viewer, new_socket
 from procs.hub.rest import busy
@@ -30,19 +30,20 @@ async def socket(request: web.Request) -> web.StreamResponse:
     hub = request.app[HUB]
     if len(hub.viewers) >= MAX_VIEWERS:
         raise busy("Too many viewers", 5)
+    page = await by_cookie(request)
     ws = new_socket()
     await ws.prepare(request)
     peer = Peer(ws, request, address_of(request), hub.counts)
     with contextlib.suppress(LinkLost):
-        if viewer := await _introduced(hub, peer):
+        if viewer := await _introduced(hub, peer, page):
             await _serve(hub, viewer)
     return ws
 
 
-async def _introduced(hub: State, peer: Peer) -> Viewer | None:
-    """The viewer, let in and told so; None when it was turned away."""
+async def _introduced(hub: State, peer: Peer, page: Session | None) -> Viewer | None:
+    """The viewer, let in and told so; None when it was turned away. `page`: whose cookie came with the upgrade."""
     try:
-        session = await _session(hub, peer)
+        session = await _session(hub, peer, page)
     except TimeoutError:
         peer.refuse("no hello in time")
         await peer.close(EXPECTED)
@@ -60,7 +61,7 @@ async def _introduced(hub: State, peer: Peer) -> Viewer | None:
     return None
 
 
-async def _session(hub: State, peer: Peer) -> Session | None:
+async def _session(hub: State, peer: Peer, page: Session | None) -> Session | None:
     async with asyncio.timeout(HELLO_S):
         text = await peer.receive()
         if text is None:
@@ -68,7 +69,8 @@ async def _session(hub: State, peer: Peer) -> Session | None:
         frame = envelope.decode(text)
         if frame.type != "hello":
             raise Refused(EXPECTED)
-        return await hub.accounts.session(envelope.parse(frame, envelope.ViewerHello).token)
+        token = envelope.parse(frame, envelope.ViewerHello).token
+        return page if token is None else await hub.accounts.session(token)
 
 
 async def _acknowledge(peer: Peer, user: int) -> None:
@@ -88,6 +90,7 @@ async def _serve(hub: State, viewer: Viewer) -> None:
                 await viewer.peer.send("error", envelope.Error("Try again later"))
     finally:
         hub.viewers.discard(viewer)
+        hub.subscriptions.pages.pop(viewer, None)
         for watch in hub.watches.of_viewer(viewer):
             hub.spawn(watching.end(hub, watch, "viewer_disconnected", viewer=False))
 
@@ -106,7 +109,8 @@ async def _heartbeat(_: State, viewer: Viewer, frame: Envelope) -> None:
 
 async def _hello_again(hub: State, viewer: Viewer, frame: Envelope) -> None:
     """The token was renewed, and the connection goes on with it."""
-    session = await hub.accounts.session(envelope.parse(frame, envelope.ViewerHello).token)
+    token = envelope.parse(frame, envelope.ViewerHello).token
+    session = await hub.accounts.session(token) if token else None
     if session is None or session.user.id != viewer.session.user.id:
         viewer.peer.refuse("invalid or expired token")
         raise Refused("Invalid token")
@@ -117,6 +121,7 @@ async def _hello_again(hub: State, viewer: Viewer, frame: Envelope) -> None:
 _TAKES: dict[str, Callable[[State, Viewer, Envelope], Awaitable[None]]] = {
     "heartbeat": _heartbeat,
     "hello": _hello_again,
+    "subscribe": live.subscribe,
     "watch_request": watching.request,
     "signal_offer": watching.from_viewer,
     "signal_ice": watching.from_viewer,

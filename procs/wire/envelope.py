@@ -332,9 +332,9 @@ class Error(Payload, frozen=True):
 
 
 class ViewerHello(_Secret, frozen=True):
-    """hello, viewer to hub: the first frame."""
+    """hello, viewer to hub: the first frame. Without a token where a page's cookie came with the upgrade."""
 
-    token: Secret
+    token: Secret | None = None
 
 
 class ViewerHelloAck(Payload, frozen=True):

@@ -26,7 +26,6 @@ LOOK_LIMIT_S = 2.0
 RESTART_LIMIT_S = 8.0  # it takes a warden that was killed itself some time to be back
 FOLLOW_S = 1.0
 MAX_RESTARTS = 8  # at a time
-KEPT_S = 3600.0  # a process that has been down for longer comes back without a reason
 TOLD = "ws_link.told"  # up to where the journal was told of; worth nothing but an event or two
 
 
@@ -105,7 +104,7 @@ class Suite:
         path = self._run_dir / TOLD
         position = path.read_text() if path.exists() else ""
         follower = journal.Follower(self._run_dir, position)
-        ends = Ends(journal.read(self._run_dir, time.time() - KEPT_S) if position else ())
+        ends = Ends(follower.past())
         while True:
             for line in follower.more():
                 ends.take(line)

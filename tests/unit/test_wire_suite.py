@@ -133,6 +133,8 @@ def test_a_follower_reads_each_line_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert fresh.more() == []
     add(2)
     assert [line["pid"] for line in fresh.more()] == [2]
+    assert [line["pid"] for line in journal.Follower(tmp_path, fresh.position).past()] == [1, 2]
+    assert [line["pid"] for line in late.past()] == [1]
     monkeypatch.setattr(journal, "MAX_BYTES", 500)
     seen = []
     for number in range(3, 40):
