@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import re
 from typing import NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import hdrs, web
@@ -24,6 +23,7 @@ from procs.hub.state import HUB, State, now
 from procs.wire import envelope
 
 MAX_TOKEN = 256  # characters
+SESSION_COOKIE = "planaria_session"
 SAFE = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 _LOOPBACK = re.compile(r"127\.|::1$|::ffff:127\.")
 
@@ -59,7 +59,7 @@ async def who_asks(request: web.Request) -> Session | None:
     token = token_of(request)
     if token is None:
         return await by_cookie(request)
-    if session := await _session(request, token):
+    if session := await session_of(request, token):
         return session
     raise refusal(web.HTTPUnauthorized, "Invalid token", WWW_Authenticate='Bearer error="invalid_token"')
 
@@ -73,19 +73,32 @@ async def by_cookie(request: web.Request) -> Session | None:
     if not given:
         return None
     refuse_foreign_page(request)
-    return await _session(request, given[0], "page")
+    return await session_of(request, given[0], "page")
 
 
 def session_cookies(request: web.Request) -> list[str]:
-    """All cookies of the name that the page's has, as they were sent. aiohttp's own mapping would hide a second one."""
-    name = session_cookie(request.app[HUB])
+    """All cookies of the name that the page's has."""
+    return cookies_of(request, cookie_name(request, SESSION_COOKIE))
+
+
+def cookies_of(request: web.Request, name: str) -> list[str]:
+    """All cookies of a name, as they were sent. aiohttp's own mapping would hide a second one."""
     pairs = (pair.strip() for sent in request.headers.getall(hdrs.COOKIE, ()) for pair in sent.split(";"))
     return [value for key, _, value in (pair.partition("=") for pair in pairs) if key == name]
 
 
-def session_cookie(hub: State) -> str:
-    """The name of the page's cookie. By https it can come from this very host only, not from one beside or below it."""
-    return "__Host-planaria_session" if hub.settings.is_behind_tls else "planaria_session"
+def cookie_name(request: web.Request, name: str) -> str:
+    """What a cookie of ours is called: by https so that it can come from this very host only, not from one beside or
+    below it."""
+    return f"__Host-{name}" if is_https(request) else name
+
+
+def is_https(request: web.Request) -> bool:
+    """Whether the browser that asks sees https: of us, or of a proxy in front."""
+    settings = request.app[HUB].settings
+    if request.secure or settings.insecure:
+        return True
+    return request.remote in settings.proxies and request.headers.get("X-Forwarded-Proto") == "https"
 
 
 async def signed_in(request: web.Request) -> Session:
@@ -113,8 +126,9 @@ async def admin(request: web.Request, role: Role = VIEWER) -> Session:
     return session
 
 
-async def _session(request: web.Request, token: str, *kinds: Kind) -> Session | None:
-    """As Accounts.session, counted. Not limited: 256 bits can't be guessed, and others may be at the same address."""
+async def session_of(request: web.Request, token: str, *kinds: Kind) -> Session | None:
+    """Whose token this is, if it is good and of such a kind; one that is not is counted. Not limited: 256 bits can't be
+    guessed, and others may be at the same address."""
     hub = request.app[HUB]
     session = await hub.accounts.session(token, *kinds)
     if session is None:
@@ -174,51 +188,42 @@ class Asker(NamedTuple):
 
     user: User
     login: str  # "" for a password
-    device: int | None  # the one device that the credential is for
     is_ambient: bool  # whether a browser sends the credential by itself, whoever made it ask
     role: Role
 
 
 async def viewer_of_device(request: web.Request, device_id: str) -> Asker:
     """Who asks for something of a device that is theirs or shared with them: by access or program token, session
-    cookie, view cookie or HTTP Basic.
+    cookie or HTTP Basic.
 
     Raises HTTPUnauthorized, HTTPNotFound, HTTPTooManyRequests, and HTTPForbidden where another site's page may be
-    asking through somebody's browser, or a viewer wants more than to look.
+    asking through somebody's browser.
     """
     asker = await _asker(request, device_id)
     if asker is None:
-        headers = {"WWW_Authenticate": _challenge(device_id)} if _is_navigation(request) else {}
+        headers = {"WWW_Authenticate": _challenge(device_id)} if _may_be_asked(request) else {}
         raise refusal(web.HTTPUnauthorized, "Not authenticated", **headers)
     if asker.is_ambient:
         refuse_foreign_page(request)
-    device, role = await device_of(request.app[HUB], asker.user, asker.role, device_id)
-    if asker.device not in (None, device.key):
-        raise refusal(web.HTTPNotFound, "Device not found")
-    refuse_change(request, role, _below(request))
+    _, role = await device_of(request.app[HUB], asker.user, asker.role, device_id)
     return asker._replace(role=role)
-
-
-def _below(request: web.Request) -> str:
-    """The path below the device's address, as it was sent."""
-    return "/" + "".join(request.raw_path.partition("?")[0].split("/", 5)[5:])
 
 
 async def _asker(request: web.Request, device_id: str) -> Asker | None:
     if token := token_of(request):
-        session = await _session(request, token)
-        return session and Asker(session.user, session.login, None, False, session.role)
+        session = await session_of(request, token)
+        return session and Asker(session.user, session.login, False, session.role)
     if session := await by_cookie(request):
-        return Asker(session.user, session.login, None, True, session.role)
-    cookie = request.cookies.get(cookie_name(device_id), "")
-    if 0 < len(cookie) <= MAX_TOKEN and (session := await _session(request, cookie, "view")):
-        return Asker(session.user, session.login, session.device, True, session.role)
+        return Asker(session.user, session.login, True, session.role)
     if given := _basic(request):
-        return Asker(await _by_password(request, *given), "", None, True, OWNER)
+        return Asker(await _by_password(request, *given), "", True, OWNER)
     return None
 
 
 def _basic(request: web.Request) -> tuple[str, str] | None:
+    """What a program gives unasked, as `curl -u` does; a browser would send it whoever made it ask."""
+    if "Sec-Fetch-Mode" in request.headers:
+        return None
     scheme, _, coded = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -265,25 +270,14 @@ class GuardedLogin:
                 bucket.give_back(key, now())
 
 
-def cookie_name(device_id: str) -> str:
-    """Of the cookie that lets a browser look at one device."""
-    return "planaria_view_" + hashlib.sha256(device_id.encode()).hexdigest()[:16]
-
-
-def view_path(device_id: str) -> str:
-    """Where a device's own pages begin."""
-    return f"/api/devices/{quote(device_id, safe='')}/proxy/"
-
-
 def _challenge(device_id: str) -> str:
     shown = "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "?" for c in device_id)
     return f'Basic realm="planaria device {shown}", charset="UTF-8"'
 
 
-def _is_navigation(request: web.Request) -> bool:
-    """Whether a person has opened this address, so that asking for a password makes sense."""
-    mode = request.headers.get("Sec-Fetch-Mode")
-    return request.method == hdrs.METH_GET and mode in (None, "navigate") and not _is_upgrade(request)
+def _may_be_asked(request: web.Request) -> bool:
+    """Whether asking for a password makes sense: for a program, not for a page."""
+    return request.method == hdrs.METH_GET and "Sec-Fetch-Mode" not in request.headers and not _is_upgrade(request)
 
 
 def _is_upgrade(request: web.Request) -> bool:
@@ -299,11 +293,11 @@ def refuse_foreign_page(request: web.Request) -> None:
 
 def _is_own_page(request: web.Request) -> bool:
     """Whether what a browser asks for by itself can only come from a page of this hub."""
+    site = request.headers.get("Sec-Fetch-Site", "none")
     if request.method in SAFE and not _is_upgrade(request):
-        return True
+        return site in ("none", "same-origin") or request.headers.get("Sec-Fetch-Mode") == "navigate"
     origin = request.headers.get(hdrs.ORIGIN)
     if origin is None:
-        return request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+        return site in ("none", "same-origin")
     parts = urlsplit(origin)
-    is_behind_proxy = request.app[HUB].settings.insecure  # which knows the scheme; we do not
-    return parts.netloc == request.host and (is_behind_proxy or parts.scheme == request.scheme)
+    return parts.netloc == request.host and parts.scheme == ("https" if is_https(request) else "http")

@@ -17,6 +17,7 @@ from procs.hub import (
     devices,
     metrics,
     openapi,
+    origins,
     pages,
     pairing,
     proxy_route,
@@ -26,6 +27,7 @@ from procs.hub import (
     suite,
     thumbnails,
     users,
+    view_route,
     viewer_ws,
 )
 from procs.hub.access import is_local, who_asks
@@ -52,7 +54,7 @@ def runner(hub: State, *more: web.RouteDef) -> web.AppRunner:
 
 
 def _application(hub: State, more: tuple[web.RouteDef, ...]) -> web.Application:
-    app = web.Application(middlewares=[rest.errors], client_max_size=rest.MAX_BODY)
+    app = web.Application(middlewares=[rest.errors, view_route.own_origins], client_max_size=rest.MAX_BODY)
     app[HUB] = hub
     app[proxy_route.TUNNEL] = tunnel = Tunnel(hub.presence, hub.counts.add)
     app[thumbnails.PICTURES] = thumbnails.pictures(hub.presence, tunnel, hub.counts)
@@ -157,7 +159,7 @@ ROUTES = [
         also=(409, 429),
     ),
     Route("DELETE /api/devices/{id}/shares/{username}", whole(shares.remove), "owner", None, answers.Said),
-    Route("POST /api/devices/{id}/open", devices.post_open, "viewer", None, answers.Opened),
+    Route("POST /api/devices/{id}/open", origins.post_open, "viewer", origins.Opening, answers.Opened, also=(409,)),
     Route(
         "GET /api/devices/{id}/streams/{name}/thumbnail",
         thumbnails.get,

@@ -116,7 +116,7 @@ async def post_password(request: web.Request) -> web.Response:
     async with GuardedLogin(hub, address_of(request), user.username):
         token = await hub.accounts.change_password(user, given.old_password, given.new_password, session.kind)
     end_user(hub, user.id)
-    return granted(hub, user, token) if session.kind == "page" else _granted(user, token)
+    return granted(request, user, token) if session.kind == "page" else _granted(user, token)
 
 
 def _granted(user: User, token: str) -> web.Response:

@@ -25,7 +25,7 @@ async def socket(request: web.Request) -> web.StreamResponse:
     if bearer is None:
         hub.counts.refuse("data connection without a good ticket")
         return web.json_response({"detail": "Invalid ticket"}, status=401)
-    device_id, instance = bearer.device_id, bearer.instance
+    device_id, instance = bearer.device_id, bearer.holder
     handshake = web.WebSocketResponse(protocols=(SUBPROTOCOL,), compress=False)
     await handshake.prepare(request)
     if not hub.presence.takes(device_id, instance):

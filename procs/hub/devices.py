@@ -10,8 +10,7 @@ from aiohttp import web
 
 from procs.errors import Refused
 from procs.hub import watching
-from procs.hub.access import address_of, asked_for, cookie_name, signed_in, view_path
-from procs.hub.accounts import VIEW_TTL_S
+from procs.hub.access import address_of, asked_for, signed_in
 from procs.hub.announced import Stream
 from procs.hub.events import KEPT, Event
 from procs.hub.registry import Device, Listed
@@ -182,31 +181,9 @@ async def delete(request: web.Request) -> web.Response:
         raise refusal(web.HTTPForbidden, "Only whoever owns the device may remove it")
     await hub.registry.delete(device)
     hub.tickets.revoke(device.device_id)
+    hub.entries.revoke(device.device_id)
     await watching.end_all(hub, hub.watches.of_device(device.device_id), "error")
     hub.views.cut_device(device.device_id)
     if control := hub.presence.forget(device.device_id):
         hub.spawn(control.peer.close("Device not found"))
     return answer({"message": "Device deleted"})
-
-
-async def post_open(request: web.Request) -> web.Response:
-    """POST /api/devices/{id}/open: lets the asker's browser look at the device's own pages, for VIEW_TTL_S seconds, by
-    a cookie that is good for nothing else."""
-    hub, session = request.app[HUB], await signed_in(request)
-    device, _ = await asked_for(request)
-    path = view_path(device.device_id)
-    try:
-        token = await hub.accounts.open_view(session, device.key)
-    except Refused as error:
-        raise refusal(web.HTTPUnauthorized, str(error)) from None
-    response = answer({"url": path})
-    response.set_cookie(
-        cookie_name(device.device_id),
-        token,
-        path=path,
-        max_age=int(VIEW_TTL_S),
-        httponly=True,
-        samesite="Strict",
-        secure=hub.settings.is_behind_tls,
-    )
-    return response

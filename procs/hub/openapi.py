@@ -16,7 +16,7 @@ from procs.hub import answers
 Who = Literal["anybody", "user", "viewer", "owner", "admin", "machine"]
 JSON = "application/json"
 ANYTHING = "*/*"  # for `answer`: whatever a device says
-PROXIED = (400, 408, 413, 429, 431, 501, 502, 504)  # what the tunnel to a device says besides
+PROXIED = (303, 400, 408, 413, 429, 431, 501, 502, 504)  # what the tunnel to a device says besides
 WEBSOCKET = "websocket"  # for `answer`: it is one
 METHODS = ("get", "head", "options", "post", "put", "patch", "delete")  # those of "*"
 _VARIABLE = re.compile(r"\{(\w+):?((?:[^{}]|\{[^{}]*\})*)\}")

@@ -13,6 +13,7 @@ from procs import settings
 from procs.errors import ConfigError
 from procs.settings import ADDRESS, PATH, SWITCH, TEXT, Address, Kind, Layers, matching, option, whole
 
+LOCAL = "localhost"  # what is below it leads browsers to their own machine, without any DNS
 EXAMPLES = """\
   python -m procs.hub
   DATABASE_URL=postgresql://planaria@db/planaria PLANARIA_HUB_CERT=cert.pem PLANARIA_HUB_KEY=key.pem \\
@@ -35,6 +36,8 @@ def _words(pattern: str, allowed: str) -> Kind:
 
 STUN_URLS = _words(r"stuns?:[A-Za-z0-9.\[\]:_-]{1,250}", "stun:HOST:PORT, several with commas between")
 PROXIES = _words(r"[0-9a-fA-F.:]{2,45}", "IP addresses, with commas between")
+_HOST_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+VIEWS = matching(rf"(?=.{{1,200}}\Z){_HOST_LABEL}(?:\.{_HOST_LABEL})*", "a host name such as view.example.org, or off")
 DATABASE = matching(
     r"(?:sqlite|postgresql(?:\+pg8000)?)://\S+", "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
 )
@@ -57,6 +60,13 @@ class Hub(settings.Settings):
     )
     proxies: tuple[str, ...] = option(
         (), PROXIES, env=("PLANARIA_HUB_PROXIES",), help="proxies in front, whose X-Forwarded-For is believed"
+    )
+    views: str = option(
+        "",
+        VIEWS,
+        env=("PLANARIA_HUB_VIEWS",),
+        help="host name below which each device's pages have an origin of their own; default: localhost where it"
+        " listens for this machine alone, else off",
     )
     compat: bool = option(
         False,
@@ -90,6 +100,13 @@ class Hub(settings.Settings):
     def store_url(self, run_dir: Path) -> str:
         """Where its store is."""
         return self.database_url or f"sqlite:///{run_dir / 'hub.sqlite'}"
+
+    @property
+    def view_suffix(self) -> str:
+        """Below which host name the devices' own origins are; "" for no such origins."""
+        if self.views:
+            return "" if self.views == "off" else self.views
+        return LOCAL if self.listen.is_loopback and not self.is_behind_tls else ""
 
     @property
     def is_behind_tls(self) -> bool:

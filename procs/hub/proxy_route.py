@@ -15,7 +15,8 @@ from multidict import CIMultiDict
 
 from procs import log
 from procs.errors import LinkLost, Refused, StreamReset
-from procs.hub import access, json_only
+from procs.hub import access, json_only, origins
+from procs.hub.rest import SANDBOXED, refusal
 from procs.hub.state import HUB
 from procs.hub.tunnel import DEADLINE_S, SENT_WITH, Answer, Request, Rest, Tunnel, TunnelError
 from procs.hub.views import View
@@ -32,26 +33,51 @@ _NOT_FOR_DEVICES = frozenset({"authorization", "cookie", "host", "x-forwarded-fo
 _OURS = fields.OF_THE_ORIGIN | {"server", "date", "access-control-allow-origin"}  # whatever a device says
 _ORIGIN = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")  # of a target in absolute form (RFC 9112, 3.2.2)
 
+# What a browser runs in whatever page asks for it, so that no header of the answer helps.
+_RUN_WHERE_ASKED = frozenset({
+    *("script", "style", "xslt", "worker", "sharedworker", "serviceworker", "audioworklet", "paintworklet"),
+    *("object", "embed"),
+})  # fmt: skip
+
 TUNNEL = web.AppKey("tunnel", Tunnel)
 
 
 async def handle(request: web.Request) -> web.StreamResponse:
-    """Any request below a device's proxy URL."""
+    """Any request below a device's proxy URL.
+
+    They are for programs and for the hub's own page. A browser that opens such an address is led to the device's own
+    origin; where there are none, nothing of the device runs.
+    """
+    request[SANDBOXED] = True
     device_id = request.match_info["id"]
+    prefix, target = _split(request.raw_path)
+    if request.headers.get("Sec-Fetch-Dest") in _RUN_WHERE_ASKED:
+        request.app[HUB].counts.refuse("something of a device as a script at the hub", path=request.path)
+        raise refusal(web.HTTPForbidden, "Nothing of a device runs at the hub's own address")
+    if origins.is_opened(request) and (elsewhere := await origins.led_there(request, device_id, target)):
+        return elsewhere
     asker = await access.viewer_of_device(request, device_id)
+    if request.match_info["path"] == "":  # or what is relative in the page would lead elsewhere
+        raise web.HTTPPermanentRedirect(f"{prefix}{target}")
+    return await let_in(request, asker, device_id, prefix, target)
+
+
+async def let_in(
+    request: web.Request, asker: access.Asker, device_id: str, prefix: str, target: str
+) -> web.StreamResponse:
+    """What the device answers to somebody who may see it; `prefix` stands before its own paths here. Raises
+    HTTPForbidden for a viewer who wants more than to look."""
+    access.refuse_change(request, asker.role, target.partition("?")[0])
     views = request.app[HUB].views
     view = View(asker.user.id, asker.login, device_id, functools.partial(_cut, request))
     views.begin(view)
     try:
-        return await _served(request, device_id)
+        return await _served(request, device_id, prefix, target)
     finally:
         views.end(view)
 
 
-async def _served(request: web.Request, device_id: str) -> web.StreamResponse:
-    prefix, target = _split(request.raw_path)
-    if request.match_info["path"] == "":  # or what is relative in the page would lead elsewhere
-        raise web.HTTPPermanentRedirect(f"{prefix}{target}")
+async def _served(request: web.Request, device_id: str, prefix: str, target: str) -> web.StreamResponse:
     try:
         wanted = await _wanted(request, device_id, target)
         control = request.app[HUB].presence.control(device_id)
@@ -72,9 +98,14 @@ async def _served(request: web.Request, device_id: str) -> web.StreamResponse:
 
 def _split(raw_path: str) -> tuple[str, str]:
     """(what stands before the device's own paths, the target there), as it was sent, without any decoding."""
-    path, question, query = _ORIGIN.sub("", raw_path).partition("?")
+    path, question, query = target_of(raw_path).partition("?")
     parts = path.split("/", 5)  # "", api, devices, ID, proxy, the rest
     return "/".join(parts[:5]), f"/{parts[5] if len(parts) > 5 else ''}{question}{query}"
+
+
+def target_of(raw_path: str) -> str:
+    """A target in origin form, whichever form it was sent in."""
+    return _ORIGIN.sub("", raw_path)
 
 
 def _without_token(target: str) -> str:

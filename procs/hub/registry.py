@@ -48,6 +48,7 @@ class Registry:
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._store, self._clock = store, clock
         self._cached: dict[str, tuple[Device, float]] = {}
+        self._ids: dict[int, str] = {}  # by key
         self._changes = self._access_changes = 0
         self._roles: dict[tuple[int, int], tuple[Role | None, float]] = {}  # (device's key, user) -> role, until
         self.listeners: list[Callable[[str], None]] = []
@@ -70,6 +71,15 @@ class Registry:
         if self._asking is None:
             self._asking = asyncio.get_running_loop().create_task(self._ask())
         return await asyncio.shield(found)  # others may wait for it, too
+
+    async def of_key(self, key: int) -> Device | None:
+        """As find, by our own key."""
+        if key not in self._ids and (device_id := await self._store.read(_id_of, key)) is not None:
+            if len(self._ids) >= MAX_CACHED:
+                self._ids.clear()
+            self._ids[key] = device_id
+        device = await self.find(self._ids[key]) if key in self._ids else None
+        return device if device and device.key == key else None  # it may have registered anew since
 
     async def _ask(self) -> None:
         while self._asked:
@@ -167,6 +177,10 @@ def _seen_to(waiting: asyncio.Future[Device | None]) -> None:
     """Nobody may be waiting any more, and its error is no news to asyncio."""
     if not waiting.cancelled():
         waiting.exception()
+
+
+def _id_of(connection: Connection, key: int) -> str | None:
+    return connection.execute(select(devices.c.device_id).where(devices.c.id == key)).scalar()
 
 
 def _by_ids(connection: Connection, device_ids: list[str]) -> dict[str, Device]:

@@ -20,15 +20,26 @@ T = TypeVar("T")
 MAX_BODY = 64 * 1024
 BODY_S = 10.0  # for a whole body
 _STARTED = web.RequestKey("started", bool)
+SANDBOXED = web.RequestKey("sandboxed", bool)  # what a device has said is answered at the hub's own origin
 _JSON = "application/json"
-# Also of a device's answer, whatever it says of them: its pages come from the hub's own address, and no other site may
-# show or read them.
+# Also of a device's answer, whatever it says of them: who asks is known by a cookie, and no other site may show or read
+# what it is answered.
 _ALWAYS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_ELSE = {"Referrer-Policy": "no-referrer", "Content-Security-Policy": "frame-ancestors 'self'"}
+# Nothing of it runs, loads, asks or is shown inside anything, and it counts as of no origin: it is there to be fetched.
+_SANDBOX = {
+    "Content-Security-Policy": "sandbox; default-src 'none'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+}
+_ELSE = {
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "frame-ancestors 'self'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
 
 
 def answer(data: object, status: int = 200) -> web.Response:
@@ -136,6 +147,8 @@ async def on_prepare(request: web.Request, response: web.StreamResponse) -> None
     if response.headers.get("Server", "").startswith("Python/"):  # aiohttp's, with its version
         response.headers["Server"] = "planaria"
     response.headers.update(_ALWAYS)
+    if request.get(SANDBOXED):
+        response.headers.update(_SANDBOX)
     for name, value in _ELSE.items():
         response.headers.setdefault(name, value)
     if request.secure:

@@ -7,8 +7,17 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
-from procs.hub import viewer_ws
-from procs.hub.access import GuardedLogin, address_of, refuse_foreign_page, session_cookie, session_cookies, signed_in
+from procs.hub import origins, viewer_ws
+from procs.hub.access import (
+    SESSION_COOKIE,
+    GuardedLogin,
+    address_of,
+    cookie_name,
+    is_https,
+    refuse_foreign_page,
+    session_cookies,
+    signed_in,
+)
 from procs.hub.accounts import PAGE_TTL_S, User, is_username
 from procs.hub.passwords import LENGTHS
 from procs.hub.rest import answer, body, refusal
@@ -67,20 +76,20 @@ async def post(request: web.Request) -> web.Response:
         if session := await hub.accounts.session(old, "page"):
             await hub.accounts.log_out(session)
             end_login(hub, session.login)
-    return granted(hub, user, token)
+    return granted(request, user, token)
 
 
-def granted(hub: State, user: User, token: str) -> web.Response:
+def granted(request: web.Request, user: User, token: str) -> web.Response:
     """The answer to a page that has logged in."""
     response = answer(LoggedIn(shown(user)))
-    _set_cookie(hub, response, token, int(PAGE_TTL_S))
+    _set_cookie(request, response, token, int(PAGE_TTL_S))
     return response
 
 
 async def get(request: web.Request) -> web.Response:
     """GET /api/session: who asks, and what this hub is."""
     user = (await signed_in(request)).user
-    return answer(SessionShown(shown(user), VERSION, views=False))
+    return answer(SessionShown(shown(user), VERSION, views=bool(origins.origin_of(request, ""))))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -89,19 +98,19 @@ async def delete(request: web.Request) -> web.Response:
     await hub.accounts.log_out(session)
     end_login(hub, session.login)
     response = answer({"message": "Logged out"})
-    _set_cookie(hub, response, "", 0)
+    _set_cookie(request, response, "", 0)
     return response
 
 
-def _set_cookie(hub: State, response: web.Response, token: str, max_age: int) -> None:
+def _set_cookie(request: web.Request, response: web.Response, token: str, max_age: int) -> None:
     response.set_cookie(
-        session_cookie(hub),
+        cookie_name(request, SESSION_COOKIE),
         token,
         path="/",
         max_age=max_age,
         httponly=True,
         samesite="Strict",
-        secure=hub.settings.is_behind_tls,
+        secure=is_https(request),
     )
 
 

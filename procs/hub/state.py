@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from procs.errors import LinkLost, StoreDown
-from procs.hub.accounts import Accounts
+from procs.hub.accounts import Accounts, Session
 from procs.hub.events import Events
 from procs.hub.metrics import Counts
 from procs.hub.options import Hub
@@ -37,7 +37,8 @@ class State:
         self.counts = Counts()
         self.events = Events(store, self.counts)
         self.presence = Presence()
-        self.tickets = Tickets()
+        self.tickets: Tickets[str] = Tickets()  # of devices' workers, by instance
+        self.entries: Tickets[Session] = Tickets()  # of people, to devices' own pages
         self.views = Views()
         self.watches: Watches[Viewer] = Watches()
         self.viewers: set[Viewer] = set()

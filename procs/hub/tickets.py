@@ -1,4 +1,5 @@
-"""Tickets, with which a device's workers come in by a data connection of their own. Pure; the clock is an argument.
+"""Tickets, good once and soon: with one a device's worker comes in by a data connection of its own, or a browser to a
+device's own pages. Pure; the clock is an argument.
 
 In memory only: when the hub is gone, so are the connections, and new tickets are asked for.
 """
@@ -6,32 +7,34 @@ In memory only: when the hub is gone, so are the connections, and new tickets ar
 from __future__ import annotations
 
 import secrets
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+H = TypeVar("H")
 
 GOOD_FOR_S = 30.0
 MAX_OF_DEVICE = 16  # not yet used; the oldest goes
 MAX_ALL = 100_000
 
 
-class Bearer(NamedTuple):
-    """Whose a ticket is."""
+class Bearer(NamedTuple, Generic[H]):
+    """For which device a ticket is, and whose."""
 
     device_id: str
-    instance: str
+    holder: H
     expires_at: float
 
 
-class Tickets:
+class Tickets(Generic[H]):
     """Those that were given and not yet used."""
 
     def __init__(self) -> None:
-        self._given: dict[str, Bearer] = {}  # by age
+        self._given: dict[str, Bearer[H]] = {}  # by age
         self._of_device: dict[str, list[str]] = {}
 
     def __len__(self) -> int:
         return len(self._given)
 
-    def grant(self, device_id: str, instance: str, now: float) -> str:
+    def grant(self, device_id: str, holder: H, now: float) -> str:
         """A new one, good once and for GOOD_FOR_S seconds."""
         self.expire(now)
         of_device = self._of_device.setdefault(device_id, [])
@@ -40,11 +43,11 @@ class Tickets:
         if len(self._given) >= MAX_ALL:
             self._drop(next(iter(self._given)))
         ticket = secrets.token_urlsafe(32)
-        self._given[ticket] = Bearer(device_id, instance, now + GOOD_FOR_S)
+        self._given[ticket] = Bearer(device_id, holder, now + GOOD_FOR_S)
         self._of_device.setdefault(device_id, []).append(ticket)
         return ticket
 
-    def take(self, ticket: str, now: float) -> Bearer | None:
+    def take(self, ticket: str, now: float) -> Bearer[H] | None:
         """Whose it is, if it is good; it is used up by that."""
         bearer = self._given.get(ticket)
         if bearer is None:

@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Iterator
 from http.cookies import SimpleCookie
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -202,15 +203,18 @@ def test_another_password_ends_every_login(hub: Process) -> None:
     hub.http.as_user("eve", "the new password")
 
 
-def test_open_gives_a_cookie_that_is_good_for_one_device(hub: Process, ann: Http) -> None:
+def test_open_lets_a_browser_in_at_an_origin_of_one_device(hub: Process, ann: Http) -> None:
     hub_rig.paired(hub, ann, "a b;ü")
-    answer = ann("POST", "/api/devices/a%20b%3B%C3%BC/open")
-    assert answer.status == 200 and answer.json == {"url": "/api/devices/a%20b%3B%C3%BC/proxy/"}
+    url = urlsplit(ann("POST", "/api/devices/a%20b%3B%C3%BC/open", {"path": "/x?y=z"}).json["url"])
+    assert re.fullmatch(rf"d[a-z2-7]{{24}}\.localhost:{hub.port}", url.netloc)
+    answer = hub.http("GET", f"{url.path}?{url.query}", headers={"Host": url.netloc})
+    assert (answer.status, answer.headers["Location"]) == (303, "/x?y=z")
     ((name, cookie),) = SimpleCookie(answer.headers["Set-Cookie"]).items()
-    assert re.fullmatch(r"planaria_view_[0-9a-f]{16}", name)
-    assert cookie["httponly"] and cookie["samesite"] == "Strict" and not cookie["secure"]
-    assert cookie["path"] == answer.json["url"] and cookie["max-age"] == str(12 * 3600)
+    assert name == "planaria_view" and cookie["httponly"] and cookie["samesite"] == "Lax" and not cookie["secure"]
+    assert cookie["path"] == "/" and cookie["max-age"] == str(12 * 3600)
     assert hub.http("GET", "/api/devices", token=cookie.value).status == 401, "a view token is no access token"
+    sent = {"Host": url.netloc, "Cookie": f"{name}={cookie.value}"}
+    assert hub.http("GET", "/api/devices", headers=sent).status == 503, "the device's own path, and it is away"
 
 
 @pytest.mark.parametrize(

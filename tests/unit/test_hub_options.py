@@ -21,6 +21,7 @@ def test_variables() -> None:
         "PLANARIA_HUB_INSECURE": "1",
         "PLANARIA_HUB_PROXIES": "10.0.0.1, 10.0.0.2",
         "DATABASE_URL": "postgresql://u:p@db/planaria",
+        "PLANARIA_HUB_VIEWS": "view.example.org",
         "PLANARIA_COMPAT": "1",
         "PLANARIA_TOKEN_TTL_S": "600",
         "STUN_URLS": "stun:a.example:3478,stun:b.example",
@@ -28,7 +29,7 @@ def test_variables() -> None:
     chosen = load([], environ)
     assert chosen.listen == Address("0.0.0.0", 8443) and chosen.proxies == ("10.0.0.1", "10.0.0.2")
     assert chosen.stun_urls == ("stun:a.example:3478", "stun:b.example") and chosen.token_ttl_s == 600
-    assert chosen.is_registration_open and chosen.is_behind_tls
+    assert chosen.is_registration_open and chosen.is_behind_tls and chosen.view_suffix == "view.example.org"
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,9 @@ def test_variables() -> None:
         ({"PLANARIA_TOKEN_TTL_S": "1"}, "60 to"),
         ({"STUN_URLS": "http://x"}, "stun:HOST:PORT"),
         ({"PLANARIA_HUB_PROXIES": "proxy.example"}, "IP addresses"),
+        ({"PLANARIA_HUB_VIEWS": "https://view.example.org"}, "a host name such as"),
+        ({"PLANARIA_HUB_VIEWS": ".example.org"}, "a host name such as"),
+        ({"PLANARIA_HUB_VIEWS": "example.org:8000"}, "a host name such as"),
         ({"PLANARIA_HUB_SPEED": "11"}, "unknown variable"),
     ],
 )
@@ -64,3 +68,10 @@ def test_an_inherited_socket_is_held_to_the_same() -> None:
         refuse_open_air(Hub(), Address("192.0.2.1", 8000))
     refuse_open_air(Hub(insecure=True), Address("192.0.2.1", 8000))
     refuse_open_air(Hub(), Address("127.0.0.1", 8000))
+
+
+def test_devices_have_origins_of_their_own_where_a_browser_finds_them() -> None:
+    assert Hub().view_suffix == "localhost"
+    assert Hub(views="off").view_suffix == Hub(insecure=True).view_suffix == ""
+    assert Hub(listen=Address("192.0.2.1", 80), insecure=True).view_suffix == ""
+    assert Hub(views="view.example.org").view_suffix == "view.example.org"

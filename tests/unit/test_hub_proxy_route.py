@@ -231,7 +231,7 @@ def test_who_does_not_get_done_with_a_request_is_let_go(
 
 
 def test_no_device_says_who_may_show_or_read_its_pages(tmp_path: Path) -> None:
-    ours = {"x-content-type-options": "nosniff", "x-frame-options": "SAMEORIGIN"}
+    ours = {"x-content-type-options": "nosniff", "x-frame-options": "DENY"}
     ours["cross-origin-resource-policy"] = "same-origin"
 
     async def serve(stream: Stream) -> None:
