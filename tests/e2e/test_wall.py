@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import BrowserContext, sync_playwright
+from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 from tests.clone import Clone
 from tests.e2e.test_browser import Shown, shown
 from tests.faults.origin import content
-from tests.faults.wall import ADMIN, PASSWORD, Ground, walled
+from tests.faults.wall import Ground, walled
 from tests.rig import until
 
 pytestmark = pytest.mark.timeout(200)
@@ -34,16 +34,15 @@ def ground(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
 
 
 @pytest.fixture(scope="module")
-def contexts() -> Iterator[list[BrowserContext]]:
-    """A browser that nobody has signed in with, and one that answers when it is asked for the admin's password."""
+def context() -> Iterator[BrowserContext]:
+    """A browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"),
             args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
                   "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"],
         )  # fmt: skip
-        login = {"username": ADMIN, "password": PASSWORD}
-        yield [browser.new_context(), browser.new_context(http_credentials=login)]  # type: ignore[arg-type]
+        yield browser.new_context()
         browser.close()
 
 
@@ -52,11 +51,15 @@ def url(ground: Ground, path: str) -> str:
     return f"http://{ground.host}:{ground.port}{ground.base}{path}"
 
 
-def plays(context: BrowserContext, address: str) -> None:
+def opened(ground: Ground, path: str) -> str:
+    """An address by which a browser is let in to the device's own pages, once."""
+    there = f"/api/devices/{ground.device_id}/open"
+    return str(ground.rest("POST", there, {"path": path}, ground.token)["url"])
+
+
+def plays(page: Page) -> None:
     """Fails the test unless a page shows pictures that move."""
-    page = context.new_page()
     try:
-        page.goto(address)
 
         def now() -> Shown | None:
             return shown(page)
@@ -69,30 +72,36 @@ def plays(context: BrowserContext, address: str) -> None:
 
 
 @pytest.mark.needs("chromium")
-def test_a_browser_plays_a_stream_in_go2rtcs_own_page(ground: Ground, contexts: list[BrowserContext]) -> None:
-    """Signed in by the login that the hub asks for."""
-    plays(contexts[1], url(ground, "/stream.html?src=omega-0&mode=mse"))
+def test_a_browser_plays_a_stream_in_go2rtcs_own_page(ground: Ground, context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto(opened(ground, "/stream.html?src=omega-0&mode=mse"))
+    plays(page)
 
 
 @pytest.mark.needs("chromium")
-def test_go2rtcs_index_page_lists_the_streams(ground: Ground, contexts: list[BrowserContext]) -> None:
-    page = contexts[1].new_page()
-    page.goto(url(ground, "/"))
+def test_go2rtcs_own_interface_works(ground: Ground, context: BrowserContext) -> None:
+    """From its list of streams to one that plays, by what a person would press."""
+    page = context.new_page()
+    page.goto(opened(ground, "/"))
     page.wait_for_selector("text=omega-0")
     assert page.locator("#streams tr").count() == 2
-    page.close()
+    page.locator("#streams tr", has_text="omega-0").locator("a", has_text="links").click()
+    page.wait_for_url("**/links.html?src=omega-0")
+    page.locator('a[href^="stream.html?src=omega-0"]').first.click()
+    plays(page)
 
 
 @pytest.mark.needs("chromium")
-def test_a_browser_that_was_let_in_by_the_rest_interface_plays_too(
-    ground: Ground, contexts: list[BrowserContext]
-) -> None:
-    """Signed in by the cookie that is good for one device."""
-    context = contexts[0]
-    assert context.request.get(url(ground, "/stream.html")).status == 401
-    opened = f"http://{ground.host}:{ground.port}/api/devices/{ground.device_id}/open"
-    assert context.request.post(opened, headers=ground.bearer).status == 200
-    plays(context, url(ground, "/stream.html?src=omega-0&mode=mse"))
+def test_a_browser_that_is_nobody_gets_nothing(ground: Ground, context: BrowserContext) -> None:
+    assert context.browser
+    nobody = context.browser.new_context()
+    page = nobody.new_page()
+    page.goto(url(ground, "/stream.html?src=omega-0"))
+    assert page.url == f"http://{ground.host}:{ground.port}/#/devices/{ground.device_id}"
+    there = opened(ground, "/").partition("/.planaria")[0]
+    refused = page.goto(there + "/stream.html?src=omega-0")
+    assert refused and refused.status == 401 and "open it from the hub's page" in refused.text()
+    nobody.close()
 
 
 def test_a_snapshot(ground: Ground) -> None:
