@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, delete, exc, insert, select
+from sqlalchemy import Connection, Row, bindparam, delete, exc, insert, select
 
 from procs.errors import StoreDown
 from procs.hub.metrics import Counts
@@ -119,13 +119,13 @@ def _append(connection: Connection, batch: list[_New]) -> list[tuple[int, Event]
         value["device_id"] = value.pop("device")
     if not values:
         return []
-    added = insert(device_events).returning(device_events.c.id, sort_by_parameter_order=True)
-    ids = list(connection.execute(added, values).scalars())
+    rows = connection.execute(insert(device_events).returning(device_events), values).all()
     _trim(connection, sorted(known))
-    return [
-        (value["device_id"], Event(key, iso(value["at"]), value["kind"], value["text"]))
-        for key, value in zip(ids, values, strict=True)
-    ]
+    return [(row.device_id, _event(row)) for row in sorted(rows, key=lambda row: row.id)]
+
+
+def _event(row: Row[*tuple[Any, ...]]) -> Event:
+    return Event(row.id, iso(row.at), row.kind, row.text)
 
 
 def _trim(connection: Connection, keys: list[int]) -> None:
@@ -141,10 +141,10 @@ def _trim(connection: Connection, keys: list[int]) -> None:
             .scalar_subquery()
         )
         cuts = select(devices.c.id, newest).where(devices.c.id.in_(keys[start : start + AT_ONCE]))
-        for key, cut in connection.execute(cuts).all():
-            if cut is not None:
-                too_old = (device_events.c.device_id == key) & (device_events.c.id <= cut)
-                connection.execute(delete(device_events).where(too_old))
+        full = [{"device": key, "cut": cut} for key, cut in connection.execute(cuts) if cut is not None]
+        if full:
+            is_old = (device_events.c.device_id == bindparam("device")) & (device_events.c.id <= bindparam("cut"))
+            connection.execute(delete(device_events).where(is_old), full)
 
 
 def _of(connection: Connection, device: int, before: int | None, limit: int, since: float) -> tuple[list[Event], bool]:
@@ -152,7 +152,7 @@ def _of(connection: Connection, device: int, before: int | None, limit: int, sin
     if before is not None:
         wanted = wanted.where(device_events.c.id < before)
     rows = connection.execute(wanted.order_by(device_events.c.id.desc()).limit(limit + 1)).all()
-    return [Event(row.id, iso(row.at), row.kind, row.text) for row in rows[:limit]], len(rows) > limit
+    return [_event(row) for row in rows[:limit]], len(rows) > limit
 
 
 def _purge(connection: Connection, before: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -12,14 +13,18 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
 
-from procs.hub import migrate
+from procs.hub import logins, migrate
+from procs.hub.events import KEPT, Events
+from procs.hub.metrics import Counts
 from procs.hub.models import SCHEMA, metadata
 from procs.hub.store import Store
 from tests import hub_rig
-from tests.hub_rig import ADMIN_PASSWORD, Process
+from tests.hub_rig import ADMIN_PASSWORD, Http, Process
 from tests.rig import clean_environ, free_port, until
 
+EVENTS = "/api/devices/cam/events"
 pytestmark = pytest.mark.needs("postgres", "initdb")
 
 
@@ -82,6 +87,48 @@ def hub_of(tmp_path: Path, name: str, url: str) -> Process:
     return Process(run_dir, port, clean_environ(**settings), run_dir / "hub.log")
 
 
+def test_a_store_of_the_first_version_goes_on_with_what_is_in_it(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert postgres.sql("CREATE DATABASE older") == "CREATE DATABASE"
+    store = Store(postgres.url.replace("/postgres?", "/older?"))
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "SCHEMA", "0001")
+        migrate.bring_up_to_date(store)
+    with store.engine.begin() as connection:
+        connection.execute(text("INSERT INTO users VALUES (1, 'ann', NULL, 'kept', true, 5)"))
+        connection.execute(text("INSERT INTO tokens VALUES ('d', 1, 'access', NULL, 'login', 8, 9)"))
+    migrate.bring_up_to_date(store)
+    with store.engine.connect() as connection:
+        assert migrate.revision(connection) == SCHEMA
+        assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata) == []
+        session = logins.session_of(connection, "d")
+    store.engine.dispose()
+    assert session and (session.user.username, session.user.is_admin, session.role) == ("ann", True, "owner")
+
+
+def test_events_of_a_whole_fleet_are_kept(postgres: Postgres) -> None:
+    """In few statements, in their order, at most so many of a device."""
+    assert postgres.sql("CREATE DATABASE fleet") == "CREATE DATABASE"
+    store = Store(postgres.url.replace("/postgres?", "/fleet?"))
+    migrate.bring_up_to_date(store)
+    device = text("INSERT INTO devices VALUES (:key, :name, 'name', 'camera', NULL, NULL, 0, NULL)")
+    with store.engine.begin() as connection:
+        connection.execute(device, [{"key": key, "name": f"cam {key}"} for key in range(1, 1001)])
+        full = "INSERT INTO device_events (device_id, at, kind, text) SELECT 1, 4e9, 'connected', 'old'"
+        connection.execute(text(f"{full} FROM generate_series(1, {KEPT})"))
+    kept = Events(store, Counts())
+    for key in range(1, 1001):
+        for kind in ("connected", "disconnected"):
+            kept.add(key, kind, f"{key}")
+    asyncio.run(kept.write())
+    first, _ = asyncio.run(kept.of(1, None, KEPT))
+    last, _ = asyncio.run(kept.of(1000, None, KEPT))
+    store.engine.dispose()
+    assert len(first) == KEPT and first[2].text == "old"
+    assert [(each.kind, each.text) for each in last] == [("disconnected", "1000"), ("connected", "1000")]
+
+
 def test_on_postgresql(postgres: Postgres, tmp_path: Path) -> None:
     hubs = [hub_of(tmp_path, name, postgres.url) for name in ("one", "other", "third")]
     for hub in hubs:
@@ -123,6 +170,7 @@ def _carries_what_it_should(hub: Process, other: Process) -> None:
         wrong.say("hello", {"device_id": "cam", "device_secret": "wrong"})
         assert wrong.closing() == (1008, "Wrong credential")
     there = hub_rig.Http(other.port, ann.token)
+    _shares_and_remembers(hub, there)
     until(lambda: there("GET", "/api/devices/cam/status").json["last_seen"])
     assert there("POST", "/api/devices/cam/open").status == 200
     assert there("PATCH", "/api/devices/cam", {"device_name": "Käfer"}).json["device_name"] == "Käfer"
@@ -131,6 +179,36 @@ def _carries_what_it_should(hub: Process, other: Process) -> None:
     for nul in ("a\x00b", "\x00"):
         assert hub.http("POST", "/api/auth/login", {"username": nul, "password": "12345678"}).status == 401
         assert hub.http("POST", "/api/devices/register", {"device_id": nul}).status == 400
+
+
+def _shares_and_remembers(hub: Process, there: Http) -> None:
+    """What one hub writes, the other goes by."""
+    bob, admin = hub.http.new_user("bob"), hub.admin
+    kinds = ["refused", "disconnected", "connected", "paired"]
+    until(lambda: {event["kind"] for event in there("GET", EVENTS).json["events"]} == set(kinds), 5)
+    assert there("PUT", "/api/devices/cam/shares/bob", {"role": "viewer"}).json["role"] == "viewer"
+    assert there("PUT", "/api/devices/cam/shares/bob", {"role": "owner"}).json["role"] == "owner"
+    (seen,) = bob("GET", "/api/devices").json
+    assert (seen["role"], seen["owner"]) == ("owner", "ann")
+    token = bob("POST", "/api/tokens", {"name": "cron", "role": "viewer"}).json
+    program = Http(there.port, token["token"])
+    assert program("GET", "/api/devices/cam").json["role"] == "viewer"
+    until(lambda: bob("GET", "/api/tokens").json[0]["last_used"], 10)
+    assert bob("DELETE", f"/api/tokens/{token['id']}").status == 200
+    until(lambda: program("GET", "/api/devices").status == 401, 5)
+    page = hub.http("POST", "/api/session", {"username": "bob", "password": "a good password"})
+    cookie = {"Cookie": page.headers["Set-Cookie"].partition(";")[0]}
+    assert Http(there.port)("GET", "/api/session", headers=cookie).json["user"]["username"] == "bob"
+    assert there("DELETE", "/api/devices/cam/shares/bob").status == 200
+    until(lambda: bob("GET", "/api/devices/cam").status == 404, 5)
+    users = {user["username"]: user for user in admin("GET", "/api/users").json}
+    assert (users["ann"]["devices"], users["bob"]["devices"]) == (1, 0)
+    assert admin("PATCH", f"/api/users/{users['admin']['id']}", {"is_admin": False}).status == 409
+    assert admin("PATCH", f"/api/users/{users['bob']['id']}", {"is_admin": True}).json["is_admin"] is True
+    assert admin("DELETE", f"/api/users/{users['bob']['id']}").status == 200
+    until(lambda: Http(there.port)("GET", "/api/session", headers=cookie).status == 401, 5)
+    kinds = ["unshared", "shared", "shared", *kinds]
+    until(lambda: [event["kind"] for event in there("GET", EVENTS).json["events"]] == kinds, 5)
 
 
 def _outlives_its_server(postgres: Postgres, hub: Process) -> None:

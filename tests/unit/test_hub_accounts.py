@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, insert, select, text
 
 from procs.errors import Refused
-from procs.hub import accounts, migrate
-from procs.hub.accounts import CACHED_S, MAX_LOGIN_S, VIEW_TTL_S, Accounts, WrongPassword, add_user
-from procs.hub.logins import MAX_TOKENS
+from procs.hub import accounts, logins, migrate
+from procs.hub.accounts import CACHED_S, MAX_LOGIN_S, PAGE_TTL_S, VIEW_TTL_S, Accounts, WrongPassword, add_user
+from procs.hub.logins import MAX_TOKENS, Session
+from procs.hub.models import api_tokens
 from procs.hub.registry import Registry
+from procs.hub.roles import VIEWER
 from procs.hub.store import Store
 from tests.hub_rig import CHEAP
 
@@ -114,6 +116,45 @@ def test_a_view_is_of_its_login_and_of_its_kind(tmp_path: Path) -> None:
         assert seen and seen.device == device.key
         await accounts.log_out(session)
         assert await accounts.session(view, "view") is None
+
+    run(tmp_path, case)
+
+
+def test_each_kind_of_token_is_good_for_its_own_way_in(tmp_path: Path) -> None:
+    async def case(accounts: Accounts, clock: Clock) -> None:
+        _, sent = await accounts.log_in("ann", "right")
+        _, cookie = await accounts.log_in("ann", "right", "page")
+        assert await accounts.session(cookie) is None, "what stands in a cookie is no access token"
+        assert await accounts.session(sent, "page") is None
+        clock.now += PAGE_TTL_S - 0.1
+        assert await accounts.session(cookie, "page")
+        clock.now += 0.1
+        assert await accounts.session(cookie, "page") is None
+
+    run(tmp_path, case)
+
+
+def test_the_store_knows_the_minute_in_which_a_program_came_last(tmp_path: Path) -> None:
+    async def case(accounts: Accounts, clock: Clock) -> None:
+        user, _ = await accounts.log_in("ann", "right")
+        program = Session(user, "program", None, "login", clock.now, clock.now + DAY_S, VIEWER)
+
+        def make(connection: Connection) -> None:
+            logins.insert_token(connection, logins.digest_of("token"), program)
+            made = insert(api_tokens).values(digest=logins.digest_of("token"), name="x", created_at=clock.now)
+            connection.execute(made)
+
+        async def last_used() -> float | None:
+            await accounts.write_used()
+            return await accounts._store.read(lambda c: c.execute(select(api_tokens.c.last_used)).scalar())
+
+        await accounts._store.run(make)
+        assert await last_used() is None
+        for second in (61.0, 119.0, 121.0):
+            clock.now = 1_000_020.0 + second  # whole minutes begin at a multiple of 60
+            assert await accounts.session("token") == program
+            assert await last_used() == 1_000_020.0 + second - second % 60
+        assert accounts._unwritten == {}
 
     run(tmp_path, case)
 

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
 
 from procs.errors import ConfigError, StoreDown
-from procs.hub import migrate, store
+from procs.hub import logins, migrate, store
 from procs.hub.models import SCHEMA, metadata
 from procs.hub.registry import Registry
 from procs.hub.store import Store
@@ -64,6 +64,27 @@ def test_the_newest_migration_is_the_one_in_the_models() -> None:
     config = Config()
     config.set_main_option("script_location", str(migrate.SCRIPTS))
     assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA]
+
+
+def test_a_store_of_the_first_version_goes_on_with_what_is_in_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Store(f"sqlite:///{file}")
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "SCHEMA", "0001")
+        migrate.bring_up_to_date(made)
+    with made.engine.begin() as connection:
+        connection.execute(text("INSERT INTO users VALUES (1, 'ann', NULL, 'kept', 1, 5)"))
+        connection.execute(text("INSERT INTO devices VALUES (7, 'cam', 'Porch', 'camera', NULL, 1, 6, 7)"))
+        connection.execute(text("INSERT INTO tokens VALUES ('d', 1, 'access', NULL, 'login', 8, 9)"))
+        connection.execute(text("INSERT INTO pairing_codes VALUES ('123456', 7, 10)"))
+    migrate.bring_up_to_date(made)
+    with made.engine.connect() as connection:
+        assert migrate.revision(connection) == SCHEMA
+        assert connection.execute(text("SELECT * FROM users")).all() == [(1, "ann", None, "kept", 1, 5)]
+        assert connection.execute(text("SELECT id, owner_id FROM devices")).all() == [(7, 1)]
+        assert connection.execute(text("SELECT code FROM pairing_codes")).all() == [("123456",)]
+        session = logins.session_of(connection, "d")
+    made.engine.dispose()
+    assert session and (session.user.username, session.kind, session.role) == ("ann", "access", "owner")
 
 
 def test_a_store_that_is_up_to_date_costs_no_alembic(hub: Store, monkeypatch: pytest.MonkeyPatch) -> None:
