@@ -112,7 +112,7 @@ function welcome() {
 /** Nobody is signed in. */
 function farewell() {
   live.end();
-  banner.replaceChildren();
+  sayBack();
   route(true);
 }
 
@@ -141,18 +141,17 @@ function sayNewVersion(version) {
   document.getElementById("news").replaceChildren(h("p", {}, `The hub is version ${version} now; this page is older. `, reload));
 }
 
-let awayLater = 0;
+let awayLater = null; // each attempt that fails says "away" anew; the first one counts
 
 function sayAway() {
-  clearTimeout(awayLater);
-  awayLater = setTimeout(() => {
-    const isMeant = session() && !live.isUp;
-    if (isMeant) banner.replaceChildren(h("p", {}, icon("away"), "The hub is away. Trying again…"));
+  awayLater ??= setTimeout(() => {
+    if (session()) banner.replaceChildren(h("p", {}, icon("away"), "The hub is away. Trying again…"));
   }, AWAY_AFTER_MS);
 }
 
 function sayBack() {
   clearTimeout(awayLater);
+  awayLater = null;
   banner.replaceChildren();
 }
 
