@@ -130,6 +130,7 @@ def test_processes_in_words(run: Run, process: str, text: str, tone: str) -> Non
 
 def test_recovery_in_words(run: Run) -> None:
     assert run("words.js", "it.recovery({counts: [0, 0]})") == "no restart remembered"
+    assert run("words.js", "it.recovery({})") == "no restart remembered"
     told = "{counts: [0, 3, 1], p50_ms: 180, worst_ms: 6400}"
     assert run("words.js", f"it.recovery({told})") == "back 4 times, half within 180 ms, worst 6.4 s"
 

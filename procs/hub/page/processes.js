@@ -129,21 +129,22 @@ const HEIGHT = 20;
 
 /** A histogram of bars, one a bound; what it says stands beside it in words. */
 function drawRecovery(place, told) {
+  const { counts = [], p50_ms } = told;
   const words = recovery(told);
-  const drawn = `${words} ${told.counts}`;
+  const drawn = `${words} ${counts}`;
   if (place.dataset.drawn === drawn) return;
   place.dataset.drawn = drawn;
-  const most = Math.max(...told.counts);
+  const most = Math.max(0, ...counts);
   place.toggleAttribute("data-empty", !most);
   if (!most) {
     place.replaceChildren(h("span", { class: "muted", title: words }, "–"));
     return;
   }
-  const bars = told.counts.map((count, at) => {
+  const bars = counts.map((count, at) => {
     const height = count ? Math.max(2, (HEIGHT * count) / most) : 1;
     return svg("rect", { x: at * BAR, y: HEIGHT - height, width: BAR - 1, height, class: count ? "" : "none" });
   });
-  const viewBox = `0 0 ${told.counts.length * BAR} ${HEIGHT}`;
+  const viewBox = `0 0 ${counts.length * BAR} ${HEIGHT}`;
   const chart = svg("svg", { class: "histogram", viewBox, role: "img", "aria-label": words }, svg("title", {}, words), bars);
-  place.replaceChildren(chart, h("span", { class: "muted" }, told.p50_ms == null ? "" : shortly(told.p50_ms)));
+  place.replaceChildren(chart, h("span", { class: "muted" }, p50_ms == null ? "" : shortly(p50_ms)));
 }

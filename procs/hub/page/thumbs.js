@@ -130,15 +130,19 @@ export class Thumbnails {
   /** Have this <img> within a figure show the stream; null: it keeps what it shows, of a device that is away. */
   set(figure, image, deviceId, stream) {
     const before = this.#shown.get(figure);
-    if (!stream) return this.#stop(figure, before);
+    if (!stream) {
+      this.#stop(figure, before);
+      return;
+    }
     const path = deviceCall(deviceId, "streams", stream.name, "thumbnail");
-    if (before?.path === path && before.isRunning === stream.is_running) return undefined;
+    if (before?.path === path && before.isRunning === stream.is_running) return;
     if (before) this.#schedule.unsee(before.path);
     else this.#observer.observe(figure);
-    const isVisible = before?.isVisible ?? false;
-    this.#shown.set(figure, { path, image, isRunning: stream.is_running, isVisible });
+    const shown = { path, image, isRunning: stream.is_running, isVisible: before?.isVisible ?? false };
+    this.#shown.set(figure, shown);
     if (before?.path !== path) draw(image, path);
-    return this.#see(figure);
+    this.#see(shown);
+    this.#turn();
   }
 
   #stop(figure, before) {
@@ -153,15 +157,14 @@ export class Thumbnails {
       const shown = this.#shown.get(target);
       if (!shown) continue;
       shown.isVisible = isIntersecting;
-      this.#see(target);
+      this.#see(shown);
     }
+    this.#turn();
   }
 
-  #see(figure) {
-    const { path, isRunning, isVisible } = this.#shown.get(figure);
+  #see({ path, isRunning, isVisible }) {
     if (isVisible) this.#schedule.see(path, isRunning);
     else this.#schedule.unsee(path);
-    this.#turn();
   }
 
   #forgive() {

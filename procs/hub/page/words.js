@@ -104,11 +104,11 @@ export function processState(process) {
 }
 
 /** How soon a process was back, over all its restarts that are remembered. */
-export function recovery(told) {
-  const times = told.counts.reduce((sum, one) => sum + one, 0);
+export function recovery({ counts = [], p50_ms, worst_ms }) {
+  const times = counts.reduce((sum, one) => sum + one, 0);
   if (!times) return "no restart remembered";
   const facts = [`back ${count(times, "time")}`];
-  if (told.p50_ms != null) facts.push(`half within ${shortly(told.p50_ms)}`);
-  if (told.worst_ms != null) facts.push(`worst ${shortly(told.worst_ms)}`);
+  if (p50_ms != null) facts.push(`half within ${shortly(p50_ms)}`);
+  if (worst_ms != null) facts.push(`worst ${shortly(worst_ms)}`);
   return facts.join(", ");
 }
