@@ -26,9 +26,8 @@ MAX_LOGIN_S = 30 * 86_400.0  # for so long a log-in can be renewed
 VIEW_TTL_S = 12 * 3600.0
 PAGE_TTL_S = 30 * 86_400.0
 
-_USERNAME = re.compile(
-    r"[^:\x00-\x20\x7f\ud800-\udfff](?:[^:\x00-\x1f\x7f\ud800-\udfff]{0,62}[^:\x00-\x20\x7f\ud800-\udfff])?"
-)
+USERNAME = r"[^:\x00-\x20\x7f\ud800-\udfff](?:[^:\x00-\x1f\x7f\ud800-\udfff]{0,62}[^:\x00-\x20\x7f\ud800-\udfff])?"
+_USERNAME = re.compile(USERNAME)
 
 
 def is_username(text: str) -> bool:

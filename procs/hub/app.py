@@ -109,7 +109,12 @@ ROUTES = [
     Route("POST /api/auth/renew", auth.post_renew, "user", None, answers.Granted),
     Route("POST /api/auth/logout", whole(auth.post_logout), "user", None, answers.Said),
     Route(
-        "POST /api/auth/password", whole(auth.post_password), "user", auth.PasswordChange, answers.Granted, also=(429,)
+        "POST /api/auth/password",
+        whole(auth.post_password),
+        "user",
+        auth.PasswordChange,
+        (answers.Granted, sessions.LoggedIn),
+        also=(429,),
     ),
     Route(
         "POST /api/session", whole(sessions.post), "anybody", sessions.Login, sessions.LoggedIn, also=(401, 403, 429)
@@ -118,11 +123,11 @@ ROUTES = [
     Route("DELETE /api/session", whole(sessions.delete), "user", None, answers.Said),
     Route("GET /api/users", users.get_all, "admin", None, list[users.Shown]),
     Route("POST /api/users", users.post, "admin", users.Wanted, users.Shown, also=(409,)),
-    Route("PATCH /api/users/{id}", whole(users.patch), "admin", users.Change, users.Shown, also=(409,)),
-    Route("DELETE /api/users/{id}", whole(users.remove), "admin", None, answers.Said, also=(409,)),
+    Route("PATCH /api/users/{id:[0-9]{1,9}}", whole(users.patch), "admin", users.Change, users.Shown, also=(409,)),
+    Route("DELETE /api/users/{id:[0-9]{1,9}}", whole(users.remove), "admin", None, answers.Said, also=(409,)),
     Route("GET /api/tokens", api_tokens.get_all, "user", None, list[api_tokens.Shown]),
     Route("POST /api/tokens", api_tokens.post, "user", api_tokens.Wanted, api_tokens.Made, also=(409,)),
-    Route("DELETE /api/tokens/{id}", whole(api_tokens.delete), "user", None, answers.Said),
+    Route("DELETE /api/tokens/{id:[0-9]{1,9}}", whole(api_tokens.delete), "user", None, answers.Said),
     Route("GET /api/devices", devices.get_all, "user", None, list[devices.Shown]),
     Route(
         "POST /api/devices/register",

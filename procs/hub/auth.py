@@ -12,7 +12,7 @@ from procs.hub.access import GuardedLogin, address_of, person, signed_in, who_as
 from procs.hub.accounts import Taken, User, is_username
 from procs.hub.passwords import LENGTHS
 from procs.hub.rest import answer, body, refusal, too_many
-from procs.hub.sessions import Login, Password, end_login, end_user, granted
+from procs.hub.sessions import Login, NewName, NewPassword, Password, end_login, end_user, granted
 from procs.hub.state import HUB, State, now
 
 Email = Annotated[str, msgspec.Meta(max_length=254, pattern=r"^(?:[^\x00-\x20@]+@[^\x00-\x20@]+)?\Z")]
@@ -21,8 +21,8 @@ Email = Annotated[str, msgspec.Meta(max_length=254, pattern=r"^(?:[^\x00-\x20@]+
 class Registration(msgspec.Struct):
     """POST /api/auth/register."""
 
-    username: str
-    password: Password
+    username: NewName
+    password: NewPassword
     email: Email = ""
 
 
@@ -30,7 +30,7 @@ class PasswordChange(msgspec.Struct):
     """POST /api/auth/password."""
 
     old_password: Password
-    new_password: Password
+    new_password: NewPassword
 
 
 async def post_register(request: web.Request) -> web.Response:

@@ -31,7 +31,15 @@ _WHO = {
     "admin": "Admins may.",
     "machine": "This machine may, and admins.",
 }
-_SECURITY: list[dict[str, list[str]]] = [{"session": []}, {"bearer": []}]
+_SIGNED_IN: list[dict[str, list[str]]] = [{"session": []}, {"bearer": []}]
+_SECURITY: dict[Who, list[dict[str, list[str]]]] = {
+    "anybody": [],
+    "user": _SIGNED_IN,
+    "viewer": _SIGNED_IN,
+    "owner": _SIGNED_IN,
+    "admin": _SIGNED_IN,
+    "machine": [{}, *_SIGNED_IN],
+}
 _SCHEMES = {
     "session": {"type": "apiKey", "in": "cookie", "name": "planaria_session", "description": "of POST /api/session"},
     "bearer": {"type": "http", "scheme": "bearer", "description": "an access token, or a program's"},
@@ -47,8 +55,8 @@ class Route(NamedTuple):
     """One line of the table.
 
     `call`: a method (* for all), a blank, and a path; its variables may say what they look like: {id:[0-9]+}.
-    `body`: the struct that it must be. `answer`: a type of JSON, or a media type, or WEBSOCKET. `query`: a struct of
-    what may stand there. `also`: statuses that don't follow from the rest, such as 409.
+    `body`: the struct that it must be. `answer`: a type of JSON (or a tuple of some), or a media type, or WEBSOCKET.
+    `query`: a struct of what may stand there. `also`: statuses that don't follow from the rest, such as 409.
     """
 
     call: str
@@ -120,11 +128,15 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     }
 
 
+def _pattern(pattern: str) -> str:
+    return pattern.replace(r"\Z", "$").replace(r"\ud800-\udfff", "")
+
+
 class Schemas:
     """The JSON Schema of every type that routes take or give. Those of structs stand in `components`, by name."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        named = [kind for route in routes for kind in (route.body, route.query, route.answer)]
+        named = [kind for route in routes for kind in (route.body, route.query, *_kinds(route.answer))]
         self._types = [answers.Detail, *(kind for kind in named if not isinstance(kind, str | None))]
         schemas, components = msgspec.json.schema_components(self._types, ref_template=f"{_REF}{{name}}")
         self._schemas: list[dict[str, Any]] = [_plain(schema) for schema in schemas]
@@ -141,10 +153,10 @@ class Schemas:
 
 
 def _plain(schema: Any) -> Any:
-    r"""A schema with patterns as ECMAScript has them, which says $ where Python says \Z."""
+    r"""A schema with patterns that every reader of it understands: $ for \Z, and no surrogates, which no text has."""
     if isinstance(schema, dict):
         return {
-            key: value.replace(r"\Z", "$") if key == "pattern" and isinstance(value, str) else _plain(value)
+            key: _pattern(value) if key == "pattern" and isinstance(value, str) else _plain(value)
             for key, value in schema.items()
         }
     return [_plain(each) for each in schema] if isinstance(schema, list) else schema
@@ -163,7 +175,7 @@ def _operation(route: Route, method: str, schemas: Schemas) -> dict[str, Any]:
         needed = bool(schemas.of_struct(route.body).get("required"))
         said["requestBody"] = {"required": needed, "content": {JSON: {"schema": schemas.of(route.body)}}}
     said["responses"] = {str(status): _response(route, status, schemas) for status in route.statuses}
-    said["security"] = [] if route.who == "anybody" else _SECURITY
+    said["security"] = _SECURITY[route.who]
     if method == "head":
         for response in said["responses"].values():
             response.pop("content", None)
@@ -178,7 +190,12 @@ def _response(route: Route, status: int, schemas: Schemas) -> dict[str, Any]:
         return said | {"content": {route.answer: {}}}
     if route.answer is None or status != 200:
         return said
-    return said | {"content": {JSON: {"schema": schemas.of(route.answer)}}}
+    kinds = [schemas.of(kind) for kind in _kinds(route.answer)]
+    return said | {"content": {JSON: {"schema": kinds[0] if len(kinds) == 1 else {"anyOf": kinds}}}}
+
+
+def _kinds(answer: Any) -> tuple[Any, ...]:
+    return answer if isinstance(answer, tuple) else (answer,)
 
 
 def _in_path(route: Route) -> Iterable[dict[str, Any]]:

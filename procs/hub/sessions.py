@@ -18,13 +18,16 @@ from procs.hub.access import (
     session_cookies,
     signed_in,
 )
-from procs.hub.accounts import PAGE_TTL_S, User, is_username
+from procs.hub.accounts import PAGE_TTL_S, USERNAME, User, is_username
 from procs.hub.passwords import LENGTHS
 from procs.hub.rest import answer, body, refusal
 from procs.hub.state import HUB, State
 from procs.settings import VERSION
 
 Password = Annotated[str, msgspec.Meta(max_length=LENGTHS.stop - 1)]
+# Of an account to be made. What is wrong with them is said in words (auth.refuse_poor), not by these patterns.
+NewName = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{USERNAME}$"})]
+NewPassword = Annotated[Password, msgspec.Meta(extra_json_schema={"minLength": LENGTHS.start})]
 
 
 class Login(msgspec.Struct):

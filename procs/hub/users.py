@@ -15,7 +15,7 @@ from procs.hub.models import devices, tokens, users
 from procs.hub.pairing import end_views
 from procs.hub.registry import leave_nothing
 from procs.hub.rest import answer, body, refusal
-from procs.hub.sessions import Password, end_user
+from procs.hub.sessions import NewName, NewPassword, end_user
 from procs.hub.state import HUB
 from procs.hub.times import iso
 
@@ -23,8 +23,8 @@ from procs.hub.times import iso
 class Wanted(msgspec.Struct):
     """POST /api/users."""
 
-    username: str
-    password: Password
+    username: NewName
+    password: NewPassword
     email: Email = ""
     is_admin: bool = False
 
@@ -33,7 +33,7 @@ class Change(msgspec.Struct):
     """PATCH /api/users/{id}."""
 
     is_admin: bool | None = None
-    password: Password | None = None
+    password: NewPassword | None = None
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -74,7 +74,7 @@ async def post(request: web.Request) -> web.Response:
 async def patch(request: web.Request) -> web.Response:
     """PATCH /api/users/{id}: a demoted user's log-ins end; another password ends tokens, too."""
     await _manager(request)
-    hub, key, change = request.app[HUB], _key(request), await body(request, Change)
+    hub, key, change = request.app[HUB], int(request.match_info["id"]), await body(request, Change)
     kept = None
     if change.password is not None:
         refuse_poor(change.password)
@@ -95,7 +95,7 @@ async def patch(request: web.Request) -> web.Response:
 async def remove(request: web.Request) -> web.Response:
     """DELETE /api/users/{id}: all that they have under way ends, and their devices are nobody's."""
     await _manager(request)
-    hub, key = request.app[HUB], _key(request)
+    hub, key = request.app[HUB], int(request.match_info["id"])
     try:
         owned = await hub.store.run(_remove, key)
     except LastAdmin:
@@ -112,13 +112,6 @@ async def remove(request: web.Request) -> web.Response:
 async def _manager(request: web.Request) -> None:
     await admin(request)
     await person(request)
-
-
-def _key(request: web.Request) -> int:
-    key = request.match_info["id"]
-    if not (key.isascii() and key.isdigit() and len(key) <= 9):
-        raise _unknown()
-    return int(key)
 
 
 def _unknown() -> web.HTTPException:

@@ -19,7 +19,8 @@ ITERATIONS = 4096
 MAX_SECRET = 1024  # characters
 _SALT = b"planaria device\0"
 _TRANSCRIPT = b"planaria device challenge 1"
-_TEXT = re.compile(r"planaria-1:([0-9a-f]{64}):([0-9a-f]{64})\Z")
+TEXT = r"^planaria-1:([0-9a-f]{64}):([0-9a-f]{64})\Z"  # of a verifier
+_TEXT = re.compile(TEXT)
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 

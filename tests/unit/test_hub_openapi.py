@@ -71,6 +71,9 @@ def test_a_call_is_described_by_its_line() -> None:
     assert set(call["responses"]) == {"200", "400", "401", "403", "404", "408", "409", "413", "503"}
     answer = call["responses"]["200"]["content"]["application/json"]["schema"]
     assert answer == {"type": "array", "items": {"$ref": "#/components/schemas/Body"}}
+    either = openapi.document([Route("GET /things", change, "anybody", None, (Body, Query))])
+    answer = either["paths"]["/things"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert [each["$ref"].rpartition("/")[2] for each in answer["anyOf"]] == ["Body", "Query"]
     assert said["components"]["schemas"]["Body"]["properties"]["name"]["pattern"] == "^[a-z]+$"
 
 
