@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import re
 import subprocess
 import sys
 import threading
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from procs.hub.app import ROUTES
+from procs.hub.openapi import Route, plain_path
 from tests import hub_rig
-from tests.hub_rig import ADMIN_PASSWORD, Process, Talker
+from tests.hub_rig import ADMIN_PASSWORD, Http, Process, Talker
 
-# What ends the log-in with which all else is asked, or begins another.
-LOGINS = "^/api/auth/logout$|^/api/session$"
+# These would end the log-in with which all else is asked.
+LOGOUT = "^/api/auth/logout$"
 # A device's own answers are anything.
 PROXIED = "/proxy"
 OF_DEVICE = r"^/api/devices/\{id\}"
@@ -30,6 +33,10 @@ CONFIG = """\
 hooks = "hooks.py"
 [auth]
 auto-signup = false
+[[operations]]
+include-path = "/api/session"
+include-method = "DELETE"
+enabled = false
 [[operations]]
 include-path = "/api/auth/register"
 checks.positive_data_acceptance.expected-statuses = [200, 400]  # as published, for a name that somebody has
@@ -65,7 +72,15 @@ def map_body(context, body):
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     with hub_rig.process(tmp_path_factory.mktemp("hub") / "run", PLANARIA_COMPAT="1") as running:
+        hub_rig.paired(running, running.admin, "cam")  # now: wrong codes, of which many will come, slow down right ones
+        running.admin.new_user("somebody")
         yield running
+
+
+@pytest.fixture(scope="module")
+def stranger(hub: Process) -> Http:
+    """Somebody with an account, and nothing else."""
+    return hub.admin.new_user("stranger")
 
 
 def signed_in(hub: Process) -> str:
@@ -93,7 +108,7 @@ def ask_all(hub: Process, folder: Path, config: str, *flags: str) -> None:
 
 
 def test_every_call_answers_as_it_is_described(hub: Process, tmp_path: Path) -> None:
-    ask_all(hub, tmp_path, CONFIG, "--exclude-path-regex", f"{LOGINS}|{PROXIED}|{OF_DEVICE}/")
+    ask_all(hub, tmp_path, CONFIG, "--exclude-path-regex", f"{LOGOUT}|{PROXIED}|{OF_DEVICE}/")
 
 
 def serve(talker: Talker) -> None:
@@ -105,12 +120,22 @@ def serve(talker: Talker) -> None:
             talker.say("proxy_http_resp", answer)
 
 
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.who != "anybody"], ids=lambda route: route.call)
+def test_nobody_may_what_they_may_not(hub: Process, stranger: Http, route: Route) -> None:
+    method = "GET" if route.method == "*" else route.method
+    path = re.sub(r"{path:.*}", "/", plain_path(route.path) if route.method != "*" else route.path)
+    path = path.replace("{id}", "cam" if "devices" in path else "1").replace("{name}", "door")
+    path = path.replace("{username}", "somebody")
+    elsewhere = {"X-Forwarded-For": "192.0.2.1"}  # which is not this machine
+    expected = {"user": 401, "viewer": 404, "owner": 404, "admin": 403, "machine": 403}[route.who]
+    assert hub.http(method, path, headers=elsewhere).status == (403 if route.who == "machine" else 401)
+    if route.who != "user":
+        assert stranger(method, path, headers=elsewhere).status == expected
+
+
 def test_every_call_of_a_device_answers_as_it_is_described(hub: Process, tmp_path: Path) -> None:
-    owner = hub.admin
-    hub_rig.paired(hub, owner, "cam")
-    owner.new_user("somebody")
     with hub_rig.device(hub, "cam") as talker:
         talker.say("capabilities", {"device_id": "cam", "streams": {"door": {"producers": [], "consumers": []}}})
         threading.Thread(target=serve, args=(talker,), daemon=True).start()
         ask_all(hub, tmp_path, CONFIG + DEVICE, "--include-path-regex", OF_DEVICE, "--exclude-path-regex", PROXIED)
-        assert owner("GET", "/api/devices/cam/streams/door/thumbnail").status == 200
+        assert hub.admin("GET", "/api/devices/cam/streams/door/thumbnail").status == 200
