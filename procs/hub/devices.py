@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import msgspec
 from aiohttp import web
 
-from procs.errors import Refused
 from procs.hub import watching
 from procs.hub.access import address_of, asked_for, signed_in
 from procs.hub.announced import Stream
