@@ -73,7 +73,7 @@ class Connection(asyncio.Protocol):
         if self._failure is not None:
             raise self._failure
 
-    async def head(self, limit_s: float) -> None:
+    async def head(self, limit_s: float | None) -> None:
         """Wait until `status`, `headers` and `length` are those of the answer. Raises UpstreamFailed."""
         while not self.has_head:
             await self._more(limit_s, "no answer in time")

@@ -8,6 +8,7 @@ that it certainly never reached the upstream, UNKNOWN that it may have.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import NamedTuple
@@ -21,7 +22,7 @@ CONNECT_LIMIT_S = 5.0
 KEPT_FOR_S = 30.0
 KEPT = 32  # connections
 FRESH_S = 1.0  # a request that may be sent only once rides no connection that has been idle for longer
-BODY_LIMIT_S = 30.0  # for how long an upstream may take nothing of a request's body
+BODY_LIMIT_S = 30.0  # for how long nothing of a request's body may come, and an upstream may take nothing
 RETRY_FIRST_S, RETRY_CAP_S = 0.01, 0.25
 SMALL = 64 * 1024  # bytes; a smaller answer is waited for as a whole, so that a request whose answer breaks off is
 GATHER_S = 0.05  # sent again, but for no longer than this
@@ -142,6 +143,7 @@ class Pool:
             connection.begin(request.method, request.head())
             if request.body is not None:
                 sender = asyncio.create_task(_send(connection, request.body))
+                until += await _taken(sender, connection)
             await connection.head(until - self._loop.time())
             if request.is_idempotent and not request.is_endless and not connection.is_whole:
                 await _gathered(connection)
@@ -202,6 +204,19 @@ class Pool:
             self._sweep = None
 
 
+async def _taken(sender: asyncio.Task[None], connection: Connection) -> float:
+    """Wait until a request's body has been sent, or the answer has begun all the same; returns the seconds which that
+    took, and which the time for an answer does not count."""
+    began = time.monotonic()
+    answering = asyncio.create_task(connection.head(None))
+    try:
+        await asyncio.wait((sender, answering), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        answering.cancel()
+        await asyncio.gather(answering, return_exceptions=True)  # what it raises, the next wait does
+    return time.monotonic() - began
+
+
 async def _ended(sender: asyncio.Task[None] | None) -> None:
     """Stop whoever sends a request's body, so that another may read what comes of it."""
     if sender is not None:
@@ -227,7 +242,11 @@ async def _send(connection: Connection, body: Body) -> None:
     """Send a request's body, exactly as long as was said: more would be taken for another request."""
     sent = 0
     try:
-        while (piece := await body.read()) is not None:
+        while True:
+            async with asyncio.timeout(BODY_LIMIT_S):
+                piece = await body.read()
+            if piece is None:
+                break
             sent += len(piece)
             if body.length is not None and sent > body.length:
                 raise UpstreamFailed(Code.PROTOCOL, "the body is longer than its Content-Length", status=400)
@@ -247,5 +266,7 @@ async def _send(connection: Connection, body: Body) -> None:
             connection.write(b"0\r\n\r\n")
     except UpstreamFailed as failure:
         connection.fail(failure)
+    except TimeoutError:
+        connection.fail(UpstreamFailed(Code.TIMEOUT, f"nothing of the body came for {BODY_LIMIT_S:g} s", status=408))
     except (StreamReset, LinkLost) as gone:
         connection.fail(UpstreamFailed(Code.CANCEL, f"whoever sent the body is gone: {gone}"))

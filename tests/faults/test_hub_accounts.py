@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from procs.hub.app import application
+from procs.hub.app import runner
 from procs.hub.options import Hub as Settings
 from procs.hub.state import State
 from procs.hub.store import Store
@@ -329,7 +329,7 @@ OF_OTHERS = {
 
 
 def test_every_route_has_its_row(tmp_path: Path) -> None:
-    app = application(State(Settings(), Store(f"sqlite:///{tmp_path / 'hub.sqlite'}")))
+    app = runner(State(Settings(), Store(f"sqlite:///{tmp_path / 'hub.sqlite'}"))).app
     served = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource}
     rows = {(call.method, call.path) for call in OF_DEVICES} | {("*", call.path) for call in OF_DEVICES}
     assert [(method, path) for method, path in served - rows if method != "HEAD" and path not in OF_OTHERS] == []

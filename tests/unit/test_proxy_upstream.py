@@ -308,6 +308,29 @@ def test_uploads() -> None:
     run(work)
 
 
+def test_an_upload_may_take_longer_than_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        size = len((await request_of(reader))[2])
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % size)
+
+    async def work() -> None:
+        async with serving(handle) as port, proxying.hub(upstream(port, "PUT /x upload"), within_s=10) as hub:
+            stream = hub.open("PUT", "/up/x", timeout_ms=300)
+            for _ in range(6):
+                await stream.write(b"x")
+                await asyncio.sleep(0.1)
+            stream.finish()
+            assert (await stream.head()).status == 200 and await proxying.rest(stream) == b"6"
+            stalled = hub.open("PUT", "/up/x", timeout_ms=300)
+            await stalled.write(b"x")
+            with pytest.raises(StreamReset) as caught:
+                await stalled.head()
+            assert caught.value.code == Code.UNKNOWN
+
+    monkeypatch.setattr("procs.proxy.upstream.BODY_LIMIT_S", 0.5)
+    run(work)
+
+
 def test_an_answer_before_the_end_of_the_upload() -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         await reader.readuntil(b"\r\n\r\n")
