@@ -12,10 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from procs.hub.app import runner
-from procs.hub.options import Hub as Settings
-from procs.hub.state import State
-from procs.hub.store import Store
+from procs.hub.app import ROUTES
 from tests import hub_rig
 from tests.hub_rig import ADMIN_PASSWORD, Answer, Http, Process
 from tests.rig import until
@@ -312,6 +309,7 @@ OF_DEVICES = [
     Call("DELETE", "/api/devices/{id}/shares/{username}", None, 404, 403, 200, 200),
     Call("PATCH", "/api/devices/{id}", {"device_name": "New"}, 404, 403, 200, 200),
     Call("POST", "/api/devices/{id}/open", {}, 404, 200, 200, 200),
+    Call("GET", "/api/devices/{id}/streams/{name}/thumbnail", None, 404, 404, 404, 404),  # it has no such stream
     Call("GET", "/api/devices/{id}/proxy{path}", None, 404, PASSED, PASSED, PASSED),
     Call("POST", "/api/devices/{id}/proxy{path}", {}, 404, 403, PASSED, PASSED),
     Call("PUT", "/api/devices/{id}/proxy{path}", {}, 404, 403, PASSED, PASSED),
@@ -319,20 +317,29 @@ OF_DEVICES = [
     Call("POST", "/api/pairing/generate", None, 404, 404, 404, 200),
     Call("DELETE", "/api/devices/{id}", None, 404, 403, 403, 200),
 ]
-# Those of one's own account, of admins, of anybody: each is tested by itself, here or in test_hub_rest.py.
-OF_OTHERS = {
-    *("/", "/health", "/metrics", "/ws/device", "/ws/data", "/ws/viewer"),
-    *("/api/auth/register", "/api/auth/login", "/api/auth/renew", "/api/auth/logout", "/api/auth/password"),
-    *("/api/session", "/api/users", "/api/users/{id}", "/api/tokens", "/api/tokens/{id}"),
-    *("/api/devices", "/api/devices/register", "/api/devices/pair"),
-}
 
 
-def test_every_route_has_its_row(tmp_path: Path) -> None:
-    app = runner(State(Settings(), Store(f"sqlite:///{tmp_path / 'hub.sqlite'}"))).app
-    served = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource}
-    rows = {(call.method, call.path) for call in OF_DEVICES} | {("*", call.path) for call in OF_DEVICES}
-    assert [(method, path) for method, path in served - rows if method != "HEAD" and path not in OF_OTHERS] == []
+def test_every_route_of_a_device_has_its_row() -> None:
+    rows = {f"{call.method} {call.path}": call for call in OF_DEVICES}
+    for route in ROUTES:
+        call = re.sub(r"\{(\w+):[^{}]*\}", r"{\1}", route.call)
+        if route.method != "*" and (route.who in ROLES or "/devices/{id}" in call):
+            assert (rows[call].viewer == 403) is (route.who == "owner"), call
+
+
+def test_nobody_gets_in_anywhere_and_only_admins_where_it_is_theirs(hub: Process, admin: Http) -> None:
+    made(admin, "nora")
+    nora = hub.http.as_user("nora", PASSWORD)
+    program = nora("POST", "/api/tokens", {"name": "x", "role": "owner"}).json["token"]
+    for route in ROUTES:
+        if route.method == "*" or route.who in ("anybody", "machine"):
+            continue
+        path = re.sub(r"\{[^{}]*\}", "1", route.path)
+        for token in ("", "made-up"):
+            assert hub.http(route.method, path, {}, token=token).status == 401, route.call
+        if route.who == "admin":
+            for token in (nora.token, program):
+                assert hub.http(route.method, path, {}, token=token).status == 403, route.call
 
 
 def test_each_role_on_every_route(hub: Process, admin: Http) -> None:
@@ -349,11 +356,12 @@ def test_each_role_on_every_route(hub: Process, admin: Http) -> None:
         for call in OF_DEVICES:
             for name in ("stranger", "viewer", "sharer", "owner"):
                 people["owner"]("PUT", f"{shares}/m-third", {"role": "viewer"})
-                path = call.path.replace("{id}", "matrix").replace("{username}", "m-third")
+                path = call.path.replace("{id}", "matrix").replace("{username}", "m-third").replace("{name}", "none")
                 path = path.replace("{path}", "/api/stream.mp4")
                 path += "?device_id=matrix" if "pairing" in path else ""
                 answer = people[name](call.method, path, call.body)
                 assert answer.status == getattr(call, name), (name, call, answer.body)
+                assert name != "stranger" or answer.detail == "Device not found"
                 nobody = hub.http(call.method, path, call.body).status
                 assert nobody == (403 if "pairing" in path else 401)
     assert hub.refused("viewer wants more than to look") >= 6
