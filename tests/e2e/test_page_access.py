@@ -1,4 +1,4 @@
-"""The page in real Chromium for people who use no mouse, or no eyes: axe on every view, and a walk by keyboard alone."""
+"""The page in real Chromium for who uses no mouse, or no eyes: axe on every view, and a walk by keyboard alone."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_names_stay_text(page: Page, hub: Process) -> None:
 
 
 def test_a_walk_by_keyboard_alone(browser: Browser, hub: Process) -> None:
-    """From signing in to a device's page and back, and a search: Tab, Enter and typing, and the focus is always seen."""
+    """From signing in to a device and back, and a search: Tab, Enter and typing, and the focus is always seen."""
     with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
         page = context.new_page()
         keys = page.keyboard
