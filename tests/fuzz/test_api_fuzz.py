@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
+from procs import bus
 from procs.hub.app import ROUTES
 from procs.hub.openapi import Route, plain_path
+from procs.messages import Look, ProcessState, Reply, Restart, SuiteState
 from tests import hub_rig
 from tests.hub_rig import ADMIN_PASSWORD, Http, Process, Talker
 
@@ -69,9 +72,35 @@ def map_body(context, body):
 """
 
 
+@contextlib.contextmanager
+def warden(run_dir: Path) -> Iterator[None]:
+    """A stand-in for the warden beside a hub, which would else be waited for: one process, which can be killed."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    responder, ended = bus.Responder(context, run_dir, bus.WARDEN_STATE), threading.Event()
+    process = ProcessState("hub", 7, "SERVING", 1.0, 0.1, 1, "killed", 1 << 20, 0, 0.0)
+
+    def handle(command: object) -> Reply:
+        if isinstance(command, Look):
+            return Reply(0, True, body=SuiteState([process], ["nothing comes"]))
+        assert isinstance(command, Restart)
+        return Reply(0, command.pid == process.pid, "it has another pid")
+
+    def serve() -> None:
+        while not ended.is_set():
+            responder.serve(handle, 0.1)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
+    context.destroy()
+
+
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with hub_rig.process(tmp_path_factory.mktemp("hub") / "run", PLANARIA_COMPAT="1") as running:
+    run_dir = tmp_path_factory.mktemp("hub") / "run"
+    with hub_rig.process(run_dir, PLANARIA_COMPAT="1") as running, warden(run_dir):
         hub_rig.paired(running, running.admin, "cam")  # now: wrong codes, of which many will come, slow down right ones
         running.admin.new_user("somebody")
         yield running
