@@ -70,6 +70,8 @@ async def _session(hub: State, peer: Peer, page: Session | None) -> Session | No
         if frame.type != "hello":
             raise Refused(EXPECTED)
         token = envelope.parse(frame, envelope.ViewerHello).token
+        if token is None and page is None:
+            raise Refused(EXPECTED)
         return page if token is None else await hub.accounts.session(token)
 
 

@@ -340,12 +340,12 @@ def test_the_page_says_hello_by_its_cookie(hub: hub_rig.Process) -> None:
                 return end.rcvd.reason if end.rcvd else ""
 
     assert hello(cookie, origin) == "hello_ack"
-    assert hello("planaria_session=x", origin) == "Invalid token"
+    assert hello("planaria_session=x", origin) == "Expected hello message"
     with pytest.raises(Exception, match="HTTP 403"):
         hello(cookie, "http://evil.example")
     with talking(hub, "/ws/viewer") as stranger:
         stranger.say("hello")
-        assert stranger.closing() == (1008, "Invalid token")
+        assert stranger.closing() == (1008, "Expected hello message")
 
 
 # ---- ws_link with a hub of the test's own

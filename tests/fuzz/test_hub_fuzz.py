@@ -24,6 +24,7 @@ SAID = [
     s.frame for name in ("device", "viewer") for s in golden.transcript(name) if not s.is_close and s.sender != "hub"
 ]
 TYPES = sorted({frame["type"] for frame in SAID} | {"data_ticket", "watch_ended", "hello_ack", "challenge_resp"})
+TYPES += ["suite", "suite_event", "suite_restarted", "subscribe"]
 
 PATHS = [
     *("/api/auth/login", "/api/auth/register", "/api/devices/register", "/api/devices/pair", "/api/devices/%s"),
