@@ -75,6 +75,7 @@ class _Loop:
         self._restarts = Restarts(self._history.written, time.monotonic())
         self._relatives = Relatives(self._poller)
         self.state = State(self._run_dir, self._policy, self._history)
+        self._poller.register(self.state.wanted, zmq.POLLIN)
         login = f"{chosen.username}:{chosen.password}" if chosen.username else ""
         self._go2rtc = go2rtc.Watcher(chosen.api, login)
         self._notify = notify.Notifier(os.environ.get("NOTIFY_SOCKET", ""))
@@ -102,12 +103,16 @@ class _Loop:
         if now - self._weighed_at >= WEIGH_EVERY_S:
             self._weighed_at = now
             for pid in (*self._policy.watched, self._relatives.supervisord):
-                self._policy.see_memory(pid, proc.pss_bytes(pid))
+                # What is shared counts whole here: below the ceiling it need not be known how much that is, which
+                # would cost the kernel a walk through all of the memory.
+                used = proc.rss_bytes(pid)
+                self._policy.see_memory(pid, used if used <= self._policy.ceiling(pid) else proc.pss_bytes(pid))
             _LIBC.malloc_trim(0)  # we are to stay small for as long as the machine runs; 5 us
         for verdict in self._policy.decide(now):
             self._end(verdict, now)
         self._insist(now)
-        self.state.update(now, at_once=self._has_news)
+        if self.state.wanted in ready:
+            self.state.print(now)
         for _ in range(ANSWERS_A_TURN):
             if not self._asked.serve(self._obey, wait_s=0):
                 break
@@ -224,7 +229,7 @@ class _Loop:
     def _obey(self, command: Command) -> Reply:
         """Raises Refused."""
         if isinstance(command, Look):
-            return Reply(id=0, ok=True, body=self.state.told())
+            return Reply(id=0, ok=True, body=self.state.told(time.monotonic()))
         if isinstance(command, Restart):
             self._restart(command, time.monotonic())
             return Reply(id=0, ok=True)

@@ -193,8 +193,7 @@ class Policy:
     def _too_large(self) -> Iterable[Verdict]:
         large, self._large = self._large, {}
         for pid, used in large.items():
-            name = self.watched[pid].known.name if pid in self.watched else SUPERVISORD
-            ceiling = self.ceilings.get(kind_of(name), self.limits_of(name).memory_mb * 1_000_000)
+            name, ceiling = self._name_of(pid), self.ceiling(pid)
             if used > ceiling and (pid in self.watched or pid == self.supervisord):
                 reason = f"{used / 1e6:.0f} MB, and {ceiling / 1e6:.0f} MB are allowed"
                 yield Verdict(pid, name, "memory", reason)
@@ -234,11 +233,19 @@ class Policy:
         self.escalated_at[level] = now
         return True
 
+    def _name_of(self, pid: int) -> str:
+        return self.watched[pid].known.name if pid in self.watched else SUPERVISORD
+
     # --- what others ask -------------------------------------------------------------------------------
 
     def limits_of(self, name: str) -> Limits:
         """What is allowed to a process of this name."""
         return LIMITS.get(kind_of(name), OTHER)
+
+    def ceiling(self, pid: int) -> int:
+        """How many bytes a process may have for itself."""
+        name = self._name_of(pid)
+        return self.ceilings.get(kind_of(name), self.limits_of(name).memory_mb * 1_000_000)
 
     def serving(self) -> list[tuple[str, int]]:
         """Name and pid of all that have given a sign."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import threading
 import time
 from collections import Counter, deque
 from pathlib import Path
@@ -15,13 +18,15 @@ from procs.warden.metrics import family, histogram
 from procs.warden.policy import GO2RTC, SUPERVISORD, Policy
 from procs.warden.table import Row
 
-UPDATE_EVERY_S = 0.5
+FRESH_S = 0.1
+PRINT_LIMIT_S = 1.0
 # Ends whose reason says it all; before that of another its kind is put.
 _PLAIN = ("killed", "crashed", "exited", "not started", RESTARTED)
 
 
 class State:
-    """What the loop has seen last, and what is said of it. Written by the loop alone; others read whole objects."""
+    """What the loop has seen last, and what is said of it, which is put together when somebody asks: to read /proc of
+    every process for nobody would be a third of the warden's work. Only `text` is for a thread beside the loop's."""
 
     def __init__(self, run_dir: Path, policy: Policy, history: History) -> None:
         self._run_dir, self._policy, self._history = run_dir, policy, history
@@ -34,17 +39,25 @@ class State:
         for line in journal.read(run_dir, time.time() - HOUR_S):
             if line["event"] == "down":
                 self.ended(line["process"], str(line.get("kind", "")), str(line.get("reason", "")), line["time"])
-        self._updated_at = -UPDATE_EVERY_S
+        self._told_at = -math.inf
         self._answer = SuiteState(processes=[], troubles=[])
+        self.wanted = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # readable: `text` waits for `print`
+        self._printed = threading.Event()
         self._text = ""
 
     def text(self) -> str:
-        """For Prometheus."""
+        """For Prometheus. What was said before, should the loop stand still."""
+        self._printed.clear()
+        os.eventfd_write(self.wanted, 1)
+        self._printed.wait(PRINT_LIMIT_S)
         return self._text
 
-    def told(self) -> SuiteState:
-        """For the bus."""
-        return self._answer
+    def print(self, now: float) -> None:
+        """What `text` waits for."""
+        os.eventfd_read(self.wanted)
+        self.told(now)
+        self._text = self._metrics()
+        self._printed.set()
 
     def ended(self, process: str, kind: str, reason: str, at: str = "") -> None:
         """A process has ended. Those of before this warden count from its own start on: a clock may have been set."""
@@ -52,11 +65,11 @@ class State:
         why = reason if kind in _PLAIN else f"{kind}: {reason}"
         self._last[process] = (why, at or log.timestamp())
 
-    def update(self, now: float, *, at_once: bool) -> None:
-        """Put together anew what is said, if it is time."""
-        if now - self._updated_at < UPDATE_EVERY_S and not at_once:
-            return
-        self._updated_at = now
+    def told(self, now: float) -> SuiteState:
+        """For the bus: as it is now, or was a moment ago, however many ask."""
+        if now - self._told_at < FRESH_S:
+            return self._answer
+        self._told_at = now
         while self._ends and now - self._ends[0][0] > HOUR_S:
             self._ends.popleft()
         hour = Counter(process for _, process in self._ends)
@@ -71,7 +84,7 @@ class State:
         rows += [self._process(name, 0, None, supervised[name], hour[name], now) for name in away]
         rows.sort(key=lambda row: row.name)
         self._answer = SuiteState(processes=rows, troubles=self._troubles(now), bounds_s=list(BUCKETS_S))
-        self._text = self._metrics()
+        return self._answer
 
     def _process(
         self, name: str, pid: int, sign_at: float | None, row: Row | None, hour: int, now: float

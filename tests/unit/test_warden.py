@@ -220,8 +220,7 @@ def test_supervisord_is_told_of_like_any_other(tmp_path: Path) -> None:
     policy.see_supervisord(os.getpid(), 10.0)
     now = state.State(tmp_path, policy, History())
     now = state.State(tmp_path, policy, History())
-    now.update(10.5, at_once=True)
-    (row,) = now.told().processes
+    (row,) = now.told(10.5).processes
     assert (row.name, row.restarts_hour, row.last_end, row.state) == ("supervisord", 1, "SIGKILL", "SERVING")
 
 
