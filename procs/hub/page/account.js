@@ -44,7 +44,8 @@ function passwordForm(user) {
   };
   const element = form({ id: "password", fields, submit: "Change password", send, isQuiet: true });
   // So that a password manager knows whose it is.
-  element.prepend(h("input", { class: "unseen", tabindex: "-1", "aria-hidden": "true", autocomplete: "username", readonly: true, value: user.username }));
+  const whose = { class: "unseen", tabindex: "-1", "aria-hidden": "true", autocomplete: "username", readonly: true };
+  element.prepend(h("input", { ...whose, value: user.username }));
   return element;
 }
 
@@ -72,7 +73,7 @@ function tokens(signal) {
     made.replaceChildren(shownOnce(token));
     await again();
   };
-  return h("div", {}, place, made, form({ id: "token", fields, submit: "Make a token", send, isQuiet: true }));
+  return h("div", { class: "stack" }, place, made, form({ id: "token", fields, submit: "Make a token", send, isQuiet: true }));
 }
 
 /** The hub keeps only what checks it. */
@@ -97,5 +98,5 @@ function tokenRow(token, end) {
 function tokenFacts({ role, last_used, expires_at }) {
   const now = live.now();
   const used = last_used ? `used ${moment(timeOf(last_used), now)}` : "never used";
-  return `${role} · ${used} · good until ${new Date(timeOf(expires_at)).toLocaleDateString()}`;
+  return `${role} · ${used} · good until ${moment(timeOf(expires_at), now)}`;
 }

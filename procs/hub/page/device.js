@@ -21,12 +21,15 @@ export function deviceView(signal, deviceId) {
   const body = h("div", {});
   let drawn = null; // what stands below the heading, which follows by itself
   let update = () => {};
+  let ends = new AbortController(); // of what is drawn: a device that is gone is not played on
   const draw = () => {
     const device = fleet.get(deviceId);
     const wanted = device ? `as ${device.role}` : fleet.isKnown ? "gone" : "loading";
     if (wanted !== drawn) {
       drawn = wanted;
-      const parts = device ? whole(device, signal) : { element: absent(wanted), update() {} };
+      ends.abort();
+      ends = new AbortController();
+      const parts = device ? whole(device, AbortSignal.any([signal, ends.signal])) : absent(wanted);
       body.replaceChildren(parts.element);
       update = parts.update;
     }
@@ -39,8 +42,8 @@ export function deviceView(signal, deviceId) {
 }
 
 function absent(why) {
-  if (why === "loading") return h("p", { class: "empty" }, "Loading…");
-  return h("p", { class: "empty" }, "It was removed, or it is not shared with you any more.");
+  const text = why === "loading" ? "Loading…" : "It was removed, or it is not shared with you any more.";
+  return { element: h("p", { class: "empty" }, text), update() {} };
 }
 
 function whole(device, signal) {

@@ -28,7 +28,7 @@ export function pairView(_signal, code = "") {
     h("pre", { tabindex: "0", "aria-label": "Command" }, "scripts/pair.py"),
     h("p", {}, "It shows a code, and a QR code that leads here. Type the code, and the device is yours."),
   ];
-  const submit = "Pair this device";
-  const content = h("div", { class: "narrow panel" }, h("h1", {}, "Pair a device"), help, form({ id: `pair${code}`, fields, submit, send }));
-  return { title: "Pair a device", content };
+  const title = "Pair a device";
+  const entry = form({ id: `pair${code}`, fields, submit: "Pair this device", send });
+  return { title, content: h("div", { class: "narrow panel" }, h("h1", {}, title), help, entry) };
 }

@@ -29,7 +29,7 @@ export function sharing(deviceId, signal) {
     await again();
     return `Shared with ${username}.`;
   };
-  return h("div", {}, place, form({ id: `share-${deviceId}`, fields, submit: "Share", send, isQuiet: true }));
+  return h("div", { class: "stack" }, place, form({ id: `share-${deviceId}`, fields, submit: "Share", send, isQuiet: true }));
 }
 
 function shareRow(share, take) {

@@ -21,6 +21,7 @@ export function signInView(_signal, welcome) {
     h("pre", { tabindex: "0", "aria-label": "Command" }, "scripts/cli.py password"),
     h("p", {}, "An admin makes further accounts, under Users."),
   );
-  const content = h("div", { class: "narrow panel" }, h("h1", {}, "Sign in"), form({ id: "signin", fields, submit: "Sign in", send }), help);
-  return { title: "Sign in", content };
+  const title = "Sign in";
+  const entry = form({ id: "signin", fields, submit: title, send });
+  return { title, content: h("div", { class: "narrow panel" }, h("h1", {}, title), entry, help) };
 }

@@ -43,7 +43,8 @@ export function streamTile(deviceId, stream, isOnline, thumbnails, signal) {
     if (!playing) thumbnails.set(still, image, deviceId, isOnline() ? changed : null);
   };
   const title = h("div", { class: "title" }, named("h2", stream.name), state);
-  const element = h("li", { class: "tile panel" }, screen, h("div", { class: "under" }, title, h("div", { class: "row" }, play, snapshot)));
+  const under = h("div", { class: "under" }, title, h("div", { class: "row" }, play, snapshot));
+  const element = h("li", { class: "tile panel" }, screen, under);
   draw();
   update(stream);
   return { element, update };

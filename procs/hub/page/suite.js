@@ -24,9 +24,13 @@ export function suiteView(signal) {
   };
   fleet.addEventListener("change", draw, { signal });
   draw();
-  const own = session().user.is_admin && h("section", { class: "panel" }, h("h2", {}, "This hub’s machine"), processTable("", true, signal));
-  const content = [h("h1", {}, "Suite"), h("p", { class: "lead" }, "A restart is a kill: something outside always starts it again."), own, h("h2", {}, "Devices"), list, empty];
-  return { title: "Suite", content: content.filter(Boolean) };
+  const lead = h("p", { class: "lead" }, "A restart is a kill: something outside always starts it again.");
+  const content = [h("h1", {}, "Suite"), lead];
+  if (session().user.is_admin) {
+    const own = processTable("", true, signal);
+    content.push(h("section", { class: "panel" }, h("h2", {}, "This hub’s machine"), own));
+  }
+  return { title: "Suite", content: [...content, h("h2", {}, "Devices"), list, empty] };
 }
 
 /** One device's table, which is asked for only while it is open. */

@@ -7,9 +7,12 @@ import { loaded } from "./loaded.js";
 import { session } from "./session.js";
 import { count } from "./words.js";
 
-const MIN_PASSWORD = 8;
+const NEW_PASSWORD = { type: "password", required: true, minlength: 8, autocomplete: "new-password" };
+const ROLES = { user: "User: own and shared devices", admin: "Admin: accounts and this machine too" };
 
 export function usersView(signal) {
+  const heading = h("h1", {}, "Users");
+  if (!session().user.is_admin) return { title: "Users", content: [heading, h("p", {}, "Admins manage accounts; you are none.")] };
   const place = h("div", {});
   const list = h("ul", { class: "people" });
   const change = async (user, how) => {
@@ -27,7 +30,7 @@ export function usersView(signal) {
   };
   const again = loaded(place, () => call("GET", "/api/users", undefined, { signal }), show, signal);
   const content = [
-    h("h1", {}, "Users"),
+    heading,
     h("section", { class: "panel" }, h("h2", {}, "Accounts"), place),
     h("section", { class: "panel" }, h("h2", {}, "Another account"), newUser(() => again())),
   ];
@@ -41,8 +44,8 @@ function pathOf(user) {
 function newUser(made) {
   const fields = [
     { name: "username", label: "User name", required: true, maxlength: 64, autocomplete: "off" },
-    { name: "password", label: "First password", type: "password", required: true, minlength: MIN_PASSWORD, autocomplete: "new-password" },
-    { name: "role", label: "Role", options: { user: "User: own and shared devices", admin: "Admin: accounts and this machine too" } },
+    { name: "password", label: "First password", ...NEW_PASSWORD },
+    { name: "role", label: "Role", options: ROLES },
   ];
   const send = async ({ username, password, role }) => {
     await call("POST", "/api/users", { username, password, is_admin: role === "admin" });
@@ -65,7 +68,8 @@ function userRow(user, change, remove) {
     const label = changed.is_admin ? "Make a user" : "Make an admin";
     turn.replaceChildren(action({ label, name: `${label} of ${changed.username}`, confirm: "Press again", run }));
   };
-  const end = action({ label: "Remove", name: `Remove ${user.username}`, confirm: "Press again", run: () => remove(user), kind: "danger" });
+  const name = `Remove ${user.username}`;
+  const end = action({ label: "Remove", name, confirm: "Press again", run: () => remove(user), kind: "danger" });
   const more = h("details", {}, h("summary", {}, "Set a password"), newPassword(user, change));
   update(user);
   return { element: h("li", {}, named("span", user.username), facts, turn, isMe ? null : end, isMe ? null : more), update };
@@ -73,7 +77,7 @@ function userRow(user, change, remove) {
 
 function newPassword(user, change) {
   const label = `New password of ${user.username}`;
-  const fields = [{ name: "password", label, type: "password", required: true, minlength: MIN_PASSWORD, autocomplete: "new-password" }];
+  const fields = [{ name: "password", label, ...NEW_PASSWORD }];
   const send = async ({ password }) => {
     await change(user, { password });
     return "Set. All log-ins of this account have ended.";
