@@ -37,11 +37,10 @@ hooks = "hooks.py"
 [auth]
 auto-signup = false
 [[operations]]
-include-path = "/api/session"
-include-method = "DELETE"
+include-name = "DELETE /api/session"
 enabled = false
 [[operations]]
-include-path = "/api/auth/register"
+include-name = "POST /api/auth/register"
 checks.positive_data_acceptance.expected-statuses = [200, 400]  # as published, for a name that somebody has
 """
 # Hardly any id that is made up is a device's. One that was deleted would answer nothing more.
@@ -51,8 +50,7 @@ DEVICE = """\
 "path.name" = "door"
 "path.username" = "somebody"
 [[operations]]
-include-path = "/api/devices/{id}"
-include-method = "DELETE"
+include-name = "DELETE /api/devices/{id}"
 enabled = false
 """
 # JSON Schema takes 2.0 for an integer; the hub does not.
