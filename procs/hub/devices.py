@@ -134,7 +134,9 @@ def shown(hub: State, listed: Listed, role: Role) -> Shown:
 
 def _seen(hub: State, device: Device) -> float | None:
     control = hub.presence.control(device.device_id)
-    return time.time() - (now() - control.peer.heard_at) if control else device.last_seen
+    if control:
+        return time.time() - (now() - control.peer.heard_at)
+    return hub.presence.went_at(device.device_id) or device.last_seen
 
 
 async def get_status(request: web.Request) -> web.Response:

@@ -95,6 +95,13 @@ class _Data(NamedTuple):
     drop: Callable[[int, str], None] | None
 
 
+class _Gone(NamedTuple):
+    """When a device went, by the clock of Presence and by time.time."""
+
+    at: float
+    wall: float
+
+
 class Presence:
     """The devices that this hub holds."""
 
@@ -104,7 +111,7 @@ class Presence:
         self._controls: dict[str, Control] = {}
         self._data: dict[str, list[_Data]] = {}
         self._turn: dict[str, int] = {}
-        self._gone: dict[str, float] = {}  # device id -> when it went, by age
+        self._gone: dict[str, _Gone] = {}  # by age
         self._arrivals: dict[str, list[asyncio.Future[None]]] = {}
 
     def control(self, device_id: str) -> Control | None:
@@ -132,8 +139,13 @@ class Presence:
         """Whether it is here, or was so lately, or may have been: who was here before this hub's start is not known,
         and whoever was is on the way back."""
         now = self._clock()
-        gone = self._gone.get(device_id, self._started)
-        return device_id in self._controls or now - gone <= seconds
+        gone = self._gone.get(device_id)
+        return device_id in self._controls or now - (gone.at if gone else self._started) <= seconds
+
+    def went_at(self, device_id: str) -> float | None:
+        """When it went, by time.time, if that was lately: the store hears of it only after a while."""
+        gone = self._gone.get(device_id)
+        return gone and gone.wall
 
     def arrived(self, control: Control) -> Control | None:
         """Take a control connection in; returns the one that it replaces, which the caller closes.
@@ -157,7 +169,7 @@ class Presence:
             return False
         del self._controls[control.device_id]
         self._gone.pop(control.device_id, None)
-        self._gone[control.device_id] = self._clock()
+        self._gone[control.device_id] = _Gone(self._clock(), time.time())
         return True
 
     def forget(self, device_id: str) -> Control | None:
@@ -230,5 +242,5 @@ class Presence:
     def sweep(self) -> None:
         """Forget who went long ago."""
         now = self._clock()
-        while self._gone and now - next(iter(self._gone.values())) > REMEMBERED_S:
+        while self._gone and now - next(iter(self._gone.values())).at > REMEMBERED_S:
             del self._gone[next(iter(self._gone))]

@@ -68,6 +68,15 @@ def test_a_device_comes_and_goes() -> None:
     assert not presence.was_online_within("cam", 30)
 
 
+def test_it_is_known_at_once_when_a_device_went() -> None:
+    """The store is told only later."""
+    presence, one, before = Presence(), control("cam"), time.time()
+    presence.arrived(one)
+    assert presence.went_at("cam") is None
+    presence.left(one)
+    assert before <= (presence.went_at("cam") or 0) <= time.time()
+
+
 def test_who_has_gone_is_forgotten_in_the_end() -> None:
     clock = Clock()
     presence = Presence(clock)
