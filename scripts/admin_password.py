@@ -8,12 +8,13 @@ from pathlib import Path
 from sqlalchemy import Connection, select
 
 from procs.errors import Unhealthy
-from procs.hub import migrate, passwords
-from procs.hub.accounts import set_password
 from procs.hub.first_start import ADMIN, PASSWORD_FILE
-from procs.hub.models import SCHEMA, users
 from procs.hub.options import Hub
-from procs.hub.store import Store
+from procs.hub.people import passwords
+from procs.hub.people.accounts import set_password
+from procs.hub.store import migrate
+from procs.hub.store.engine import Store
+from procs.hub.store.models import SCHEMA, users
 
 
 def take(run_dir: Path) -> str:

@@ -25,12 +25,13 @@ from aiohttp import web
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from procs.hub import app, migrate
-from procs.hub.accounts import add_user
+from procs.hub import app
 from procs.hub.options import Hub as Settings
-from procs.hub.passwords import hashed
+from procs.hub.people.accounts import add_user
+from procs.hub.people.passwords import hashed
 from procs.hub.state import State
-from procs.hub.store import Store
+from procs.hub.store import migrate
+from procs.hub.store.engine import Store
 from procs.settings import ROOT
 from tests.rig import clean_environ, free_port, until
 

@@ -8,33 +8,16 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from procs.hub import (
-    answers,
-    api_tokens,
-    auth,
-    data_link,
-    device_ws,
-    devices,
-    metrics,
-    openapi,
-    origins,
-    pages,
-    pairing,
-    proxy_route,
-    rest,
-    sessions,
-    shares,
-    suite,
-    thumbnails,
-    users,
-    view_route,
-    viewer_ws,
-)
-from procs.hub.access import is_local, who_asks
+from procs.hub import answers, metrics, openapi, pages, rest
+from procs.hub.devices import device_ws, devices, pairing, shares, suite
 from procs.hub.openapi import ANYTHING, PROXIED, WEBSOCKET, Route
+from procs.hub.people import api_tokens, auth, sessions, users
+from procs.hub.people.access import is_local, who_asks
 from procs.hub.rest import whole
 from procs.hub.state import HUB, State
-from procs.hub.tunnel import Tunnel
+from procs.hub.tunnel import data_link, origins, proxy_route, thumbnails, view_route
+from procs.hub.tunnel.tunnel import Tunnel
+from procs.hub.viewers import viewer_ws
 from procs.wire.envelope import PairingCode, Suite, SuiteRestart
 
 IDLE_S = 30.0  # for a request to come whole with its headers, and between two

@@ -13,12 +13,13 @@ from sqlalchemy import Connection, select, update
 
 from procs import log
 from procs.errors import ConfigError, Refused
-from procs.hub import migrate, passwords
-from procs.hub.accounts import add_user, has_users
-from procs.hub.models import devices, users
+from procs.hub.devices.registry import add_device
 from procs.hub.options import Hub
-from procs.hub.registry import add_device
-from procs.hub.store import Store
+from procs.hub.people import passwords
+from procs.hub.people.accounts import add_user, has_users
+from procs.hub.store import migrate
+from procs.hub.store.engine import Store
+from procs.hub.store.models import devices, users
 from procs.wire.challenge import Verifier
 from procs.wire.envelope import Id
 

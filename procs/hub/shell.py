@@ -20,11 +20,13 @@ from aiohttp import web
 
 from procs import log
 from procs.errors import ConfigError, StoreDown
-from procs.hub import device_ws, first_start, live, malformed, viewer_ws
+from procs.hub import first_start, malformed
 from procs.hub.app import runner
+from procs.hub.devices import device_ws
 from procs.hub.options import Hub, refuse_open_air, tls
 from procs.hub.state import State, now
-from procs.hub.store import Store
+from procs.hub.store.engine import Store
+from procs.hub.viewers import live, viewer_ws
 from procs.settings import Address, run_dir
 
 BACKLOG = 4096  # a whole fleet may come back at once

@@ -11,19 +11,19 @@ from typing import Any
 from aiohttp import web
 
 from procs.errors import LinkLost, StoreDown
-from procs.hub.accounts import Accounts, Session
-from procs.hub.events import Events
+from procs.hub.devices.events import Events
+from procs.hub.devices.presence import Presence
+from procs.hub.devices.registry import Registry
+from procs.hub.devices.tickets import Tickets
 from procs.hub.metrics import Counts
 from procs.hub.options import Hub
-from procs.hub.peer import Viewer
-from procs.hub.presence import Presence
+from procs.hub.people.accounts import Accounts, Session
 from procs.hub.rates import Rates
-from procs.hub.registry import Registry
-from procs.hub.store import Store
-from procs.hub.subscriptions import Subscriptions
-from procs.hub.tickets import Tickets
-from procs.hub.views import Views
-from procs.hub.watches import Watches
+from procs.hub.store.engine import Store
+from procs.hub.tunnel.views import Views
+from procs.hub.viewers.peer import Viewer
+from procs.hub.viewers.subscriptions import Subscriptions
+from procs.hub.viewers.watches import Watches
 
 
 class State:

@@ -15,11 +15,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from procs.hub import logins, migrate
-from procs.hub.events import KEPT, Events
+from procs.hub.devices.events import KEPT, Events
 from procs.hub.metrics import Counts
-from procs.hub.models import SCHEMA, metadata
-from procs.hub.store import Store
+from procs.hub.people import logins
+from procs.hub.store import migrate
+from procs.hub.store.engine import Store
+from procs.hub.store.models import SCHEMA, metadata
 from tests import hub_rig
 from tests.hub_rig import ADMIN_PASSWORD, Http, Process
 from tests.rig import clean_environ, free_port, until

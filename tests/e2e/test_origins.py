@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 from playwright.async_api import BrowserContext, Page, async_playwright
 
-from procs.hub.origins import label_of
+from procs.hub.tunnel.origins import label_of
 from procs.streams import Stream
 from procs.wire.mux1 import Head
 from tests import hub_rig

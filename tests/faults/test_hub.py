@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from procs.hub.models import SCHEMA
+from procs.hub.store.models import SCHEMA
 from procs.wire import challenge
 from tests import hub_rig
 from tests.hub_rig import ADMIN_PASSWORD, Process

@@ -10,8 +10,9 @@ from typing import Any
 
 from aiohttp import web
 
-from procs.hub import access, pairing
-from procs.hub.accounts import add_user
+from procs.hub.devices import pairing
+from procs.hub.people import access
+from procs.hub.people.accounts import add_user
 from procs.hub.state import State
 from procs.streams import Link
 from procs.wire.mux1 import MuxLimits

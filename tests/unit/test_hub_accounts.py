@@ -10,13 +10,14 @@ import pytest
 from sqlalchemy import Connection, insert, select, text
 
 from procs.errors import Refused
-from procs.hub import accounts, logins, migrate
-from procs.hub.accounts import CACHED_S, MAX_LOGIN_S, PAGE_TTL_S, VIEW_TTL_S, Accounts, WrongPassword, add_user
-from procs.hub.logins import MAX_TOKENS, Session
-from procs.hub.models import api_tokens
-from procs.hub.registry import Registry
-from procs.hub.roles import VIEWER
-from procs.hub.store import Store
+from procs.hub.devices.registry import Registry
+from procs.hub.people import accounts, logins
+from procs.hub.people.accounts import CACHED_S, MAX_LOGIN_S, PAGE_TTL_S, VIEW_TTL_S, Accounts, WrongPassword, add_user
+from procs.hub.people.logins import MAX_TOKENS, Session
+from procs.hub.people.roles import VIEWER
+from procs.hub.store import migrate
+from procs.hub.store.engine import Store
+from procs.hub.store.models import api_tokens
 from tests.hub_rig import CHEAP
 
 TTL_S, DAY_S = 3600.0, 86_400.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from procs.hub.announced import MAX_NAME, MAX_STREAMS, Stream, streams
+from procs.hub.devices.announced import MAX_NAME, MAX_STREAMS, Stream, streams
 
 RUNS = {"url": "exec:...", "format_name": "mpegts", "medias": ["video, recvonly, H264"]}
 PICTURE = {"format_name": "keyframe"}

@@ -10,10 +10,12 @@ import pytest
 from sqlalchemy import event, text
 
 from procs.errors import StoreDown
-from procs.hub import events, migrate, store
-from procs.hub.events import KEPT, KEPT_S, MAX_TEXT, MAX_WAITING, NOISE, Event, Events
+from procs.hub.devices import events
+from procs.hub.devices.events import KEPT, KEPT_S, MAX_TEXT, MAX_WAITING, NOISE, Event, Events
 from procs.hub.metrics import Counts
-from procs.hub.store import Store
+from procs.hub.store import engine as store
+from procs.hub.store import migrate
+from procs.hub.store.engine import Store
 
 DEVICES = 1200
 Case = Callable[[Events, "Clock", Store], Awaitable[None]]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from procs.hub.accounts import add_user
+from procs.hub.people.accounts import add_user
 from procs.streams import Stream
 from procs.wire.mux1 import Head
 from tests import hub_rig

@@ -11,9 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from procs.hub import origins, tickets
-from procs.hub.accounts import add_user
-from procs.hub.origins import COOKIE, is_path, label_of
+from procs.hub.devices import tickets
+from procs.hub.people.accounts import add_user
+from procs.hub.tunnel import origins
+from procs.hub.tunnel.origins import COOKIE, is_path, label_of
 from procs.streams import Stream
 from procs.wire.mux1 import Head
 from tests import hub_rig

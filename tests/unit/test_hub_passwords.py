@@ -8,8 +8,8 @@ import time
 import pytest
 
 from procs.errors import StoreDown
-from procs.hub import passwords
-from procs.hub.passwords import MAX_WAITING, Passwords, hashed, matches
+from procs.hub.people import passwords
+from procs.hub.people.passwords import MAX_WAITING, Passwords, hashed, matches
 
 
 def test_it_is_scrypt() -> None:

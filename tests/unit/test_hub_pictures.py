@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from procs.hub import pictures
-from procs.hub.pictures import AT_ONCE, AT_ONCE_DEVICE, FAILED_S, NoPicture, Picture, Pictures, Source
+from procs.hub.tunnel import pictures
+from procs.hub.tunnel.pictures import AT_ONCE, AT_ONCE_DEVICE, FAILED_S, NoPicture, Picture, Pictures, Source
 
 JPEG = b"\xff\xd8 a picture"
 

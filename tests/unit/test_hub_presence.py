@@ -12,9 +12,10 @@ from sqlalchemy import text
 from websockets.asyncio.client import connect
 
 from procs.errors import LinkLost, Refused
-from procs.hub import device_ws, viewer_ws
-from procs.hub.peer import Peer
-from procs.hub.presence import GRACE_S, MAX_ASKED, REMEMBERED_S, Control, Presence
+from procs.hub.devices import device_ws
+from procs.hub.devices.presence import GRACE_S, MAX_ASKED, REMEMBERED_S, Control, Presence
+from procs.hub.viewers import viewer_ws
+from procs.hub.viewers.peer import Peer
 from procs.streams import Link
 from procs.wire.envelope import Hello, ProxyHttp
 from procs.wire.mux1 import MuxLimits, Open
@@ -190,7 +191,7 @@ def test_requests_over_the_control_connection(tmp_path: Path) -> None:
 
 
 def test_no_answer_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("procs.hub.presence.GRACE_S", 0.1)
+    monkeypatch.setattr("procs.hub.devices.presence.GRACE_S", 0.1)
 
     async def main() -> None:
         async with hub_rig.within(tmp_path, compat=True) as (hub, http):

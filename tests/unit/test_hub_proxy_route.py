@@ -12,8 +12,9 @@ import pytest
 from aiohttp import http_parser, web_protocol
 
 from procs.hub import app as hub_app
-from procs.hub import pairing, proxy_route
+from procs.hub.devices import pairing
 from procs.hub.state import State
+from procs.hub.tunnel import proxy_route
 from procs.streams import Stream
 from procs.wire.mux1 import MORE, Head
 from tests import hub_rig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from procs.hub.roles import OWNER, VIEWER, lesser, may_ask, suffices
+from procs.hub.people.roles import OWNER, VIEWER, lesser, may_ask, suffices
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
 
 from procs.errors import ConfigError, StoreDown
-from procs.hub import logins, migrate, store
-from procs.hub.models import SCHEMA, metadata
-from procs.hub.registry import Registry
-from procs.hub.store import Store
+from procs.hub.devices.registry import Registry
+from procs.hub.people import logins
+from procs.hub.store import engine as store
+from procs.hub.store import migrate
+from procs.hub.store.engine import Store
+from procs.hub.store.models import SCHEMA, metadata
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from procs.hub.tickets import GOOD_FOR_S, MAX_OF_DEVICE, Tickets
+from procs.hub.devices.tickets import GOOD_FOR_S, MAX_OF_DEVICE, Tickets
 
 
 def test_a_ticket_is_good_once() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from procs.hub.watches import ANSWER_S, MAX_OF_VIEWER, RETURN_S, Watch, Watches
+from procs.hub.viewers.watches import ANSWER_S, MAX_OF_VIEWER, RETURN_S, Watch, Watches
 
 
 class Somebody:

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from procs.errors import Refused
-from procs.hub import resume, tunnel
-from procs.hub.tunnel import Answer, Request, Tunnel, TunnelError
+from procs.hub.tunnel import resume, tunnel
+from procs.hub.tunnel.tunnel import Answer, Request, Tunnel, TunnelError
 from procs.streams import Link, Stream
 from procs.wire.mux1 import Code, Head
 from tests.joined import Joined, quietly

@@ -1,0 +1,1 @@
+"""People with a connection: what they are told, and their watch sessions."""

@@ -1,0 +1,148 @@
+"""What viewers are told without asking: their devices, suites, events, as far as they have subscribed to them.
+
+Whatever happens within EVERY_S is one frame for each device. While nothing changes, nothing is sent, and while nobody
+looks at a suite, its device is not asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+
+from procs.errors import DeadlineExceeded, LinkLost, StoreDown
+from procs.hub.devices import devices, suite
+from procs.hub.devices.registry import Device
+from procs.hub.people.access import is_id
+from procs.hub.state import State, now
+from procs.hub.viewers.peer import Viewer
+from procs.hub.viewers.subscriptions import LEASE_S, OWN, Page
+from procs.wire import envelope
+from procs.wire.envelope import Envelope, Subscribe, Suite
+
+EVERY_S = 1.0
+TOGETHER_S = 0.05  # what comes with the first news goes out with it
+RENEW_S = LEASE_S / 2
+OWN_S = 0.9  # for our own warden to say how it is
+
+
+async def subscribe(hub: State, viewer: Viewer, frame: Envelope) -> None:
+    """subscribe, of a viewer: in place of what it had subscribed to before. Raises Refused, StoreDown, LinkLost."""
+    wanted = envelope.parse(frame, Subscribe)
+    hub.subscriptions.pages[viewer] = page = Page(wanted)
+    for device_id in sorted({*wanted.suite, *wanted.events}):
+        device = await _device(hub, viewer, device_id)
+        if device and device_id in wanted.events:
+            page.events[device.key] = device_id
+        if not device and not (device_id == OWN and viewer.session.user.is_admin):
+            await _gone(viewer, page, device_id)
+    if page.wants_devices:
+        await _list(hub, viewer, page, is_first=True)
+    sweep(hub, now())
+    await _tell_suites(hub, viewer, page)
+
+
+async def _device(hub: State, viewer: Viewer, device_id: str) -> Device | None:
+    """The device, if the viewer may see it. Raises StoreDown."""
+    device = await hub.registry.find(device_id) if is_id(device_id) else None
+    return device if device and await hub.registry.role(device, viewer.session.user.id) else None
+
+
+async def _gone(viewer: Viewer, page: Page, device_id: str) -> None:
+    page.suites.pop(device_id, None)
+    page.events = {key: each for key, each in page.events.items() if each != device_id}
+    await viewer.peer.send("device_gone", envelope.DeviceGone(device_id))
+
+
+async def tell(hub: State) -> None:
+    """Tell everybody what has changed, for ever."""
+    while True:
+        await hub.subscriptions.news()
+        await asyncio.sleep(TOGETHER_S)
+        began = time.monotonic()
+        changed, is_access_changed, events = hub.subscriptions.taken()
+        for viewer, page in list(hub.subscriptions.pages.items()):
+            try:
+                if is_access_changed:
+                    await _check(hub, viewer, page)
+                if page.wants_devices and (is_access_changed or not changed.isdisjoint(page.known)):
+                    await _list(hub, viewer, page)
+                for key, event in events:
+                    if key in page.events:
+                        await viewer.peer.send("event", envelope.ViewerEvent(page.events[key], event))
+                await _tell_suites(hub, viewer, page)
+            except LinkLost:
+                continue
+            except StoreDown:
+                hub.subscriptions.again(changed)
+        await asyncio.sleep(max(0.0, EVERY_S - (time.monotonic() - began)))
+
+
+async def _check(hub: State, viewer: Viewer, page: Page) -> None:
+    """End what the viewer has lost."""
+    for device_id in {*page.suites, *page.events.values()} - {OWN}:
+        if not await _device(hub, viewer, device_id):
+            await _gone(viewer, page, device_id)
+            page.known.pop(device_id, None)
+
+
+async def _list(hub: State, viewer: Viewer, page: Page, *, is_first: bool = False) -> None:
+    async with page.turn:
+        session = viewer.session
+        listed = await hub.registry.of_user(session.user.id)
+        rows = {each.device.device_id: devices.shown(hub, each, session.role) for each in listed}
+        before = page.known
+        page.known = {device_id: _hash(row) for device_id, row in rows.items()}
+        if is_first:
+            return await viewer.peer.send("devices", envelope.Devices(list(rows.values())))
+        for device_id in before.keys() - rows.keys():
+            await _gone(viewer, page, device_id)
+        for device_id, row in rows.items():
+            if before.get(device_id) != page.known[device_id]:
+                await viewer.peer.send("device_changed", envelope.DeviceChanged(row))
+
+
+def _hash(row: devices.Shown) -> int:
+    """When a device that is here was last heard says nothing new."""
+    return hash(msgspec.json.encode(msgspec.structs.replace(row, last_seen=None) if row.is_online else row))
+
+
+async def _tell_suites(hub: State, viewer: Viewer, page: Page) -> None:
+    for device_id, teller in list(page.suites.items()):
+        last = _last(hub, device_id)
+        if last and teller.is_due(last, now()):
+            frame = envelope.ViewerSuite(device_id, last.at, last.processes, last.troubles)
+            await viewer.peer.send("suite", frame)
+
+
+def _last(hub: State, device_id: str) -> Suite | None:
+    if device_id == OWN:
+        return hub.subscriptions.own
+    control = hub.presence.control(device_id)
+    return control.suite.last if control and control.suite else None
+
+
+def sweep(hub: State, time_now: float) -> None:
+    """Renew leases of suites that are looked at. Once a second, and when there is a new one."""
+    wanted = hub.subscriptions.suites()
+    if OWN in wanted:
+        hub.spawn(_look_at_own(hub))
+    else:
+        hub.subscriptions.own = None
+    for device_id in wanted - {OWN}:
+        control = hub.presence.control(device_id)
+        if control and control.suite and time_now - control.suite.leased_at >= RENEW_S:
+            if time_now - control.suite.leased_at >= LEASE_S:
+                control.suite.last = None  # it may be old
+            control.suite.leased_at = time_now
+            hub.spawn(control.suite.watch(LEASE_S))
+    if wanted:
+        hub.subscriptions.suite_came()  # what came too soon after another is told now
+
+
+async def _look_at_own(hub: State) -> None:
+    try:
+        hub.subscriptions.own = await suite.own(OWN_S)
+    except DeadlineExceeded:
+        hub.subscriptions.own = Suite(envelope.timestamp(), [], ["the warden of this machine does not answer"])
