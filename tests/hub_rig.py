@@ -103,6 +103,7 @@ class Process:
     environ: dict[str, str]
     log: Path
     stdin: int = subprocess.DEVNULL
+    command: tuple[str, ...] = ("-m", "procs.hub")
     process: subprocess.Popen[bytes] = field(init=False)
 
     @property
@@ -124,7 +125,7 @@ class Process:
         stdin = self.stdin if isinstance(self.stdin, int) else self.stdin.fileno()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "procs.hub"], cwd=ROOT, env=self.environ, stdin=stdin, stderr=log
+                [sys.executable, *self.command], cwd=ROOT, env=self.environ, stdin=stdin, stderr=log
             )
 
     def wait(self) -> None:
@@ -165,13 +166,15 @@ class Process:
 
 
 @contextmanager
-def process(run_dir: Path, *, stdin: int = subprocess.DEVNULL, **environ: str) -> Iterator[Process]:
+def process(
+    run_dir: Path, *, stdin: int = subprocess.DEVNULL, command: tuple[str, ...] = ("-m", "procs.hub"), **environ: str
+) -> Iterator[Process]:
     """Run a hub, and wait until it serves. PLANARIA_HUB chooses where it listens; default: a free port."""
     run_dir.mkdir(mode=0o700, exist_ok=True)
     port = int(environ["PLANARIA_HUB"].rpartition(":")[2]) if "PLANARIA_HUB" in environ else free_port()
     settings = {"PLANARIA_HUB": f"127.0.0.1:{port}", "PLANARIA_RUN_DIR": str(run_dir), "PLANARIA_SUITE": "test"}
     settings["PLANARIA_ADMIN_PASSWORD"] = ADMIN_PASSWORD
-    hub = Process(run_dir, port, clean_environ(**(settings | environ)), run_dir / "hub.log", stdin)
+    hub = Process(run_dir, port, clean_environ(**(settings | environ)), run_dir / "hub.log", stdin, command)
     hub.start()
     try:
         hub.wait()
@@ -203,6 +206,14 @@ async def within(run_dir: Path, *routes: web.RouteDef, **settings: Any) -> Async
 async def ask(who: Http, *args: Any, **kwargs: Any) -> Answer:
     """A request to a hub in this event loop."""
     return await asyncio.to_thread(who, *args, **kwargs)
+
+
+# The same, with passwords that cost nothing: for who makes hundreds of them.
+CHEAP_HUB = (
+    "-c",
+    "from procs import life\nfrom procs.hub import options, passwords, shell\n"
+    "passwords.hashed.__defaults__ = (None, 4, 8, 1)\nlife.run('hub', options.load, shell.serve)",
+)
 
 
 class Talker:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import zmq
@@ -98,30 +99,35 @@ def warden(run_dir: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     run_dir = tmp_path_factory.mktemp("hub") / "run"
-    with hub_rig.process(run_dir, PLANARIA_COMPAT="1") as running, warden(run_dir):
-        hub_rig.paired(running, running.admin, "cam")  # now: wrong codes, of which many will come, slow down right ones
-        running.admin.new_user("somebody")
+    with hub_rig.process(run_dir, command=hub_rig.CHEAP_HUB, PLANARIA_COMPAT="1") as running, warden(run_dir):
         yield running
 
 
-@pytest.fixture(scope="module")
-def stranger(hub: Process) -> Http:
-    """Somebody with an account, and nothing else."""
-    return hub.admin.new_user("stranger")
+class People(NamedTuple):
+    """The owner of the device `cam`, somebody who has an account and nothing else, and a page's cookie of the owner."""
+
+    owner: Http
+    stranger: Http
+    cookie: str
 
 
-def signed_in(hub: Process) -> str:
-    """The cookie of a page at which the admin has signed in."""
+@pytest.fixture(scope="module", autouse=True)
+def people(hub: Process) -> People:
+    """Let in before anything else is asked: many wrong passwords and codes will come, and slow down the right ones."""
+    owner = hub.admin
+    hub_rig.paired(hub, owner, "cam")
+    owner.new_user("somebody")
     answer = hub.http("POST", "/api/session", {"username": "admin", "password": ADMIN_PASSWORD})
     assert answer.status == 200, answer.body
-    return str(answer.headers["Set-Cookie"]).partition(";")[0]
+    cookie = str(answer.headers["Set-Cookie"]).partition(";")[0]
+    return People(owner, owner.new_user("stranger"), cookie)
 
 
-def ask_all(hub: Process, folder: Path, config: str, *flags: str) -> None:
+def ask_all(hub: Process, cookie: str, folder: Path, config: str, *flags: str) -> None:
     """Have Schemathesis ask by such a cookie. Fails the test with what it says when something is wrong."""
     (folder / "schemathesis.toml").write_text(config)
     (folder / "hooks.py").write_text(HOOKS)
-    origin, cookie = f"http://127.0.0.1:{hub.port}", signed_in(hub)
+    origin = f"http://127.0.0.1:{hub.port}"
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{origin}/api/openapi.json", "--checks", CHECKS]
     command += ["-H", f"Cookie: {cookie}", "-H", f"Origin: {origin}", "--continue-on-failure", "--no-color"]
     command += ["--phases", "coverage,fuzzing", "--max-examples", "4", "--seed", "1", "--warnings", "off"]
@@ -134,8 +140,8 @@ def ask_all(hub: Process, folder: Path, config: str, *flags: str) -> None:
     assert still.status == 200, "else most of it was only refused"
 
 
-def test_every_call_answers_as_it_is_described(hub: Process, tmp_path: Path) -> None:
-    ask_all(hub, tmp_path, CONFIG, "--exclude-path-regex", f"{LOGOUT}|{PROXIED}|{OF_DEVICE}/")
+def test_every_call_answers_as_it_is_described(hub: Process, people: People, tmp_path: Path) -> None:
+    ask_all(hub, people.cookie, tmp_path, CONFIG, "--exclude-path-regex", f"{LOGOUT}|{PROXIED}|{OF_DEVICE}/")
 
 
 def serve(talker: Talker) -> None:
@@ -148,7 +154,7 @@ def serve(talker: Talker) -> None:
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.who != "anybody"], ids=lambda route: route.call)
-def test_nobody_may_what_they_may_not(hub: Process, stranger: Http, route: Route) -> None:
+def test_nobody_may_what_they_may_not(hub: Process, people: People, route: Route) -> None:
     method = "GET" if route.method == "*" else route.method
     path = re.sub(r"{path:.*}", "/", plain_path(route.path) if route.method != "*" else route.path)
     path = path.replace("{id}", "cam" if "devices" in path else "1").replace("{name}", "door")
@@ -157,12 +163,21 @@ def test_nobody_may_what_they_may_not(hub: Process, stranger: Http, route: Route
     expected = {"user": 401, "viewer": 404, "owner": 404, "admin": 403, "machine": 403}[route.who]
     assert hub.http(method, path, headers=elsewhere).status == (403 if route.who == "machine" else 401)
     if route.who != "user":
-        assert stranger(method, path, headers=elsewhere).status == expected
+        assert people.stranger(method, path, headers=elsewhere).status == expected
 
 
-def test_every_call_of_a_device_answers_as_it_is_described(hub: Process, tmp_path: Path) -> None:
+def test_every_call_of_a_device_answers_as_it_is_described(hub: Process, people: People, tmp_path: Path) -> None:
     with hub_rig.device(hub, "cam") as talker:
         talker.say("capabilities", {"device_id": "cam", "streams": {"door": {"producers": [], "consumers": []}}})
         threading.Thread(target=serve, args=(talker,), daemon=True).start()
-        ask_all(hub, tmp_path, CONFIG + DEVICE, "--include-path-regex", OF_DEVICE, "--exclude-path-regex", PROXIED)
-        assert hub.admin("GET", "/api/devices/cam/streams/door/thumbnail").status == 200
+        ask_all(
+            hub,
+            people.cookie,
+            tmp_path,
+            CONFIG + DEVICE,
+            "--include-path-regex",
+            OF_DEVICE,
+            "--exclude-path-regex",
+            PROXIED,
+        )
+        assert people.owner("GET", "/api/devices/cam/streams/door/thumbnail").status == 200
