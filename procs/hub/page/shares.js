@@ -3,6 +3,7 @@
 import { call, deviceCall } from "./api.js";
 import { action, form } from "./controls.js";
 import { KeyedList, h, named, setText } from "./dom.js";
+import { live } from "./live.js";
 import { loaded } from "./loaded.js";
 
 const ROLES = { viewer: "Viewer: looks", owner: "Owner: changes, restarts, shares" };
@@ -19,6 +20,9 @@ export function sharing(deviceId, signal) {
     rows.show(shares);
     place.replaceChildren(shares.length ? list : h("p", { class: "empty" }, "With nobody."));
   };
+  // Somebody else may share it, too, or leave.
+  const listen = ({ detail }) => detail.device_id === deviceId && detail.event.kind.endsWith("shared") && again();
+  live.addEventListener("event", listen, { signal });
   const again = loaded(place, () => call("GET", deviceCall(deviceId, "shares"), undefined, { signal }), show, signal);
   const fields = [
     { name: "username", label: "User name", required: true, maxlength: 64, autocomplete: "off" },
