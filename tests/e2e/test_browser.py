@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, sync_playwright
 
 from procs.errors import Refused
 from procs.media import barcode
 from tests import rig
 from tests.rig import until
 
-# Draws what the player shows into a canvas and returns its luma: base64 of width * height bytes.
-LUMA = """() => {
-  const video = document.querySelector('video');
-  if (!video || video.readyState < 2 || !video.videoWidth) return null;
+# Draws what the player, or another picture, shows into a canvas and returns its luma: base64 of width * height bytes.
+LUMA = """picture => {
+  const shown = picture ?? document.querySelector('video');
+  const width = shown?.videoWidth ?? shown?.naturalWidth, height = shown?.videoHeight ?? shown?.naturalHeight;
+  if (!width || shown.readyState < 2) return null;
   const canvas = document.createElement('canvas');
-  canvas.width = video.videoWidth; canvas.height = video.videoHeight;
+  canvas.width = width; canvas.height = height;
   const context = canvas.getContext('2d', {willReadFrequently: true});
-  context.drawImage(video, 0, 0);
+  context.drawImage(shown, 0, 0);
   const rgba = context.getImageData(0, 0, canvas.width, canvas.height).data;
   const luma = new Uint8Array(canvas.width * canvas.height);
   for (let i = 0; i < luma.length; i++)
@@ -48,16 +49,16 @@ COLOUR = """() => {
 
 
 class Shown(NamedTuple):
-    """What a player shows at one moment."""
+    """What a player, or a picture, shows at one moment."""
 
     width: int
     height: int
     code: barcode.Code
 
 
-def shown(page: Page) -> Shown | None:
-    """Read the picture off the page; None while there is none that can be read."""
-    answer = page.evaluate(LUMA)
+def shown(where: Page | Locator) -> Shown | None:
+    """Read the picture off the page's player, or off an image; None while there is none that can be read."""
+    answer = where.evaluate(LUMA)
     if not answer:
         return None
     width, height = answer["width"], answer["height"]
