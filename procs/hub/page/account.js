@@ -34,9 +34,10 @@ async function leave() {
 }
 
 function passwordForm(user) {
+  const password = { type: "password", required: true };
   const fields = [
-    { name: "old_password", label: "Present password", type: "password", required: true, autocomplete: "current-password" },
-    { name: "new_password", label: "New password", type: "password", required: true, minlength: 8, autocomplete: "new-password" },
+    { name: "old_password", label: "Present password", ...password, autocomplete: "current-password" },
+    { name: "new_password", label: "New password", ...password, minlength: 8, autocomplete: "new-password" },
   ];
   const send = async (values) => {
     await call("POST", "/api/auth/password", values);
@@ -73,12 +74,14 @@ function tokens(signal) {
     made.replaceChildren(shownOnce(token));
     await again();
   };
-  return h("div", { class: "stack" }, place, made, form({ id: "token", fields, submit: "Make a token", send, isQuiet: true }));
+  const entry = form({ id: "token", fields, submit: "Make a token", send, isQuiet: true });
+  return h("div", { class: "stack" }, place, made, entry);
 }
 
 /** The hub keeps only what checks it. */
 function shownOnce({ name, token }) {
-  const text = h("input", { id: "new-token", class: "code", readonly: true, value: token, onfocus: () => text.select() });
+  const onfocus = () => text.select();
+  const text = h("input", { id: "new-token", class: "code", readonly: true, value: token, onfocus });
   const run = async () => {
     await navigator.clipboard.writeText(token);
     return "Copied.";

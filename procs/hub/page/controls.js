@@ -17,13 +17,14 @@ export function keepDraft(control, key) {
   control.addEventListener("input", () => sessionStorage.setItem(DRAFT + key, control.value));
 }
 
-/** A form. `fields`: {name, label, hint?, options?, value?, ...attributes}; `send(values)` may raise Failure, and what it
- * returns is said beside the button. Passwords are emptied once they were sent, and never kept. */
+/** A form. `fields`: {name, label, hint?, options?, value?, ...attributes}; `send(values)` may raise Failure, and what
+ * it returns is said beside the button. Passwords are emptied once they were sent, and never kept. */
 export function form({ id, fields, submit, send, isQuiet = false }) {
   const controls = fields.map((field) => control(id, field));
   const button = h("button", { class: isQuiet ? "quiet" : "main" }, submit);
   const said = h("p", { class: "said", role: "status" });
-  const element = h("form", { novalidate: true }, controls.map((each) => each.element), h("div", { class: "row" }, button), said);
+  const fieldset = controls.map((each) => each.element);
+  const element = h("form", { novalidate: true }, fieldset, h("div", { class: "row" }, button), said);
   element.addEventListener("submit", async (event) => {
     event.preventDefault();
     const wrong = controls.find((each) => !each.input.checkValidity());

@@ -67,7 +67,8 @@ function whole(device, signal) {
 }
 
 function noSuite() {
-  return h("p", { class: "empty" }, "This device tells nothing of its processes. One that runs Planaria’s whole suite does.");
+  const text = "This device tells nothing of its processes. One that runs Planaria’s whole suite does.";
+  return h("p", { class: "empty" }, text);
 }
 
 function section(title, ...content) {
@@ -114,7 +115,7 @@ function streamTiles(device, signal) {
     isOnline = changed.state === "online";
     tiles.show(hasTurned ? changed.streams.map((stream) => ({ ...stream })) : changed.streams);
     none.hidden = changed.streams.length > 0;
-    setText(none, isOnline ? "It has no streams: its go2rtc knows of none." : "Its streams are known once it is online.");
+    setText(none, isOnline ? "Its go2rtc has no streams." : "Its streams are known once it is online.");
   };
   return { element: h("section", { "aria-label": "Streams" }, grid, none), update };
 }

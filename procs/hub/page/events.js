@@ -12,7 +12,8 @@ export function eventList(deviceId, signal) {
   const events = new Map(); // by id; ids grow
   const list = h("ol", { class: "events" });
   const rows = new KeyedList(list, (event) => event.id, eventRow);
-  const older = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => fetchOlder() }, "Show older");
+  const onclick = () => fetchOlder();
+  const older = h("button", { type: "button", class: "quiet", hidden: true, onclick }, "Show older");
   const place = h("div", {});
   const path = deviceCall(deviceId, "events");
   const add = (more) => {

@@ -3,8 +3,9 @@
 import { h } from "./dom.js";
 import { live } from "./live.js";
 
-/** `load()` is asked at once, at each return of the hub, and by the function that this returns; `show(answer)` draws. Until
- * then, and where it fails, `place` says so. What was drawn stays when a later load fails: old is better than nothing. */
+/** `load()` is asked at once, at each return of the hub, and by the function that this returns; `show(answer)` draws.
+ * Until then, and where it fails, `place` says so. What was drawn stays when a later load fails: old is better than
+ * nothing. */
 export function loaded(place, load, show, signal) {
   let isDrawn = false;
   const again = async () => {

@@ -138,7 +138,8 @@ async function doubt() {
 
 function sayNewVersion(version) {
   const reload = h("button", { type: "button", class: "quiet", onclick: () => location.reload() }, "Reload");
-  document.getElementById("news").replaceChildren(h("p", {}, `The hub is version ${version} now; this page is older. `, reload));
+  const text = `The hub is version ${version} now; this page is older. `;
+  document.getElementById("news").replaceChildren(h("p", {}, text, reload));
 }
 
 let awayLater = null; // each attempt that fails says "away" anew; the first one counts

@@ -24,8 +24,8 @@ const Source = globalThis.ManagedMediaSource ?? globalThis.MediaSource;
 
 /** A <video> with its state in words, until the signal. It connects again by itself, and not while nobody looks. */
 export function player(deviceId, name, signal) {
-  const video = h("video", { autoplay: true, muted: true, playsinline: true, controls: true, "aria-label": `Live: ${name}` });
-  video.muted = true; // the attribute alone does not count for what a script has made
+  const video = h("video", { autoplay: true, playsinline: true, controls: true, "aria-label": `Live: ${name}` });
+  video.muted = true; // not by the attribute, which does not count for what a script has made
   video.disableRemotePlayback = true; // or Safari gives no source
   const said = h("p", { class: "over", role: "status" });
   if (Source) new Player(video, said, addressOf(deviceId, name), signal);

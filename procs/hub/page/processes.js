@@ -1,4 +1,4 @@
-/** The processes of one machine, live: how each is, why it ended last, how soon it was back; and a button that kills it. */
+/** The processes of one machine, live: how each is, why it ended last, how soon it was back; a button kills it. */
 
 import { call, deviceCall } from "./api.js";
 import { action } from "./controls.js";
@@ -145,6 +145,7 @@ function drawRecovery(place, told) {
     return svg("rect", { x: at * BAR, y: HEIGHT - height, width: BAR - 1, height, class: count ? "" : "none" });
   });
   const viewBox = `0 0 ${counts.length * BAR} ${HEIGHT}`;
-  const chart = svg("svg", { class: "histogram", viewBox, role: "img", "aria-label": words }, svg("title", {}, words), bars);
+  const drawing = { class: "histogram", viewBox, role: "img", "aria-label": words };
+  const chart = svg("svg", drawing, svg("title", {}, words), bars);
   place.replaceChildren(chart, h("span", { class: "muted" }, p50_ms == null ? "" : shortly(p50_ms)));
 }

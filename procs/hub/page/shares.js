@@ -33,7 +33,8 @@ export function sharing(deviceId, signal) {
     await again();
     return `Shared with ${username}.`;
   };
-  return h("div", { class: "stack" }, place, form({ id: `share-${deviceId}`, fields, submit: "Share", send, isQuiet: true }));
+  const entry = form({ id: `share-${deviceId}`, fields, submit: "Share", send, isQuiet: true });
+  return h("div", { class: "stack" }, place, entry);
 }
 
 function shareRow(share, take) {

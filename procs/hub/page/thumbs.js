@@ -1,4 +1,4 @@
-/** Live thumbnails that cost the hub little: only of what is on screen, one request at a time, less than one a second. */
+/** Live thumbnails that cost the hub little: only of what is on screen, one request at a time, below one a second. */
 
 import { deviceCall, download } from "./api.js";
 import { live } from "./live.js";
@@ -18,7 +18,7 @@ export class Schedule {
   #tokens = BURST;
   #filledAt = -Infinity;
 
-  /** This picture is on screen. What is known of it from before counts on: to scroll there and back asks for nothing. */
+  /** This picture is on screen. What is known of it from before counts: to scroll there and back asks for nothing. */
   see(key, isRunning) {
     const entry = this.#entries.get(key) ?? { askedAt: -Infinity, notBefore: -Infinity, failures: 0 };
     this.#entries.set(key, { ...entry, isRunning, isSeen: true });
@@ -77,8 +77,8 @@ function dueAt(entry) {
   return Math.max(entry.askedAt + everyS(entry), entry.notBefore);
 }
 
-/** What is due comes before what is not; then the first picture of all, of what runs already; then whoever is overdue by
- * most of its own pace, so that streams that run do not keep idle ones away for ever. */
+/** What is due comes before what is not; then the first picture of all, of what runs already; then whoever is overdue
+ * by most of its own pace, so that streams that run do not keep idle ones away for ever. */
 function isBefore(one, other, now) {
   const isDue = dueAt(one) <= now;
   if (isDue !== dueAt(other) <= now) return isDue;

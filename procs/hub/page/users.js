@@ -12,7 +12,9 @@ const ROLES = { user: "User: own and shared devices", admin: "Admin: accounts an
 
 export function usersView(signal) {
   const heading = h("h1", {}, "Users");
-  if (!session().user.is_admin) return { title: "Users", content: [heading, h("p", {}, "Admins manage accounts; you are none.")] };
+  if (!session().user.is_admin) {
+    return { title: "Users", content: [heading, h("p", {}, "Admins manage accounts; you are none.")] };
+  }
   const place = h("div", {});
   const list = h("ul", { class: "people" });
   const change = async (user, how) => {
@@ -72,7 +74,8 @@ function userRow(user, change, remove) {
   const end = action({ label: "Remove", name, confirm: "Press again", run: () => remove(user), kind: "danger" });
   const more = h("details", {}, h("summary", {}, "Set a password"), newPassword(user, change));
   update(user);
-  return { element: h("li", {}, named("span", user.username), facts, turn, isMe ? null : end, isMe ? null : more), update };
+  const others = isMe ? [] : [end, more];
+  return { element: h("li", {}, named("span", user.username), facts, turn, others), update };
 }
 
 function newPassword(user, change) {

@@ -97,7 +97,7 @@ const PROCESS_STATES = {
   STOPPED: ["stopped by somebody", "idle"],
 };
 
-/** How a process is, {text, tone}; tone is good, waits, bad or idle. A state that we do not know stays as it is told. */
+/** How a process is, {text, tone}; tone is good, waits, bad or idle. A state that we do not know stays as told. */
 export function processState(process) {
   const [word, tone] = PROCESS_STATES[process.state] ?? [process.state.toLowerCase(), "idle"];
   return { text: process.wait_s > 0 ? `${word}, again in ${span(Math.ceil(process.wait_s))}` : word, tone };
