@@ -65,9 +65,16 @@ class Store:
     def reading(self) -> Iterator[Connection]:
         """A connection to read by, blocking. Raises StoreDown."""
         try:
-            with self.engine.connect() as connection:
+            with self._connected() as connection:
                 yield connection
         except _DOWN as error:
+            raise StoreDown(_said(error)) from None
+
+    def _connected(self) -> Connection:
+        """A connection. Raises StoreDown whatever the server says: it may be starting, or full."""
+        try:
+            return self.engine.connect()
+        except (exc.DBAPIError, exc.TimeoutError) as error:
             raise StoreDown(_said(error)) from None
 
     def _reading(self, work: Callable[..., T], args: Any, kwargs: Any) -> T:
@@ -76,7 +83,7 @@ class Store:
 
     def _writing(self, work: Callable[..., T], args: Any, kwargs: Any) -> T:
         try:
-            with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+            with self._connected().execution_options(writes=True) as connection, connection.begin():
                 return work(connection, *args, **kwargs)
         except _DOWN as error:
             raise StoreDown(_said(error)) from None
