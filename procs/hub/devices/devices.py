@@ -104,7 +104,7 @@ async def get_one(request: web.Request) -> web.Response:
 async def _answered(request: web.Request, device: Device) -> web.Response:
     """The device as the asker sees it now."""
     hub, session = request.app[HUB], await signed_in(request)
-    found = await hub.registry.of_user(session.user.id, device.key)
+    found = await hub.registry.of_user(session.user.id, [device.device_id])
     if not found:  # it is gone, or theirs no more, since we looked
         raise refusal(web.HTTPNotFound, "Device not found")
     return answer(shown(hub, found[0], session.role))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, exc, insert, or_, select, update
@@ -146,9 +146,9 @@ class Registry:
         self.changed(device_id)
         return kept
 
-    async def of_user(self, user: int, key: int | None = None) -> list[Listed]:
-        """All that is a user's own or shared with them, by name; or that of it which has this key."""
-        return await self._store.read(_of_user, user, key)
+    async def of_user(self, user: int, only: Collection[str] | None = None) -> list[Listed]:
+        """All that is a user's own or shared with them, by name; or `only` those of these ids, at most AT_ONCE."""
+        return await self._store.read(_of_user, user, only)
 
     async def rename(self, device: Device, name: str) -> None:
         """Call it otherwise."""
@@ -227,7 +227,7 @@ def _shared(connection: Connection, key: int, user: int) -> Role | None:
     return role
 
 
-def _of_user(connection: Connection, user: int, key: int | None) -> list[Listed]:
+def _of_user(connection: Connection, user: int, only: Collection[str] | None) -> list[Listed]:
     shared = select(shares.c.device_id).where(shares.c.user_id == user)
     wanted = (
         select(devices, users.c.username, shares.c.role)
@@ -236,8 +236,8 @@ def _of_user(connection: Connection, user: int, key: int | None) -> list[Listed]
         .where(or_(devices.c.owner_id == user, devices.c.id.in_(shared)))
         .order_by(devices.c.device_name, devices.c.id)
     )
-    if key is not None:
-        wanted = wanted.where(devices.c.id == key)
+    if only is not None:
+        wanted = wanted.where(devices.c.device_id.in_(only))
     return [
         Listed(_device(row), OWNER if row.owner_id == user else row.role, row.username or "")
         for row in connection.execute(wanted)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Set
 
 import msgspec
 
 from procs.errors import DeadlineExceeded, LinkLost, StoreDown
 from procs.hub.devices import devices, suite
-from procs.hub.devices.registry import Device
+from procs.hub.devices.registry import AT_ONCE, Device
 from procs.hub.people.access import is_id
 from procs.hub.state import State, now
 from procs.hub.viewers.peer import Viewer
@@ -66,8 +67,10 @@ async def tell(hub: State) -> None:
             try:
                 if is_access_changed:
                     await _check(hub, viewer, page)
-                if page.wants_devices and (is_access_changed or not changed.isdisjoint(page.known)):
+                if page.wants_devices and is_access_changed:
                     await _list(hub, viewer, page)
+                elif page.wants_devices and (seen := changed & page.known.keys()):
+                    await _list(hub, viewer, page, seen if len(seen) <= AT_ONCE else None)
                 for key, event in events:
                     if key in page.events:
                         await viewer.peer.send("event", envelope.ViewerEvent(page.events[key], event))
@@ -87,19 +90,23 @@ async def _check(hub: State, viewer: Viewer, page: Page) -> None:
             page.known.pop(device_id, None)
 
 
-async def _list(hub: State, viewer: Viewer, page: Page, *, is_first: bool = False) -> None:
+async def _list(
+    hub: State, viewer: Viewer, page: Page, only: Set[str] | None = None, *, is_first: bool = False
+) -> None:
+    """Tell of what is other than what was told: of all devices that the viewer may see, or `only` of these."""
     async with page.turn:
         session = viewer.session
-        listed = await hub.registry.of_user(session.user.id)
+        listed = await hub.registry.of_user(session.user.id, only)
         rows = {each.device.device_id: devices.shown(hub, each, session.role) for each in listed}
-        before = page.known
-        page.known = {device_id: _hash(row) for device_id, row in rows.items()}
+        before, hashes = page.known, {device_id: _hash(row) for device_id, row in rows.items()}
+        gone = (before.keys() if only is None else only) - rows.keys()
+        page.known = {device_id: known for device_id, known in before.items() if device_id not in gone} | hashes
         if is_first:
             return await viewer.peer.send("devices", envelope.Devices(list(rows.values())))
-        for device_id in before.keys() - rows.keys():
+        for device_id in gone:
             await _gone(viewer, page, device_id)
         for device_id, row in rows.items():
-            if before.get(device_id) != page.known[device_id]:
+            if before.get(device_id) != hashes[device_id]:
                 await viewer.peer.send("device_changed", envelope.DeviceChanged(row))
 
 
