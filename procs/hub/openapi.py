@@ -79,10 +79,11 @@ class Route(NamedTuple):
 
     @property
     def served(self) -> web.RouteDef:
-        """As aiohttp takes it: who may GET may HEAD."""
+        """As aiohttp takes it: who may GET may HEAD. By itself it takes no braces in names of people and streams."""
+        path = _VARIABLE.sub(lambda found: f"{{{found[1]}:{found[2] or '[^/]+'}}}", self.path)
         if self.method == "GET":
-            return web.get(self.path, self.handler)
-        return web.route(self.method, self.path, self.handler)
+            return web.get(path, self.handler)
+        return web.route(self.method, path, self.handler)
 
     @property
     def summary(self) -> str:

@@ -85,3 +85,14 @@ def test_anybody_can_read_it(tmp_path: Path) -> None:
             assert json.loads(answer.body) == openapi.document(ROUTES)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["{}", "a%2Fb", "a%25b", "%7B%7B7*7%7D%7D", "..."])
+def test_a_name_in_a_path_may_be_any(tmp_path: Path, name: str) -> None:
+    async def main() -> None:
+        async with hub_rig.within(tmp_path) as (_, nobody):
+            admin = await asyncio.to_thread(nobody.as_user, "admin", hub_rig.ADMIN_PASSWORD)
+            answer = await hub_rig.ask(admin, "PUT", f"/api/devices/none/shares/{name}", {"role": "viewer"})
+            assert (answer.status, answer.detail) == (404, "Device not found"), "and not: no such address"
+
+    asyncio.run(main())
