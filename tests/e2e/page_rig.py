@@ -69,8 +69,10 @@ class Person:
             self.alarms.append(f"refused: {message.text}")
 
     def _asked(self, request: Request) -> None:
+        if request.url.startswith(("blob:", "data:")):
+            return  # nobody is asked
         self.asked.append(request)
-        if not request.url.startswith((self.url, "blob:", "data:")):
+        if not request.url.startswith(self.url):
             self.alarms.append(f"request: {request.url}")
 
     def close(self) -> None:
