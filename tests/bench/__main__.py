@@ -9,7 +9,7 @@ from collections.abc import Callable
 from procs.errors import PlanariaError
 from procs.settings import ROOT, command_line
 from scripts import suite
-from tests.bench import hub, producer, proxy, recovery
+from tests.bench import hub, page, producer, proxy, recovery
 from tests.bench.measure import Result
 
 BENCHES: dict[str, Callable[[bool], Result]] = {
@@ -17,6 +17,7 @@ BENCHES: dict[str, Callable[[bool], Result]] = {
     "recovery": recovery.bench,
     "proxy": proxy.bench,
     "hub": hub.bench,
+    "page": page.bench,
 }
 EXAMPLES = """\
   python -m tests.bench producer

@@ -43,6 +43,10 @@ HUB: dict[str, set[str]] = {
     "figures": {"idle_kb_per_device", "storm_hello_ms_p99", "devices", "heartbeats"},
     "ratios": set(),
 }
+PAGE: dict[str, set[str]] = {
+    "figures": {"first_paint_ms", "weight_kb", "idle_requests_per_s", "scroll_frame_ms_p99", "devices"},
+    "ratios": set(),
+}
 
 
 def result_of(bench: str) -> dict[str, Any]:
@@ -82,6 +86,11 @@ def test_the_hub_bench_too() -> None:
     result = result_of("hub")
     keeps_to(HUB, result)
     assert result["figures"]["heartbeats_late"] < result["figures"]["heartbeats"]
+
+
+@pytest.mark.needs("chromium", "ffmpeg")
+def test_the_page_bench_too() -> None:
+    keeps_to(PAGE, result_of("page"))
 
 
 def test_an_unknown_bench_is_one_line() -> None:
