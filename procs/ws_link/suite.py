@@ -100,10 +100,13 @@ class Suite:
             self._uplink.send(envelope.encode(kind, payload, request_id))
 
     async def follow(self) -> None:
-        """Tell of what went down and is back, for ever. At least once, but for a journal that was thrown away."""
+        """Tell of what went down and is back, for ever. What is on its way when the connection breaks may be lost."""
         path = self._run_dir / TOLD
         position = path.read_text() if path.exists() else ""
         follower = journal.Follower(self._run_dir, position)
+        if not position:  # killed before it has told anything, the next one begins where this one did
+            position = follower.position
+            _write(path, position)
         ends = Ends(follower.past())
         while True:
             for line in follower.more():
