@@ -58,13 +58,15 @@ def process(name: str, pid: int = 100, last_end: str = "") -> dict[str, Any]:
 
 
 def own(hub: Process, cameras: Sequence[Camera], username: str = "admin") -> None:
-    """Make them known and somebody's, as if they had registered and been paired, which is limited to a few a second."""
-    rows = [(each.device_id, each.name, "camera", time.time(), username) for each in cameras]
+    """Make them known and somebody's, as if they had registered and been paired, which is limited to a few a second.
+    They were here an hour ago."""
+    now = time.time()
+    rows = [(each.device_id, each.name, "camera", now - 7200, now - 3600, username) for each in cameras]
     store = sqlite3.connect(hub.run_dir / "hub.sqlite", timeout=10)
     with store:
         store.executemany(
-            "INSERT INTO devices (device_id, device_name, device_type, created_at, owner_id)"
-            " VALUES (?, ?, ?, ?, (SELECT id FROM users WHERE username = ?))",
+            "INSERT INTO devices (device_id, device_name, device_type, created_at, last_seen, owner_id)"
+            " VALUES (?, ?, ?, ?, ?, (SELECT id FROM users WHERE username = ?))",
             rows,
         )
     store.close()
