@@ -392,9 +392,9 @@ class DeviceGone(Payload, frozen=True):
 
 
 class ViewerSuite(Payload, frozen=True):
-    """suite, hub to viewer."""
+    """suite, hub to viewer. A device's may grow on its way: 1e15 becomes 1000000000000000.0."""
 
-    max_bytes: ClassVar[int] = 512 * 1024
+    max_bytes: ClassVar[int] = MAX_BYTES
 
     device_id: AnyId
     at: Time

@@ -7,12 +7,13 @@ looks at a suite, its device is not asked.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Set
 
 import msgspec
 
-from procs.errors import DeadlineExceeded, LinkLost, StoreDown
+from procs.errors import DeadlineExceeded, LinkLost, Refused, StoreDown
 from procs.hub.devices import devices, suite
 from procs.hub.devices.registry import AT_ONCE, Device
 from procs.hub.people.access import is_id
@@ -25,6 +26,7 @@ from procs.wire.envelope import Envelope, Subscribe, Suite
 EVERY_S = 1.0
 TOGETHER_S = 0.05  # what comes with the first news goes out with it
 RENEW_S = LEASE_S / 2
+FIRST_BYTES = envelope.MAX_BYTES // 2  # of the devices in one frame
 OWN_S = 0.9  # for our own warden to say how it is
 
 
@@ -79,6 +81,8 @@ async def tell(hub: State) -> None:
                 continue
             except StoreDown:
                 hub.subscriptions.again(changed)
+            except Refused as error:  # what a device says must not end what tells everybody else
+                viewer.peer.refuse("frame to a viewer", error=str(error))
         await asyncio.sleep(max(0.0, EVERY_S - (time.monotonic() - began)))
 
 
@@ -102,12 +106,21 @@ async def _list(
         gone = (before.keys() if only is None else only) - rows.keys()
         page.known = {device_id: known for device_id, known in before.items() if device_id not in gone} | hashes
         if is_first:
-            return await viewer.peer.send("devices", envelope.Devices(list(rows.values())))
+            return await _tell_all(viewer, list(rows.values()))
         for device_id in gone:
             await _gone(viewer, page, device_id)
         for device_id, row in rows.items():
             if before.get(device_id) != hashes[device_id]:
                 await viewer.peer.send("device_changed", envelope.DeviceChanged(row))
+
+
+async def _tell_all(viewer: Viewer, rows: list[devices.Shown]) -> None:
+    """As many as go into one frame, and each of the rest in one of its own."""
+    sizes = itertools.accumulate(len(msgspec.json.encode(row)) for row in rows)
+    many = sum(size <= FIRST_BYTES for size in sizes)
+    await viewer.peer.send("devices", envelope.Devices(rows[:many]))
+    for row in rows[many:]:
+        await viewer.peer.send("device_changed", envelope.DeviceChanged(row))
 
 
 def _hash(row: devices.Shown) -> int:

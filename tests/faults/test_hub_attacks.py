@@ -1,0 +1,60 @@
+"""What hostile devices, and people who are losing their rights just now, try at a real hub."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests import hub_rig
+from tests.hub_rig import Http, Process, device, paired, viewer
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """One hub that takes the published ways."""
+    with hub_rig.process(tmp_path_factory.mktemp("hub"), PLANARIA_COMPAT="1") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def admin(hub: Process) -> Http:
+    """Its first account."""
+    return hub.admin
+
+
+def row(name: str, pid: int = 7, **more: object) -> dict[str, object]:
+    """A process, as a device tells of it."""
+    zeros = dict.fromkeys(("age_s", "restarts_hour", "restarts", "memory", "failures", "wait_s"), 0)
+    return {"name": name, "pid": pid, "state": "SERVING", "last_end": "", "last_end_at": ""} | zeros | more
+
+
+def test_a_suite_that_grows_on_its_way_reaches_the_page(hub: Process, admin: Http) -> None:
+    paired(hub, admin, "grows")
+    rows = [row(f"p{n}", recovery={"bounds_s": [15] * 64}) for n in range(440)]
+    frame = json.dumps({"type": "suite", "payload": {"at": "", "processes": rows}}, separators=(",", ":"))
+    with device(hub, "grows", caps=["suite"]) as camera, viewer(hub, admin.token) as page:
+        page.say("subscribe", {"suite": ["grows"]})
+        camera.hear("suite_watch")
+        camera.ws.send(frame.replace("15", "1e15"))
+        assert len(page.hear("suite")["payload"]["processes"]) == 440
+        assert page.is_alive() and camera.is_alive()
+
+
+def test_more_devices_than_go_into_one_frame_are_all_told(hub: Process, admin: Http) -> None:
+    ids = {"many-0", "many-1", "many-2"}
+    names = {f"{n:03}" + "\x01" * 160: {} for n in range(950)}  # six bytes each in JSON
+    with contextlib.ExitStack() as online:
+        for device_id in ids:
+            paired(hub, admin, device_id)
+            camera = online.enter_context(device(hub, device_id))
+            camera.say("capabilities", {"device_id": device_id, "streams": names})
+            assert camera.is_alive()
+        with viewer(hub, admin.token) as page:
+            page.say("subscribe", {"devices": True})
+            told = {each["device_id"] for each in page.hear("devices")["payload"]["devices"]}
+            while not told >= ids:
+                told.add(page.hear("device_changed")["payload"]["device"]["device_id"])
+            assert page.is_alive()
