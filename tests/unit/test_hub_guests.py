@@ -127,3 +127,31 @@ def test_a_share_taken_away_while_it_is_looked_up_lets_nobody_in(tmp_path: Path)
             assert (await hub_rig.ask(Http(guest.http.port, guest.token), "GET", "/api/devices/cam")).status == 404
 
     asyncio.run(main())
+
+
+def test_nobody_is_told_of_a_suite_before_it_is_known_whose_it_is(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with viewing(tmp_path, _endless) as owner:
+            await _guest_of(owner)
+            _, token = await owner.hub.accounts.log_in("third", "a good password")
+            find, is_asked, goes_on = owner.hub.registry.find, asyncio.Event(), asyncio.Event()
+
+            async def slow(device_id: str) -> Any:
+                is_asked.set()
+                await goes_on.wait()
+                return await find(device_id)
+
+            owner.hub.registry.find = slow  # type: ignore[method-assign]
+
+            def subscribe() -> object:
+                with hub_rig.viewer(owner.http, token) as page:
+                    page.say("subscribe", {"suite": ["cam"]})
+                    return page.hear("device_gone")["payload"]
+
+            told = asyncio.create_task(asyncio.to_thread(subscribe))
+            await is_asked.wait()
+            assert owner.hub.subscriptions.suites() == set()
+            goes_on.set()
+            assert await told == {"device_id": "cam"}
+
+    asyncio.run(main())

@@ -22,6 +22,7 @@ from procs.hub.viewers.peer import Viewer
 from procs.hub.viewers.subscriptions import LEASE_S, OWN, Page
 from procs.wire import envelope
 from procs.wire.envelope import Envelope, Subscribe, Suite
+from procs.wire.suite import Teller
 
 EVERY_S = 1.0
 TOGETHER_S = 0.05  # what comes with the first news goes out with it
@@ -33,13 +34,16 @@ OWN_S = 0.9  # for our own warden to say how it is
 async def subscribe(hub: State, viewer: Viewer, frame: Envelope) -> None:
     """subscribe, of a viewer: in place of what it had subscribed to before. Raises Refused, StoreDown, LinkLost."""
     wanted = envelope.parse(frame, Subscribe)
-    hub.subscriptions.pages[viewer] = page = Page(wanted)
+    hub.subscriptions.pages[viewer] = page = Page(wants_devices=wanted.devices)
     for device_id in sorted({*wanted.suite, *wanted.events}):
         device = await _device(hub, viewer, device_id)
-        if device and device_id in wanted.events:
-            page.events[device.key] = device_id
         if not device and not (device_id == OWN and viewer.session.user.is_admin):
             await _gone(viewer, page, device_id)
+            continue
+        if device_id in wanted.suite:  # only now: what stands there is told, and its device is asked
+            page.suites[device_id] = Teller()
+        if device and device_id in wanted.events:
+            page.events[device.key] = device_id
     if page.wants_devices:
         await _list(hub, viewer, page, is_first=True)
     sweep(hub, now())

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from procs.hub.devices.events import Event
-from procs.wire.envelope import Subscribe, Suite
+from procs.wire.envelope import Suite
 from procs.wire.suite import Teller
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ MAX_EVENTS = 5000  # that wait to be told; the page can list what it misses
 
 
 class Page:
-    """What one viewer wants, and what it was told."""
+    """What one viewer wants and may have, and what it was told."""
 
-    def __init__(self, wanted: Subscribe) -> None:
-        self.wants_devices = wanted.devices
-        self.suites = {device_id: Teller() for device_id in wanted.suite}
+    def __init__(self, *, wants_devices: bool) -> None:
+        self.wants_devices = wants_devices
+        self.suites: dict[str, Teller] = {}  # by device id
         self.events: dict[int, str] = {}  # key of the device -> its id
         self.known: dict[str, int] = {}  # device id -> a hash of what was told of it
         self.turn = asyncio.Lock()  # what is told of devices goes out in the order in which it was looked up
