@@ -7,9 +7,11 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from websockets.sync.client import connect
 
 from tests import hub_rig
-from tests.hub_rig import Http, Process, device, paired, viewer
+from tests.faults.test_hub_accounts import NAME, PASSWORD, Page, made
+from tests.hub_rig import Http, Process, Talker, device, paired, viewer
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +60,17 @@ def test_more_devices_than_go_into_one_frame_are_all_told(hub: Process, admin: H
             while not told >= ids:
                 told.add(page.hear("device_changed")["payload"]["device"]["device_id"])
             assert page.is_alive()
+
+
+# ---- rights that end while something is under way
+
+
+def test_who_has_logged_out_says_no_hello_on_a_connection_of_before(hub: Process, admin: Http) -> None:
+    made(admin, "leaver")
+    page, origin = Page(hub, "leaver"), f"http://127.0.0.1:{hub.port}"
+    sent = {"Cookie": f"{NAME}={page.cookie}", "Origin": origin}
+    with connect(hub.ws("/ws/viewer"), additional_headers=sent, proxy=None) as ws:
+        assert page("DELETE", "/api/session", Origin=origin).status == 200
+        talker = Talker(ws)
+        talker.say("hello")
+        assert talker.closing() == (1008, "Invalid token")

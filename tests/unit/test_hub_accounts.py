@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, insert, select, text
@@ -172,6 +173,30 @@ def test_nothing_new_comes_of_a_login_that_has_ended(tmp_path: Path) -> None:
             await accounts.renew(session)
         with pytest.raises(Refused, match="ended"):
             await accounts.open_view(session, 1)
+
+    run(tmp_path, case)
+
+
+def test_a_login_that_ends_while_it_is_looked_up_lets_nobody_in(tmp_path: Path) -> None:
+    async def case(accounts: Accounts, clock: Clock) -> None:
+        _, token = await accounts.log_in("ann", "right")
+        session = await accounts.session(token)
+        clock.now += CACHED_S
+        read, was_read, goes_on = accounts._store.read, asyncio.Event(), asyncio.Event()
+
+        async def slow(*args: Any) -> Any:
+            found: Any = await read(*args)
+            was_read.set()
+            await goes_on.wait()
+            return found
+
+        accounts._store.read = slow  # type: ignore[method-assign, assignment]
+        asking = asyncio.create_task(accounts.session(token))
+        await was_read.wait()
+        assert session
+        await accounts.log_out(session)
+        goes_on.set()
+        assert await asking is None
 
     run(tmp_path, case)
 

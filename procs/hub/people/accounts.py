@@ -61,13 +61,14 @@ class Accounts:
         digest, now = digest_of(token), self._clock()
         found, until = self._sessions.get(digest, (None, 0.0))
         if found is None or until <= now:
-            ends = self._ends
-            found = await self._store.read(logins.session_of, digest)
+            ends = -1
+            while ends != self._ends:  # else it may have ended while we asked
+                ends = self._ends
+                found = await self._store.read(logins.session_of, digest)
             if found is None:
                 self._sessions.pop(digest, None)
                 return None
-            if ends == self._ends:
-                self._remember(digest, found, now)
+            self._remember(digest, found, now)
         if found.kind not in (kinds or SENT) or now >= found.expires_at:
             return None
         if found.kind == "program":

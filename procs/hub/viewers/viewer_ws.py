@@ -35,15 +35,15 @@ async def socket(request: web.Request) -> web.StreamResponse:
     await ws.prepare(request)
     peer = Peer(ws, request, address_of(request), hub.counts)
     with contextlib.suppress(LinkLost):
-        if viewer := await _introduced(hub, peer, page):
+        if viewer := await _introduced(hub, peer, request, page is not None):
             await _serve(hub, viewer)
     return ws
 
 
-async def _introduced(hub: State, peer: Peer, page: Session | None) -> Viewer | None:
-    """The viewer, let in and told so; None when it was turned away. `page`: whose cookie came with the upgrade."""
+async def _introduced(hub: State, peer: Peer, request: web.Request, is_page: bool) -> Viewer | None:
+    """The viewer, let in and told so; None when it was turned away. `is_page`: a good cookie came with the upgrade."""
     try:
-        session = await _session(hub, peer, page)
+        session = await _session(hub, peer, request, is_page)
     except TimeoutError:
         peer.refuse("no hello in time")
         await peer.close(EXPECTED)
@@ -61,7 +61,7 @@ async def _introduced(hub: State, peer: Peer, page: Session | None) -> Viewer | 
     return None
 
 
-async def _session(hub: State, peer: Peer, page: Session | None) -> Session | None:
+async def _session(hub: State, peer: Peer, request: web.Request, is_page: bool) -> Session | None:
     async with asyncio.timeout(HELLO_S):
         text = await peer.receive()
         if text is None:
@@ -70,9 +70,11 @@ async def _session(hub: State, peer: Peer, page: Session | None) -> Session | No
         if frame.type != "hello":
             raise Refused(EXPECTED)
         token = envelope.parse(frame, envelope.ViewerHello).token
-        if token is None and page is None:
+        if token is not None:
+            return await hub.accounts.session(token)
+        if not is_page:
             raise Refused(EXPECTED)
-        return page if token is None else await hub.accounts.session(token)
+        return await by_cookie(request)  # once more: the log-in may have ended since
 
 
 async def _acknowledge(peer: Peer, user: int) -> None:
