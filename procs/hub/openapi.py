@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from procs.hub import answers
+from procs.hub.rest import after_body
 
 Who = Literal["anybody", "user", "viewer", "owner", "admin", "machine"]
 JSON = "application/json"
@@ -83,7 +84,7 @@ class Route(NamedTuple):
         path = _VARIABLE.sub(lambda found: f"{{{found[1]}:{found[2] or '[^/]+'}}}", self.path)
         if self.method == "GET":
             return web.get(path, self.handler)
-        return web.route(self.method, path, self.handler)
+        return web.route(self.method, path, after_body(self.handler) if self.body else self.handler)
 
     @property
     def summary(self) -> str:

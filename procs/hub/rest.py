@@ -71,15 +71,30 @@ def _detail(text: str) -> str:
 
 async def body(request: web.Request, kind: type[T]) -> T:
     """The body as JSON of this kind. Raises HTTPException: 400 names the field, 408, 413."""
-    try:
-        async with asyncio.timeout(BODY_S):
-            data = await request.read()
-    except TimeoutError:
-        raise refusal(web.HTTPRequestTimeout, f"The body did not come within {BODY_S:g} s") from None
+    data = await _whole_body(request)
     try:
         return msgspec.json.decode(data or b"{}", type=kind)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise refusal(web.HTTPBadRequest, str(error)[:300]) from None
+
+
+async def _whole_body(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError:
+        raise refusal(web.HTTPRequestTimeout, f"The body did not come within {BODY_S:g} s") from None
+
+
+def after_body(handler: Handler) -> Handler:
+    """A handler that begins when the body has come: who sends it slowly is asked who they are at its end, and not by
+    what they were allowed when they began."""
+
+    async def run(request: web.Request) -> web.StreamResponse:
+        await _whole_body(request)  # aiohttp keeps it
+        return await handler(request)
+
+    return run
 
 
 def query(request: web.Request, kind: type[T]) -> T:

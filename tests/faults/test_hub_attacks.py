@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from websockets.sync.client import connect
@@ -74,3 +76,39 @@ def test_who_has_logged_out_says_no_hello_on_a_connection_of_before(hub: Process
         talker = Talker(ws)
         talker.say("hello")
         assert talker.closing() == (1008, "Invalid token")
+
+
+@contextlib.contextmanager
+def held(who: Http, method: str, path: str, body: object) -> Iterator[Callable[[], int]]:
+    """A request of which the first byte of the body has come; a call sends the rest, and returns the status."""
+    data = json.dumps(body).encode()
+    lines = (f"{method} {path} HTTP/1.1", "Host: hub", f"Authorization: Bearer {who.token}")
+
+    def rest() -> int:
+        link.sendall(data[1:])
+        return int(link.recv(1000).split()[1])
+
+    with socket.create_connection(("127.0.0.1", who.port), timeout=10) as link:
+        link.sendall("\r\n".join((*lines, f"Content-Length: {len(data)}", "", "")).encode() + data[:1])
+        time.sleep(0.5)  # for the hub to have it
+        yield rest
+
+
+def test_who_is_no_admin_any_more_makes_no_other_one_by_a_body_held_back(hub: Process, admin: Http) -> None:
+    key = made(admin, "deposed", is_admin=True)
+    heir = {"username": "heir", "password": PASSWORD, "is_admin": True}
+    with held(hub.http.as_user("deposed", PASSWORD), "POST", "/api/users", heir) as rest:
+        assert admin("PATCH", f"/api/users/{key}", {"is_admin": False}).status == 200
+        assert rest() == 401
+
+
+def test_whose_share_is_taken_away_gives_it_to_nobody_by_a_body_held_back(hub: Process, admin: Http) -> None:
+    paired(hub, admin, "held")
+    for name in ("partner", "friend"):
+        made(admin, name)
+    shares = "/api/devices/held/shares"
+    assert admin("PUT", f"{shares}/partner", {"role": "owner"}).status == 200
+    with held(hub.http.as_user("partner", PASSWORD), "PUT", f"{shares}/friend", {"role": "owner"}) as rest:
+        assert admin("DELETE", f"{shares}/partner").status == 200
+        assert rest() == 404
+    assert admin("GET", shares).json == []
