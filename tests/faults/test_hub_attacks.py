@@ -13,7 +13,8 @@ from websockets.sync.client import connect
 
 from tests import hub_rig
 from tests.faults.test_hub_accounts import NAME, PASSWORD, Page, made
-from tests.hub_rig import Http, Process, Talker, device, paired, viewer
+from tests.faults.test_hub_devices import hello, known, proof
+from tests.hub_rig import Http, Process, Talker, device, paired, talking, viewer
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,21 @@ def held(who: Http, method: str, path: str, body: object) -> Iterator[Callable[[
         link.sendall("\r\n".join((*lines, f"Content-Length: {len(data)}", "", "")).encode() + data[:1])
         time.sleep(0.5)  # for the hub to have it
         yield rest
+
+
+def test_a_device_deleted_during_its_proof_is_not_let_in_as_the_next_one(hub: Process, admin: Http) -> None:
+    """SQLite gives the key of the newest row, once it is gone, to the next: pairing codes and events would be its."""
+    known(hub, "lure")
+    code = hub.http("POST", "/api/pairing/generate?device_id=lure").json["code"]
+    assert admin("POST", "/api/devices/pair", {"pairing_code": code}).status == 200
+    with talking(hub, "/ws/device") as camera:
+        said = hello("lure")
+        camera.say("hello", said)
+        nonce = camera.hear("challenge")["payload"]["nonce"]
+        assert admin("DELETE", "/api/devices/lure").status == 200
+        known(hub, "the next one")
+        camera.say("challenge_resp", {"proof": proof(said, nonce)})
+        assert camera.closing() == (1008, "Device not found")
 
 
 def test_who_is_no_admin_any_more_makes_no_other_one_by_a_body_held_back(hub: Process, admin: Http) -> None:

@@ -76,6 +76,9 @@ async def _introduced(hub: State, peer: Peer) -> Control | None:
         except WrongCredential:
             hub.events.add(device.key, "refused", f"a wrong credential, from {peer.address}")
             raise
+        again = await hub.registry.find(hello.device_id)
+        if again is None or again.key != device.key:  # forgotten since, and its key may be another device's by now
+            raise TurnedAway("Device not found")
     except StoreDown:
         await peer.close("Try again later", WSCloseCode.TRY_AGAIN_LATER)
         return None
