@@ -223,3 +223,21 @@ def test_a_look_up_that_fails_fails_for_all_who_asked_and_for_nobody_later(
 def test_a_wrong_address_is_one_line(url: str) -> None:
     with pytest.raises(ConfigError, match="DATABASE_URL="):
         Store(url)
+
+
+def test_a_key_is_of_the_device_that_has_it_now(hub: Store) -> None:
+    """SQLite gives the key of the newest row, once it is gone, to the next."""
+    registry = Registry(hub)
+
+    async def main() -> None:
+        await registry.register("old", "old", "camera", None)
+        old = await registry.find("old")
+        assert old and await registry.of_key(old.key) == old
+        await registry.delete(old)
+        assert await registry.of_key(old.key) is None
+        await registry.register("new", "new", "camera", None)
+        new = await registry.find("new")
+        assert new and new.key == old.key
+        assert await registry.of_key(new.key) == new
+
+    asyncio.run(main())

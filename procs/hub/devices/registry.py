@@ -74,12 +74,17 @@ class Registry:
 
     async def of_key(self, key: int) -> Device | None:
         """As find, by our own key."""
-        if key not in self._ids and (device_id := await self._store.read(_id_of, key)) is not None:
-            if len(self._ids) >= MAX_CACHED:
-                self._ids.clear()
-            self._ids[key] = device_id
         device = await self.find(self._ids[key]) if key in self._ids else None
-        return device if device and device.key == key else None  # it may have registered anew since
+        if device and device.key == key:
+            return device
+        device_id = await self._store.read(_id_of, key)  # not known here, or forgotten: the key may be another's by now
+        if device_id is None:
+            return None
+        if len(self._ids) >= MAX_CACHED:
+            self._ids.clear()
+        self._ids[key] = device_id
+        device = await self.find(device_id)
+        return device if device and device.key == key else None
 
     async def _ask(self) -> None:
         while self._asked:
