@@ -141,6 +141,22 @@ def test_events_of_a_whole_fleet_are_kept(postgres: Postgres) -> None:
     assert [(each.kind, each.text) for each in last] == [("disconnected", "1000"), ("connected", "1000")]
 
 
+def test_no_device_loses_the_events_of_others(postgres: Postgres) -> None:
+    assert postgres.sql("CREATE DATABASE events") == "CREATE DATABASE"
+    store = Store(postgres.url.replace("/postgres?", "/events?"))
+    migrate.bring_up_to_date(store)
+    device = text("INSERT INTO devices VALUES (:key, :name, 'name', 'camera', NULL, NULL, 0, NULL)")
+    with store.engine.begin() as connection:
+        connection.execute(device, [{"key": key, "name": f"cam {key}"} for key in (1, 2)])
+    kept = Events(store, Counts())
+    kept.add(1, "restarted", "\x00: it\nended")
+    kept.add(2, "connected", "from here")
+    asyncio.run(kept.write())
+    found = [asyncio.run(kept.of(key, None, KEPT))[0] for key in (1, 2)]
+    store.engine.dispose()
+    assert [[event.text for event in each] for each in found] == [[" : it ended"], ["from here"]]
+
+
 def test_on_postgresql(postgres: Postgres, tmp_path: Path) -> None:
     hubs = [hub_of(tmp_path, name, postgres.url) for name in ("one", "other", "third")]
     for hub in hubs:

@@ -37,6 +37,8 @@ KEPT_S = 30 * 86_400.0
 MAX_WAITING = 20_000
 MAX_TEXT = 300  # characters
 AT_ONCE = 500  # rows in one statement
+# A device may say anything of itself. PostgreSQL takes no NUL in a text, and would refuse those of other devices with it.
+_BLANKED = dict.fromkeys((*range(0x20), 0x7F), " ")
 # Of one kind and device: who comes and goes without end must not push out what else there was.
 NOISE = Rate(1 / 60, 20)
 
@@ -80,7 +82,7 @@ class Events:
         if len(self._waiting) >= MAX_WAITING:
             self._waiting.popleft()
             self._counts.add("events_lost")
-        self._waiting.append(_New(device_key, now, kind, text[:MAX_TEXT]))
+        self._waiting.append(_New(device_key, now, kind, text[:MAX_TEXT].translate(_BLANKED)))
 
     async def write(self) -> None:
         """Have the store keep what waits. Raises StoreDown; what waited waits on."""
