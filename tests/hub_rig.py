@@ -211,7 +211,7 @@ async def ask(who: Http, *args: Any, **kwargs: Any) -> Answer:
 # The same, with passwords that cost nothing: for who makes hundreds of them.
 CHEAP_HUB = (
     "-c",
-    "from procs import life\nfrom procs.hub import options, passwords, shell\n"
+    "from procs import life\nfrom procs.hub import options, shell\nfrom procs.hub.people import passwords\n"
     "passwords.hashed.__defaults__ = (None, 4, 8, 1)\nlife.run('hub', options.load, shell.serve)",
 )
 
