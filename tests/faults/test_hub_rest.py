@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Iterator
 from http.cookies import SimpleCookie
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -276,6 +277,13 @@ def test_accounts_are_not_made_by_the_dozen_but_by_admins(hub: Process) -> None:
     assert answers[-1].status == 429 and int(answers[-1].headers["Retry-After"]) > 0
     assert hub.refused("too many registrations") >= 1
     assert admin("POST", "/api/auth/register", wanted | {"username": "one more"}).status == 200
+
+
+def test_names_that_are_taken_are_not_tried_without_end(tmp_path: Path) -> None:
+    with hub_rig.process(tmp_path / "run", PLANARIA_OPEN_REGISTRATION="1") as hub:
+        wanted = {"username": "admin", "password": "some password"}
+        answers = [hub.http("POST", "/api/auth/register", wanted).status for _ in range(11)]
+        assert answers == [400] * 10 + [429]
 
 
 def test_a_body_that_never_comes_whole_is_not_waited_for(hub: Process) -> None:

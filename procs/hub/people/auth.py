@@ -45,9 +45,7 @@ async def post_register(request: web.Request) -> web.Response:
         raise too_many(wait_s)
     try:
         user, token = await hub.accounts.register(wanted.username, wanted.email, wanted.password)
-    except Taken:
-        if not is_by_admin:
-            hub.rates.accounts.give_back(address, now())
+    except Taken:  # counted all the same: it is a hash of a password, and tells who has an account here
         raise refusal(web.HTTPBadRequest, "Username or email already registered") from None
     return _granted(user, token)
 
