@@ -37,7 +37,7 @@ KEPT_S = 30 * 86_400.0
 MAX_WAITING = 20_000
 MAX_TEXT = 300  # characters
 AT_ONCE = 500  # rows in one statement
-# A device may say anything of itself. PostgreSQL takes no NUL in a text, and would refuse those of other devices with it.
+# A device may say anything of itself. PostgreSQL takes no NUL in a text, and would refuse those of others with it.
 _BLANKED = dict.fromkeys((*range(0x20), 0x7F), " ")
 # Of one kind and device: who comes and goes without end must not push out what else there was.
 NOISE = Rate(1 / 60, 20)
