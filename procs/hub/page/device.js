@@ -108,13 +108,16 @@ function streamTiles(device, signal) {
   const none = h("p", { class: "empty" });
   const thumbnails = new Thumbnails(signal);
   let isOnline = device.state === "online";
+  // A device that is away, or is just back, tells of none: what plays goes on by itself.
+  let known = device.streams;
   const make = (stream) => streamTile(device.device_id, stream, () => isOnline, thumbnails, signal);
   const tiles = new KeyedList(grid, (stream) => stream.name, make);
   const update = (changed) => {
     const hasTurned = isOnline !== (changed.state === "online");
     isOnline = changed.state === "online";
-    tiles.show(hasTurned ? changed.streams.map((stream) => ({ ...stream })) : changed.streams);
-    none.hidden = changed.streams.length > 0;
+    if (changed.streams.length) known = changed.streams;
+    tiles.show(hasTurned ? known.map((stream) => ({ ...stream })) : known);
+    none.hidden = known.length > 0;
     setText(none, isOnline ? "Its go2rtc has no streams." : "Its streams are known once it is online.");
   };
   return { element: h("section", { "aria-label": "Streams" }, grid, none), update };
