@@ -8,7 +8,17 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from procs.hub.tunnel import pictures
-from procs.hub.tunnel.pictures import AT_ONCE, AT_ONCE_DEVICE, FAILED_S, NoPicture, Picture, Pictures, Source
+from procs.hub.tunnel.pictures import (
+    AT_ONCE,
+    AT_ONCE_DEVICE,
+    AT_ONCE_SLOW,
+    FAILED_S,
+    SLOW_S,
+    NoPicture,
+    Picture,
+    Pictures,
+    Source,
+)
 
 JPEG = b"\xff\xd8 a picture"
 
@@ -98,6 +108,29 @@ def test_few_at_a_time_of_one_device_and_of_all() -> None:
         device.most = 0
         await device.crowd(*(source("s", f"d{n}") for n in range(20)))
         assert device.most == AT_ONCE
+
+    run(work)
+
+
+def test_cameras_that_hang_do_not_keep_others_away() -> None:
+    async def work(device: Device) -> None:
+        hanging = [asyncio.create_task(device.kept.of(source("s", f"d{n}"), 30.0)) for n in range(AT_ONCE)]
+        await asyncio.sleep(0.01)
+        with pytest.raises(NoPicture, match="Too many"):
+            await device.kept.of(source(), 2.0)
+        device.now += SLOW_S
+        (found,) = await device.crowd(source())
+        assert isinstance(found, Picture)
+        await asyncio.gather(*hanging)
+        device.gate.clear()
+        crowd = []
+        for n in range(AT_ONCE_SLOW + 1):
+            crowd.append(asyncio.create_task(device.kept.of(source("t", f"d{n}"), 30.0)))
+            await asyncio.sleep(0.001)
+            device.now += SLOW_S
+        device.gate.set()
+        await asyncio.gather(*crowd, return_exceptions=True)
+        assert device.most == AT_ONCE_SLOW
 
     run(work)
 

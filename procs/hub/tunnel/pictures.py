@@ -13,6 +13,8 @@ from procs.errors import PlanariaError
 
 AT_ONCE = 8  # fetches in the whole hub,
 AT_ONCE_DEVICE = 2  # of one device
+SLOW_S = 2.0  # after which a fetch holds no place in the hub any more: cameras that hang must not keep others' away,
+AT_ONCE_SLOW = 64  # but only so many
 MAX_KEPT = 4096
 MAX_BYTES = 64 * 1024 * 1024  # of all pictures
 AGAIN_S = 2.0  # after a device that was not there,
@@ -65,6 +67,7 @@ class Pictures:
         self._kept: OrderedDict[Source, _Kept] = OrderedDict()  # who was not asked for longest first
         self._bytes = 0
         self._under_way: Counter[str] = Counter()  # by device
+        self._begun: dict[Source, float] = {}  # of all that are under way
 
     async def of(self, source: Source, every_s: float) -> Picture:
         """One that is at most `every_s` old, or the last one where there is no place for a fetch. Raises NoPicture."""
@@ -91,10 +94,14 @@ class Pictures:
         return AGAIN_S if kept.failure.status == 503 else max(every_s, FAILED_S)
 
     def _begin(self, source: Source, kept: _Kept) -> None:
-        if self._under_way.total() >= AT_ONCE or self._under_way[source.device_id] >= AT_ONCE_DEVICE:
+        now = self._clock()
+        places = sum(now - begun < SLOW_S for begun in self._begun.values())
+        if places >= AT_ONCE or len(self._begun) >= AT_ONCE_SLOW:
+            return
+        if self._under_way[source.device_id] >= AT_ONCE_DEVICE:
             return
         self._under_way[source.device_id] += 1
-        kept.tried_at = self._clock()
+        kept.tried_at = self._begun[source] = now
         kept.fetching = asyncio.get_running_loop().create_task(self._renew(source, kept))
 
     async def _renew(self, source: Source, kept: _Kept) -> None:
@@ -108,6 +115,7 @@ class Pictures:
             kept.picture = Picture(body, hashlib.sha256(body).hexdigest()[:32], self._clock())
         finally:
             kept.fetching = None
+            del self._begun[source]
             self._under_way[source.device_id] -= 1
             if not self._under_way[source.device_id]:
                 del self._under_way[source.device_id]
