@@ -50,7 +50,7 @@ def test_a_suite_that_grows_on_its_way_reaches_the_page(hub: Process, admin: Htt
 
 def test_more_devices_than_go_into_one_frame_are_all_told(hub: Process, admin: Http) -> None:
     ids = {"many-0", "many-1", "many-2"}
-    names = {f"{n:03}" + "\x01" * 160: {} for n in range(950)}  # six bytes each in JSON
+    names: dict[str, object] = {f"{n:03}" + "\x01" * 160: {} for n in range(950)}  # six bytes each in JSON
     with contextlib.ExitStack() as online:
         for device_id in ids:
             paired(hub, admin, device_id)
