@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,8 @@ def show(code: PairingCode, device_id: str, url: str, in_colour: bool) -> None:
     if in_colour and utf8:
         print(f"{picture(url)}\n")
     print(f"  {code.code} pairs {device_id} with whoever opens {url} and signs in", flush=True)
+    if re.match(r"https?://(localhost|127\.|\[::1\])", url):
+        print("  (on this machine: a phone does not get to this hub, which listens here alone)", flush=True)
 
 
 def connected(requester: bus.Requester) -> LinkState:

@@ -21,6 +21,8 @@ MAX_BODY = 64 * 1024
 BODY_S = 10.0  # for a whole body
 _STARTED = web.RequestKey("started", bool)
 SANDBOXED = web.RequestKey("sandboxed", bool)  # what a device has said is answered at the hub's own origin
+# What people call something: one line, and not blank.
+NAME = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*\Z"
 _JSON = "application/json"
 # Also of a device's answer, whatever it says of them: who asks is known by a cookie, and no other site may show or read
 # what it is answered.

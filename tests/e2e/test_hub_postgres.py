@@ -19,6 +19,7 @@ from procs.errors import StoreDown
 from procs.hub.devices.events import KEPT, Events
 from procs.hub.metrics import Counts
 from procs.hub.people import logins
+from procs.hub.people.roles import OWNER
 from procs.hub.store import migrate
 from procs.hub.store.engine import Store
 from procs.hub.store.models import SCHEMA, metadata
@@ -134,8 +135,8 @@ def test_events_of_a_whole_fleet_are_kept(postgres: Postgres) -> None:
         for kind in ("connected", "disconnected"):
             kept.add(key, kind, f"{key}")
     asyncio.run(kept.write())
-    first, _ = asyncio.run(kept.of(1, None, KEPT))
-    last, _ = asyncio.run(kept.of(1000, None, KEPT))
+    first, _ = asyncio.run(kept.of(1, OWNER, None, KEPT))
+    last, _ = asyncio.run(kept.of(1000, OWNER, None, KEPT))
     store.engine.dispose()
     assert len(first) == KEPT and first[2].text == "old"
     assert [(each.kind, each.text) for each in last] == [("disconnected", "1000"), ("connected", "1000")]
@@ -152,7 +153,7 @@ def test_no_device_loses_the_events_of_others(postgres: Postgres) -> None:
     kept.add(1, "restarted", "\x00: it\nended")
     kept.add(2, "connected", "from here")
     asyncio.run(kept.write())
-    found = [asyncio.run(kept.of(key, None, KEPT))[0] for key in (1, 2)]
+    found = [asyncio.run(kept.of(key, OWNER, None, KEPT))[0] for key in (1, 2)]
     store.engine.dispose()
     assert [[event.text for event in each] for each in found] == [[" : it ended"], ["from here"]]
 

@@ -492,3 +492,20 @@ def test_what_happens_to_a_device_is_listed_and_outlives_the_hub(hub: Process, a
     assert listed(f"?limit=200&before={events[-2]['id']}") == {"events": events[-1:], "more": False}
     for wrong_query in ("?limit=0", "?limit=201", "?limit=x", "?before=-1", "?before=99999999999", "?limit="):
         assert admin("GET", f"{place}/events{wrong_query}").status == 400
+
+
+def test_a_viewer_hears_what_has_happened_but_not_from_where_and_with_whom(hub: Process, admin: Http) -> None:
+    hub_rig.paired(hub, admin, "told")
+    made(admin, "told-guest")
+    guest = hub.http.as_user("told-guest", PASSWORD)
+    assert admin("PUT", "/api/devices/told/shares/told-guest", {"role": "viewer"}).status == 200
+    with hub_rig.viewer(hub, admin.token) as owners, hub_rig.viewer(hub, guest.token) as guests:
+        for page in (owners, guests):
+            page.say("subscribe", {"devices": False, "suite": [], "events": ["told"]})
+            assert page.is_alive()
+        assert admin("PATCH", "/api/devices/told", {"device_name": "Told"}).status == 200
+        assert owners.hear("event")["payload"]["event"]["kind"] == "renamed"
+        with hub_rig.device(hub, "told"):
+            assert "127.0.0.1" in owners.hear("event")["payload"]["event"]["text"]
+            heard = guests.hear("event")["payload"]["event"]
+            assert (heard["kind"], heard["text"]) == ("connected", "")

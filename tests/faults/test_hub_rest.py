@@ -110,6 +110,7 @@ def test_a_device_from_registration_to_deletion(hub: Process, ann: Http) -> None
         "device_id": "cam-1", "is_online": False, "last_seen": None
     }  # fmt: skip
 
+    assert ann("PATCH", "/api/devices/cam-1", {"device_name": " \u00a0 "}).status == 400
     renamed = ann("PATCH", "/api/devices/cam-1", {"device_name": "Back door"})
     assert renamed.status == 200 and renamed.json["device_name"] == "Back door"
     assert ann("DELETE", "/api/devices/cam-1").status == 200

@@ -13,6 +13,7 @@ from procs.errors import StoreDown
 from procs.hub.devices import events
 from procs.hub.devices.events import KEPT, KEPT_S, MAX_TEXT, MAX_WAITING, NOISE, Event, Events
 from procs.hub.metrics import Counts
+from procs.hub.people.roles import OWNER, VIEWER
 from procs.hub.store import engine as store
 from procs.hub.store import migrate
 from procs.hub.store.engine import Store
@@ -49,7 +50,24 @@ async def _of(case: Case, made: Store, clock: Clock) -> None:
 
 async def texts(kept: Events, key: int = 1, before: int | None = None, limit: int = KEPT) -> list[str]:
     """What is listed of a device."""
-    return [each.text for each in (await kept.of(key, before, limit))[0]]
+    return [each.text for each in (await kept.of(key, OWNER, before, limit))[0]]
+
+
+def test_a_viewer_sees_neither_from_where_nor_with_whom(tmp_path: Path) -> None:
+    async def case(kept: Events, clock: Clock, _: Store) -> None:
+        kept.add(1, "connected", "from 192.0.2.1")
+        kept.add(1, "shared", "with eve as viewer, by ada")
+        kept.add(1, "restarted", "hub: restarted from the page")
+        await kept.write()
+        assert [each.kind for each in (await kept.of(1, OWNER, None, KEPT))[0]] == ["restarted", "shared", "connected"]
+        seen, more = await kept.of(1, VIEWER, None, 2)
+        assert [(each.kind, each.text) for each in seen] == [
+            ("restarted", "hub: restarted from the page"),
+            ("connected", ""),
+        ]
+        assert not more
+
+    run(tmp_path, case)
 
 
 def test_what_has_happened_is_listed_in_pages(tmp_path: Path) -> None:
@@ -59,10 +77,10 @@ def test_what_has_happened_is_listed_in_pages(tmp_path: Path) -> None:
         kept.add(2, "connected")
         assert await texts(kept) == [], "listed before it is durable"
         await kept.write()
-        (newest, second), more = await kept.of(1, None, 2)
+        (newest, second), more = await kept.of(1, OWNER, None, 2)
         assert (newest.text, second.text, more) == ("to 4", "to 3", True)
         assert newest.at == "1970-01-12T13:46:40" and newest.kind == "renamed"
-        rest, more = await kept.of(1, second.id, 3)
+        rest, more = await kept.of(1, OWNER, second.id, 3)
         assert [each.text for each in rest] == ["to 2", "to 1", "to 0"] and not more
         await kept.write()
         assert len(await texts(kept)) == 5
@@ -129,7 +147,7 @@ def test_a_device_that_is_gone_takes_nothing_with_it(tmp_path: Path) -> None:
         await made.run(lambda c: c.execute(text("DELETE FROM devices WHERE id = 2")) and None)
         await kept.write()
         assert [(key, each.text) for key, each in told] == [(1, "1"), (3, "3")]
-        assert (await kept.of(3, None, 1))[0] == [told[1][1]], "told with the id by which it is listed"
+        assert (await kept.of(3, OWNER, None, 1))[0] == [told[1][1]], "told with the id by which it is listed"
 
     run(tmp_path, case)
 

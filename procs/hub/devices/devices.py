@@ -13,14 +13,14 @@ from procs.hub.devices.events import KEPT, Event
 from procs.hub.devices.registry import Device, Listed
 from procs.hub.people.access import address_of, asked_for, signed_in
 from procs.hub.people.roles import OWNER, Role, lesser
-from procs.hub.rest import answer, body, query, refusal, too_many
+from procs.hub.rest import NAME, answer, body, query, refusal, too_many
 from procs.hub.state import HUB, State, now
 from procs.hub.times import iso
 from procs.hub.viewers import watching
 from procs.wire import challenge
 from procs.wire.envelope import Id
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=NAME)]
 Kind = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+\Z")]
 
 
@@ -148,9 +148,9 @@ async def get_status(request: web.Request) -> web.Response:
 
 async def get_events(request: web.Request) -> web.Response:
     """GET /api/devices/{id}/events: what has happened to it, the newest first."""
-    device, _ = await asked_for(request)
+    device, role = await asked_for(request)
     wanted = query(request, EventsWanted)
-    found, more = await request.app[HUB].events.of(device.key, wanted.before, wanted.limit)
+    found, more = await request.app[HUB].events.of(device.key, role, wanted.before, wanted.limit)
     return answer(EventsShown(found, more))
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, exc, insert, select
 
 from procs.errors import StoreDown
 from procs.hub.metrics import Counts
+from procs.hub.people.roles import OWNER, Role
 from procs.hub.rates import Buckets, Rate
 from procs.hub.store.engine import Store
 from procs.hub.store.models import device_events, devices
@@ -39,6 +40,7 @@ MAX_TEXT = 300  # characters
 AT_ONCE = 500  # rows in one statement
 # A device may say anything of itself. PostgreSQL takes no NUL in a text, and would refuse those of others with it.
 _BLANKED = dict.fromkeys((*range(0x20), 0x7F), " ")
+_FOR_VIEWERS = ("connected", "disconnected", "replaced", "restarted")
 # Of one kind and device: who comes and goes without end must not push out what else there was.
 NOISE = Rate(1 / 60, 20)
 
@@ -50,6 +52,13 @@ class Event(msgspec.Struct, frozen=True):
     at: str
     kind: Kind
     text: str
+
+
+def seen_by(role: Role, event: Event) -> Event | None:
+    """The event as somebody of this role may see it: from where, by whom and with whom is for owners."""
+    if role == OWNER or event.kind == "restarted":
+        return event
+    return msgspec.structs.replace(event, text="") if event.kind in _FOR_VIEWERS else None
 
 
 class _New(NamedTuple):
@@ -100,9 +109,11 @@ class Events:
             for tell in self.listeners:
                 tell(device, event)
 
-    async def of(self, device_key: int, before: int | None, limit: int) -> tuple[list[Event], bool]:
-        """The newest ones of a device, newest first, before the one of this id; and whether there are more."""
-        return await self._store.read(_of, device_key, before, limit, self._clock() - KEPT_S)
+    async def of(self, device_key: int, role: Role, before: int | None, limit: int) -> tuple[list[Event], bool]:
+        """The newest ones of a device, newest first, before the one of this id, as this role may see them; and whether
+        there are more."""
+        found, more = await self._store.read(_of, device_key, role, before, limit, self._clock() - KEPT_S)
+        return [seen for event in found if (seen := seen_by(role, event))], more
 
     async def purge(self) -> None:
         """Delete what is too old."""
@@ -149,8 +160,12 @@ def _trim(connection: Connection, keys: list[int]) -> None:
             connection.execute(delete(device_events).where(is_old), full)
 
 
-def _of(connection: Connection, device: int, before: int | None, limit: int, since: float) -> tuple[list[Event], bool]:
+def _of(
+    connection: Connection, device: int, role: Role, before: int | None, limit: int, since: float
+) -> tuple[list[Event], bool]:
     wanted = select(device_events).where(device_events.c.device_id == device, device_events.c.at >= since)
+    if role != OWNER:
+        wanted = wanted.where(device_events.c.kind.in_(_FOR_VIEWERS))
     if before is not None:
         wanted = wanted.where(device_events.c.id < before)
     rows = connection.execute(wanted.order_by(device_events.c.id.desc()).limit(limit + 1)).all()

@@ -15,7 +15,7 @@ from procs.hub.people.access import person
 from procs.hub.people.logins import Session, digest_of, new_login, new_token
 from procs.hub.people.roles import Role
 from procs.hub.people.sessions import end_login
-from procs.hub.rest import answer, body, refusal
+from procs.hub.rest import NAME, answer, body, refusal
 from procs.hub.state import HUB
 from procs.hub.store.models import api_tokens, tokens
 from procs.hub.times import iso
@@ -27,7 +27,10 @@ MAX_OF_USER = 200
 class Wanted(msgspec.Struct):
     """POST /api/tokens."""
 
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
+    name: Annotated[
+        str,
+        msgspec.Meta(min_length=1, max_length=64, pattern=NAME),
+    ]
     role: Role
     days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 365
 

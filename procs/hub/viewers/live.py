@@ -15,11 +15,13 @@ import msgspec
 
 from procs.errors import DeadlineExceeded, LinkLost, Refused, StoreDown
 from procs.hub.devices import devices, suite
+from procs.hub.devices.events import Event, seen_by
 from procs.hub.devices.registry import AT_ONCE, Device
 from procs.hub.people.access import is_id
+from procs.hub.people.roles import VIEWER, Role, lesser
 from procs.hub.state import State, now
 from procs.hub.viewers.peer import Viewer
-from procs.hub.viewers.subscriptions import LEASE_S, OWN, Page
+from procs.hub.viewers.subscriptions import LEASE_S, OWN, Heard, Page
 from procs.wire import envelope
 from procs.wire.envelope import Envelope, Subscribe, Suite
 from procs.wire.suite import Teller
@@ -36,29 +38,30 @@ async def subscribe(hub: State, viewer: Viewer, frame: Envelope) -> None:
     wanted = envelope.parse(frame, Subscribe)
     hub.subscriptions.pages[viewer] = page = Page(wants_devices=wanted.devices)
     for device_id in sorted({*wanted.suite, *wanted.events}):
-        device = await _device(hub, viewer, device_id)
+        device, role = await _allowed(hub, viewer, device_id)
         if not device and not (device_id == OWN and viewer.session.user.is_admin):
             await _gone(viewer, page, device_id)
             continue
         if device_id in wanted.suite:  # only now: what stands there is told, and its device is asked
             page.suites[device_id] = Teller()
         if device and device_id in wanted.events:
-            page.events[device.key] = device_id
+            page.events[device.key] = Heard(device_id, role)
     if page.wants_devices:
         await _list(hub, viewer, page, is_first=True)
     sweep(hub, now())
     await _tell_suites(hub, viewer, page)
 
 
-async def _device(hub: State, viewer: Viewer, device_id: str) -> Device | None:
-    """The device, if the viewer may see it. Raises StoreDown."""
+async def _allowed(hub: State, viewer: Viewer, device_id: str) -> tuple[Device | None, Role]:
+    """The device, if the viewer may see it, and as what. Raises StoreDown."""
     device = await hub.registry.find(device_id) if is_id(device_id) else None
-    return device if device and await hub.registry.role(device, viewer.session.user.id) else None
+    role = await hub.registry.role(device, viewer.session.user.id) if device else None
+    return (device, lesser(role, viewer.session.role)) if role else (None, VIEWER)
 
 
 async def _gone(viewer: Viewer, page: Page, device_id: str) -> None:
     page.suites.pop(device_id, None)
-    page.events = {key: each for key, each in page.events.items() if each != device_id}
+    page.events = {key: each for key, each in page.events.items() if each.device_id != device_id}
     await viewer.peer.send("device_gone", envelope.DeviceGone(device_id))
 
 
@@ -78,8 +81,7 @@ async def tell(hub: State) -> None:
                 elif page.wants_devices and (seen := changed & page.known.keys()):
                     await _list(hub, viewer, page, seen if len(seen) <= AT_ONCE else None)
                 for key, event in events:
-                    if key in page.events:
-                        await viewer.peer.send("event", envelope.ViewerEvent(page.events[key], event))
+                    await _tell_event(viewer, page.events.get(key), event)
                 await _tell_suites(hub, viewer, page)
             except LinkLost:
                 continue
@@ -90,10 +92,18 @@ async def tell(hub: State) -> None:
         await asyncio.sleep(max(0.0, EVERY_S - (time.monotonic() - began)))
 
 
+async def _tell_event(viewer: Viewer, heard: Heard | None, event: Event) -> None:
+    if heard and (seen := seen_by(heard.role, event)):
+        await viewer.peer.send("event", envelope.ViewerEvent(heard.device_id, seen))
+
+
 async def _check(hub: State, viewer: Viewer, page: Page) -> None:
     """End what the viewer has lost."""
-    for device_id in {*page.suites, *page.events.values()} - {OWN}:
-        if not await _device(hub, viewer, device_id):
+    for device_id in {*page.suites, *(heard.device_id for heard in page.events.values())} - {OWN}:
+        device, role = await _allowed(hub, viewer, device_id)
+        if device and device.key in page.events:
+            page.events[device.key] = Heard(device_id, role)
+        if not device:
             await _gone(viewer, page, device_id)
             page.known.pop(device_id, None)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from procs.hub.devices.events import Event
+from procs.hub.people.roles import Role
 from procs.wire.envelope import Suite
 from procs.wire.suite import Teller
 
@@ -18,13 +19,20 @@ LEASE_S = 20.0  # for which a device goes on telling of its suite
 MAX_EVENTS = 5000  # that wait to be told; the page can list what it misses
 
 
+class Heard(NamedTuple):
+    """A device whose events a viewer is told, as far as this role may see them."""
+
+    device_id: str
+    role: Role
+
+
 class Page:
     """What one viewer wants and may have, and what it was told."""
 
     def __init__(self, *, wants_devices: bool) -> None:
         self.wants_devices = wants_devices
         self.suites: dict[str, Teller] = {}  # by device id
-        self.events: dict[int, str] = {}  # key of the device -> its id
+        self.events: dict[int, Heard] = {}  # by key of the device
         self.known: dict[str, int] = {}  # device id -> a hash of what was told of it
         self.turn = asyncio.Lock()  # what is told of devices goes out in the order in which it was looked up
 
