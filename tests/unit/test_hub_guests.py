@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from procs.hub.people.accounts import add_user
+from procs.hub.viewers import viewer_ws
 from procs.streams import Stream
 from procs.wire.mux1 import Head
 from tests import hub_rig
@@ -154,4 +155,23 @@ def test_nobody_is_told_of_a_suite_before_it_is_known_whose_it_is(tmp_path: Path
             goes_on.set()
             assert await told == {"device_id": "cam"}
 
+    asyncio.run(main())
+
+
+def test_one_user_does_not_take_all_places_of_viewers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with viewing(tmp_path, _endless) as owner:
+            guest = await _guest_of(owner)
+
+            def connect() -> None:
+                with hub_rig.viewer(owner.http, guest.token), hub_rig.viewer(owner.http, guest.token):
+                    with hub_rig.talking(owner.http, "/ws/viewer") as third:
+                        third.say("hello", {"token": guest.token})
+                        assert third.closing() == (1013, "Too many connections")
+                    with hub_rig.viewer(owner.http, owner.token) as another:
+                        assert another.is_alive()
+
+            await asyncio.to_thread(connect)
+
+    monkeypatch.setattr(viewer_ws, "MAX_OF_USER", 2)
     asyncio.run(main())

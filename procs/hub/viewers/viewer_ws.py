@@ -22,6 +22,7 @@ HELLO_S = 10.0
 SILENT_S = 60.0  # browsers answer pings by themselves
 PING_AFTER_S = 25.0
 MAX_VIEWERS = 5000
+MAX_OF_USER = 1000  # or one user alone could keep all others out
 EXPECTED = "Expected hello message"
 
 
@@ -53,6 +54,10 @@ async def _introduced(hub: State, peer: Peer, request: web.Request, is_page: boo
         peer.refuse("viewer without a proper hello", error=str(error))
         await peer.close(EXPECTED)
     else:
+        if session and sum(each.session.user.id == session.user.id for each in hub.viewers) >= MAX_OF_USER:
+            peer.refuse("too many connections of a viewer", user=session.user.username)
+            await peer.close("Too many connections", WSCloseCode.TRY_AGAIN_LATER)
+            return None
         if session:
             await _acknowledge(peer, session.user.id)
             return Viewer(peer, session)
