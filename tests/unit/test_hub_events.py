@@ -70,6 +70,18 @@ def test_a_viewer_sees_neither_from_where_nor_with_whom(tmp_path: Path) -> None:
     run(tmp_path, case)
 
 
+def test_what_waits_is_not_for_the_next_owner(tmp_path: Path) -> None:
+    async def case(kept: Events, clock: Clock, _: Store) -> None:
+        kept.add(1, "shared", "with eve")
+        kept.add(2, "connected", "from here")
+        kept.forget(1)
+        kept.add(1, "paired", "by bob")
+        await kept.write()
+        assert await texts(kept) == ["by bob"] and await texts(kept, 2) == ["from here"]
+
+    run(tmp_path, case)
+
+
 def test_what_has_happened_is_listed_in_pages(tmp_path: Path) -> None:
     async def case(kept: Events, clock: Clock, _: Store) -> None:
         for number in range(5):

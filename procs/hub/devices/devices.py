@@ -172,6 +172,7 @@ async def delete(request: web.Request) -> web.Response:
     if device.owner != session.user.id:
         raise refusal(web.HTTPForbidden, "Only whoever owns the device may remove it")
     await hub.registry.delete(device)
+    hub.events.forget(device.key)  # which the next device may get
     hub.tickets.revoke(device.device_id)
     hub.entries.revoke(device.device_id)
     await watching.end_all(hub, hub.watches.of_device(device.device_id), "error")

@@ -93,6 +93,10 @@ class Events:
             self._counts.add("events_lost")
         self._waiting.append(_New(device_key, now, kind, text[:MAX_TEXT].translate(_BLANKED)))
 
+    def forget(self, device_key: int) -> None:
+        """A device is somebody else's, or gone: what waits to be kept is not for the next one to see."""
+        self._waiting = deque(new for new in self._waiting if new.device != device_key)
+
     async def write(self) -> None:
         """Have the store keep what waits. Raises StoreDown; what waited waits on."""
         if self._is_writing or not self._waiting:

@@ -97,6 +97,8 @@ async def post_pair(request: web.Request) -> web.Response:
     device, device_id, name, had_owner = paired
     hub.registry.access_changed(device_id)
     hub.counts.add("paired")
+    if had_owner not in (None, user.id):
+        hub.events.forget(device)
     hub.events.add(device, "paired", f"by {user.username}")
     await _tell(hub, device_id, code)
     if had_owner not in (None, user.id):

@@ -103,7 +103,8 @@ async def remove(request: web.Request) -> web.Response:
     if owned is None:
         raise _unknown()
     end_user(hub, key)
-    for device_id in owned:
+    for device, device_id in owned:
+        hub.events.forget(device)
         hub.registry.access_changed(device_id)
         await end_views(hub, device_id)
     return answer({"message": "User deleted"})
@@ -153,12 +154,12 @@ def _would_leave(connection: Connection, key: int) -> bool:
     return key in admins
 
 
-def _remove(connection: Connection, key: int) -> list[str] | None:
-    """Ids of the devices that were theirs; None where there is no such user. Raises LastAdmin."""
+def _remove(connection: Connection, key: int) -> list[tuple[int, str]] | None:
+    """Keys and ids of the devices that were theirs; None where there is no such user. Raises LastAdmin."""
     _would_leave(connection, key)
     owned = connection.execute(select(devices.c.id, devices.c.device_id).where(devices.c.owner_id == key)).all()
     if connection.execute(delete(users).where(users.c.id == key)).rowcount != 1:
         return None
     for row in owned:
         leave_nothing(connection, row.id)
-    return [row.device_id for row in owned]
+    return [(row.id, row.device_id) for row in owned]
