@@ -32,7 +32,7 @@ test: ## run all tests (T=path or -k expression to choose, J=processes)
 	@sh scripts/bootstrap.sh dev
 	@sh scripts/setup_tests.sh
 	@d=$$(mktemp -d /tmp/pl.XXXXXX) && trap 'rm -rf $$d' EXIT && \
-	PYTHONASYNCIODEBUG=1 $(PY) -X dev -m pytest -n $(or $(J),3) --dist loadfile --no-loadscope-reorder --basetemp=$$d/t $(T)
+	$(PY) -X dev -m pytest -n $(or $(J),3) --dist loadfile --no-loadscope-reorder --basetemp=$$d/t $(T)
 
 check: ## ruff and mypy --strict on everything
 	@sh scripts/bootstrap.sh dev

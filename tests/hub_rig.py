@@ -38,6 +38,13 @@ from tests.rig import clean_environ, free_port, until
 ADMIN_PASSWORD = "the admin's password"
 LIMIT_S = 20.0
 CHEAP = functools.partial(hashed, log2_n=4)  # a password of tests, checked as any other
+HUB = ("-m", "procs.hub")
+# The same, with passwords that cost nothing, of which tests make hundreds.
+CHEAP_HUB = (
+    "-c",
+    "from procs import life\nfrom procs.hub import options, shell\nfrom procs.hub.people import passwords\n"
+    "passwords.hashed.__defaults__ = (None, 4, 8, 1)\nlife.run('hub', options.load, shell.serve)",
+)
 
 
 @dataclass
@@ -167,7 +174,7 @@ class Process:
 
 @contextmanager
 def process(
-    run_dir: Path, *, stdin: int = subprocess.DEVNULL, command: tuple[str, ...] = ("-m", "procs.hub"), **environ: str
+    run_dir: Path, *, stdin: int = subprocess.DEVNULL, command: tuple[str, ...] = CHEAP_HUB, **environ: str
 ) -> Iterator[Process]:
     """Run a hub, and wait until it serves. PLANARIA_HUB chooses where it listens; default: a free port."""
     run_dir.mkdir(mode=0o700, exist_ok=True)
@@ -206,14 +213,6 @@ async def within(run_dir: Path, *routes: web.RouteDef, **settings: Any) -> Async
 async def ask(who: Http, *args: Any, **kwargs: Any) -> Answer:
     """A request to a hub in this event loop."""
     return await asyncio.to_thread(who, *args, **kwargs)
-
-
-# The same, with passwords that cost nothing: for who makes hundreds of them.
-CHEAP_HUB = (
-    "-c",
-    "from procs import life\nfrom procs.hub import options, shell\nfrom procs.hub.people import passwords\n"
-    "passwords.hashed.__defaults__ = (None, 4, 8, 1)\nlife.run('hub', options.load, shell.serve)",
-)
 
 
 class Talker:

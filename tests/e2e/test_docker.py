@@ -84,7 +84,7 @@ OUTSIDE = {f"{whose}_{name}_FIFO_DIR" for whose in ("PLANARIA", "METABONK") for 
 FIFO_DIRS = {"PLANARIA_STREAM_FIFO_DIR": "/streams", "PLANARIA_GO2RTC_FIFO_DIR": "/streams"}
 OF_A_HUB = {name for option in options_of(Hub).values() for name in option.env}
 OF_ANY = {"PLANARIA_METRICS", "PLANARIA_MEMORY_MB", "PLANARIA_SETTINGS", "PLANARIA_UP_LIMIT_S", "PLANARIA_LOG"}
-SHARED = {"PLANARIA_COMPAT"}  # of hub and device
+SHARED = {"PLANARIA_COMPAT", "PLANARIA_REMOTE_RESTART"}  # of hub and device
 
 
 def passed(file: Path) -> tuple[list[str], dict[str, str]]:

@@ -99,7 +99,7 @@ def warden(run_dir: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     run_dir = tmp_path_factory.mktemp("hub") / "run"
-    with hub_rig.process(run_dir, command=hub_rig.CHEAP_HUB, PLANARIA_COMPAT="1") as running, warden(run_dir):
+    with hub_rig.process(run_dir, PLANARIA_COMPAT="1") as running, warden(run_dir):
         yield running
 
 
