@@ -135,6 +135,38 @@ def test_recovery_in_words(run: Run) -> None:
     assert run("words.js", f"it.recovery({told})") == "back 4 times, half within 180 ms, worst 6.4 s"
 
 
+def test_a_histogram_has_a_scale(run: Run) -> None:
+    told = "{bounds_s: [0.1, 1, 30], counts: [0, 3, 1, 0], p50_ms: 180}"
+    words = "back 4 times, half within 180 ms; bars from under 100 ms to over 30 s"
+    assert run("words.js", f"it.recovery({told})") == words
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("", "type something other than blanks"),
+        ("x" * 64, ""),
+        ("🐙" * 64, ""),  # 128 units of UTF-16
+        ("🐙" * 65, "these are 65 characters; shorten it to 64"),
+    ],
+)
+def test_names_are_as_long_as_the_hub_counts(run: Run, name: str, fault: str) -> None:
+    assert run("words.js", f"it.nameFault('{name}', 64)") == fault
+
+
+def test_what_devices_call_themselves_is_no_code_of_ours(run: Run) -> None:
+    """Names that every object of JavaScript has."""
+    assert run("words.js", "it.processState({state: 'constructor', wait_s: 0}).text") == "constructor"
+    assert run("words.js", "[it.capability('constructor'), it.capability('mux1')]") == [
+        "constructor",
+        "live tunnel (mux1)",
+    ]
+    assert run("words.js", "[it.loss('constructor'), it.loss('proxy:proxy_0')]") == [
+        "Nothing is lost.",
+        "What it carries breaks off for a moment.",
+    ]
+
+
 DEVICES = """[
     ['b', 'Barn', 'offline', []],
     ['z', 'Yard', 'online', [['omega-0', false], ['Gate', true]]],

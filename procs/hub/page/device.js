@@ -2,17 +2,16 @@
 
 import { call, deviceCall } from "./api.js";
 import { action, form } from "./controls.js";
-import { KeyedList, follow, h, named, setText } from "./dom.js";
+import { KeyedList, entitle, follow, h, named, setText } from "./dom.js";
 import { eventList } from "./events.js";
-import { fleet } from "./fleet.js";
+import { fleet, stateNow } from "./fleet.js";
 import { icon } from "./icons.js";
-import { live } from "./live.js";
 import { session } from "./session.js";
 import { sharing } from "./shares.js";
 import { streamTile } from "./stream.js";
 import { processTable } from "./processes.js";
 import { Thumbnails } from "./thumbs.js";
-import { deviceState } from "./words.js";
+import { capability } from "./words.js";
 
 const OPEN_MS = 4000; // a browser opens a tab only soon after somebody has pressed something
 
@@ -92,7 +91,8 @@ function heading(deviceId) {
     if (why === "gone") setText(name, "No such device");
     if (!device) return;
     setText(name, device.device_name);
-    follow(state, () => (current ? deviceState(current, live.now()) : ""));
+    entitle(device.device_name);
+    follow(state, () => (current ? stateNow(current) : ""));
   };
   return { element, update };
 }
@@ -130,17 +130,17 @@ function describe(facts, device) {
     Owner: device.owner,
     "You are": device.role,
     Version: device.agent_version,
-    Capabilities: device.caps.join(", "),
+    Capabilities: device.caps.map(capability).join(", "),
   };
   const told = Object.entries(rows).filter(([, value]) => value);
   facts.replaceChildren(...told.flatMap(([term, value]) => [h("dt", {}, term), named("dd", value)]));
 }
 
 function renaming(device) {
-  const fields = [{ name: "device_name", label: "Another name", required: true, maxlength: 128 }];
+  const fields = [{ name: "device_name", label: "Another name", longest: 128 }];
   const send = async ({ device_name }) => {
     await call("PATCH", deviceCall(device.device_id), { device_name });
-    return "It is called so now.";
+    return "Renamed.";
   };
   return form({ id: `rename-${device.device_id}`, fields, submit: "Rename", send, isQuiet: true });
 }
@@ -155,6 +155,6 @@ function leaving(device) {
     location.hash = "#/";
   };
   const label = isMine ? "Remove this device" : "Leave this device";
-  const confirm = isMine ? "Press again: the hub forgets it" : "Press again: you see it no more";
+  const confirm = isMine ? "Remove device?" : "Leave device?";
   return action({ label, confirm, run, kind: "danger" });
 }

@@ -2,12 +2,12 @@
 
 import { keepDraft } from "./controls.js";
 import { KeyedList, follow, h, setText } from "./dom.js";
-import { fleet, inOrder, isMeant, mainStream } from "./fleet.js";
+import { fleet, inOrder, isMeant, mainStream, stateNow } from "./fleet.js";
 import { icon } from "./icons.js";
-import { live } from "./live.js";
+import { asKnown } from "./live.js";
 import { session } from "./session.js";
 import { Thumbnails } from "./thumbs.js";
-import { count, deviceState, streams } from "./words.js";
+import { count, streams } from "./words.js";
 
 const FEW = 3; // devices that have the room for large pictures, on a phone too
 
@@ -24,7 +24,7 @@ export function devicesView(signal) {
     const shown = all.filter((device) => isMeant(device, search.value)).sort(inOrder);
     cards.show(shown);
     grid.classList.toggle("few", shown.length <= FEW);
-    setText(found, summary(all, shown, search.value));
+    follow(found, () => asKnown(summary(all, shown, search.value)));
     none.replaceChildren(...nothing(all, shown));
     bar.hidden = fleet.isKnown && !all.length;
   };
@@ -72,7 +72,7 @@ function card(device, thumbnails) {
     element.dataset.state = changed.state;
     name.href = `#/devices/${encodeURIComponent(changed.device_id)}`;
     setText(name, changed.device_name);
-    follow(state, () => deviceState(current, live.now()));
+    follow(state, () => stateNow(current));
     setText(facts, cardFacts(changed));
     thumbnails.set(figure, image, changed.device_id, changed.state === "online" ? mainStream(changed) : null);
   };
@@ -83,8 +83,7 @@ function card(device, thumbnails) {
 function cardFacts(device) {
   const isMine = device.owner === session()?.user.username;
   const facts = [streams(device.streams)];
-  if (device.agent_version) facts.push(`version ${device.agent_version}`);
-  if (device.caps.length) facts.push(device.caps.join(", "));
+  if (device.agent_version) facts.push(device.agent_version);
   if (!isMine && device.owner) facts.push(`shared by ${device.owner}`);
   return facts.join(" · ");
 }

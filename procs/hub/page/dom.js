@@ -78,7 +78,7 @@ export function follow(element, words) {
 }
 
 /** Say all of it again now. */
-function tick() {
+export function tick() {
   for (const [element, words] of ticking) {
     if (element.isConnected) setText(element, words());
     else ticking.delete(element);
@@ -90,6 +90,11 @@ setInterval(tick, TICK_MS);
 /** Tell those who listen to the page what those who look at it see. */
 export function announce(text) {
   document.getElementById("said").textContent = text;
+}
+
+/** Say in the tab what is shown. */
+export function entitle(title) {
+  document.title = `${title} · Planaria`;
 }
 
 /** Name any text of a person's: its direction is its own. */

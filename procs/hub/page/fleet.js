@@ -1,6 +1,7 @@
 /** The devices that this user can see, as the hub tells them. */
 
-import { live } from "./live.js";
+import { asKnown, live } from "./live.js";
+import { deviceState } from "./words.js";
 
 /** The order in which devices are shown: who is there first, then by name. */
 export function inOrder(one, other) {
@@ -14,6 +15,11 @@ export function isMeant(device, query) {
   const inLowerCase = texts.map((text) => text.toLowerCase());
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   return words.every((word) => inLowerCase.some((text) => text.includes(word)));
+}
+
+/** How a device is, in words, for as long as that is known. */
+export function stateNow(device) {
+  return live.isAway ? asKnown(device.state) : deviceState(device, live.now());
 }
 
 /** The stream that stands for a device: one that runs costs nothing more to look at. */

@@ -6,6 +6,7 @@ const RETRY_MIN_S = 0.3;
 const RETRY_MAX_S = 10;
 const BEAT_MS = 20_000; // a link that is cut somewhere on its way gives no sign of that by itself
 const SILENT_MS = 10_000;
+const AWAY_AFTER_MS = 800; // a hub that is back sooner was not away for anybody
 
 /** Before the attempt after so many that failed: full jitter, so that not all pages come back at once. */
 export function retryDelay(failures, random = Math.random()) {
@@ -16,12 +17,14 @@ export function retryDelay(failures, random = Math.random()) {
  * attempt to come back: whether the session still is good can't be told from a WebSocket that was refused. */
 class Live extends EventTarget {
   isUp = false;
+  isAway = false; // what is shown was last known
   #socket = null;
   #isWanted = false;
   #failures = 0;
   #retry = 0;
   #beat = 0;
   #silence = 0;
+  #awayLater = 0;
   #skewMs = 0;
   #wants = new Set();
   #isToldLater = false;
@@ -29,6 +32,7 @@ class Live extends EventTarget {
   constructor() {
     super();
     addEventListener("online", () => this.#hurry());
+    addEventListener("offline", () => this.#cutOff());
     document.addEventListener("visibilitychange", () => document.hidden || this.#hurry());
   }
 
@@ -46,8 +50,8 @@ class Live extends EventTarget {
   end() {
     this.#isWanted = false;
     clearTimeout(this.#retry);
-    this.#socket?.close();
-    this.#lost(this.#socket);
+    this.#drop();
+    this.#isBack();
   }
 
   /** Have the hub tell of the suites and the events of these devices, until the signal. */
@@ -61,8 +65,34 @@ class Live extends EventTarget {
     this.#subscribeLater();
   }
 
+  /** There is no network. A hub on this machine still answers: a new connection tells. */
+  #cutOff() {
+    if (!this.#isWanted) return;
+    this.#goAway();
+    this.#drop();
+  }
+
+  #goAway() {
+    this.isAway = true;
+    this.dispatchEvent(new Event("away"));
+  }
+
+  #isBack() {
+    clearTimeout(this.#awayLater);
+    this.#awayLater = 0;
+    this.isAway = false;
+  }
+
+  #drop() {
+    const socket = this.#socket;
+    if (!socket) return;
+    socket.close();
+    this.#lost(socket);
+  }
+
   #hurry() {
-    if (!this.#isWanted || this.#socket) return;
+    if (!this.#isWanted || this.isUp) return;
+    this.#drop(); // what still waits was sent into the void
     clearTimeout(this.#retry);
     this.#connect();
   }
@@ -70,7 +100,7 @@ class Live extends EventTarget {
   #connect() {
     const socket = new WebSocket(`${location.origin.replace("http", "ws")}/ws/viewer`);
     this.#socket = socket;
-    this.#listenFor(socket);
+    this.#listenFor();
     socket.onopen = () => this.#say("hello", {});
     socket.onmessage = ({ data }) => this.#hear(socket, JSON.parse(data));
     socket.onclose = () => this.#lost(socket);
@@ -83,7 +113,7 @@ class Live extends EventTarget {
 
   #hear(socket, { type, payload }) {
     if (socket !== this.#socket) return;
-    this.#listenFor(socket);
+    this.#listenFor();
     if (type === "hello_ack") this.#welcome(payload);
     this.dispatchEvent(new CustomEvent(type, { detail: payload }));
   }
@@ -91,30 +121,28 @@ class Live extends EventTarget {
   #welcome({ server_time }) {
     this.#skewMs = (timeOf(server_time) || Date.now()) - Date.now();
     this.isUp = true;
+    this.#isBack();
     this.#failures = 0;
     this.#subscribe();
     this.dispatchEvent(new Event("up"));
   }
 
   /** Somebody who is silent is asked; who stays silent is given up. */
-  #listenFor(socket) {
+  #listenFor() {
     clearTimeout(this.#beat);
     clearTimeout(this.#silence);
     this.#beat = setTimeout(() => this.#say("heartbeat", {}), BEAT_MS);
-    this.#silence = setTimeout(() => {
-      socket.close();
-      this.#lost(socket);
-    }, BEAT_MS + SILENT_MS);
+    this.#silence = setTimeout(() => this.#drop(), BEAT_MS + SILENT_MS);
   }
 
   #lost(socket) {
     if (socket !== this.#socket) return;
     this.#socket = null;
-    this.isUp = false;
     clearTimeout(this.#beat);
     clearTimeout(this.#silence);
-    this.dispatchEvent(new Event("away"));
+    this.isUp = false;
     if (!this.#isWanted) return;
+    this.#awayLater ||= setTimeout(() => this.#goAway(), AWAY_AFTER_MS);
     this.#retry = setTimeout(() => this.#comeBack(), 1000 * retryDelay(this.#failures++));
   }
 
@@ -140,3 +168,8 @@ class Live extends EventTarget {
 }
 
 export const live = new Live();
+
+/** How something is, or was when the hub last told. */
+export function asKnown(state) {
+  return live.isAway ? `last known: ${state}` : state;
+}

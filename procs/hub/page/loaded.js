@@ -16,7 +16,7 @@ export function loaded(place, load, show, signal) {
       show(answer);
     } catch (error) {
       if (error.name === "AbortError" || isDrawn) return;
-      const button = h("button", { type: "button", class: "quiet", onclick: again }, "Try again");
+      const button = h("button", { type: "button", onclick: again }, "Try again");
       place.replaceChildren(h("p", { class: "empty error", role: "alert" }, error.message, " ", button));
     }
   };

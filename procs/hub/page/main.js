@@ -5,7 +5,7 @@ import { accountView } from "./account.js";
 import { forgetDrafts } from "./controls.js";
 import { deviceView } from "./device.js";
 import { devicesView } from "./devices.js";
-import { h } from "./dom.js";
+import { announce, entitle, h, tick } from "./dom.js";
 import { fleet } from "./fleet.js";
 import { icon } from "./icons.js";
 import { live, retryDelay } from "./live.js";
@@ -15,8 +15,6 @@ import { signInView } from "./signin.js";
 import { suiteView } from "./suite.js";
 import { forgetPictures } from "./thumbs.js";
 import { usersView } from "./users.js";
-
-const AWAY_AFTER_MS = 800; // a hub that is back sooner was not away for anybody
 
 /** Each view: (signal, ...what the pattern found) -> {title, content}. What it starts ends with the signal, so that to
  * leave a view needs nothing else. */
@@ -49,7 +47,7 @@ function show(view, ...found) {
   left.abort();
   left = new AbortController();
   const { title, content } = view(left.signal, ...found);
-  document.title = `${title} · Planaria`;
+  entitle(title);
   main.replaceChildren(...[content].flat());
 }
 
@@ -65,8 +63,13 @@ function route(isMove) {
   if (session()) show(...wanted(shownHash));
   else show(signInView, welcome);
   drawTabs();
-  if (!isMove) return;
-  scrollTo(0, scrolled.get(shownHash) ?? 0);
+  if (isMove) scrollTo(0, scrolled.get(shownHash) ?? 0);
+  if (isMove) announce("");
+  if (!session()) main.querySelector("input").focus();
+  else if (isMove) focusHeading();
+}
+
+function focusHeading() {
   const heading = main.querySelector("h1");
   heading.tabIndex = -1;
   heading.focus({ preventScroll: true });
@@ -92,6 +95,8 @@ function decoded(part) {
 
 function drawTabs() {
   const user = session()?.user;
+  const me = user && h("a", { href: "#/account", dir: "auto" }, user.username);
+  document.getElementById("me").replaceChildren(...(me ? [me] : []));
   const shown = user ? TABS.filter(([hash]) => hash !== "#/users" || user.is_admin) : [];
   const here = shownHash.startsWith("#/devices/") ? "#/" : shownHash.replace(/^#?\/?$/, "#/").replace(/\/\d{6}$/, "");
   tabs.replaceChildren(
@@ -112,7 +117,7 @@ function welcome() {
 /** Nobody is signed in. */
 function farewell() {
   live.end();
-  sayBack();
+  sayLink();
   route(true);
 }
 
@@ -137,36 +142,34 @@ async function doubt() {
 }
 
 function sayNewVersion(version) {
-  const reload = h("button", { type: "button", class: "quiet", onclick: () => location.reload() }, "Reload");
+  const reload = h("button", { type: "button", onclick: () => location.reload() }, "Reload");
   const text = `The hub is version ${version} now; this page is older. `;
   document.getElementById("news").replaceChildren(h("p", {}, text, reload));
 }
 
-let awayLater = null; // each attempt that fails says "away" anew; the first one counts
-
-function sayAway() {
-  awayLater ??= setTimeout(() => {
-    if (session()) banner.replaceChildren(h("p", {}, icon("away"), "The hub is away. Trying again…"));
-  }, AWAY_AFTER_MS);
-}
-
-function sayBack() {
-  clearTimeout(awayLater);
-  awayLater = null;
-  banner.replaceChildren();
+/** Whether the hub is heard. A browser without a network may still hear a hub on its own machine. */
+function sayLink(why = live.isAway ? "The hub is away." : "") {
+  const text = navigator.onLine || live.isUp ? why : "You are offline.";
+  document.body.classList.toggle("away", live.isAway);
+  banner.replaceChildren(...(text ? [h("p", {}, icon("away"), `${text} Trying again…`)] : []));
+  tick();
 }
 
 async function start() {
+  sayLink();
   for (let failures = 0; ; failures++) {
     try {
       await check();
       break;
     } catch {
-      banner.replaceChildren(h("p", {}, icon("away"), "The hub does not answer. Trying again…"));
-      await new Promise((resolve) => setTimeout(resolve, 1000 * retryDelay(failures)));
+      sayLink("The hub does not answer.");
+      await new Promise((resolve) => {
+        setTimeout(resolve, 1000 * retryDelay(failures));
+        addEventListener("online", resolve, { once: true });
+      });
     }
   }
-  sayBack();
+  sayLink();
   if (session()) {
     shownUser = session().user.id;
     live.start();
@@ -188,6 +191,7 @@ document.addEventListener("signed-out", () => {
 });
 doubts.addEventListener("doubt", doubt);
 live.addEventListener("doubt", doubt);
-live.addEventListener("away", sayAway);
-live.addEventListener("up", sayBack);
+for (const [target, type] of [[live, "away"], [live, "up"], [globalThis, "offline"], [globalThis, "online"]]) {
+  target.addEventListener(type, () => sayLink());
+}
 start();

@@ -2,8 +2,9 @@
 
 import { deviceCall, download } from "./api.js";
 import { action } from "./controls.js";
-import { h, named, setText } from "./dom.js";
+import { follow, h, named } from "./dom.js";
 import { icon } from "./icons.js";
+import { asKnown } from "./live.js";
 import { player } from "./player.js";
 import { streamState } from "./words.js";
 
@@ -13,8 +14,8 @@ export function streamTile(deviceId, stream, isOnline, thumbnails, signal) {
   const image = h("img", { alt: "" });
   const state = h("span", { class: "muted" });
   const still = h("div", { class: "thumb" }, icon("devices"), image);
-  const screen = h("div", { class: "screen" }, still);
-  const play = h("button", { type: "button", class: "quiet" });
+  const screen = h("div", {}, still);
+  const play = h("button", { type: "button" });
   const snapshot = action({
     label: "Snapshot",
     name: `Snapshot of ${stream.name}`,
@@ -22,11 +23,13 @@ export function streamTile(deviceId, stream, isOnline, thumbnails, signal) {
   });
   let current = stream;
   let playing = null; // what ends the player
+  const sayState = () => follow(state, () => (playing ? "playing" : asKnown(streamState(current))));
   const draw = () => {
     const label = playing ? "Stop" : "Play";
     play.replaceChildren(icon(label.toLowerCase()), label);
     play.setAttribute("aria-label", `${label} ${stream.name}`);
     screen.replaceChildren(playing ? playing.element : still);
+    sayState();
     thumbnails.set(still, image, deviceId, isOnline() && !playing ? current : null);
   };
   play.addEventListener("click", () => {
@@ -38,11 +41,11 @@ export function streamTile(deviceId, stream, isOnline, thumbnails, signal) {
   const update = (changed) => {
     current = changed;
     element.dataset.running = changed.is_running;
-    setText(state, streamState(changed));
+    sayState();
     play.hidden = snapshot.hidden = !isOnline() && !playing;
     if (!playing) thumbnails.set(still, image, deviceId, isOnline() ? changed : null);
   };
-  const title = h("div", { class: "title" }, named("h2", stream.name), state);
+  const title = h("div", {}, named("h2", stream.name), state);
   const under = h("div", { class: "under" }, title, h("div", { class: "row" }, play, snapshot));
   const element = h("li", { class: "tile panel" }, screen, under);
   draw();

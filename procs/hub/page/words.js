@@ -17,6 +17,13 @@ export function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
 
+/** Why a name would be refused; empty for one that would not. The hub counts characters, as `maxlength` does not. */
+export function nameFault(name, longest) {
+  if (!name) return "type something other than blanks";
+  const { length } = [...name];
+  return length > longest ? `these are ${length} characters; shorten it to ${longest}` : "";
+}
+
 /** For how long, as exactly as anybody cares: "42 s", "3 min", "2 h 5 min", "3 days". */
 export function span(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
@@ -86,6 +93,7 @@ export function shortly(milliseconds) {
 }
 
 const PROCESS_STATES = {
+  __proto__: null, // devices say what they like
   SERVING: ["serving", "good"],
   RUNNING: ["running", "good"],
   STARTING: ["starting", "waits"],
@@ -103,12 +111,39 @@ export function processState(process) {
   return { text: process.wait_s > 0 ? `${word}, again in ${span(Math.ceil(process.wait_s))}` : word, tone };
 }
 
-/** How soon a process was back, over all its restarts that are remembered. */
-export function recovery({ counts = [], p50_ms, worst_ms }) {
+const LOSSES = {
+  __proto__: null,
+  go2rtc: "Viewers are cut off for a moment.",
+  hub: "Everybody reconnects.",
+  proxy: "What it carries breaks off for a moment.",
+  supervisord: "All processes restart.",
+};
+
+/** What others lose when a process is killed. */
+export function loss(process) {
+  return LOSSES[process.split(":")[0]] ?? "Nothing is lost.";
+}
+
+const CAPABILITIES = {
+  __proto__: null,
+  challenge: "proves its identity",
+  mux1: "live tunnel",
+  suite: "tells of its processes",
+};
+
+/** What a device can do, with the word of the protocol. */
+export function capability(cap) {
+  return CAPABILITIES[cap] ? `${CAPABILITIES[cap]} (${cap})` : cap;
+}
+
+/** How soon a process was back, over all its restarts that are remembered; and what the bars of a histogram are. */
+export function recovery({ bounds_s = [], counts = [], p50_ms, worst_ms }) {
   const times = counts.reduce((sum, one) => sum + one, 0);
   if (!times) return "no restart remembered";
   const facts = [`back ${count(times, "time")}`];
   if (p50_ms != null) facts.push(`half within ${shortly(p50_ms)}`);
   if (worst_ms != null) facts.push(`worst ${shortly(worst_ms)}`);
-  return facts.join(", ");
+  const [least, most] = [bounds_s[0], bounds_s.at(-1)].map((bound) => shortly(1000 * bound));
+  const scale = bounds_s.length ? `; bars from under ${least} to over ${most}` : "";
+  return facts.join(", ") + scale;
 }
