@@ -95,12 +95,13 @@ def test_a_device_is_paired_by_its_code(ann: Person, site: Site, second: Path) -
 def test_a_device_is_removed_and_paired_by_the_link_of_its_qr_code(ann: Person, site: Site, second: Path) -> None:
     ann.view(SECOND)
     ann.press("Remove this device")
-    ann.press("Press again: the hub forgets it")
+    ann.press("Remove device?")
     ann.sees("Devices")
     expect(ann.card(SECOND)).to_have_count(0)
     with page_rig.pairing(site, second) as said:
         assert said["url"] == f"{ann.url}/#/pair/{said['code']}"
         ann.page.goto(said["url"])
+        ann.sees(f"Pair the device that shows {said['code']}?")
         expect(ann.page.get_by_label("Code", exact=True)).to_have_value(said["code"])
         ann.press("Pair this device")
     ann.sees(SECOND)
@@ -178,9 +179,11 @@ def test_a_restart_is_seen_from_the_kill_to_the_recovery(ann: Person, site: Site
 
 
 def test_the_hubs_own_machine_has_a_table_too(ann: Person, site: Site) -> None:
-    """Whoever kills the hub by its own page sees it come back there."""
+    """Whoever kills the hub by its own page sees it come back there. The device of that machine is not shown twice."""
     ann.go("#/suite")
     ann.sees("Suite")
+    ann.reads("the same machine as the hub’s, above")
+    expect(ann.page.get_by_role("table", name="Processes")).to_have_count(1)
     before = until(lambda: ann.pid("hub"), 20)
     ann.restart("hub")
     until(lambda: ann.pid("hub") not in (0, before), 30, 0.05)
@@ -232,7 +235,7 @@ def test_by_keyboard_alone(browser: Browser, site: Site) -> None:
     assert site.admin("POST", "/api/users", {"username": "keys", "password": "a good password"}).status == 200
     ben.go()
     ben.sees("Sign in")
-    tab_to(ben, "textbox", "User name")
+    expect(ben.page.get_by_label("User name", exact=True)).to_be_focused()
     ben.page.keyboard.type("admin")
     tab_to(ben, "textbox", "Password")
     ben.page.keyboard.type(site.password)

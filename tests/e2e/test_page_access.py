@@ -127,8 +127,7 @@ def test_a_walk_by_keyboard_alone(browser: Browser, hub: Process) -> None:
             pytest.fail(f"Tab never came to {name}")
 
         page.goto(address(hub, "#/pair"))
-        expect(page.locator("#signin-username")).to_be_visible()
-        tab_to("signin-username")
+        expect(page.locator("#signin-username")).to_be_focused()
         keys.type("admin")
         keys.press("Tab")
         keys.type(ADMIN_PASSWORD)

@@ -78,9 +78,9 @@ def share(owner: Person, site: Site, role: str) -> None:
 def take_away(owner: Person, site: Site) -> None:
     """And no more."""
     owner.view(site.device_id)
-    owner.press(f"Take it away from {BOB}")
-    owner.press("Press again")
-    expect(owner.page.get_by_role("button", name=f"Take it away from {BOB}")).to_have_count(0)
+    owner.press(f"Take away from {BOB}")
+    owner.press(f"Take share from {BOB}?")
+    expect(owner.page.get_by_role("button", name=f"Take away from {BOB}")).to_have_count(0)
 
 
 def buttons(person: Person) -> set[str]:
@@ -166,10 +166,10 @@ def test_whoever_becomes_an_owner_has_the_buttons(bob: Person, ann: Person, site
 def test_he_leaves_it(bob: Person, ann: Person, site: Site) -> None:
     """Whoever has shared it sees that by themselves."""
     ann.view(site.device_id)
-    expect(ann.page.get_by_role("button", name=f"Take it away from {BOB}")).to_be_visible()
+    expect(ann.page.get_by_role("button", name=f"Take away from {BOB}")).to_be_visible()
     bob.view(site.device_id)
     bob.press("Leave this device")
-    bob.press("Press again: you see it no more")
+    bob.press("Leave device?")
     bob.sees("Devices")
     bob.reads("No devices yet")
     ann.reads("With nobody.")
@@ -187,7 +187,7 @@ def test_a_token_for_a_program_is_shown_once(ann: Person, site: Site) -> None:
     ann.sees("Account")
     expect(ann.page.get_by_label(re.compile("The token"))).to_have_count(0)
     ann.press("End Home Assistant")
-    ann.press("Press again")
+    ann.press("End token Home Assistant?")
     expect(ann.page.get_by_role("button", name="End Home Assistant")).to_have_count(0)
     until(lambda: program("GET", "/api/devices").status == 401, 5)
 
@@ -198,13 +198,26 @@ def test_another_password_ends_all_other_log_ins(browser: Browser, bob: Person, 
     elsewhere.sign_in(PASSWORD, BOB)
     elsewhere.sees("Account")
     bob.go("#/account")
-    bob.fill("Present password", PASSWORD)
-    bob.fill("New password", PASSWORD + " too")
-    bob.press("Change password")
+    bob.reads("ends all your other log-ins and all your tokens")
+    for current, repeated, said in (
+        ("not this one", " too", "password is wrong"),
+        (PASSWORD, "", "this is another one"),
+    ):
+        change_password(bob, current, PASSWORD + " too", PASSWORD + repeated)
+        bob.reads(re.compile(said))
+    change_password(bob, PASSWORD, PASSWORD + " too", PASSWORD + " too")
     elsewhere.sees("Sign in")
     bob.page.reload()
     bob.sees("Account")
     elsewhere.close()
+
+
+def change_password(person: Person, current: str, wanted: str, repeated: str) -> None:
+    """Fill in the form and send it."""
+    person.fill("Current password", current)
+    person.fill("New password", wanted)
+    person.fill("New password again", repeated)
+    person.press("Change password")
 
 
 def test_somebody_whose_account_is_removed_is_out_at_once(bob: Person, ann: Person, site: Site) -> None:
@@ -212,8 +225,8 @@ def test_somebody_whose_account_is_removed_is_out_at_once(bob: Person, ann: Pers
     bob.go()
     bob.sees("Devices")
     ann.go("#/users")
-    ann.press(f"Remove {BOB}")
-    ann.press("Press again")
+    ann.press(f"Delete user {BOB}")
+    ann.press(f"Delete user {BOB}?")
     bob.sees("Sign in")
     bob.fill("User name", BOB)
     bob.fill("Password", PASSWORD + " too")
@@ -230,13 +243,13 @@ def test_an_admin_who_is_one_no_more(browser: Browser, ann: Person, site: Site) 
     carol.sign_in(PASSWORD, "carol")
     carol.sees("Users")
     ann.go("#/users")
-    ann.press("Make a user of carol")
-    ann.press("Press again")
+    ann.press("Demote to user: carol")
+    ann.press("Demote carol?")
     carol.sees("Sign in")
     carol.sign_in(PASSWORD, "carol")
     assert carol.page.get_by_role("link", name="Users").count() == 0
-    ann.press("Make a user of admin")
-    ann.press("Press again")
+    ann.press("Demote to user: admin")
+    ann.press("Demote admin?")
     ann.reads(re.compile("last admin"))
     assert not carol.alarms
     carol.close()

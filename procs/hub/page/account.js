@@ -1,6 +1,6 @@
 /** One's own account: password, tokens for programs, signing out. */
 
-import { call } from "./api.js";
+import { Failure, call } from "./api.js";
 import { action, form } from "./controls.js";
 import { KeyedList, follow, h, named } from "./dom.js";
 import { live } from "./live.js";
@@ -35,12 +35,19 @@ async function leave() {
 
 function passwordForm(user) {
   const password = { type: "password", required: true };
+  const hint = "To change it ends all your other log-ins and all your tokens.";
+  const differs = (text, { new_password }) => text !== new_password && "this is another one than above";
   const fields = [
-    { name: "old_password", label: "Present password", ...password, autocomplete: "current-password" },
-    { name: "new_password", label: "New password", ...password, minlength: 8, autocomplete: "new-password" },
+    { name: "old_password", label: "Current password", ...password, autocomplete: "current-password" },
+    { name: "new_password", label: "New password", hint, ...password, minlength: 8, autocomplete: "new-password" },
+    { name: "repeated", label: "New password again", ...password, check: differs, autocomplete: "new-password" },
   ];
-  const send = async (values) => {
-    await call("POST", "/api/auth/password", values);
+  const send = async ({ old_password, new_password }) => {
+    try {
+      await call("POST", "/api/auth/password", { old_password, new_password });
+    } catch (error) {
+      throw error.status === 401 ? new Failure("The current password is wrong.", 401) : error;
+    }
     return "Changed. All other log-ins and all tokens have ended.";
   };
   const element = form({ id: "password", fields, submit: "Change password", send, isQuiet: true });
@@ -65,9 +72,9 @@ function tokens(signal) {
   };
   const again = loaded(place, () => call("GET", "/api/tokens", undefined, { signal }), show, signal);
   const fields = [
-    { name: "name", label: "What it is for", required: true, maxlength: 64, autocomplete: "off" },
+    { name: "name", label: "What it is for", longest: 64, autocomplete: "off" },
     { name: "role", label: "Role", options: ROLES },
-    { name: "days", label: "Good for days", type: "number", min: 1, max: 3650, value: "365", required: true },
+    { name: "days", label: "Valid for (days)", type: "number", min: 1, max: 3650, value: "365", required: true },
   ];
   const send = async (values) => {
     const token = await call("POST", "/api/tokens", values);
@@ -94,7 +101,7 @@ function shownOnce({ name, token }) {
 function tokenRow(token, end) {
   const facts = follow(h("span", { class: "muted" }), () => tokenFacts(token));
   const run = () => end(token);
-  const button = action({ label: "End", name: `End ${token.name}`, confirm: "Press again", run });
+  const button = action({ label: "End", name: `End ${token.name}`, confirm: `End token ${token.name}?`, run });
   return { element: h("li", {}, named("span", token.name), facts, button), update() {} };
 }
 

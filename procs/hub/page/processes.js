@@ -3,10 +3,10 @@
 import { call, deviceCall } from "./api.js";
 import { action } from "./controls.js";
 import { KeyedList, announce, follow, h, setText, svg } from "./dom.js";
-import { live } from "./live.js";
-import { bytes, moment, processState, recovery, shortly, span, timeOf } from "./words.js";
+import { asKnown, live } from "./live.js";
+import { bytes, loss, moment, processState, recovery, shortly, span, timeOf } from "./words.js";
 
-const COLUMNS = ["Process", "State", "Restarts in 1 h", "Ended last", "Memory", "Back within"];
+const COLUMNS = ["Process", "State", "Restarts in 1 h", "Ended last", "Memory", "Time to recover"];
 
 /** `deviceId` is "" for the hub's own machine. Roles are written out: on a phone the rows are no table for CSS. */
 export function processTable(deviceId, mayRestart, signal) {
@@ -50,15 +50,15 @@ function processRow(told, restart) {
     restarts: cell("restarts", "Restarts in 1 h:"),
     ended: cell("ended", "Ended last:"),
     memory: cell("memory", "Memory:"),
-    recovery: cell("recovery", "Back within:"),
+    recovery: cell("recovery", "Time to recover:"),
   };
   const pid = h("span", { class: "muted" });
   const state = h("span", { class: "tone" });
   const age = h("span", { class: "muted when" });
   const ended = h("span", {});
   const endedAt = h("span", { class: "muted when" });
-  cells.state.append(state, age);
-  cells.ended.append(ended, endedAt);
+  cells.state.append(state, " ", age);
+  cells.ended.append(ended, " ", endedAt);
   let current = told;
   let killed = 0; // the pid that was killed from here
   const button = restart && cell("restart small");
@@ -66,24 +66,26 @@ function processRow(told, restart) {
     action({
       label: "Restart",
       name: `Restart ${name}`,
-      confirm: `Kill ${name}?`,
+      confirm: "Kill?",
+      confirmName: `Kill ${name}?`,
+      note: loss(name),
       run: async () => {
         killed = current.process.pid;
         await restart(name, killed);
       },
     }),
   );
-  const heading = h("th", { role: "rowheader", scope: "row" }, h("span", { class: "name" }, name), pid);
+  const heading = h("th", { role: "rowheader", scope: "row" }, h("span", {}, name), " ", pid);
   const element = h("tr", { role: "row" }, heading, Object.values(cells), button);
   const update = (changed) => {
     const { process } = changed;
     if (process.pid && process.pid !== current.process.pid) blink(element);
     current = changed;
-    const { text, tone } = processState(process);
+    const { tone } = processState(process);
     setText(pid, process.pid ? `pid ${process.pid}` : "no pid");
-    setText(state, text);
+    follow(state, () => asKnown(processState(current.process).text));
     state.dataset.tone = tone;
-    follow(age, () => (current.process.pid ? `for ${span(ageS(current))}` : ""));
+    follow(age, () => (current.process.pid && !live.isAway ? `for ${span(ageS(current))}` : ""));
     fill(cells.restarts, cells.restarts, process.restarts_hour);
     fill(cells.ended, ended, process.last_end);
     follow(endedAt, () => endedWhen(current));

@@ -25,7 +25,7 @@ export function sharing(deviceId, signal) {
   live.addEventListener("event", listen, { signal });
   const again = loaded(place, () => call("GET", deviceCall(deviceId, "shares"), undefined, { signal }), show, signal);
   const fields = [
-    { name: "username", label: "User name", required: true, maxlength: 64, autocomplete: "off" },
+    { name: "username", label: "User name", longest: 64, autocomplete: "off" },
     { name: "role", label: "Role", options: ROLES },
   ];
   const send = async ({ username, role }) => {
@@ -41,7 +41,8 @@ function shareRow(share, take) {
   const { username } = share;
   const role = h("span", { class: "muted" });
   const run = () => take(username);
-  const button = action({ label: "Take away", name: `Take it away from ${username}`, confirm: "Press again", run });
+  const name = `Take away from ${username}`;
+  const button = action({ label: "Take away", name, confirm: `Take share from ${username}?`, run });
   const update = (changed) => setText(role, changed.role);
   update(share);
   return { element: h("li", {}, named("span", username), role, button), update };

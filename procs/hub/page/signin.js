@@ -6,7 +6,7 @@ import { signIn } from "./session.js";
 
 export function signInView(_signal, welcome) {
   const fields = [
-    { name: "username", label: "User name", required: true, maxlength: 64, autocomplete: "username" },
+    { name: "username", label: "User name", longest: 64, autocomplete: "username" },
     { name: "password", label: "Password", type: "password", required: true, autocomplete: "current-password" },
   ];
   const send = async ({ username, password }) => {
@@ -17,11 +17,12 @@ export function signInView(_signal, welcome) {
     "details",
     {},
     h("summary", {}, "First time here?"),
-    h("p", {}, "The first account is ", h("strong", {}, "admin"), ". On the hub’s machine this shows its password:"),
-    h("pre", { tabindex: "0", "aria-label": "Command" }, "scripts/cli.py password"),
-    h("p", {}, "An admin makes further accounts, under Users."),
+    h("p", {}, "The first account is ", h("strong", {}, "admin"), ". “make up” showed its password once."),
+    h("p", {}, "On the hub’s machine this makes another one, and ends all its log-ins:"),
+    h("pre", { tabindex: "0", "aria-label": "Command" }, "scripts/cli.py password --reset"),
+    h("p", {}, "An admin makes other accounts, under Users."),
   );
   const title = "Sign in";
-  const entry = form({ id: "signin", fields, submit: title, send });
+  const entry = form({ id: "signin", fields, submit: title, busy: "Signing in…", send });
   return { title, content: h("div", { class: "narrow panel" }, h("h1", {}, title), entry, help) };
 }

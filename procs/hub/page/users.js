@@ -45,7 +45,7 @@ function pathOf(user) {
 
 function newUser(made) {
   const fields = [
-    { name: "username", label: "User name", required: true, maxlength: 64, autocomplete: "off" },
+    { name: "username", label: "User name", longest: 64, autocomplete: "off" },
     { name: "password", label: "First password", ...NEW_PASSWORD },
     { name: "role", label: "Role", options: ROLES },
   ];
@@ -59,23 +59,27 @@ function newUser(made) {
 
 function userRow(user, change, remove) {
   const facts = h("span", { class: "muted" });
+  const { username } = user;
   const isMe = user.id === session().user.id;
   let current = user;
   const turn = h("span", {});
   const run = () => change(current, { is_admin: !current.is_admin });
+  let wasAdmin = null;
   const update = (changed) => {
     current = changed;
     const kind = changed.is_admin ? "admin" : "user";
     setText(facts, `${kind} · ${count(changed.devices, "device")}${isMe ? " · you" : ""}`);
-    const label = changed.is_admin ? "Make a user" : "Make an admin";
-    turn.replaceChildren(action({ label, name: `${label} of ${changed.username}`, confirm: "Press again", run }));
+    if (changed.is_admin === wasAdmin) return; // a button that asks to be pressed again stays
+    wasAdmin = changed.is_admin;
+    const [label, verb] = wasAdmin ? ["Demote to user", "Demote"] : ["Promote to admin", "Promote"];
+    turn.replaceChildren(action({ label, name: `${label}: ${username}`, confirm: `${verb} ${username}?`, run }));
   };
-  const name = `Remove ${user.username}`;
-  const end = action({ label: "Remove", name, confirm: "Press again", run: () => remove(user), kind: "danger" });
+  const name = `Delete user ${username}`;
+  const end = action({ label: "Delete", name, confirm: `${name}?`, run: () => remove(user), kind: "danger" });
   const more = h("details", {}, h("summary", {}, "Set a password"), newPassword(user, change));
   update(user);
   const others = isMe ? [] : [end, more];
-  return { element: h("li", {}, named("span", user.username), facts, turn, others), update };
+  return { element: h("li", {}, named("span", username), facts, turn, others), update };
 }
 
 function newPassword(user, change) {
