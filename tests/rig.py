@@ -28,15 +28,17 @@ from scripts.suite_settings import Suite, load_plan
 
 T = TypeVar("T")
 _given: set[int] = set()
+WORKERS = 16  # at most, each with ports of its own
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
 EXEC_KNOWN_S = 0.2  # go2rtc's API answers before it knows of exec:, and nothing tells when it does
 AGENT = [sys.executable, "-m", "procs.headless_agent"]
 
 
 def free_port() -> int:
-    """A port of loopback that nobody has right now, TCP and UDP; never the same twice in one process. The kernel gives
-    it to nobody by itself: a suite that was down for a moment must find its ports free."""
+    """A port of loopback that nobody has right now, TCP and UDP; never the same twice in one run. The kernel gives it to
+    nobody by itself: a suite that was down for a moment must find its ports free."""
     while True:
-        port = random.randrange(10_000, 32_000)
+        port = random.randrange(10_000, 31_984) // WORKERS * WORKERS + WORKER
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, contextlib.suppress(OSError):
             tcp.bind(("127.0.0.1", port))
             udp.bind(("127.0.0.1", port))

@@ -20,7 +20,6 @@ from tests.rig import until
 from tests.viewers import RtspViewer
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.needs("chromium", "ffmpeg")]
-LONG_TASK_MS = 100
 IDLE_S = 6.0
 
 
@@ -53,25 +52,8 @@ def ann(browser: Browser, hub: Process) -> Iterator[Person]:
     assert not person.alarms
 
 
-def test_the_first_paint_comes_within_a_second(browser: Browser, hub: Process) -> None:
-    """The best of three: others use the machine, too."""
-    times = [page_rig.first_paint_ms(browser, f"http://{LOCAL}:{hub.port}/") for _ in range(3)]
-    assert min(times) < 1000, times
-
-
 def test_all_of_the_page_is_less_than_150_kb(ann: Person) -> None:
     assert 10_000 < page_rig.weight(ann) < 150_000
-
-
-def test_scrolling_through_200_devices_is_smooth(ann: Person) -> None:
-    """No task keeps the page from answering for long; twice, if the machine did."""
-    expect(ann.page.get_by_role("list").get_by_role("heading", level=2)).to_have_count(200)
-
-    def is_smooth() -> bool:
-        tasks, _ = page_rig.scrolled(ann.page, 60)
-        return max(tasks, default=0) < LONG_TASK_MS
-
-    assert is_smooth() or is_smooth()
 
 
 def test_a_device_that_comes_redraws_nothing_else(ann: Person, hub: Process) -> None:

@@ -47,15 +47,24 @@ def test_make_up_in_a_clean_clone_plays(tmp_path: Path) -> None:
         suite.kill_all(clone.root)
 
 
-def test_supervisorctl_works_from_the_root(clone: Clone) -> None:
-    done = clone.run(".venv/bin/supervisorctl", "-c", "supervisord.conf", "status")
+@pytest.fixture(scope="module")
+def upped(clone: Clone) -> Clone:
+    """The clone as it is after `make up`, whatever tests of other files have left of it."""
+    clone.write_settings()
+    done = clone.make("up")
+    assert done.returncode == 0, done.stderr
+    return clone
+
+
+def test_supervisorctl_works_from_the_root(upped: Clone) -> None:
+    done = upped.run(".venv/bin/supervisorctl", "-c", "supervisord.conf", "status")
     assert done.stdout.split()[:2] in (["go2rtc", "RUNNING"], ["go2rtc", "STARTING"])
 
 
-def test_up_again_leaves_everything_as_it_is(clone: Clone) -> None:
-    before = clone.living()
-    done = clone.make("up")
-    assert (done.returncode, clone.living()) == (0, before)
+def test_up_again_leaves_everything_as_it_is(upped: Clone) -> None:
+    before = upped.living()
+    done = upped.make("up")
+    assert (done.returncode, upped.living()) == (0, before)
     assert "already up" in done.stderr
 
 
