@@ -35,8 +35,8 @@ AGENT = [sys.executable, "-m", "procs.headless_agent"]
 
 
 def free_port() -> int:
-    """A port of loopback that nobody has right now, TCP and UDP; never the same twice in one run. The kernel gives it to
-    nobody by itself: a suite that was down for a moment must find its ports free."""
+    """A port of loopback that nobody has right now, TCP and UDP; never the same twice in one run. The kernel gives it
+    to nobody by itself: a suite that was down for a moment must find its ports free."""
     while True:
         port = random.randrange(10_000, 31_984) // WORKERS * WORKERS + WORKER
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, contextlib.suppress(OSError):
