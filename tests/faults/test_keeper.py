@@ -207,7 +207,7 @@ def test_in_the_foreground_it_is_idle_and_dies_too(clone: Clone) -> None:
     until(lambda: pid_of(clone, "keeper"))
     foreground.kill()
     foreground.communicate(timeout=20)
-    until(lambda: not clone.living(), 2)
+    until(lambda: not clone.living(), 10)
     time.sleep(0.5)
     assert clone.living() == []
 
