@@ -280,7 +280,8 @@ class _Loop:
     def _insist(self, now: float) -> None:
         """Kill those who were asked where they hang, and could not even say that."""
         if self._last_words and now >= self._last_words[0]:
-            self._end(self._last_words[1], now)
+            (_, verdict), self._last_words = self._last_words, None  # we may outlive it by a turn
+            self._end(verdict, now)
         due = [verdict for at, verdict in self._asked_for_stack if now - at >= STACK_S]
         self._asked_for_stack = [(at, verdict) for at, verdict in self._asked_for_stack if now - at < STACK_S]
         for verdict in due:
