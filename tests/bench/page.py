@@ -18,6 +18,7 @@ from procs.errors import NotHere
 from tests import fleet, hub_rig
 from tests.bench.measure import Result, median, percentile, say
 from tests.e2e import page_rig
+from tests.e2e.chromium import chromium
 from tests.e2e.page_rig import Person
 
 DEVICES = 200
@@ -51,7 +52,7 @@ def bench(quick: bool) -> Result:
         cameras = fleet.many(DEVICES)
         fleet.own(hub, cameras)
         stack.enter_context(fleet.online(hub, cameras))
-        browser = stack.enter_context(page_rig.chromium())
+        browser = stack.enter_context(chromium())
         _measure(result, plan, browser, f"http://{page_rig.LOCAL}:{hub.port}")
     return result
 

@@ -8,7 +8,6 @@ import functools
 import http.server
 import json
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, Request, expect
 
 from scripts import suite
 from tests.clone import Clone
@@ -31,20 +30,6 @@ LOCAL = "127.0.0.1"
 _POLICY = re.compile("Content.Security.Policy|Permissions policy|Trusted", re.I)
 
 
-@contextlib.contextmanager
-def chromium() -> Iterator[Browser]:
-    """The system's Chromium, which may not leave this machine."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
-                  "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"],
-        )  # fmt: skip
-        expect.set_options(timeout=STEP_MS)
-        yield browser
-        browser.close()
-
-
 class Person:
     """Somebody with a browser profile of their own, and one tab of it."""
 
@@ -52,6 +37,7 @@ class Person:
         self.url = url.rstrip("/")
         self.context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | context))
         self.context.set_default_timeout(STEP_MS)
+        expect.set_options(timeout=STEP_MS)
         self.page = self.context.new_page()
         self.alarms: list[str] = []  # what no page of ours ever does, whatever is in it
         self.asked: list[Request] = []

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page
 
 from procs.errors import Refused
 from procs.media import barcode
 from tests import rig
+from tests.e2e.chromium import chromium
 from tests.rig import until
 
 # Draws what the player, or another picture, shows into a canvas and returns its luma: base64 of width * height bytes.
@@ -71,14 +71,8 @@ def shown(where: Page | Locator) -> Shown | None:
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
     """A page of the system's Chromium, which may not leave this machine."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
-                  "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"],
-        )  # fmt: skip
+    with chromium() as browser:
         yield browser.new_page(viewport={"width": 1280, "height": 720})
-        browser.close()
 
 
 @pytest.mark.needs("chromium")

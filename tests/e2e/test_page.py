@@ -42,13 +42,6 @@ def site(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium."""
-    with page_rig.chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def ann(browser: Browser, site: Site) -> Iterator[Person]:
     """Whoever has just called `make up`. Whatever the page shows her, it must not raise an alarm."""
     person = Person(browser, site.url)

@@ -34,13 +34,6 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium."""
-    with page_rig.chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def ann(browser: Browser, hub: Process) -> Iterator[Person]:
     """The admin, before the list."""
     person = Person(browser, f"http://{LOCAL}:{hub.port}")

@@ -11,7 +11,6 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests import fleet, hub_rig
-from tests.e2e import page_rig
 from tests.e2e.page_rig import LOCAL, Elsewhere, Person
 from tests.hub_rig import ADMIN_PASSWORD, Http, Process
 
@@ -42,13 +41,6 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
         fleet.own(running, cameras())
         with fleet.online(running, cameras()):
             yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium."""
-    with page_rig.chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,16 @@ import contextlib
 import hashlib
 import http.client
 import json
-import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page
 
 from tests.clone import Clone
+from tests.e2e.chromium import chromium
 from tests.e2e.test_browser import Shown, shown
 from tests.faults.origin import content
 from tests.faults.wall import Ground, walled
@@ -36,14 +36,8 @@ def ground(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
 @pytest.fixture(scope="module")
 def context() -> Iterator[BrowserContext]:
     """A browser."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
-                  "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"],
-        )  # fmt: skip
+    with chromium() as browser:
         yield browser.new_context()
-        browser.close()
 
 
 def url(ground: Ground, path: str) -> str:
