@@ -21,7 +21,8 @@ LOOK_EVERY_S = 0.05
 def refuse_taken(key: str, variable: str, address: Address, *, udp: bool = False, ours: Collection[int] = ()) -> None:
     """Raise ConfigError if somebody listens at an address already, and say who. `ours`: pids that may.
 
-    One at which nobody listens is tried again for a moment: the kernel is not yet done with connections of before.
+    One at which nobody listens, or a socket of nobody's, is tried again for a moment: the kernel is not yet done with
+    connections of before, or with a process that ends: that has given up its descriptors before its sockets close.
     """
     kinds = [socket.SOCK_STREAM] + ([socket.SOCK_DGRAM] if udp else [])
     until = time.monotonic() + LET_GO_S
@@ -30,7 +31,7 @@ def refuse_taken(key: str, variable: str, address: Address, *, udp: bool = False
             holder = listener(address)
             if holder is not None and holder in ours:
                 break
-            if holder is None and time.monotonic() < until:
+            if not holder and time.monotonic() < until:
                 time.sleep(LOOK_EVERY_S)
                 continue
             raise ConfigError(

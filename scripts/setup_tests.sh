@@ -13,6 +13,9 @@ sshd              openssh-server
 ssh               openssh-client
 postgres          postgresql
 wrk               wrk
+turnserver        coturn
+nft               nftables
+ip                iproute2
 libEGL.so.1       libegl1
 libEGL_mesa.so.0  libegl-mesa0
 libEGL_mesa.so.0  libgl1-mesa-dri
