@@ -15,6 +15,7 @@ from procs.settings import ROOT
 from scripts import suite
 from tests.rig import clean_environ, free_port
 
+EVERY_ROLE = "hub device streams"
 _FIRST_LINE = b"#!" + bytes(ROOT / ".venv/bin/python") + b"\n"
 # As pip writes it where there is a blank in the path.
 _FIRST_LINES = b"#!/bin/sh\n'''exec' \"%s\" \"$0\" \"$@\"\n' '''\n" % bytes(ROOT / ".venv/bin/python")
@@ -83,7 +84,7 @@ class Clone:
 
     def supervised(self) -> list[int]:
         """Pids of supervisord and of all that it says it runs; with no viewer there should be nothing else."""
-        return sorted([proc.supervisord(self.root), *(p.pid for p in suite.processes(self.root))])
+        return sorted([proc.supervisord(self.root), *(p.pid for p in suite.processes(self.root) if p.pid)])
 
     def living(self) -> list[int]:
         """Pids of its processes."""

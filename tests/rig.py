@@ -47,7 +47,7 @@ def free_port() -> int:
                 return port
 
 
-def until(look: Callable[[], T | None], within_s: float = 10.0, every_s: float = 0.02) -> T:
+def until(look: Callable[[], T | None], within_s: float = 20.0, every_s: float = 0.02) -> T:
     """What `look` gives once it is true. Fails the test after the limit."""
     deadline = time.monotonic() + within_s
     while not (found := look()):

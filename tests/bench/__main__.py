@@ -10,9 +10,9 @@ from procs.errors import PlanariaError
 from procs.settings import ROOT, command_line
 from scripts import suite
 from tests.bench import hub, page, producer, proxy, recovery
-from tests.bench.measure import Result
+from tests.bench.measure import Result, Size
 
-BENCHES: dict[str, Callable[[bool], Result]] = {
+BENCHES: dict[str, Callable[[Size], Result]] = {
     "producer": producer.bench,
     "recovery": recovery.bench,
     "proxy": proxy.bench,
@@ -29,12 +29,14 @@ def main() -> int:
     parser = command_line("tests.bench", "Measure ours against its peers.", EXAMPLES)
     parser.add_argument("name", choices=["all", *BENCHES], help="which bench")
     parser.add_argument("--json", action="store_true", help="one JSON object a bench, as the last line")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: within 60 s, rougher")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="fewer rounds: within 60 s, rougher")
+    size.add_argument("--least", action="store_true", help="once through, which shows that it runs and says no more")
     try:
         arguments = parser.parse_args()
         suite.precompile(ROOT)
         for name in BENCHES if arguments.name == "all" else [arguments.name]:
-            result = BENCHES[name](arguments.quick)
+            result = BENCHES[name]("least" if arguments.least else "quick" if arguments.quick else "full")
             print(json.dumps(result.as_json()) if arguments.json else result.as_table())
     except PlanariaError as error:
         print(f"bench: {error}", file=sys.stderr)

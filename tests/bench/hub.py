@@ -22,7 +22,7 @@ from procs.settings import ROOT
 from procs.wire import challenge
 from tests import rig
 from tests.bench import crowd, wall
-from tests.bench.measure import Result, cpu_s, percentile, say
+from tests.bench.measure import Result, Size, cpu_s, percentile, say
 
 CROWDS = 2
 FILES_BESIDE = 200  # open files of the hub that are no devices
@@ -36,6 +36,10 @@ class Plan(NamedTuple):
     devices: int
     spread_s: float
     storms: int
+    settled_s: float = SETTLED_S
+
+
+PLANS: dict[Size, Plan] = {"full": Plan(5000, 10.0, 3), "quick": Plan(1000, 2.0, 1), "least": Plan(100, 0.5, 1, 5.0)}
 
 
 class Crowd:
@@ -59,9 +63,9 @@ class Crowd:
         return found
 
 
-def bench(quick: bool) -> Result:
+def bench(size: Size) -> Result:
     """Run it all. Raises NotHere where too few files may be open."""
-    plan = Plan(1000, 2.0, 1) if quick else Plan(5000, 10.0, 3)
+    plan = PLANS[size]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < plan.devices + FILES_BESIDE:
         raise NotHere(f"only {hard} files may be open (ulimit -Hn): {plan.devices + FILES_BESIDE} are needed")
@@ -147,7 +151,7 @@ def _measure(result: Result, plan: Plan, hub: wall.Running, crowds: list[Crowd])
     first = _storm(plan, crowds)
     say("idle")
     idle_cpu_s = -cpu_s(hub.pid)
-    time.sleep(SETTLED_S)
+    time.sleep(plan.settled_s)
     idle_cpu_s += cpu_s(hub.pid)
     idle_kb = _pss_kb(hub.pid)
     beats, late, worst_ms = _beats(crowds, plan)
@@ -159,7 +163,7 @@ def _measure(result: Result, plan: Plan, hub: wall.Running, crowds: list[Crowd])
         spent_s -= cpu_s(hub.pid)
         storms += _storm(plan, crowds)
         spent_s += cpu_s(hub.pid)
-    time.sleep(SETTLED_S)
+    time.sleep(plan.settled_s)
     more = _beats(crowds, plan)
     result.figures |= {
         "idle_kb_per_device": round((idle_kb - before_kb) / plan.devices, 2),
@@ -168,7 +172,7 @@ def _measure(result: Result, plan: Plan, hub: wall.Running, crowds: list[Crowd])
         "storm_hello_ms_max": round(max(storms), 2),
         "first_hello_ms_p99": round(percentile(first, 0.99), 2),
         "storm_cpu_ms_per_device": round(1000 * spent_s / len(storms), 3),
-        "idle_cpu_pct": round(100 * idle_cpu_s / SETTLED_S, 2),
+        "idle_cpu_pct": round(100 * idle_cpu_s / plan.settled_s, 2),
         "heartbeats": beats + more[0],
         "heartbeats_late": late + more[1],
         "heartbeat_ms_max": max(worst_ms, more[2]),

@@ -10,8 +10,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+Size = Literal["full", "quick", "least"]  # "least": once through all of it, which shows that it runs, and no more
 NOISY = 0.35  # quartiles of a paired ratio further apart than this part of its median: too noisy to tell
 
 

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser
 
 from procs.errors import NotHere
 from tests import fleet, hub_rig
-from tests.bench.measure import Result, median, percentile, say
+from tests.bench.measure import Result, Size, median, percentile, say
 from tests.e2e import page_rig
 from tests.e2e.chromium import chromium
 from tests.e2e.page_rig import Person
@@ -29,16 +29,24 @@ class Plan(NamedTuple):
     """How much is measured."""
 
     loads: int
+    settled_s: float
     idle_s: float
     turns: int  # of the wheel
 
 
-def bench(quick: bool) -> Result:
+PLANS: dict[Size, Plan] = {
+    "full": Plan(20, SETTLED_S, 60.0, 1000),
+    "quick": Plan(5, SETTLED_S, 10.0, 200),
+    "least": Plan(1, 0.0, 5.0, 10),
+}
+
+
+def bench(size: Size) -> Result:
     """Run it all. Raises NotHere without Chromium or ffmpeg."""
     for program in ("chromium", "ffmpeg"):
         if not shutil.which(program):
             raise NotHere(f"{program} is missing; sh scripts/setup_tests.sh says how to get it")
-    plan = Plan(5, 10.0, 200) if quick else Plan(20, 60.0, 1000)
+    plan = PLANS[size]
     result = Result("page", figures={"devices": DEVICES})
     result.targets = {
         "first_paint_ms": "under 1000",
@@ -68,7 +76,7 @@ def _measure(result: Result, plan: Plan, browser: Browser, url: str) -> None:
     tasks, frames_ms = page_rig.scrolled(person.page, plan.turns)
     say("idle")
     person.page.evaluate("() => scrollTo(0, 0)")
-    person.page.wait_for_timeout(1000 * SETTLED_S)
+    person.page.wait_for_timeout(1000 * plan.settled_s)
     asked = len(person.asked)
     person.page.wait_for_timeout(1000 * plan.idle_s)
     result.figures |= {

@@ -18,12 +18,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from procs.errors import NotHere
 from procs.headless_agent import egl
 from procs.settings import ROOT
 from tests import rig
-from tests.bench.measure import Result, cpu_s, median, percentile, rss_mb, say
+from tests.bench.measure import Result, Size, cpu_s, median, percentile, rss_mb, say
 from tests.rig import AGENT, until
 from tests.viewers import RtspViewer
 
@@ -44,7 +45,24 @@ OLDER_444 = RGBA.replace("-pix_fmt yuv420p ", "")
 OLDER = [sys.executable, "-m", "tests.bench.older_egl", "1280", "720", "60"]
 
 
-def bench(quick: bool) -> Result:
+class Plan(NamedTuple):
+    """How much is measured."""
+
+    rounds: int
+    cpu_s: float
+    starts: int
+    latency_s: float
+    kills: int
+
+
+PLANS: dict[Size, Plan] = {
+    "full": Plan(5, 6.0, 15, 10.0, 15),
+    "quick": Plan(1, 2.0, 3, 2.0, 2),
+    "least": Plan(1, 0.5, 1, 1.0, 1),
+}
+
+
+def bench(size: Size) -> Result:
     """Run it all. Raises NotHere without an ffmpeg."""
     if not shutil.which("ffmpeg"):
         raise NotHere("ffmpeg is missing: sh scripts/setup_tests.sh")
@@ -68,12 +86,13 @@ def bench(quick: bool) -> Result:
         "egl_cpu_vs_older": "at most 0.65",
         "egl_first_byte_vs_older": "at most 0.5",
     }
-    _cpu(result, rounds=1 if quick else 5, seconds=2 if quick else 6)
-    _first_byte(result, 3 if quick else 15)
-    _egl(result, rounds=1 if quick else 5, seconds=2 if quick else 6, starts=2 if quick else 15)
-    _latency(result, 2 if quick else 10)
-    _gap(result, 2 if quick else 15)
-    if not quick:
+    plan = PLANS[size]
+    _cpu(result, plan.rounds, plan.cpu_s)
+    _first_byte(result, plan.starts)
+    _egl(result, plan.rounds, plan.cpu_s, plan.starts)
+    _latency(result, plan.latency_s)
+    _gap(result, plan.kills)
+    if size == "full":
         _psnr(result)
     return result
 

@@ -18,7 +18,7 @@ from procs.errors import NotHere
 from tests import rig
 from tests.bench import http_clients, wall
 from tests.bench.http_clients import Address
-from tests.bench.measure import Result, median, percentile, say
+from tests.bench.measure import Result, Size, median, percentile, say
 from tests.bench.wall import Way
 from tests.viewers import RtspViewer
 
@@ -40,12 +40,19 @@ class Plan(NamedTuple):
     live: int
 
 
-def bench(quick: bool) -> Result:
+PLANS: dict[Size, Plan] = {
+    "full": Plan(7, 3000, 4, 2, 6.0, 30),
+    "quick": Plan(2, 500, 2, 1, 2.0, 6),
+    "least": Plan(1, 50, 1, 1, 0.5, 1),
+}
+
+
+def bench(size: Size) -> Result:
     """Run it all. Raises NotHere without a peer."""
     for program in NEEDED:
         if not shutil.which(program):
             raise NotHere(f"{program} is missing: sh scripts/setup_tests.sh")
-    plan = Plan(2, 500, 2, 1, 2.0, 6) if quick else Plan(7, 3000, 4, 2, 6.0, 30)
+    plan = PLANS[size]
     result = Result("proxy", targets=_targets())
     result.peers = {"ssh": "OpenSSH, -R over loopback, its defaults", "direct": "nginx, one worker"}
     with ExitStack() as stack:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from procs import proc
 from procs.errors import Unhealthy
 from scripts import suite
-from tests.bench.measure import Result, cpu_s, median, percentile, rss_mb, say
+from tests.bench.measure import Result, Size, cpu_s, median, percentile, rss_mb, say
 from tests.bench.signs import LIMIT_S, Asked, Fifo, Locked, Sign, Watched, page, wait_for
 from tests.bench.supervisors import STREAM, Ground
 
@@ -55,6 +55,13 @@ class Plan(NamedTuple):
     warden_s: float
 
 
+PLANS: dict[Size, Plan] = {
+    "full": Plan((0.3, 3.0), 5, 10, 4, 20, 20.0),
+    "quick": Plan((0.3, 0.8), 1, 2, 1, 1, 2.0),
+    "least": Plan((0.3, 0.4), 1, 1, 1, 1, 0.5),
+}
+
+
 class Kill(NamedTuple):
     """What came of one."""
 
@@ -68,9 +75,9 @@ class Kill(NamedTuple):
 Kills = defaultdict[str, list[Kill]]
 
 
-def bench(quick: bool) -> Result:
+def bench(size: Size) -> Result:
     """Run it all."""
-    plan = Plan((0.3, 0.8), 1, 2, 1, 1, 2.0) if quick else Plan((0.3, 3.0), 5, 10, 4, 20, 20.0)
+    plan = PLANS[size]
     result = Result("recovery", targets=_targets())
     result.peers = {
         "stock": "supervisord of our supervisord.conf without our plugin, warden and keeper",

@@ -1,4 +1,4 @@
-"""The short form of every bench runs and keeps to the agreed names. No figure is asserted: that is no test."""
+"""The least form of every bench runs and keeps to the agreed names. No figure is asserted: that is no test."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ PAGE: dict[str, set[str]] = {
 
 
 def result_of(bench: str) -> dict[str, Any]:
-    """What its short form prints."""
-    command = [sys.executable, "-m", "tests.bench", bench, "--quick", "--json"]
+    """What its least form prints."""
+    command = [sys.executable, "-m", "tests.bench", bench, "--least", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert set(result) == {"name", "figures", "peers", "ratios", "machine"}

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, Request, expect
 
 from scripts import suite
-from tests.clone import Clone
+from tests.clone import EVERY_ROLE, Clone
 from tests.e2e.test_browser import Shown, shown
 from tests.faults import invariants
 from tests.hub_rig import Http
@@ -180,7 +180,8 @@ def served(clone: Clone, folder: Path) -> Iterator[Site]:
     """The clone, brought up as at a first start: with no account yet. Down at the end, its settings as they were."""
     suite.kill_all(clone.root)
     (clone.root / "run/admin-password").unlink(missing_ok=True)
-    clone.write_settings(workers=2, hub={"listen": clone.hub, "database_url": f"sqlite:///{folder}/hub.sqlite"})
+    hub = {"listen": clone.hub, "database_url": f"sqlite:///{folder}/hub.sqlite"}
+    clone.write_settings(roles=EVERY_ROLE, workers=2, hub=hub)
     try:
         done = clone.make("up")
         assert done.returncode == 0, done.stderr

@@ -101,6 +101,7 @@ def test_go2rtcs_index_page_lists_the_streams(page: Page, streams: rig.Go2rtc) -
 
 
 @pytest.mark.needs("chromium", "libEGL.so.1", "libEGL_mesa.so.0", "libOpenGL.so.0")
+@pytest.mark.skipif("README_PICTURE" not in os.environ, reason="is for making it")
 def test_the_readmes_picture_can_be_made(page: Page, tmp_path: Path) -> None:
     """With README_PICTURE set to a path, the picture is kept there."""
     producer = {"width": 640, "height": 360, "fps": 30}

@@ -204,7 +204,7 @@ def test_a_container_plays_and_says_so(container: tuple[Container, Address]) -> 
     until(lambda: running.health() == 0, 30)
     seen = seen_in(f"rtsp://{rtsp}/lobby", 5, rtsp_transport="tcp")
     assert len(seen) == 5 and all(picture.stamp for picture in seen)
-    until(lambda: '"tag": "headless_agent lobby"' in running.log.read_text(), 5)
+    until(lambda: '"tag": "headless_agent lobby"' in running.log.read_text())
     status = Path(f"/proc/{running.supervisord()}/status").read_text()
     assert re.findall(r"^(?:CapEff|CapBnd|NoNewPrivs):\s+(\w+)", status, re.M) == ["0" * 16, "0" * 16, "1"]
     assert not re.search(r"^NSpid:\s+\d+\s+1$", status, re.M), "the first process could not be killed from inside"
@@ -239,7 +239,7 @@ def test_a_frozen_supervisord_can_be_killed_from_inside_and_nothing_outlives_it(
     pid_file = "/app/run/supervisord.pid"
     running.execute("sh", "-c", f"kill -9 $(cat {pid_file})")
     running.process.wait(10)
-    until(lambda: not [pid for pid in inside if Path(f"/proc/{pid}").exists()], 5)
+    until(lambda: not [pid for pid in inside if Path(f"/proc/{pid}").exists()])
 
 
 @in_namespaces
@@ -261,7 +261,7 @@ def test_without_an_init_it_reaps_what_it_adopts_and_ends_when_it_is_asked(
     running = Container(image, other.environ, init=False)
     until(lambda: running.health() == 0, 30)
     assert running.execute("sh", "-c", "sleep 0.1 & exit 0").returncode == 0
-    until(lambda: "reaped unknown pid" in running.log.read_text(), 5)
+    until(lambda: "reaped unknown pid" in running.log.read_text())
     running.execute("env", "PLANARIA_WORKERS=3", "/app/.venv/bin/python", "/app/scripts/cli.py", "up")
     running.process.wait(5)
 
@@ -345,7 +345,7 @@ def test_a_hub_keeps_its_users_and_shows_its_password_once(plain: Image) -> None
         another = second.execute("scripts/cli.py", "password", "--reset").stdout.strip()
         assert another not in ("", password) and log_in(port, "admin", another)
         assert not log_in(port, "admin", password) and log_in(port, "ada", "a good password")
-        until(lambda: ask(port, "GET", "/api/devices", token=token)[0] == 401, 5)
+        until(lambda: ask(port, "GET", "/api/devices", token=token)[0] == 401)
         assert another not in second.log.read_text()
     finally:
         second.kill()

@@ -50,10 +50,10 @@ def test_kill_9_of_the_ffmpeg_child_of_its_producer_and_of_go2rtc() -> None:
             producer, child = family(running)
             before = proc.descendants(running.process.pid)
             kill_and_wait(viewer, child if kill_child else producer)
-            until(lambda before=before: not living(before), 5)  # type: ignore[misc]
+            until(lambda before=before: not living(before))  # type: ignore[misc]
         producer, child = family(running)
         running.process.kill()
-        until(lambda: not living({producer, child}), 5)
+        until(lambda: not living({producer, child}))
 
 
 def family(running: rig.Go2rtc) -> tuple[int, int]:
@@ -125,7 +125,7 @@ def test_a_capture_of_the_settings_is_kept_running_and_its_viewers_stay(down: Cl
     kill_and_wait(viewer, next(p for p in proc.descendants(writer_of(down)) if rig.command_line(p)[:1] == ["ffmpeg"]))
     below = proc.descendants(writer_of(down))
     kill_and_wait(viewer, writer_of(down))
-    until(lambda: not living(below), 5)
+    until(lambda: not living(below))
     kill_and_wait(viewer, reader)
     times = [arrival.rtp_time for arrival in viewer.arrivals]
     assert times == sorted(times), "time never runs back"
@@ -264,4 +264,4 @@ def test_auto_plays_where_there_is_no_nvenc() -> None:
     with rig.go2rtc({"workers": 1, "producer": {**SMALL, "encoder": "auto"}}) as running:
         seen = seen_in(running.stream("omega-0"), 20, rtsp_transport="tcp")
         assert len(seen) == 20 and all(p.stamp and p.stamp.frame == p.code.frame for p in seen)
-        until(lambda: '"event": "encoder ' in running.log.read_text(), 5)
+        until(lambda: '"event": "encoder ' in running.log.read_text())

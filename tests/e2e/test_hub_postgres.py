@@ -204,7 +204,7 @@ def _carries_what_it_should(hub: Process, other: Process) -> None:
     assert there("POST", "/api/devices/cam/open").status == 200
     assert there("PATCH", "/api/devices/cam", {"device_name": "Käfer"}).json["device_name"] == "Käfer"
     assert ann("POST", "/api/auth/logout").status == 200
-    until(lambda: there("GET", "/api/devices").status == 401, 5)
+    until(lambda: there("GET", "/api/devices").status == 401)
     for nul in ("a\x00b", "\x00"):
         assert hub.http("POST", "/api/auth/login", {"username": nul, "password": "12345678"}).status == 401
         assert hub.http("POST", "/api/devices/register", {"device_id": nul}).status == 400
@@ -214,7 +214,7 @@ def _shares_and_remembers(hub: Process, there: Http) -> None:
     """What one hub writes, the other goes by."""
     bob, admin = hub.http.new_user("bob"), hub.admin
     kinds = ["refused", "disconnected", "connected", "paired"]
-    until(lambda: {event["kind"] for event in there("GET", EVENTS).json["events"]} == set(kinds), 5)
+    until(lambda: {event["kind"] for event in there("GET", EVENTS).json["events"]} == set(kinds))
     assert there("PUT", "/api/devices/cam/shares/bob", {"role": "viewer"}).json["role"] == "viewer"
     assert there("PUT", "/api/devices/cam/shares/bob", {"role": "owner"}).json["role"] == "owner"
     (seen,) = bob("GET", "/api/devices").json
@@ -224,20 +224,20 @@ def _shares_and_remembers(hub: Process, there: Http) -> None:
     assert program("GET", "/api/devices/cam").json["role"] == "viewer"
     until(lambda: bob("GET", "/api/tokens").json[0]["last_used"], 10)
     assert bob("DELETE", f"/api/tokens/{token['id']}").status == 200
-    until(lambda: program("GET", "/api/devices").status == 401, 5)
+    until(lambda: program("GET", "/api/devices").status == 401)
     page = hub.http("POST", "/api/session", {"username": "bob", "password": "a good password"})
     cookie = {"Cookie": page.headers["Set-Cookie"].partition(";")[0]}
     assert Http(there.port)("GET", "/api/session", headers=cookie).json["user"]["username"] == "bob"
     assert there("DELETE", "/api/devices/cam/shares/bob").status == 200
-    until(lambda: bob("GET", "/api/devices/cam").status == 404, 5)
+    until(lambda: bob("GET", "/api/devices/cam").status == 404)
     users = {user["username"]: user for user in admin("GET", "/api/users").json}
     assert (users["ann"]["devices"], users["bob"]["devices"]) == (1, 0)
     assert admin("PATCH", f"/api/users/{users['admin']['id']}", {"is_admin": False}).status == 409
     assert admin("PATCH", f"/api/users/{users['bob']['id']}", {"is_admin": True}).json["is_admin"] is True
     assert admin("DELETE", f"/api/users/{users['bob']['id']}").status == 200
-    until(lambda: Http(there.port)("GET", "/api/session", headers=cookie).status == 401, 5)
+    until(lambda: Http(there.port)("GET", "/api/session", headers=cookie).status == 401)
     kinds = ["unshared", "shared", "shared", *kinds]  # in which order those of two hubs are written, nobody says
-    until(lambda: sorted(event["kind"] for event in there("GET", EVENTS).json["events"]) == sorted(kinds), 5)
+    until(lambda: sorted(event["kind"] for event in there("GET", EVENTS).json["events"]) == sorted(kinds))
 
 
 def _outlives_its_server(postgres: Postgres, hub: Process) -> None:

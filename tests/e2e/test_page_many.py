@@ -87,6 +87,7 @@ _SHOW = """() => { delete document.hidden; delete document.visibilityState;
 
 
 @pytest.mark.needs("libEGL.so.1", "libEGL_mesa.so.0", "libOpenGL.so.0")
+@pytest.mark.skipif("PLANARIA_SCREENSHOT" not in os.environ, reason="is for making it")
 def test_the_readmes_picture_can_be_made(browser: Browser, tmp_path: Path) -> None:
     """With PLANARIA_SCREENSHOT set to a path, the picture is kept there: devices whose streams are go2rtc's."""
     names = ["Front door", "Garden", "Workshop", "Greenhouse", "Roof", "Barn"]

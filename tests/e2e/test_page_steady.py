@@ -59,7 +59,9 @@ def test_to_ask_for_a_second_press_moves_nothing(ann: Person, viewport: dict[str
     expect(ann.row("go2rtc")).to_contain_text("serving")
     table = ann.page.get_by_role("table", name="Processes")
     all_of_it = table.get_by_role("row").or_(table.get_by_role("button"))
-    for name, note in PROCESSES.items():
+    names = list(PROCESSES) if viewport is VIEWPORTS[0] else list(PROCESSES)[-1:]  # one takes seconds to go back
+    for name in names:
+        note = PROCESSES[name]
         button = ann.row(name).get_by_role("button")
         button.scroll_into_view_if_needed()
         before = boxes(all_of_it)

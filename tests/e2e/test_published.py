@@ -141,11 +141,11 @@ def test_what_is_generated_plays_through_go2rtc_and_leaves_no_orphan(settings: d
         os.kill(direct, signal.SIGKILL)
         seen = len(viewer.arrivals)
         until(lambda: len(viewer.arrivals) > seen + 20, 20)
-        until(lambda: not _alive(below), 5)
+        until(lambda: not _alive(below))
         below = proc.descendants(running.process.pid)
         running.process.kill()
         running.process.wait()
-        until(lambda: not _alive(below), 5)
+        until(lambda: not _alive(below))
 
 
 def _alive(pids: set[int]) -> list[int]:
@@ -183,7 +183,7 @@ def test_start_plays_until_it_ends_however_that_is(down: Clone, ending: signal.S
         urllib.request.urlopen(f"http://{down.api}/", timeout=5)
     running.send_signal(ending)
     running.wait(20)
-    until(lambda: not down.living(), 5)
+    until(lambda: not down.living())
 
 
 def test_start_without_go2rtc_looks_at_the_one_that_runs(down: Clone) -> None:

@@ -207,7 +207,7 @@ def test_as_the_unit_starts_it_it_says_that_it_is_ready_and_lives(down: Clone, t
         finally:
             running.kill()
             running.wait()
-    until(lambda: not down.living(), 5)
+    until(lambda: not down.living())
 
 
 def test_a_row_of_failed_starts_is_paced_where_systemd_has_but_one_pause(down: Clone) -> None:

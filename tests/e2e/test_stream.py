@@ -21,7 +21,7 @@ from scripts import go2rtc_binary
 from tests import rig
 from tests.decoding import code_of, frames_of, seen_in
 from tests.rig import until
-from tests.viewers import Mp4Viewer, MseViewer, RtspViewer, Viewer
+from tests.viewers import Arrival, Mp4Viewer, MseViewer, RtspViewer, Viewer
 
 
 def ask(api: Address, method: str, path: str) -> tuple[int, bytes]:
@@ -111,10 +111,12 @@ def test_viewers_stay_connected_across_kill_9_and_pictures_return(out: str, caps
             viewer.start()
         until(lambda: all(len(viewer.arrivals) > 30 for viewer in viewers), 20)
         gaps: dict[str, list[float]] = {viewer.name: [] for viewer in viewers}
+        killed_at_ns = []
         for _ in range(5):
             (victim,) = running.producers("omega-0")
             killed_ns = time.monotonic_ns()
             os.kill(victim, signal.SIGKILL)
+            killed_at_ns.append(killed_ns)
             for viewer in viewers:
                 gaps[viewer.name].append(until(_gap_of(viewer, killed_ns), 15) or 0)
             assert victim not in running.producers("omega-0")
@@ -125,10 +127,21 @@ def test_viewers_stay_connected_across_kill_9_and_pictures_return(out: str, caps
             shown = ", ".join(f"{name.split()[0]} {sorted(ms)[2]:.0f} (max {max(ms):.0f})" for name, ms in gaps.items())
             print(f"\n  gap after kill -9, {out}, ms p50: {shown}")
         for earlier, later in pairwise(rtsp.arrivals):
-            clock_ms = (later.rtp_time - earlier.rtp_time) % 2**32 / 90
-            assert 0 < clock_ms < 2000, "RTP time goes on across a restart"
-            if later.at_ns - earlier.at_ns > 100_000_000:
-                assert clock_ms == pytest.approx((later.at_ns - earlier.at_ns) / 1e6, abs=60), "a gap is seen as a gap"
+            assert 0 < (later.rtp_time - earlier.rtp_time) % 2**32 / 90 < 2000, "RTP time goes on across a restart"
+        between = [0, *killed_at_ns, time.monotonic_ns()]
+        late = [least_late_ms(rtsp.arrivals, begin, end) for begin, end in pairwise(between)]
+        assert max(late) - min(late) < 60, "a gap is seen as a gap"
+
+
+def least_late_ms(arrivals: list[Arrival], begin_ns: int, end_ns: int) -> float:
+    """By how much the picture of this time that was the least late came later, by our clock, than its RTP time says,
+    the first of all counted as in time. All of them may be late where the machine is busy, but not for long."""
+    first = arrivals[0]
+    return min(
+        (each.at_ns - first.at_ns) / 1e6 - (each.rtp_time - first.rtp_time) % 2**32 / 90
+        for each in arrivals
+        if begin_ns <= each.at_ns < end_ns
+    )
 
 
 def _gap_of(viewer: Viewer, killed_ns: int) -> Callable[[], float | None]:
@@ -142,7 +155,7 @@ def test_a_producer_dies_with_go2rtc() -> None:
         until(lambda: viewer.arrivals, 20)
         (producer,) = running.producers()
         running.process.kill()
-        until(lambda: not rig.command_line(producer), 5)
+        until(lambda: not rig.command_line(producer))
 
 
 def test_a_viewer_who_joins_sees_a_picture_at_once_where_go2rtc_has_a_gop_cache() -> None:

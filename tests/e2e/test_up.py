@@ -332,7 +332,7 @@ def test_supervisord_and_its_keeper_killed_end_everything_and_make_up_starts_it(
     os.kill(supervisord, signal.SIGSTOP)  # or it would have another keeper within milliseconds
     for pid in (keeper, supervisord):
         os.kill(pid, signal.SIGKILL)
-    until(lambda: not clone.living(), 5)
+    until(lambda: not clone.living())
     down = clone.cli("status")
     assert (down.returncode, said(down)) == (8, ["planaria: the suite is down; make up starts it"])
     assert clone.make("up").returncode == 0, "a stale pid file and socket are no obstacle"
@@ -382,12 +382,12 @@ def test_in_the_foreground_it_is_supervisord_and_nothing_outlives_it(down: Clone
     until(lambda: viewer.arrivals, 20)
     text = log.read_text()
     assert f"http://{down.api}/stream.html?src=omega-0" in text and "INF [rtsp] listen" in text
-    until(lambda: '"tag": "headless_agent omega-0"' in log.read_text(), 5)
+    until(lambda: '"tag": "headless_agent omega-0"' in log.read_text())
     assert "INF [rtsp] listen" in (down.root / "run/log/go2rtc.log").read_text(), "and in the file, for make logs"
     assert len(down.living()) == len(down.supervised()) + 1, "and a producer"
     foreground.kill()
     foreground.wait()
-    until(lambda: not down.living(), 5)
+    until(lambda: not down.living())
 
 
 def test_changed_settings_replace_one_in_the_foreground(down: Clone) -> None:

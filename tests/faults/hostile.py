@@ -28,7 +28,7 @@ from tests.json_hub import JsonHub
 
 OPEN, HEAD, DATA, CREDIT, RESET, PING, PONG = range(1, 8)
 FIN = 1
-ANSWER_S = 10.0
+ANSWER_S = 30.0
 MIB = 1024 * 1024
 
 

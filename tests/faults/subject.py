@@ -15,7 +15,7 @@ from procs.errors import Unhealthy
 from procs.settings import Address
 from scripts import health, reach, suite
 from scripts.suite_settings import Plan, load_plan
-from tests.clone import Clone
+from tests.clone import EVERY_ROLE, Clone
 from tests.faults import invariants
 from tests.faults.faults import Fault, together
 from tests.faults.invariants import WAITING
@@ -28,7 +28,7 @@ COMMAND = (
     " -tune zerolatency -g 15 -b:v 300k -f mpegts pipe:1"
 )
 # A low ceiling for producers, so that a leak is seen within seconds.
-SETTINGS = {"workers": 1, "captures": {CAPTURE: COMMAND}, "memory_mb": "headless_agent=300"}
+SETTINGS = {"roles": EVERY_ROLE, "workers": 1, "captures": {CAPTURE: COMMAND}, "memory_mb": "headless_agent=300"}
 FRESH_S = 0.5  # a picture that is older does not count as now
 LOOK_EVERY_S = 0.02
 JOIN_EVERY_S = 0.05

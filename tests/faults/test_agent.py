@@ -105,7 +105,7 @@ def test_everything_dies_with_it(run_dir: Path, camera: Go2rtc) -> None:
         until(lambda: (state := state_of(run_dir)) and state.workers == 2, 30)
         running.process.kill()
         running.process.wait()
-        until(lambda: not any("procs." in " ".join(command_line(pid)) for pid in own), 3)
+        until(lambda: not any("procs." in " ".join(command_line(pid)) for pid in own))
 
 
 def test_a_secret_on_the_command_line_is_taken_and_hidden(run_dir: Path, camera: Go2rtc) -> None:

@@ -122,7 +122,7 @@ def test_what_breaks_the_session_closes_it_and_the_next_one_works(wall: Wall, na
     code, reason = mux.closed()
     assert code in (1002, 1009) and (reason or name in ("no frame", "an oversized message", "text"))
     wall.again()
-    until(lambda: '"no data connection"' in wall.said() or name == "text", 5)
+    until(lambda: '"no data connection"' in wall.said() or name == "text")
 
 
 def opened(wall: Wall, path: str = "/files/slow?s=5", **more: object) -> int:

@@ -108,7 +108,7 @@ def test_a_frozen_child_ends_the_producer_and_is_ended(run_dir: Path) -> None:
     with producer(run_dir, "--encoder", "ffmpeg", "--force-sw") as running:
         os.kill(child := child_of(running), signal.SIGSTOP)
         assert running.process.wait(10) == 7
-        until(lambda: not Path(f"/proc/{child}").exists(), 5)
+        until(lambda: not Path(f"/proc/{child}").exists())
 
 
 @needs_ffmpeg
@@ -116,7 +116,7 @@ def test_a_killed_producer_leaves_no_child(run_dir: Path) -> None:
     with producer(run_dir, "--encoder", "ffmpeg", "--force-sw") as running:
         os.kill(child := child_of(running), signal.SIGSTOP)  # it can't notice the end of its input
         running.process.kill()
-        until(lambda: not Path(f"/proc/{child}").exists(), 5)
+        until(lambda: not Path(f"/proc/{child}").exists())
 
 
 @needs_ffmpeg

@@ -480,7 +480,7 @@ def test_what_happens_to_a_device_is_listed_and_outlives_the_hub(hub: Process, a
     def listed(query: str = "") -> Any:
         return admin("GET", f"{place}/events{query}").json
 
-    until(lambda: [event["kind"] for event in listed()["events"]] == kinds, 5)
+    until(lambda: [event["kind"] for event in listed()["events"]] == kinds)
     events = listed()["events"]
     hub.restart()
     assert listed() == {"events": events, "more": False}

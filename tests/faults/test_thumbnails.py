@@ -212,18 +212,18 @@ def test_fifty_viewers_cost_a_real_go2rtc_one_picture_at_a_time(
             idle = path("omega-0", "real")
             first = until(lambda: answer if (answer := someone("GET", idle)).status == 200 else None, 20)
             assert first.body[:2] == b"\xff\xd8" and 500 < len(first.body) < 60_000
-            found = crowd(50, 6.0, lambda: someone("GET", idle))
-            assert {answer.status for answer in found} == {200} and len(found) > 500
+            found = crowd(50, 3.0, lambda: someone("GET", idle))
+            assert {answer.status for answer in found} == {200} and len(found) > 200
             assert counter.pictures == ["omega-0"], "an idle stream stays one, however many look"
             watching = urllib.request.urlopen(camera.url("/api/stream.mp4?src=omega-1"), timeout=10)
             with watching:
                 watching.read(10_000)
                 running = path("omega-1", "real")
                 began = time.monotonic()
-                found = crowd(50, 7.0, lambda: someone("GET", running))
+                found = crowd(50, 5.0, lambda: someone("GET", running))
                 assert {answer.status for answer in found} == {200}
                 assert len({answer.headers["ETag"] for answer in found}) >= 2, "the picture changes"
                 fetches = counter.pictures.count("omega-1")
                 assert 2 <= fetches <= 1 + (time.monotonic() - began) / 2
-                print(f"\n50 viewers: {len(found)} answers, {fetches} fetches in 7 s; before: 1 of an idle stream")
+                print(f"\n50 viewers: {len(found)} answers, {fetches} fetches in 5 s; before: 1 of an idle stream")
     assert json.loads(hub.http("GET", "/health").body)["status"] == "healthy"

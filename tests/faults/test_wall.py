@@ -15,7 +15,7 @@ from tests.faults.wall import GETS_PER_S, Ground, Tally, crowd, kill_in_turn, wa
 from tests.rig import until
 
 SECONDS = int(os.environ.get("WALL_S", "0"))
-DEVICE_KILLS, ALL_KILLS = SECONDS or 12, SECONDS or 20
+DEVICE_KILLS, ALL_KILLS = SECONDS or 8, SECONDS or 10
 DEVICE = ("ws_link", "proxy_0", "proxy_1", "go2rtc")
 ALL = ("ws_link", "proxy_0", "proxy_1", "hub", "go2rtc")
 pytestmark = pytest.mark.timeout(300)

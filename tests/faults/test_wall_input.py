@@ -317,7 +317,7 @@ def test_what_breaks_the_session_closes_it(bad: BadDevice, name: str) -> None:
     bad.again().send(VIOLATIONS[name])
     code, reason = bad.mux.closed()
     assert code in (1002, 1009) and (reason or name == "an oversized message")
-    until(lambda: "data connection that broke the protocol" in bad.ground.said(), 5)
+    until(lambda: "data connection that broke the protocol" in bad.ground.said())
 
 
 def test_a_device_opens_no_streams_at_a_hub(bad: BadDevice) -> None:

@@ -324,7 +324,7 @@ def test_a_frozen_supervisord_is_ended_and_nobody_outlives_it(run_dir: Path) -> 
         all_of_it = [running.serving("warden"), running.serving("keeper")]
         os.kill(running.process.pid, signal.SIGSTOP)
         assert running.process.wait(10) == -signal.SIGKILL
-        until(lambda: not any(map(proc.is_alive, all_of_it)), 5)
+        until(lambda: not any(map(proc.is_alive, all_of_it)))
         assert running.downs("supervisord") == ["stopped"]
 
 

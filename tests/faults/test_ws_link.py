@@ -218,7 +218,7 @@ def test_a_hub_that_falls_silent_is_left(run_dir: Path) -> None:
         assert len(hub.opened) == 1, "answered heartbeats keep it"
         hub.on_hello = hub.hang
         hub.send = lambda *_, **__: None  # type: ignore[method-assign]
-        until(lambda: len(hub.opened) == 2, 5)
+        until(lambda: len(hub.opened) == 2)
         assert "nothing heard" in link.until(lambda state: state.said).said
 
 
@@ -226,7 +226,7 @@ def test_a_hub_that_never_answers_hello_is_left(run_dir: Path) -> None:
     with JsonHub() as hub:
         hub.on_hello = hub.hang
         with linked(run_dir, hub.backend, *ID, pace="step_s=0.5"):
-            until(lambda: len(hub.opened) == 2, 5)
+            until(lambda: len(hub.opened) == 2)
 
 
 def test_a_listener_that_never_speaks_is_left(run_dir: Path) -> None:
@@ -363,7 +363,7 @@ def test_what_go2rtc_has_is_announced_at_once_and_without_logins(run_dir: Path) 
         assert first["streams"]["door"]["producers"][0]["url"] == "rtsp:..."
         put = urllib.request.Request(running.url("api/streams?src=rtsp://127.0.0.1:1/b&name=late"), method="PUT")
         urllib.request.urlopen(put, timeout=5).close()
-        until(lambda: "late" in hub.frames["capabilities"][-1]["payload"]["streams"], 4)
+        until(lambda: "late" in hub.frames["capabilities"][-1]["payload"]["streams"])
         assert "hunter2" not in json.dumps(hub.frames)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scripts import reach, suite
-from tests.clone import Clone
+from tests.clone import EVERY_ROLE, Clone
 from tests.faults import faults, invariants
 from tests.faults.origin import Origin, content
 from tests.rig import until
@@ -144,7 +144,7 @@ def walled(clone: Clone, folder: Path) -> Iterator[Ground]:
         }
         hub = {"listen": clone.hub, "database_url": f"sqlite:///{folder}/hub.sqlite"}
         sources = {"pictures": f"http://127.0.0.1:{origin.port}/pictures"}
-        clone.write_settings(workers=1, hub=hub, upstreams=upstreams, sources=sources)
+        clone.write_settings(roles=EVERY_ROLE, workers=1, hub=hub, upstreams=upstreams, sources=sources)
         try:
             done = clone.cli("up", environ={"PLANARIA_ADMIN_PASSWORD": PASSWORD})
             assert done.returncode == 0, done.stderr

@@ -223,7 +223,9 @@ def test_who_does_not_get_done_with_a_request_is_let_go(
             else:
                 reader, writer = await viewer.open("/x", "Content-Length: 1000", method="POST")
             trickling = asyncio.create_task(trickle(writer))
-            said = await asyncio.wait_for(reader.read(1000), 5)
+            said = b""
+            with contextlib.suppress(ConnectionError):  # what it had not read when it closed makes that a reset
+                said = await asyncio.wait_for(reader.read(1000), 5)
             assert said == b"" if is_head else said.startswith(b"HTTP/1.1 408 ")
             trickling.cancel()
             writer.close()

@@ -225,7 +225,7 @@ def test_one_that_waits_ends_when_who_started_it_is_killed(checkout: Path) -> No
         pid = int(keeper.stdout.readline())
         until(lambda: waits(pid))
         keeper.kill()
-    until(lambda: not proc.is_alive(pid), 2)
+    until(lambda: not proc.is_alive(pid))
     assert os.listdir(checkout / "run") == []
 
 
