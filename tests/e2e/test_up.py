@@ -187,7 +187,7 @@ def test_a_changed_secret_restarts_it_and_a_missing_one_is_named(clone: Clone) -
 
 def test_a_configuration_that_is_broken_or_gone_never_opens_go2rtc_to_the_world(clone: Clone) -> None:
     path = clone.root / "run/go2rtc.yaml"
-    for breakage in ("", "api: [\n", None):
+    for breakage in ("api: [\n", None):
         assert clone.make("up").returncode == 0
         path.unlink()
         if breakage is not None:
