@@ -7,6 +7,8 @@
 | headless_agent.N.control | ROUTER <- DEALER | producer N        | scripts/cli.py | Request -> Reply |
 | ws_link.state            | ROUTER <- DEALER | ws_link           | scripts        | Request -> Reply |
 | ws_link.work             | ROUTER - DEALER  | ws_link           | each proxy     | see below        |
+| ws_link.sessions         | ROUTER - DEALER  | ws_link           | webrtc_peer    | see below        |
+| webrtc_peer.children     | ROUTER - DEALER  | webrtc_peer       | its children   | see below        |
 
 The warden is asked how the suite is, and to restart a process of it, by scripts/cli.py, by ws_link for the hub of this
 device, and by the hub for its own machine.
@@ -14,6 +16,10 @@ device, and by the hub for its own machine.
 Both ways at ws_link.work a message is two frames, a struct of messages.py and a raw body that may be empty: `Ready`,
 `TicketWanted`, `JobDone` from a proxy, whose identity is its instance ("0", "1"), and `TicketGrant`, `TicketRefused`,
 `Job` to it. Nothing there waits: what nobody takes now is dropped, and who misses an answer asks again.
+
+At ws_link.sessions, in the same form, webrtc_peer (identity "webrtc_peer") says `SessionsReady`; both say `Signal`, and
+`SignalTaken` for one of the other's. At webrtc_peer.children a child, whose identity is its session's id, says `Beat`,
+`Signal`, `UnitsWanted`, `KeyframeWanted`, `RateWanted`; it is told `Signal`, `Unit`, `Source`.
 
 Sockets lie in run/bus (0700) as ipc:// only. LINGER 0, small high-water marks, a size limit on every reader, and
 IMMEDIATE, so that a message to nobody fails at once instead of waiting in a queue. Never REQ/REP: a server that
@@ -47,6 +53,8 @@ WARDEN_HEARTBEAT = "warden.heartbeat"
 WARDEN_STATE = "warden.state"
 WS_LINK_STATE = "ws_link.state"
 WS_LINK_WORK = "ws_link.work"
+WS_LINK_SESSIONS = "ws_link.sessions"
+WEBRTC_PEER_CHILDREN = "webrtc_peer.children"
 HIGH_WATER = 64  # messages; a frozen reader must not grow its writer
 RESEND_S = 0.25  # an unanswered idempotent request goes out again this often
 MAX_BESIDE = 16  # requests of one asynchronous responder at a time
@@ -99,25 +107,26 @@ def connector(context: zmq.Context[zmq.Socket[bytes]], kind: int, run_dir: Path,
     return sock
 
 
-def work_binder(context: zmq.asyncio.Context, run_dir: Path) -> zmq.asyncio.Socket:
-    """ws_link's end of ws_link.work. A worker that was killed and is back takes its name over at once."""
+def work_binder(context: zmq.asyncio.Context, run_dir: Path, endpoint: str = WS_LINK_WORK) -> zmq.asyncio.Socket:
+    """The end of those of two frames that all others meet at. One that was killed and is back takes its name over at
+    once."""
     sock = _socket(context, zmq.ROUTER, MAX_BODY_BYTES)
     sock.setsockopt(zmq.ROUTER_HANDOVER, 1)
     sock.setsockopt(zmq.ROUTER_MANDATORY, 1)  # so that sending to a worker that is gone fails, and is not silent
-    sock.bind(address(run_dir, WS_LINK_WORK))
+    sock.bind(address(run_dir, endpoint))
     return sock
 
 
-def work_connector(context: zmq.Context[K], run_dir: Path, worker: str) -> K:
-    """A proxy's end of ws_link.work; ws_link need not be there yet."""
+def work_connector(context: zmq.Context[K], run_dir: Path, worker: str, endpoint: str = WS_LINK_WORK) -> K:
+    """The other end, under a name; who binds need not be there yet."""
     sock = _socket(context, zmq.DEALER, MAX_BODY_BYTES)
     sock.setsockopt(zmq.IDENTITY, worker.encode())
-    sock.connect(address(run_dir, WS_LINK_WORK))
+    sock.connect(address(run_dir, endpoint))
     return sock
 
 
 def send_work(sock: zmq.asyncio.Socket, message: msgspec.Struct, body: bytes = b"", *, worker: str = "") -> bool:
-    """Send a message and its body, at once or not at all; ws_link names the worker. Returns whether it went.
+    """Send a message and its body, at once or not at all; who binds names the worker. Returns whether it went.
 
     Raises Refused when it is larger than the other side takes.
     """
@@ -134,7 +143,7 @@ def _send_now(sock: zmq.asyncio.Socket, frames: list[bytes]) -> bool:
 
 
 async def receive_work(sock: zmq.asyncio.Socket) -> tuple[str, bytes, bytes]:
-    """Wait for a message: (worker, or "" at a proxy; message, to be decoded; body). Others than that are left out."""
+    """Wait for a message: (worker, or "" at one; message, to be decoded; body). Others than that are left out."""
     while True:
         frames = await sock.recv_multipart()
         if sock.type == zmq.DEALER:

@@ -6,7 +6,7 @@ an unknown type, a missing field or a value outside its limits is Refused with t
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -27,6 +27,7 @@ Bits = Annotated[int, msgspec.Meta(ge=10_000, le=200_000_000)]
 
 Text = Annotated[str, msgspec.Meta(max_length=2000)]
 Rid = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+SessionId = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,128}\Z")]  # it is an identity on the bus, too
 Method = Annotated[str, msgspec.Meta(min_length=1, max_length=20)]
 Target = Annotated[str, msgspec.Meta(min_length=1, max_length=8192)]
 Status = Annotated[int, msgspec.Meta(ge=100, le=599)]
@@ -217,8 +218,106 @@ class Job(msgspec.Struct, frozen=True, tag="job"):
     deadline_ms: Count
 
 
+class SessionsReady(msgspec.Struct, frozen=True, tag="sessions_ready"):
+    """webrtc_peer to ws_link, at once after its start and each second: these sessions it has."""
+
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    sessions: Annotated[list[SessionId], msgspec.Meta(max_length=64)]
+
+
+class Signal(msgspec.Struct, frozen=True, tag="signal"):
+    """A frame of a session on its way between hub, webrtc_peer and child; its payload, JSON, travels beside it.
+
+    Between ws_link and webrtc_peer it is sent again until SignalTaken comes, so a reader may see an id twice; ids of
+    one sender never repeat otherwise. Between leader and child ids mean nothing.
+    """
+
+    id: Id
+    kind: Literal["watch_request", "signal_offer", "signal_answer", "signal_ice", "watch_ended"]
+    session_id: SessionId
+
+
+class SignalTaken(msgspec.Struct, frozen=True, tag="signal_taken"):
+    """To the sender of the Signal of this id: it need not be sent again. ws_link says so once the frame was written to
+    the hub, webrtc_peer once it has acted on it."""
+
+    id: Id
+
+
+class Spec(msgspec.Struct, frozen=True, tag="spec"):
+    """What a child of webrtc_peer is born with."""
+
+    session_id: SessionId
+    user_id: Text
+    stream: Name
+    ice_servers: list[dict[str, Any]]  # as a browser takes them, and the hub has sent them
+    run_dir: str
+    udp_range: tuple[int, int]  # where its sockets are bound, both ends included
+    lease_s: float  # it is not to wait for an offer for longer
+
+    def __repr__(self) -> str:
+        return f"Spec({self.session_id!r}, {self.stream!r}, ...)"  # there are credentials in ice_servers
+
+
+class Beat(msgspec.Struct, frozen=True, tag="beat"):
+    """A child of webrtc_peer to its leader, at once after its start and each second."""
+
+    session_id: SessionId
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    state: Literal["new", "connecting", "connected"]
+    wants: bool = False  # units, as UnitsWanted says it
+    path: Literal["", "direct", "relayed"] = ""
+    silent_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # since anything came from the viewer; while connected
+    stats: Annotated[dict[Name, float], msgspec.Meta(max_length=64)] = {}
+
+
+class UnitsWanted(msgspec.Struct, frozen=True, tag="units_wanted"):
+    """A child to its leader: it can send from now on, so let it have units, the cached GOP first. Idempotent."""
+
+    session_id: SessionId
+
+
+class KeyframeWanted(msgspec.Struct, frozen=True, tag="keyframe_wanted"):
+    """A child to its leader: its viewer lost the picture (PLI, FIR). Idempotent."""
+
+    session_id: SessionId
+
+
+class RateWanted(msgspec.Struct, frozen=True, tag="rate_wanted"):
+    """A child to its leader: this is what its viewer can take, all in all. The last one counts."""
+
+    session_id: SessionId
+    bits_per_s: Bits
+
+
+class Unit(msgspec.Struct, frozen=True, tag="unit"):
+    """The leader to a child: a picture or a piece of sound, which travels beside it: an Annex-B access unit with its
+    parameter sets before each keyframe, or a frame as RTP carries it.
+
+    `number` counts those of one kind of a stream; after a gap in it comes a keyframe.
+    """
+
+    kind: Literal["video", "audio"]
+    codec: Literal["h264", "opus", "pcma", "pcmu"]
+    number: Count
+    time_us: Count  # when it is to be seen, on a clock of the stream that never jumps back
+    is_keyframe: bool = False
+
+
+class Source(msgspec.Struct, frozen=True, tag="source"):
+    """The leader to a child, at once after its first Beat and at each change: how the stream that it shows is."""
+
+    state: Literal["starting", "live", "dry"]
+    codecs: Annotated[list[Name], msgspec.Meta(max_length=16)] = []  # as Unit has them; [] while unknown
+    why: Reason = ""  # it is dry
+
+
 FromWorker = Ready | TicketWanted | JobDone
 ToWorker = TicketGrant | TicketRefused | Job
+FromPeer = SessionsReady | Signal | SignalTaken
+ToPeer = Signal | SignalTaken
+FromChild = Beat | Signal | UnitsWanted | KeyframeWanted | RateWanted
+ToChild = Signal | Unit | Source
 
 _ENCODER = msgspec.msgpack.Encoder()
 
@@ -250,4 +349,28 @@ def decode_from_worker(data: bytes) -> FromWorker:
 def decode_to_worker(data: bytes) -> ToWorker:
     """What ws_link sends to a proxy. Raises Refused."""
     message: ToWorker = decode(data, ToWorker)  # type: ignore[arg-type]
+    return message
+
+
+def decode_from_peer(data: bytes) -> FromPeer:
+    """What webrtc_peer sends to ws_link. Raises Refused."""
+    message: FromPeer = decode(data, FromPeer)  # type: ignore[arg-type]
+    return message
+
+
+def decode_to_peer(data: bytes) -> ToPeer:
+    """What ws_link sends to webrtc_peer. Raises Refused."""
+    message: ToPeer = decode(data, ToPeer)  # type: ignore[arg-type]
+    return message
+
+
+def decode_from_child(data: bytes) -> FromChild:
+    """What a child of webrtc_peer sends to its leader. Raises Refused."""
+    message: FromChild = decode(data, FromChild)  # type: ignore[arg-type]
+    return message
+
+
+def decode_to_child(data: bytes) -> ToChild:
+    """What the leader of webrtc_peer sends to a child. Raises Refused."""
+    message: ToChild = decode(data, ToChild)  # type: ignore[arg-type]
     return message
