@@ -1,0 +1,214 @@
+"""A small RTSP client: asks go2rtc for a stream and hands its RTP packets on as they come, in one TCP connection.
+
+Why not PyAV: ffmpeg's parser gives a picture out only when the next one has begun, a frame of delay for everybody.
+Source: RFC 2326 (RTSP), 10.12 (interleaved), RFC 4566 (SDP).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import re
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+from procs.errors import LinkLost, Refused
+
+ANSWER_S = 10.0  # go2rtc starts a producer for DESCRIBE
+KEEPALIVE_S = 20.0  # go2rtc gives up on a client that says nothing for a minute
+MAX_ANSWER = 64 * 1024
+# The first of these that a stream has is taken: what a viewer's browser is sure to play, and we pass on as it is.
+QUERY = "video=h264&audio=opus,pcma,pcmu"
+
+
+class Track(NamedTuple):
+    """One track of a stream's description."""
+
+    kind: str  # video or audio
+    codec: str  # lower case: h264, opus, pcma, ...
+    clock: int  # ticks a second of its RTP times
+    payload_type: int
+    control: str
+    sets: tuple[bytes, ...] = ()  # H.264: parameter sets
+    profile: str = ""  # H.264: profile-level-id, lower case
+
+
+class NoSuchStream(LinkLost):
+    """go2rtc does not have it, or nothing of it that we could pass on."""
+
+    exit_code = 11
+
+
+class Connection(asyncio.Protocol):
+    """One connection. `over` is done, with LinkLost, when it has ended."""
+
+    def __init__(self) -> None:
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.over.add_done_callback(lambda over: over.exception())  # nobody has to look
+        self._transport: asyncio.Transport | None = None
+        self._answers: dict[int, asyncio.Future[tuple[int, dict[str, str], str]]] = {}
+        self._sequence = 0
+        self._rest = b""
+        self._take: Callable[[bytes], None] = lambda _: None
+
+    async def ask(self, method: str, url: str, *more: str) -> tuple[int, dict[str, str], str]:
+        """A request and its answer: status, headers, body. Raises LinkLost."""
+        self._sequence += 1
+        answer = self._answers[self._sequence] = asyncio.get_running_loop().create_future()
+        self.say(method, url, *more)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await answer
+        except TimeoutError:
+            raise LinkLost(f"no answer to {method} within {ANSWER_S:g} s") from None
+
+    def say(self, method: str, url: str, *more: str) -> None:
+        """A request whose answer nobody waits for."""
+        if not self._transport or self._transport.is_closing():
+            raise LinkLost("closed")
+        lines = [f"{method} {url} RTSP/1.0", f"CSeq: {self._sequence}", "User-Agent: planaria", *more, "", ""]
+        self._transport.write("\r\n".join(lines).encode())
+
+    def hand(self, take: Callable[[bytes], None]) -> None:
+        """Give each RTP packet to this from now on."""
+        self._take = take
+
+    def close(self) -> None:
+        """End it at once."""
+        self._end("closed by us")
+        if self._transport:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(f"the connection ended: {error}" if error else "go2rtc ended the connection")
+
+    def data_received(self, data: bytes) -> None:
+        buffer, at = self._rest + data, 0
+        try:
+            while (end := self._part(buffer, at)) > 0:
+                at = end
+        except Refused as reason:
+            self._end(str(reason))
+            self.close()
+        self._rest = buffer[at:]
+
+    def _part(self, buffer: bytes, at: int) -> int:
+        """Take one packet or answer; the index behind it, 0 when it is not whole yet."""
+        if len(buffer) - at < 4:
+            return 0
+        if buffer[at] == 0x24:  # $
+            end = at + 4 + (buffer[at + 2] << 8 | buffer[at + 3])
+            if end > len(buffer):
+                return 0
+            if not buffer[at + 1] & 1:  # the odd channels carry RTCP
+                self._take(buffer[at + 4 : end])
+            return end
+        head_end = buffer.find(b"\r\n\r\n", at)
+        if head_end < 0:
+            if len(buffer) - at > MAX_ANSWER:
+                raise Refused("an answer without an end")
+            return 0
+        return self._answer(buffer, at, head_end + 4)
+
+    def _answer(self, buffer: bytes, at: int, body: int) -> int:
+        first, *lines = buffer[at:body].decode(errors="replace").split("\r\n")
+        headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > MAX_ANSWER:
+            raise Refused("an answer of an impossible length")
+        end = body + int(length)
+        if end > len(buffer):
+            return 0
+        words = first.split()
+        sequence = headers.get("cseq", "")
+        asked = self._answers.pop(int(sequence), None) if sequence.isdigit() else None
+        if asked and not asked.done():
+            status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+            asked.set_result((status, headers, buffer[body:end].decode(errors="replace")))
+        return end
+
+    def _end(self, why: str) -> None:
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(LinkLost(why))
+        self._answers.clear()
+        if not self.over.done():
+            self.over.set_exception(LinkLost(why))
+
+
+class Player:
+    """A stream that plays; read `tracks`, then `play`."""
+
+    def __init__(self, connection: Connection, url: str, tracks: list[Track]) -> None:
+        self._connection, self._url, self.tracks = connection, url, tracks
+
+    async def play(self, take: Callable[[bytes], None]) -> None:
+        """Hand RTP packets of all tracks to `take` until the connection ends. Raises LinkLost, then or at once."""
+        session: list[str] = []
+        for at, track in enumerate(self.tracks):
+            transport = f"Transport: RTP/AVP/TCP;unicast;interleaved={2 * at}-{2 * at + 1}"
+            status, headers, _ = await self._connection.ask("SETUP", track.control, transport, *session)
+            if status != 200:
+                raise LinkLost(f"go2rtc answered SETUP with {status}")
+            session = [f"Session: {headers.get('session', '').partition(';')[0]}"]
+        self._connection.hand(take)
+        await self._connection.ask("PLAY", self._url, *session)
+        while True:
+            await asyncio.wait([self._connection.over], timeout=KEEPALIVE_S)
+            if self._connection.over.done():
+                await self._connection.over
+            self._connection.say("OPTIONS", self._url, *session)
+
+    def close(self) -> None:
+        """End it at once."""
+        self._connection.close()
+
+
+async def describe(host: str, port: int, stream: str) -> Player:
+    """Connect and ask for a stream. Raises LinkLost, OSError; NoSuchStream when go2rtc has nothing for us."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(ANSWER_S):
+        _, connection = await loop.create_connection(Connection, host, port)
+    url = f"rtsp://{host}:{port}/{stream}"
+    try:
+        status, headers, sdp = await connection.ask("DESCRIBE", f"{url}?{QUERY}", "Accept: application/sdp")
+        if status != 200:
+            raise NoSuchStream(f"go2rtc has nothing to show of {stream} (it answered {status})")
+        tracks = described(sdp, headers.get("content-base", url).rstrip("/"))
+        if not any(track.codec == "h264" for track in tracks):
+            raise NoSuchStream(f"{stream} has no H.264 video")
+    except BaseException:
+        connection.close()
+        raise
+    return Player(connection, url, tracks)
+
+
+def described(sdp: str, base: str) -> list[Track]:
+    """The first video and the first audio track of a description that we know how to pass on."""
+    tracks: dict[str, Track] = {}
+    for kind, section in re.findall(r"^m=(video|audio) (.*?)(?=^m=|\Z)", sdp, re.MULTILINE | re.DOTALL):
+        found = re.search(r"^a=rtpmap:(\d+) ([\w-]+)/(\d+)", section, re.MULTILINE)
+        control = re.search(r"^a=control:(\S+)", section, re.MULTILINE)
+        if found and control and kind not in tracks:
+            url = control[1] if "://" in control[1] else f"{base}/{control[1]}"
+            tracks[kind] = Track(
+                kind, found[2].lower(), int(found[3]), int(found[1]), url, _sets(section), _profile(section)
+            )
+    return list(tracks.values())
+
+
+def _sets(section: str) -> tuple[bytes, ...]:
+    found = re.search(r"sprop-parameter-sets=([^;\s]+)", section)
+    with contextlib.suppress(binascii.Error):
+        return tuple(base64.b64decode(each, validate=True) for each in found[1].split(",")) if found else ()
+    return ()
+
+
+def _profile(section: str) -> str:
+    found = re.search(r"profile-level-id=([0-9a-fA-F]{6})", section)
+    return found[1].lower() if found else ""
