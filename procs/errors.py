@@ -13,6 +13,7 @@ PlanariaError                    1  anything of ours that has no better name
 ├── StreamReset                 12  the other side ended one stream; `code` says why
 ├── UpstreamFailed              13  whoever should answer a proxied request did not; `code` says what is known
 ├── StoreDown                   14  the database does not answer
+├── ZygoteLost                  15  the zygote that forks our children is gone, or stands still
 └── BusError                    10  the bus could not do what was asked
     ├── Refused                 10  a message is malformed, too large, or of a kind nobody takes here
     └── DeadlineExceeded        10  no answer in time; `retry` says whether the request may be sent again
@@ -106,6 +107,12 @@ class StoreDown(PlanariaError):
     """The database cannot be asked; a write may have happened or not."""
 
     exit_code = 14
+
+
+class ZygoteLost(PlanariaError):
+    """Nobody forks our children any more."""
+
+    exit_code = 15
 
 
 class BusError(PlanariaError):
