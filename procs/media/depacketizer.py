@@ -1,7 +1,7 @@
 """RTP packets of H.264 to access units, each given out with its last packet: nothing waits for the next picture.
 
-Promises: what `push` gives is whole and Annex-B, and every keyframe carries its parameter sets; a unit of which a packet
-was lost is left out and counted; memory is bounded whatever comes.
+Promises: what `push` gives is whole and Annex-B, and every keyframe carries its parameter sets; a unit of which a
+packet was lost is left out and counted; memory is bounded whatever comes.
 Source: RFC 3550 5.1 (header), RFC 6184 5.6 to 5.8 (single NAL unit, STAP-A, FU-A), packetization-mode 0 and 1.
 """
 

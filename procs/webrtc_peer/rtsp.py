@@ -60,9 +60,10 @@ class Connection(asyncio.Protocol):
         self.say(method, url, *more)
         try:
             async with asyncio.timeout(ANSWER_S):
-                return await answer
+                await answer
         except TimeoutError:
             raise LinkLost(f"no answer to {method} within {ANSWER_S:g} s") from None
+        return answer.result()
 
     def say(self, method: str, url: str, *more: str) -> None:
         """A request whose answer nobody waits for."""

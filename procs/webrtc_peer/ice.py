@@ -1,0 +1,206 @@
+"""What aioice lacks: candidates told as they are found, sockets in a range of ports, several STUN and TURN servers.
+
+aioice gathers everything before it lets anybody answer, and a silent server costs 5 s of that. Here the sockets are
+bound first, which takes no time, and what STUN and TURN add goes into the same `Connection` while it already checks.
+The other side's end of candidates is never told to aioice: it would give up while our relay is still to come; the
+lease of the session (child.py) says when to give up. Private names of aioice 0.13 are used here and only here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import random
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import ifaddr
+from aioice import Candidate, Connection, candidate, ice
+from aiortc.rtcicetransport import parse_stun_turn_uri
+
+from procs import log
+
+T = TypeVar("T")
+SERVER_S = 5.0  # a server that has not answered by then is not used
+MAX_SERVERS = 8  # of one kind, asked beside each other
+MAX_SOCKETS = 16
+BIND_TRIES = 50
+BUFFER_BYTES = 4 << 20  # a keyframe goes out in one go
+OUR_TUNNELS = ("tun", "mvp-tun")  # a session that ran through our own tunnel would carry itself
+Found = Callable[[Candidate], None]
+
+
+def prepare(connection: Connection, udp_range: tuple[int, int]) -> None:
+    """Have this connection gather host candidates only, at once, on ports of the range."""
+    connection.gather_candidates = functools.partial(_bind, connection, udp_range)  # type: ignore[method-assign]
+
+
+async def gather_more(connection: Connection, servers: Sequence[dict[str, Any]], found: Found) -> None:
+    """Ask the STUN and TURN servers, and pair and tell what they give. Returns when all has come or is too late."""
+    stuns, turns = _servers(servers)
+    protocols = [each for each in connection._protocols if ":" not in each.local_candidate.host]
+    async with asyncio.TaskGroup() as group:
+        for protocol in protocols if stuns else []:
+            group.create_task(_reflexive(protocol, stuns, found))
+        if turns:
+            group.create_task(_relayed(connection, turns, found))
+
+
+def add_remote(connection: Connection, text: str) -> Awaitable[None]:
+    """Take a candidate of the other side, as its SDP has it. Raises ValueError for one that is none."""
+    parsed = Candidate.from_sdp(text.removeprefix("a=").removeprefix("candidate:"))
+    if parsed.transport.lower() != "udp":
+        raise ValueError(f"no {parsed.transport} candidates")
+    return connection.add_remote_candidate(parsed)
+
+
+def path_of(connection: Connection) -> str:
+    """direct, relayed, or "" while there is none."""
+    for pair in connection._nominated.values():
+        relayed = "relay" in (pair.local_candidate.type, pair.remote_candidate.type)
+        return "relayed" if relayed else "direct"
+    return ""
+
+
+def on_sign(connection: Connection, heard: Callable[[], None]) -> None:
+    """Call this whenever something comes from the other side: consent checks, media feedback, anything."""
+    request_received, data_received = connection.request_received, connection.data_received
+
+    def request(*args: Any) -> None:
+        heard()
+        request_received(*args)
+
+    def data(*args: Any) -> None:
+        heard()
+        data_received(*args)
+
+    connection.request_received = request  # type: ignore[method-assign, assignment]
+    connection.data_received = data  # type: ignore[method-assign, assignment]
+
+
+def host_addresses() -> list[str]:
+    """This machine's addresses that another can reach it at, but for those of our own tunnels."""
+    found = []
+    for adapter in ifaddr.get_adapters():
+        if str(adapter.name).startswith(OUR_TUNNELS):
+            continue
+        for ip in adapter.ips:
+            if isinstance(ip.ip, str):
+                found += [ip.ip] if not ip.ip.startswith("127.") else []
+            elif ip.ip[0] != "::1" and ip.ip[2] == 0:  # with a scope it is for one link only
+                found.append(ip.ip[0])
+    return found[:MAX_SOCKETS]
+
+
+async def _bind(connection: Connection, udp_range: tuple[int, int]) -> None:
+    """In the place of Connection.gather_candidates."""
+    if connection._local_candidates_start:
+        return
+    connection._local_candidates_start = True
+    loop = asyncio.get_running_loop()
+    for address in host_addresses():
+        sock = _socket(address, udp_range)
+        if sock is None:
+            continue
+        _, protocol = await loop.create_datagram_endpoint(lambda: ice.StunProtocol(connection), sock=sock)
+        port = sock.getsockname()[1]
+        protocol.local_candidate = Candidate(
+            foundation=candidate.candidate_foundation("host", "udp", address),
+            component=1,
+            transport="udp",
+            priority=candidate.candidate_priority(1, "host"),
+            host=address,
+            port=port,
+            type="host",
+        )
+        connection._protocols.append(protocol)
+        connection._local_candidates.append(protocol.local_candidate)
+    connection._local_candidates_end = True
+
+
+def _socket(address: str, udp_range: tuple[int, int]) -> socket.socket | None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    for kind in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        sock.setsockopt(socket.SOL_SOCKET, kind, BUFFER_BYTES)
+    for _ in range(BIND_TRIES):
+        with contextlib.suppress(OSError):
+            sock.bind((address, random.randint(*udp_range)))
+            return sock
+    sock.close()
+    log.warning("no UDP port for WebRTC", address=address, ports="-".join(map(str, udp_range)))
+    return None
+
+
+def _servers(servers: Sequence[dict[str, Any]]) -> tuple[list[tuple[str, int]], list[dict[str, Any]]]:
+    """STUN addresses, and what aioice needs of each TURN server. What can't be used is left out."""
+    stuns: list[tuple[str, int]] = []
+    turns: list[dict[str, Any]] = []
+    for server in servers:
+        urls = server.get("urls") or []
+        for url in [urls] if isinstance(urls, str) else urls:
+            try:
+                parsed = parse_stun_turn_uri(str(url))
+            except ValueError:
+                log.warning("an ICE server that can't be used", url=url)
+                continue
+            where = (parsed["host"], parsed["port"])
+            if parsed["scheme"] == "stun":
+                stuns.append(where)
+            elif parsed["scheme"] in ("turn", "turns") and server.get("credentialType", "password") == "password":
+                turns.append(
+                    {
+                        "turn_server": where,
+                        "turn_ssl": parsed["scheme"] == "turns",
+                        "turn_transport": parsed["transport"],
+                        "turn_username": server.get("username"),
+                        "turn_password": server.get("credential"),
+                    }
+                )
+    return stuns[:MAX_SERVERS], turns[:MAX_SERVERS]
+
+
+async def _reflexive(protocol: ice.StunProtocol, stuns: list[tuple[str, int]], found: Found) -> None:
+    """The address under which one socket is seen outside. It sends nothing of its own, so there is no pair for it."""
+    got = await _first([ice.server_reflexive_candidate(protocol, stun_server) for stun_server in stuns])
+    if got and got[0].host != protocol.local_candidate.host:  # else there is no NAT
+        found(got[0])
+
+
+async def _relayed(connection: Connection, turns: list[dict[str, Any]], found: Found) -> None:
+    def allocation(server: dict[str, Any]) -> Coroutine[Any, Any, tuple[Candidate, ice.StunProtocol]]:
+        return ice.relayed_candidate(
+            component=1,
+            hide_related_address=False,
+            protocol_factory=lambda: ice.StunProtocol(connection),
+            **server,
+        )
+
+    got = await _first([allocation(server) for server in turns])
+    if got is None:
+        return
+    relayed, protocol = got
+    connection._protocols.append(protocol)
+    connection._local_candidates.append(relayed)
+    for remote in connection._remote_candidates:
+        connection._pair_remote_candidate(remote)  # forms those pairs that are not there yet
+    connection.sort_check_list()
+    found(relayed)
+
+
+async def _first(asked: Sequence[Coroutine[Any, Any, T]]) -> T | None:
+    """What the first that succeeds gives; the others are cancelled. None when none has in time."""
+    tasks = [asyncio.ensure_future(each) for each in asked]
+    try:
+        for each in asyncio.as_completed(tasks, timeout=SERVER_S):
+            try:
+                return await each
+            except Exception as error:  # whatever a server does, or does not do in time: it is not used
+                log.info("an ICE server is of no use", why=f"{type(error).__name__}: {error}")
+    finally:
+        for task in tasks:
+            task.cancel()
+    return None

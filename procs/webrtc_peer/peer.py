@@ -1,0 +1,224 @@
+"""One session's RTCPeerConnection: answers the viewer's offer at once, sends what it is given, says how it goes.
+
+Promises: it decodes and encodes nothing. Private names of aiortc 1.16 are used here, in track.py and in offer.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aioice import Candidate, Connection
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription, rtcrtpsender
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RTCP_PSFB_FIR,
+    RTCP_PSFB_PLI,
+    AnyRtcpPacket,
+    RtcpPsfbPacket,
+    RtcpRrPacket,
+    unpack_remb_fci,
+)
+
+from procs import log
+from procs.errors import Refused
+from procs.messages import Unit
+from procs.webrtc_peer import ice, offer
+from procs.webrtc_peer.rate import Rate
+from procs.webrtc_peer.track import Track
+
+# Packets that a viewer can ask for again: of aiortc's 128 a keyframe of 1080p alone takes more.
+rtcrtpsender.RTP_HISTORY_SIZE = 1024  # type: ignore[attr-defined]
+Json = dict[str, Any]
+
+
+class Peer:
+    """`say(kind, payload)` takes what the viewer is to be told; `wants_keyframe()`, `wants_rate(bits)` its wishes."""
+
+    def __init__(
+        self,
+        servers: Sequence[Json],
+        udp_range: tuple[int, int],
+        say: Callable[[str, Json], None],
+        wants_keyframe: Callable[[], None],
+        wants_rate: Callable[[int], None],
+    ) -> None:
+        self._servers, self._udp_range = servers, udp_range
+        self._say, self._wants_keyframe, self._wants_rate = say, wants_keyframe, wants_rate
+        self._connection: Connection | None = None  # of ICE
+        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._tracks = {"video": Track("video")}
+        self._senders: list[RTCRtpSender] = []
+        self._offer: offer.Offer | None = None
+        self._candidates = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._heard_at = time.monotonic()
+        self._early: list[Json] = []  # candidates that overtook their offer
+        self.refused_candidates = 0
+        self.rate = Rate()
+
+    @property
+    def state(self) -> str:
+        """new, connecting, connected, failed or closed."""
+        return self._pc.connectionState
+
+    @property
+    def path(self) -> str:
+        """direct, relayed, or "" while there is none."""
+        return ice.path_of(self._connection) if self._connection else ""
+
+    @property
+    def silent_s(self) -> float:
+        """Since anything came from the viewer."""
+        return time.monotonic() - self._heard_at
+
+    @property
+    def has_offer(self) -> bool:
+        """Whether the viewer's offer has been taken."""
+        return self._offer is not None
+
+    def on_state(self, changed: Callable[[], None]) -> None:
+        """Call this at each change of `state`."""
+        self._pc.on("connectionstatechange", changed)
+
+    async def answer(self, sdp: str, codecs: Sequence[str], profile: str) -> None:
+        """Take an offer and say the answer. `codecs`: of the stream. Raises Refused; the session is over then."""
+        parsed = offer.read(sdp)
+        if self._offer is not None:
+            if parsed.sdp != self._offer.sdp:
+                raise Refused("a session has one offer; watch again for another")
+            self._say_answer()  # the first one was lost on its way
+            return
+        self._offer = parsed
+        audio = offer.audio_for(parsed, codecs)
+        if audio:
+            self._tracks["audio"] = Track("audio")
+        offer.limit_codecs(parsed, profile, audio)
+        try:
+            await self._negotiate(parsed.sdp)
+        except Exception as error:  # aiortc raises whatever comes to it, and the offer is a stranger's
+            raise Refused(f"the offer can't be answered: {type(error).__name__}: {error}") from None
+        self._say_answer()
+        self._begin(self._gather())
+        for line in parsed.candidates:
+            self.add_candidate({"candidate": line})
+        for candidate in self._early:
+            self.add_candidate(candidate)
+
+    def add_candidate(self, candidate: Json | None) -> None:
+        """Take one of the viewer's candidates; None, the last, says nothing to us (ice.py)."""
+        if not candidate or not candidate.get("candidate"):
+            return
+        if self._connection is None:
+            self._early = [*self._early, candidate][: offer.MAX_CANDIDATES]
+            return
+        self._candidates += 1
+        if self._candidates > offer.MAX_CANDIDATES:
+            self.refused_candidates += 1
+            return
+        try:
+            self._begin(ice.add_remote(self._connection, str(candidate["candidate"])))
+        except (ValueError, IndexError):
+            self.refused_candidates += 1
+
+    def push(self, unit: Unit, data: bytes) -> None:
+        """Send this."""
+        track = self._tracks.get(unit.kind)
+        if track is None:
+            return
+        if unit.kind == "video":
+            self.rate.sent(len(data), time.monotonic())
+        if not track.push(unit, data):
+            self._wants_keyframe()
+
+    async def stats(self) -> dict[str, float]:
+        """Figures of the video, for whoever looks after us."""
+        found: dict[str, float] = {
+            "pictures": self._tracks["video"].units,
+            "dropped": self._tracks["video"].dropped,
+            "candidates_refused": self.refused_candidates,
+            "bits_per_s": round(self.rate.sent_bits),
+        }
+        for sender in self._senders[:1]:
+            for each in (await sender.getStats()).values():
+                if each.type == "outbound-rtp":
+                    found |= {"packets": each.packetsSent, "bytes": each.bytesSent}
+                elif each.type == "remote-inbound-rtp":
+                    found |= {"packets_lost": each.packetsLost, "loss": each.fractionLost / 256}
+                    found |= {"round_trip_ms": each.roundTripTime * 1000} if each.roundTripTime else {}
+        return found
+
+    async def close(self) -> None:
+        """Tell the viewer and the TURN server that it is over. Nothing depends on it."""
+        await self._pc.close()
+
+    async def _negotiate(self, sdp: str) -> None:
+        for track in self._tracks.values():
+            sender = self._pc.addTrack(track)
+            track.attach(sender)
+            self._senders.append(sender)
+        await self._pc.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
+        for transceiver in self._pc.getTransceivers():
+            ours = transceiver.sender in self._senders
+            transceiver.direction = "sendonly" if ours else "inactive"
+        self._connection = connection = self._senders[0].transport.transport.iceGatherer._connection
+        for transceiver in self._pc.getTransceivers():  # more than one only where the viewer can't bundle
+            ice.prepare(transceiver.receiver.transport.transport.iceGatherer._connection, self._udp_range)
+        ice.on_sign(connection, self._heard)
+        video = self._senders[0]
+        take = video._handle_rtcp_packet
+        video._handle_rtcp_packet = functools.partial(self._feedback, take)  # type: ignore[method-assign]
+        await self._pc.setLocalDescription()
+
+    def _say_answer(self) -> None:
+        # Ours are not all in it: what STUN and TURN add is still to come.
+        lines = [line for line in self._pc.localDescription.sdp.splitlines() if line != "a=end-of-candidates"]
+        self._say("signal_answer", {"sdp": {"type": "answer", "sdp": "\r\n".join(lines) + "\r\n"}})
+
+    async def _gather(self) -> None:
+        assert self._connection and self._offer
+        mid = self._offer.mid
+
+        def found(candidate: Candidate) -> None:
+            text = f"candidate:{candidate.to_sdp()}"
+            self._say("signal_ice", {"candidate": {"candidate": text, "sdpMid": mid, "sdpMLineIndex": 0}})
+
+        await ice.gather_more(self._connection, self._servers, found)
+        self._say("signal_ice", {"candidate": None})
+
+    async def _feedback(self, take: Callable[[AnyRtcpPacket], Any], packet: AnyRtcpPacket) -> None:
+        """RTCP about the video: aiortc asks its encoder for keyframes and rates, and we have none."""
+        now = time.monotonic()
+        if isinstance(packet, RtcpPsfbPacket) and packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
+            self._wants_keyframe()
+        elif isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
+            try:
+                bits, _ = unpack_remb_fci(packet.fci)
+            except ValueError:
+                return
+            self._want(self.rate.estimated(bits, now))
+        elif isinstance(packet, RtcpRrPacket):
+            for report in packet.reports:
+                if report.ssrc == self._senders[0]._ssrc:
+                    self._want(self.rate.reported(report.fraction_lost / 256, now))
+        await take(packet)
+
+    def _want(self, bits_per_s: int | None) -> None:
+        if bits_per_s:
+            self._wants_rate(bits_per_s)
+
+    def _heard(self) -> None:
+        self._heard_at = time.monotonic()
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("ICE", why=f"{type(error).__name__}: {error}")

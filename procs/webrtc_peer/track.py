@@ -1,0 +1,72 @@
+"""The pictures, or the sound, that one sender of aiortc sends: bounded, and without an encoder or a copy.
+
+aiortc asks a track for frames to encode, or for PyAV packets to take apart; here its sender gets RTP payloads at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from aiortc import MediaStreamTrack
+from aiortc.codecs.h264 import H264Encoder
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from aiortc.rtcrtpsender import RTCEncodedFrame, RTCRtpSender
+
+from procs.messages import Unit
+
+UNITS_MAX = 256
+BYTES_MAX = 8 << 20
+CLOCKS = {"h264": 90_000, "opus": 48_000, "pcma": 8_000, "pcmu": 8_000}
+
+
+class Track(MediaStreamTrack):
+    """What waits to be sent. `dropped` counts what was left out because the sender was too slow."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self._queue: deque[tuple[Unit, bytes]] = deque()
+        self._bytes = 0
+        self._came = asyncio.Event()
+        self._needs_keyframe = kind == "video"
+        self.units = self.dropped = 0
+
+    def attach(self, sender: RTCRtpSender) -> None:
+        """Be what this sender sends."""
+        sender.replaceTrack(self)
+        sender._next_encoded_frame = self._next_frame  # type: ignore[method-assign]
+
+    def push(self, unit: Unit, data: bytes) -> bool:
+        """Take the next one. False when it, or what waited, was left out: a keyframe is needed."""
+        if self._bytes + len(data) > BYTES_MAX or len(self._queue) >= UNITS_MAX:
+            self.dropped += len(self._queue)
+            self._queue.clear()
+            self._bytes, self._needs_keyframe = 0, self.kind == "video"
+        if self._needs_keyframe and not unit.is_keyframe:
+            self.dropped += 1
+            return False
+        self._needs_keyframe = False
+        self._queue.append((unit, data))
+        self._bytes += len(data)
+        self._came.set()
+        return True
+
+    async def recv(self) -> None:  # type: ignore[override]
+        """Nobody asks for frames."""
+        raise NotImplementedError
+
+    async def _next_frame(self, codec: RTCRtpCodecParameters) -> RTCEncodedFrame | None:
+        """In the place of RTCRtpSender._next_encoded_frame."""
+        while not self._queue:
+            self._came.clear()
+            await self._came.wait()
+        unit, data = self._queue.popleft()
+        self._bytes -= len(data)
+        if CLOCKS[unit.codec] != codec.clockRate:
+            return None  # the stream has changed its codec since we answered
+        self.units += 1
+        ticks = (unit.time_us * codec.clockRate + 500_000) // 1_000_000
+        payloads = [data] if self.kind == "audio" else H264Encoder._packetize(H264Encoder._split_bitstream(data))
+        # Without an audio level: None is what aiortc itself puts there for pictures.
+        return RTCEncodedFrame(payloads, ticks & 0xFFFFFFFF, None)  # type: ignore[arg-type]

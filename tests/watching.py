@@ -1,0 +1,190 @@
+"""A leader of webrtc_peer for tests of its children: real pulls, a real bus, children as processes; and a viewer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zmq.asyncio
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.codecs.h264 import H264Decoder
+from aiortc.jitterbuffer import JitterFrame
+from aiortc.sdp import candidate_from_sdp
+
+from procs import bus
+from procs.media import sei
+from procs.messages import Beat, KeyframeWanted, RateWanted, Signal, Source, Spec, Unit, UnitsWanted, decode_from_child
+from procs.settings import Address
+from procs.webrtc_peer import fanout, pull
+
+RUN_CHILD = (
+    "import sys, msgspec; from procs import prctl; prctl.bind_to_parent(); from procs.messages import Spec;"
+    " from procs.webrtc_peer import child; child.live(msgspec.msgpack.decode(bytes.fromhex(sys.argv[1]), type=Spec))"
+)
+
+
+class Leader:
+    """As much of one as its children need. `said` has what each session told its viewer."""
+
+    def __init__(self, run_dir: Path, rtsp: Address) -> None:
+        self.run_dir = run_dir
+        self.sock = bus.work_binder(zmq.asyncio.Context(), run_dir, bus.WEBRTC_PEER_CHILDREN)
+        self.pulls = pull.Pulls(rtsp, self._unit, self._state)
+        self.fanout = fanout.Fanout()
+        self.streams: dict[str, str] = {}
+        self.said: dict[str, asyncio.Queue[tuple[str, dict[str, Any]]]] = {}
+        self.beats: dict[str, Beat] = {}
+        self.children: dict[str, asyncio.subprocess.Process] = {}
+        self.keyframes: Counter[str] = Counter()
+        self.rates: dict[str, list[int]] = {}
+
+    async def serve(self) -> None:
+        while True:
+            session, message, body = await bus.receive_work(self.sock)
+            told = decode_from_child(message)
+            if isinstance(told, Beat):
+                if session not in self.beats:
+                    self._tell_source(session)
+                self.beats[session] = told
+            elif isinstance(told, Signal):
+                self.said[session].put_nowait((told.kind, json.loads(body)))
+            elif isinstance(told, UnitsWanted):
+                joined = self.fanout.join(session, self.streams[session], time.monotonic())
+                for unit, data in joined.pieces:
+                    self._send(session, unit, data)
+            elif isinstance(told, KeyframeWanted):
+                self.keyframes[session] += 1
+            elif isinstance(told, RateWanted):
+                self.rates.setdefault(session, []).append(told.bits_per_s)
+
+    async def start(self, session: str, stream: str, **more: Any) -> None:
+        """Begin a session."""
+        self.pulls.want(stream)
+        self.streams[session], self.said[session] = stream, asyncio.Queue()
+        fields = {"user_id": "u", "ice_servers": [], "udp_range": (40000, 50000), "lease_s": 5.0, **more}
+        spec = Spec(session_id=session, stream=stream, run_dir=str(self.run_dir), **fields)
+        self.children[session] = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", RUN_CHILD, msgspec.msgpack.encode(spec).hex()
+        )
+
+    async def tell(self, session: str, kind: Any, payload: dict[str, Any]) -> None:
+        """A signal of the viewer to the child, as soon as it is there."""
+        message = Signal(id=1, kind=kind, session_id=session)
+        async with asyncio.timeout(10):
+            while not self._send(session, message, json.dumps({"session_id": session, **payload}).encode()):
+                await asyncio.sleep(0.01)
+
+    async def hear(self, session: str, kind: str, within_s: float = 10) -> dict[str, Any]:
+        """The next of this kind that the child tells its viewer; others are left out."""
+        async with asyncio.timeout(within_s):
+            while True:
+                got, payload = await self.said[session].get()
+                if got == kind:
+                    return payload
+
+    def _send(self, session: str, message: msgspec.Struct, body: bytes = b"") -> bool:
+        return bus.send_work(self.sock, message, body, worker=session)
+
+    def _unit(self, stream: str, unit: Unit, data: bytes) -> None:
+        for session in self.fanout.push(stream, unit, data):
+            if not self._send(session, unit, data):
+                self.fanout.missed(session)
+
+    def _state(self, stream: str, state: pull.State) -> None:
+        for session in self.beats:
+            if self.streams[session] == stream:
+                self._tell_source(session)
+
+    def _tell_source(self, session: str) -> None:
+        state = self.pulls.state(self.streams[session])
+        self._send(session, Source(state=state.state, codecs=list(state.codecs), why=state.why))  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def leader(run_dir: Path, rtsp: Address) -> AsyncIterator[Leader]:
+    """A leader, and the end of its children."""
+    found = Leader(run_dir, rtsp)
+    serving = asyncio.ensure_future(found.serve())
+    try:
+        yield found
+    finally:
+        serving.cancel()
+        for child in found.children.values():
+            with suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+
+
+class Viewer:
+    """aiortc as a viewer. `arrivals`: (monotonic ns, stamp) of each picture that came whole, before it is decoded."""
+
+    def __init__(self, leader: Leader, session: str) -> None:
+        self.leader, self.session = leader, session
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.arrivals: list[tuple[int, sei.Stamp | None]] = []
+        self.pictures = 0
+        self.candidates: list[str] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self.pc.on("track", self._watch)
+
+    async def watch(self, kinds: tuple[str, ...] = ("video",)) -> str:
+        """Offer, take the answer and candidates; returns the answer's SDP."""
+        for kind in kinds:
+            self.pc.addTransceiver(kind, direction="recvonly")
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        described = {"type": "offer", "sdp": self.pc.localDescription.sdp}
+        await self.leader.tell(self.session, "signal_offer", {"sdp": described})
+        answer = (await self.leader.hear(self.session, "signal_answer"))["sdp"]
+        await self.pc.setRemoteDescription(RTCSessionDescription(**answer))
+        self._tasks.append(asyncio.ensure_future(self._trickle()))
+        return str(answer["sdp"])
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await self.pc.close()
+
+    async def _trickle(self) -> None:
+        while True:
+            payload = await self.leader.hear(self.session, "signal_ice", 600)
+            if payload["candidate"]:
+                text = payload["candidate"]["candidate"]
+                self.candidates.append(text)
+                candidate = candidate_from_sdp(text.removeprefix("candidate:"))
+                candidate.sdpMid = payload["candidate"]["sdpMid"]
+                await self.pc.addIceCandidate(candidate)
+            else:
+                self.candidates.append("")
+
+    def _watch(self, track: Any) -> None:
+        self._tasks.append(asyncio.ensure_future(self._count(track)))
+
+    async def _count(self, track: Any) -> None:
+        while True:
+            await track.recv()
+            self.pictures += track.kind == "video"
+
+
+def note_arrivals(arrivals: list[tuple[int, sei.Stamp | None]]) -> None:
+    """Have aiortc's decoder note each picture that comes, in this whole process."""
+    decode = H264Decoder.decode
+
+    def noting(self: H264Decoder, frame: JitterFrame) -> Any:
+        arrivals.append((time.time_ns(), sei.read(frame.data)))
+        return decode(self, frame)
+
+    H264Decoder.decode = noting  # type: ignore[method-assign]
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process is there."""
+    return os.path.exists(f"/proc/{pid}")
