@@ -56,6 +56,7 @@ WS_LINK_WORK = "ws_link.work"
 WS_LINK_SESSIONS = "ws_link.sessions"
 WEBRTC_PEER_CHILDREN = "webrtc_peer.children"
 HIGH_WATER = 64  # messages; a frozen reader must not grow its writer
+HIGHER_WATER = {WEBRTC_PEER_CHILDREN: 512}  # a child that joins gets seconds of a stream at once
 RESEND_S = 0.25  # an unanswered idempotent request goes out again this often
 MAX_BESIDE = 16  # requests of one asynchronous responder at a time
 MAX_SOCKET_PATH = 107  # sockaddr_un
@@ -80,11 +81,11 @@ def address(run_dir: Path, endpoint: str) -> str:
     return f"ipc://{path}"
 
 
-def _socket(context: zmq.Context[K], kind: int, max_bytes: int = MAX_BYTES) -> K:
+def _socket(context: zmq.Context[K], kind: int, max_bytes: int = MAX_BYTES, high_water: int = HIGH_WATER) -> K:
     sock = context.socket(kind)
     sock.setsockopt(zmq.LINGER, 0)
-    sock.setsockopt(zmq.SNDHWM, HIGH_WATER)
-    sock.setsockopt(zmq.RCVHWM, HIGH_WATER)
+    sock.setsockopt(zmq.SNDHWM, high_water)
+    sock.setsockopt(zmq.RCVHWM, high_water)
     sock.setsockopt(zmq.MAXMSGSIZE, max_bytes)
     sock.setsockopt(zmq.IMMEDIATE, 1)
     sock.setsockopt(zmq.RECONNECT_IVL, 10)  # ms; a killed binder is back within tens of ms
@@ -110,7 +111,7 @@ def connector(context: zmq.Context[zmq.Socket[bytes]], kind: int, run_dir: Path,
 def work_binder(context: zmq.asyncio.Context, run_dir: Path, endpoint: str = WS_LINK_WORK) -> zmq.asyncio.Socket:
     """The end of those of two frames that all others meet at. One that was killed and is back takes its name over at
     once."""
-    sock = _socket(context, zmq.ROUTER, MAX_BODY_BYTES)
+    sock = _socket(context, zmq.ROUTER, MAX_BODY_BYTES, HIGHER_WATER.get(endpoint, HIGH_WATER))
     sock.setsockopt(zmq.ROUTER_HANDOVER, 1)
     sock.setsockopt(zmq.ROUTER_MANDATORY, 1)  # so that sending to a worker that is gone fails, and is not silent
     sock.bind(address(run_dir, endpoint))
@@ -119,7 +120,7 @@ def work_binder(context: zmq.asyncio.Context, run_dir: Path, endpoint: str = WS_
 
 def work_connector(context: zmq.Context[K], run_dir: Path, worker: str, endpoint: str = WS_LINK_WORK) -> K:
     """The other end, under a name; who binds need not be there yet."""
-    sock = _socket(context, zmq.DEALER, MAX_BODY_BYTES)
+    sock = _socket(context, zmq.DEALER, MAX_BODY_BYTES, HIGHER_WATER.get(endpoint, HIGH_WATER))
     sock.setsockopt(zmq.IDENTITY, worker.encode())
     sock.connect(address(run_dir, endpoint))
     return sock

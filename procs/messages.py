@@ -6,6 +6,7 @@ an unknown type, a missing field or a value outside its limits is Refused with t
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -27,7 +28,8 @@ Bits = Annotated[int, msgspec.Meta(ge=10_000, le=200_000_000)]
 
 Text = Annotated[str, msgspec.Meta(max_length=2000)]
 Rid = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-SessionId = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,128}\Z")]  # it is an identity on the bus, too
+_SESSION_ID = r"^[!-~]{1,128}\Z"  # it is an identity on the bus, too
+SessionId = Annotated[str, msgspec.Meta(pattern=_SESSION_ID)]
 Method = Annotated[str, msgspec.Meta(min_length=1, max_length=20)]
 Target = Annotated[str, msgspec.Meta(min_length=1, max_length=8192)]
 Status = Annotated[int, msgspec.Meta(ge=100, le=599)]
@@ -249,7 +251,7 @@ class Spec(msgspec.Struct, frozen=True, tag="spec"):
 
     session_id: SessionId
     user_id: Text
-    stream: Name
+    stream: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     ice_servers: list[dict[str, Any]]  # as a browser takes them, and the hub has sent them
     run_dir: str
     udp_range: tuple[int, int]  # where its sockets are bound, both ends included
@@ -328,6 +330,11 @@ def encode(message: msgspec.Struct) -> bytes:
     if len(data) > MAX_BYTES:
         raise Refused(f"{type(message).__name__} of {len(data)} bytes is over the limit of {MAX_BYTES}")
     return data
+
+
+def is_session_id(text: str) -> bool:
+    """Whether it can be the id of a session on the bus."""
+    return bool(re.match(_SESSION_ID, text))
 
 
 def decode(data: bytes, kind: type[M]) -> M:

@@ -39,9 +39,6 @@ class Unanswered:
         # Ids of one sender never repeat, also not after its restart.
         self._last = int.from_bytes(os.urandom(6), "big") << 8
 
-    def __len__(self) -> int:
-        return len(self._open)
-
     def add(self, kind: Kind, session_id: str, body: bytes, now: float) -> None:
         """One more, which is due now."""
         self._last += 1
@@ -57,6 +54,10 @@ class Unanswered:
         """Nobody needs those of this session any more."""
         for number in [number for number, each in self._open.items() if each.sent.signal.session_id == session_id]:
             del self._open[number]
+
+    def open(self) -> list[Sent]:
+        """All that wait."""
+        return [each.sent for each in self._open.values()]
 
     def late(self, now: float) -> list[Sent]:
         """Those that nobody has taken in time; they are not sent again."""
@@ -76,6 +77,10 @@ class Seen:
 
     def __init__(self) -> None:
         self._ids: OrderedDict[int, None] = OrderedDict()
+
+    def has(self, number: int) -> bool:
+        """Whether this one has come."""
+        return number in self._ids
 
     def is_new(self, number: int) -> bool:
         """Whether this one has not come before."""

@@ -44,6 +44,7 @@ Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Caps = Annotated[list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Meta(max_length=64)]
 # A path of the hub's own origin: nothing in it can name another host.
 OriginPath = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^/(?!/)[A-Za-z0-9._~%?=&/-]*\Z")]
+StreamName = Annotated[str, msgspec.Meta(max_length=200, pattern=rf"^[^{_UNSEEN}]*\Z")]  # as go2rtc names them; or ""
 ProcessName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Word = Annotated[str, msgspec.Meta(max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]  # as a page can read it
@@ -214,19 +215,22 @@ class SignalIce(Payload, frozen=True):
     candidate: Candidate | None
 
 
-class WatchRequest(Payload, frozen=True):
-    """watch_request, hub to device: somebody wants to watch."""
+class WatchRequest(Payload, frozen=True, omit_defaults=True):
+    """watch_request, hub to device: somebody wants to watch. `stream` is ours: which one; "" is for it to choose."""
 
     session_id: Id
     user_id: Id
     ice_servers: IceServers
+    stream: StreamName = ""
 
 
-class WatchEnded(Payload, frozen=True):
-    """watch_ended, hub to device and viewer. viewer_disconnected, user_ended, timeout, error, device_disconnected."""
+class WatchEnded(Payload, frozen=True, omit_defaults=True):
+    """watch_ended, hub to device and viewer. viewer_disconnected, user_ended, timeout, error, device_disconnected.
+    `why` is ours: the same in words."""
 
     session_id: Id
     reason: Text
+    why: Text = ""
 
 
 class DataTicketRequest(Payload, frozen=True):
@@ -486,6 +490,19 @@ def encode(
     if len(text) > MAX_BYTES:  # characters: the envelope around the payload is ASCII
         raise Refused(f"{kind}: frame of {len(text)} characters is over the limit of {MAX_BYTES}")
     return text
+
+
+def payload(of: Payload) -> bytes:
+    """A payload alone, as JSON. Raises Refused when it is too large."""
+    body = _ENCODER.encode(of)
+    if len(body) > of.max_bytes:
+        raise Refused(f"payload of {len(body)} bytes is over the limit of {of.max_bytes}")
+    return body
+
+
+def of_payload(kind: str, body: bytes) -> Envelope:
+    """A payload alone, to be parsed."""
+    return Envelope(kind, msgspec.Raw(body), None, "")
 
 
 def timestamp() -> str:

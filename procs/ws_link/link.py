@@ -9,7 +9,9 @@ import msgspec
 
 from procs import backoff
 from procs.errors import Refused
+from procs.messages import is_session_id
 from procs.settings import VERSION
+from procs.unanswered import Kind
 from procs.wire import challenge, envelope
 from procs.wire.envelope import Envelope
 from procs.ws_link.identity import Identity
@@ -20,11 +22,12 @@ CAPS = ["mux1", "challenge"]
 SUITE = "suite"  # of a device whose suite has a warden: the hub may look at it, and restart what is in it
 REPLACED = 1012
 RETRY_AFTER_CAP_S = 300.0
-_SESSIONS: dict[str, type[envelope.Payload]] = {
-    "watch_request": envelope.WatchRequest,
-    "signal_offer": envelope.SignalOffer,
-    "signal_ice": envelope.SignalIce,
-    "watch_ended": envelope.WatchEnded,
+_OfSession = envelope.WatchRequest | envelope.SignalOffer | envelope.SignalIce | envelope.WatchEnded
+_SESSIONS: dict[str, tuple[Kind, type[_OfSession]]] = {
+    "watch_request": ("watch_request", envelope.WatchRequest),
+    "signal_offer": ("signal_offer", envelope.SignalOffer),
+    "signal_ice": ("signal_ice", envelope.SignalIce),
+    "watch_ended": ("watch_ended", envelope.WatchEnded),
 }
 
 
@@ -81,6 +84,14 @@ class Answered(NamedTuple):
     answer: Envelope
 
 
+class Signalled(NamedTuple):
+    """The hub has a frame of a watch session, with its payload as it came."""
+
+    kind: Kind
+    session_id: str
+    body: bytes
+
+
 class Paired(NamedTuple):
     """A user has claimed this device with this code."""
 
@@ -115,7 +126,9 @@ class End(NamedTuple):
     retry_after_s: float = 0.0
 
 
-Event = Send | Connected | Asked | Unanswerable | Answered | Paired | SuiteWatched | RestartAsked | Noted | End
+Event = (
+    Send | Connected | Asked | Unanswerable | Answered | Signalled | Paired | SuiteWatched | RestartAsked | Noted | End
+)
 State = Literal["hello", "proof", "connected"]
 
 
@@ -177,8 +190,7 @@ class Session:
         if handle := self._known.get(frame.type):
             return handle(frame, now)
         if frame.type in _SESSIONS:
-            envelope.parse(frame, _SESSIONS[frame.type])
-            return [Noted("session for nobody", f"{frame.type}: nothing here takes watch sessions")]
+            return [self._signalled(frame)]
         if frame.request_id:
             return [Answered(frame.request_id, frame)]
         if frame.type == "error":
@@ -215,6 +227,15 @@ class Session:
         if self.state != "connected":
             raise Refused("a request before hello_ack")
         return [Asked(request)]
+
+    def _signalled(self, frame: Envelope) -> Signalled:
+        kind, payload = _SESSIONS[frame.type]
+        session_id = envelope.parse(frame, payload).session_id
+        if self.state != "connected":
+            raise Refused("a watch session before hello_ack")
+        if not is_session_id(session_id):
+            raise Refused("a session id with other than visible ASCII in it")
+        return Signalled(kind, session_id, bytes(frame.payload))
 
     def _paired(self, frame: Envelope, now: float) -> list[Event]:
         return [Paired(envelope.parse(frame, envelope.Paired).code)]

@@ -34,6 +34,7 @@ from procs.ws_link.link import (
     Retry,
     Send,
     Session,
+    Signalled,
     SuiteWatched,
     Unanswerable,
 )
@@ -41,6 +42,7 @@ from procs.ws_link.options import Link
 from procs.ws_link.state import State
 from procs.ws_link.suite import Suite
 from procs.ws_link.uplink import Uplink
+from procs.ws_link.watching import Watching
 
 CLOSE_LIMIT_S = 1.0
 LOOK_S = 2.0
@@ -71,13 +73,16 @@ async def serve(settings: Link, run_dir: Path, serving: Callable[[], None], pace
     context = zmq.asyncio.Context.instance()
     desk = Desk(context, run_dir, settings.backend, me.device_id, state, uplink, table)
     suite = Suite(context, run_dir, uplink, may_restart=settings.remote_restart)
+    watching = Watching(context, run_dir, uplink, state)
     async with hub_http.session(settings.ca) as http:
-        shell = Shell(settings, me, pace, desk, uplink, state, suite, hub_http.Hub(http, settings, me, run_dir))
+        hub = hub_http.Hub(http, settings, me, run_dir)
+        shell = Shell(settings, me, pace, desk, uplink, state, suite, watching, hub)
         serving()
         ours = (suite.tell(), suite.follow()) if HAS_SUITE else ()
         await _first(
-            desk.take_work(), desk.tick(), desk.answer_state(), shell.watch_go2rtc(), shell.stay_connected(), *ours
-        )
+            desk.take_work(), desk.tick(), desk.answer_state(), watching.hear(), watching.tick(),
+            shell.watch_go2rtc(), shell.stay_connected(), *ours,
+        )  # fmt: skip
 
 
 class Shell:
@@ -92,10 +97,12 @@ class Shell:
         uplink: Uplink,
         state: State,
         suite: Suite,
+        watching: Watching,
         hub: hub_http.Hub,
     ) -> None:
         self._settings, self._me, self._pace = settings, me, pace
         self._desk, self._uplink, self._state, self._suite, self._hub = desk, uplink, state, suite, hub
+        self._watching = watching
         self._keys = challenge.keys(me.secret, me.device_id)
         self._retry = Retry(pace=pace)
         self._streams: dict[str, Any] = {}
@@ -179,7 +186,7 @@ class Shell:
                 return End(f"the hub has read nothing for {self._pace.send_s:g} s")
             except aiohttp.ClientError as error:
                 return End(f"the connection broke: {error}")
-            uplink.outbox.sent(text)
+            uplink.sent(text)
         return End("the hub reads slower than it asks")
 
     async def _tick(self, session: Session) -> End:
@@ -204,6 +211,8 @@ class Shell:
         elif isinstance(event, Answered):
             if not self._desk.questions.answered(event.request_id, event.answer):
                 self._state.note("answer to no question", event.answer.type)
+        elif isinstance(event, Signalled):
+            self._watching.signalled(event, now)
         elif isinstance(event, Paired):
             self._state.paired = event.code
             log.info("paired: a user has claimed this device")
@@ -212,8 +221,7 @@ class Shell:
         elif isinstance(event, RestartAsked):
             self._suite.restart(event.restart, event.request_id)
         elif isinstance(event, Noted):
-            note = self._state.note_once if event.kind == "session for nobody" else self._state.note
-            note(event.kind, event.reason)
+            self._state.note(event.kind, event.reason)
 
     def _connected(self, event: Connected, session: Session) -> None:
         now = time.monotonic()

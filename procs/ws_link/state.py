@@ -28,12 +28,6 @@ class State:
         self._refused[kind] += 1
         log.warning(f"not taken: {kind}", why=why, times=self._refused[kind])
 
-    def note_once(self, kind: str, why: str) -> None:
-        """The same for what is as expected: one line, and then only counted."""
-        self._refused[kind] += 1
-        if self._refused[kind] == 1:
-            log.info(f"not taken: {kind}", why=why)
-
     def connected(self, mux: bool) -> None:
         """The hub has taken us."""
         self._change("connected", "")

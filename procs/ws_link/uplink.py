@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from collections.abc import Callable
 
 from procs.errors import Refused
 from procs.wire import envelope
@@ -21,6 +22,7 @@ class Uplink:
         self.session: Session | None = None
         self.waiting = asyncio.Event()  # there may be something to send
         self.overflowed = False
+        self._then: dict[str, Callable[[], None]] = {}
 
     @property
     def is_connected(self) -> bool:
@@ -31,11 +33,20 @@ class Uplink:
         """A new connection is there."""
         self.session, self.overflowed = session, False
         self.outbox.new_connection()
+        self._then.clear()
 
-    def send(self, text: str) -> None:
-        """Send a short frame over the connection that there is."""
+    def send(self, text: str, then: Callable[[], None] | None = None) -> None:
+        """Send a short frame over the connection that there is, and do `then` once it was written to it."""
+        if then:
+            self._then[text] = then
         self.overflowed |= not self.outbox.put(text)
         self.waiting.set()
+
+    def sent(self, text: str) -> None:
+        """The frame that the outbox gave was written."""
+        self.outbox.sent(text)
+        if then := self._then.pop(text, None):
+            then()
 
     def answer(self, answer: jobs.Answer) -> None:
         """Send the answer to a request, over this connection or the next."""

@@ -1,0 +1,117 @@
+"""What watch sessions are told: where go2rtc is, which stream is shown, from which ports.
+
+`make up` writes run/webrtc_peer.json with what it knows of go2rtc; beside it counts the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from procs import settings
+from procs.errors import ConfigError
+from procs.settings import ADDRESS, SWITCH, Address, Kind, Layers, matching, option
+
+NAME = "webrtc_peer.json"
+RTSP_PORT = 8554
+EXAMPLES = """\
+  python -m procs.webrtc_peer
+  PLANARIA_WATCH_STREAM=door PLANARIA_UDP_RANGE=50000-50200 python -m procs.webrtc_peer
+
+exit codes: 2 bad option, 15 its zygote died, 1 anything else"""
+
+
+class Go2rtc(str):
+    """The address of go2rtc's API, which may hold a login and so does not show itself in a repr."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    @property
+    def host(self) -> str:
+        """Where it is."""
+        return urlsplit(self).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """Of its API."""
+        return urlsplit(self).port or 80
+
+    @property
+    def login(self) -> str:
+        """user:password, or ""."""
+        parts = urlsplit(self)
+        return f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
+
+
+def _parse_http(text: str) -> Go2rtc:
+    parts = urlsplit(text)
+    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.port == 0:
+        raise ValueError
+    return Go2rtc(text.rstrip("/"))
+
+
+def _parse_range(text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    found = int(low), int(high if dash else low)
+    if not 1024 <= found[0] <= found[1] <= 65535:
+        raise ValueError
+    return found
+
+
+HTTP = Kind(_parse_http, "http://HOST[:PORT] without a path")
+PORTS = Kind(_parse_range, "two ports from 1024 to 65535, such as 49152-65535")
+STREAM = matching(r"[A-Za-z0-9_.:@ -]{1,200}", "the name of a stream of go2rtc's")
+
+
+class Peer(settings.Settings):
+    """Settings of webrtc_peer."""
+
+    stream: str = option(
+        "", STREAM, env=("PLANARIA_WATCH_STREAM",), help="shown to those who ask for none; default: go2rtc's first"
+    )
+    udp_range: tuple[int, int] = option(
+        (49152, 65535), PORTS, env=("PLANARIA_UDP_RANGE",), help="UDP ports that sessions use"
+    )
+    go2rtc_http: Go2rtc = option(
+        Go2rtc("http://127.0.0.1:1984"), HTTP, env=("GO2RTC_HTTP",), help="go2rtc's API", secret=True
+    )
+    rtsp: Address | None = option(
+        None, ADDRESS, env=("PLANARIA_GO2RTC_RTSP",), help=f"go2rtc's RTSP; default: port {RTSP_PORT} of the same host"
+    )
+    verbose: bool = option(False, SWITCH, help="log each frame of a session")
+
+    @property
+    def rtsp_at(self) -> Address:
+        """Where streams are pulled from."""
+        if not self.rtsp:
+            return Address(self.go2rtc_http.host, RTSP_PORT)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.rtsp.host, self.rtsp.host)
+        return Address(host, self.rtsp.port)
+
+
+def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Peer:
+    """Settings of this process. Raises ConfigError."""
+    environ = os.environ if environ is None else environ
+    parser = settings.command_line("webrtc_peer", "Shows streams to viewers, over WebRTC.", EXAMPLES)
+    flags = settings.parse_flags(parser, Peer, sys.argv[1:] if argv is None else argv)
+    environment, env_file = settings.from_environment(environ)
+    path = settings.run_dir(environ) / NAME
+    return settings.load(Peer, Layers(flags, environment, env_file, _read(path), str(path)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); make up writes it") from None

@@ -1,0 +1,248 @@
+"""The leader: signalling between ws_link and the children, a child for each session, their streams."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import uvloop
+import zmq.asyncio
+
+from procs import bus, log
+from procs.errors import Refused
+from procs.messages import (
+    Beat,
+    FromChild,
+    KeyframeWanted,
+    RateWanted,
+    SessionsReady,
+    Signal,
+    SignalTaken,
+    UnitsWanted,
+    decode_from_child,
+    decode_to_peer,
+    encode,
+)
+from procs.unanswered import Seen, Unanswered
+from procs.webrtc_peer import go2rtc
+from procs.webrtc_peer.feeds import Feeds
+from procs.webrtc_peer.options import Peer
+from procs.webrtc_peer.sessions import Action, Fork, Kill, Over, Sessions, Tell, Template
+from procs.webrtc_peer.wishes import Wishes
+from procs.wire import envelope
+
+NAME = "webrtc_peer"
+READY_EVERY_S = 1.0
+TICK_S = 0.1
+SIGNALS_KEPT_S = 30.0  # a viewer waits no longer for an answer, whatever became of ws_link
+
+
+class Alive(Protocol):
+    """What life.run gives a process."""
+
+    run_dir: Path
+
+    def beat(self) -> None:
+        """The main loop turns."""
+
+    def serving(self) -> None:
+        """The work is there to be had."""
+
+
+class Brood(Protocol):
+    """What brood.hatch gives a leader."""
+
+    def fork(self, child: str, spec: bytes) -> None:
+        """Have a child born."""
+
+    def kill(self, child: str) -> None:
+        """Have it ended."""
+
+    def watch(
+        self, ready: Callable[[], None], born: Callable[[str, int], None], ended: Callable[[str, int], None]
+    ) -> Coroutine[Any, Any, Any]:
+        """Tell of all of them, for ever."""
+
+
+def serve(settings: Peer, alive: Alive, brood: Brood) -> None:
+    """Be the leader, for ever."""
+    if settings.verbose:
+        log.configure(NAME, debug=True)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Shell(settings, alive, brood).run())
+
+
+class Shell:
+    """Two sockets, the brood, and the streams."""
+
+    def __init__(self, settings: Peer, alive: Alive, brood: Brood) -> None:
+        self._settings, self._alive, self._brood = settings, alive, brood
+        context, run_dir = zmq.asyncio.Context.instance(), alive.run_dir
+        self._link = bus.work_connector(context, run_dir, NAME, bus.WS_LINK_SESSIONS)
+        self._children = bus.work_binder(context, run_dir, bus.WEBRTC_PEER_CHILDREN)
+        self._wishes = Wishes(context, run_dir)
+        self._sessions = Sessions(Template(str(run_dir), settings.udp_range))
+        self._out, self._seen = Unanswered(SIGNALS_KEPT_S), Seen()
+        self._first_stream = ""
+
+    async def run(self) -> None:
+        """All of it. Raises what ends us."""
+        # Here, and not before: what is in it wants a running loop.
+        self._feeds = Feeds(self._children, self._settings.rtsp_at, self._wishes, self._is_unknown)
+        works = (
+            self._beat(),
+            self._brood.watch(self._alive.serving, self._sessions.born, self._ended),
+            self._announce(),
+            self._hear_link(),
+            self._hear_children(),
+            self._tick(),
+            self._feeds.tick(),
+            self._wishes.keep_rates(),
+        )
+        done, _ = await asyncio.wait([asyncio.ensure_future(work) for work in works], return_when="FIRST_COMPLETED")
+        for task in done:
+            task.result()
+
+    async def _beat(self) -> None:
+        while True:
+            self._alive.beat()
+            await asyncio.sleep(1.0)
+
+    # Towards the hub
+
+    async def _announce(self) -> None:
+        while True:
+            bus.send_work(self._link, SessionsReady(os.getpid(), self._sessions.ids))
+            await asyncio.sleep(READY_EVERY_S)
+
+    async def _hear_link(self) -> None:
+        while True:
+            _, data, body = await bus.receive_work(self._link)
+            try:
+                message = decode_to_peer(data)
+                if isinstance(message, SignalTaken):
+                    self._out.taken(message.id)
+                    continue
+                if self._seen.is_new(message.id):
+                    log.debug("frame of the hub", kind=message.kind, session=message.session_id)
+                    await self._signalled(message, body)
+                bus.send_work(self._link, SignalTaken(message.id))
+            except Refused as reason:
+                log.warning("malformed bus message", reason=str(reason))
+
+    async def _signalled(self, message: Signal, body: bytes) -> None:
+        now = time.monotonic()
+        if message.kind != "watch_request":
+            self._act(self._sessions.signalled(message.kind, message.session_id, body, now))
+            self._pass(message.session_id)
+            return
+        request = envelope.parse(envelope.of_payload(message.kind, body), envelope.WatchRequest)
+        try:
+            stream = request.stream or self._settings.stream or await self._first()
+        except Refused as reason:
+            self._act(self._sessions.refused(request.session_id, str(reason)))
+        else:
+            self._act(self._sessions.asked(request, stream, time.monotonic()))
+
+    async def _first(self) -> str:
+        """The first stream of go2rtc. Raises Refused."""
+        if not self._first_stream:
+            names = await go2rtc.streams(self._settings.go2rtc_http)
+            if not names:
+                raise Refused("go2rtc has no streams")
+            self._first_stream = names[0]
+        return self._first_stream
+
+    def _is_unknown(self, stream: str, why: str) -> None:
+        if stream == self._first_stream:
+            self._first_stream = ""
+        for session_id in self._sessions.ids:
+            if self._sessions.stream_of(session_id) == stream:
+                self._act(self._sessions.end(session_id, "error", why))
+
+    # Towards the children
+
+    async def _hear_children(self) -> None:
+        while True:
+            name, data, body = await bus.receive_work(self._children)
+            try:
+                message = decode_from_child(data)
+                if message.session_id != name:
+                    raise Refused(f"{name!r} speaks for {message.session_id!r}")
+                self._said(message, body)
+            except Refused as reason:
+                log.warning("malformed bus message", reason=str(reason))
+
+    def _said(self, message: FromChild, body: bytes) -> None:
+        session_id = message.session_id
+        stream = self._sessions.stream_of(session_id)
+        if not stream:
+            return  # of one that is over
+        if isinstance(message, Beat):
+            self._beaten(message)
+        elif isinstance(message, Signal):
+            log.debug("frame of a child", kind=message.kind, session=session_id)
+            self._act(self._sessions.answered(message.kind, session_id, body))
+        elif isinstance(message, UnitsWanted):
+            self._feeds.join(session_id)
+        elif isinstance(message, KeyframeWanted):
+            self._wishes.keyframe(stream)
+        elif isinstance(message, RateWanted):
+            self._wishes.rate(stream, session_id, message.bits_per_s)
+
+    def _beaten(self, beat: Beat) -> None:
+        is_first = not self._sessions.has_beaten(beat.session_id)
+        if not self._sessions.beaten(beat, time.monotonic()):
+            return
+        if is_first:
+            self._feeds.tell(beat.session_id)
+        if beat.wants:
+            self._feeds.join(beat.session_id)
+        self._pass(beat.session_id)
+
+    def _pass(self, session_id: str) -> None:
+        waiting = self._sessions.passes(session_id)
+        while waiting:
+            kind, body = waiting[0].kind, waiting[0].body
+            if not bus.send_work(self._children, Signal(0, kind, session_id), body, worker=session_id):
+                return
+            waiting.popleft()
+
+    def _ended(self, child: str, status: int) -> None:
+        self._act(self._sessions.gone(child, f"exit {status}" if status >= 0 else f"signal {-status}"))
+
+    # What the pure part has decided
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = time.monotonic()
+            self._act(self._sessions.tick(now))
+            for session_id in self._sessions.ids:
+                self._pass(session_id)
+            self._out.late(now)
+            self._flush(now)
+
+    def _act(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Fork):
+                log.info("session", session=action.spec.session_id, stream=action.spec.stream)
+                self._brood.fork(action.child, encode(action.spec))
+                self._feeds.open(action.spec.session_id, action.spec.stream)
+            elif isinstance(action, Kill):
+                self._brood.kill(action.child)
+            elif isinstance(action, Tell):
+                self._out.add(action.kind, action.session_id, action.body, time.monotonic())
+            elif isinstance(action, Over):
+                log.info("session over", session=action.session_id, reason=action.reason, why=action.why)
+                self._feeds.close(action.session_id)
+        self._flush(time.monotonic())
+
+    def _flush(self, now: float) -> None:
+        for sent in self._out.due(now):
+            if not bus.send_work(self._link, sent.signal, sent.body):
+                return
