@@ -1,0 +1,135 @@
+"""A webrtc_peer process for tests, with its own children or stand-ins for them; and a hub's side of a session."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.sdp import candidate_from_sdp
+
+from procs import proc
+from procs.settings import ROOT
+from tests.json_hub import JsonHub
+from tests.rig import Go2rtc, clean_environ, free_port, until
+
+# The same process with other children.
+WITH = """
+from procs import brood
+if __name__ == "__main__":
+    BROOD = brood.hatch("webrtc_peer", "{module}", "live")
+    from procs import life
+    from procs.webrtc_peer import options, shell
+    life.run("webrtc_peer", options.load, lambda s, alive: shell.serve(s, alive, BROOD))
+"""
+
+
+class Peered:
+    """One device's webrtc_peer, which can be killed and started again."""
+
+    def __init__(self, run_dir: Path, go2rtc: Go2rtc | None = None, *, children: str = "", **environ: str) -> None:
+        self.log = run_dir / "webrtc_peer.log"
+        at = go2rtc or f"127.0.0.1:{free_port()}"  # of which there is none, if a test does not care
+        api, rtsp = (go2rtc.api, go2rtc.rtsp) if go2rtc else (at, at)
+        self._environ = clean_environ(
+            PLANARIA_RUN_DIR=str(run_dir), PYTHONPATH=str(ROOT), GO2RTC_HTTP=f"http://{api}",
+            **{"PLANARIA_GO2RTC_RTSP": str(rtsp)} | environ,
+        )  # fmt: skip
+        what = ["-c", WITH.format(module=children)] if children else ["-m", "procs.webrtc_peer"]
+        self._command = [sys.executable, *what, "--verbose"]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again."""
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(self._command, env=self._environ, stdout=out, stderr=out, cwd=ROOT)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """End it as everything here ends."""
+        self.process.send_signal(number)
+        self.process.wait()
+
+    def zygote(self) -> int:
+        """Its pid."""
+        return until(lambda: proc.children(self.process.pid), 20)[0]
+
+    def children(self) -> list[int]:
+        """Those of the zygote."""
+        return [pid for pid in proc.children(self.zygote()) if proc.is_alive(pid)]
+
+    def logged(self) -> str:
+        """All that it and those before it have written."""
+        return self.log.read_text()
+
+
+@contextmanager
+def peered(run_dir: Path, go2rtc: Go2rtc | None = None, *, children: str = "", **environ: str) -> Iterator[Peered]:
+    """A running webrtc_peer."""
+    peer = Peered(run_dir, go2rtc, children=children, **environ)
+    try:
+        yield peer
+    except BaseException:
+        print(peer.logged())  # for whoever reads why a test failed
+        raise
+    finally:
+        peer.kill()
+
+
+def heard(hub: JsonHub, kind: str, session_id: str, within_s: float = 20.0) -> dict[str, Any]:
+    """The first frame of a kind of a session, once it is there."""
+    return until(lambda: of(hub, kind, session_id), within_s)[0]
+
+
+def of(hub: JsonHub, kind: str, session_id: str) -> list[dict[str, Any]]:
+    """The payloads of a kind of a session so far."""
+    found = [frame["payload"] for frame in list(hub.frames.get(kind, []))]
+    return [payload for payload in found if payload["session_id"] == session_id]
+
+
+def watch(hub: JsonHub, session_id: str, stream: str = "") -> None:
+    """Somebody wants to watch."""
+    asked = {"session_id": session_id, "user_id": "1", "ice_servers": []}
+    hub.send("watch_request", asked | ({"stream": stream} if stream else {}))
+
+
+async def pictures(hub: JsonHub, session_id: str, count: int, within_s: float = 20.0) -> int:
+    """Be the viewer of a session: offer, and count the pictures that can be decoded, up to `count`."""
+    pc, seen, enough = RTCPeerConnection(RTCConfiguration(iceServers=[])), 0, asyncio.Event()
+    pc.addTransceiver("video", "recvonly")
+    works: list[asyncio.Task[None]] = []
+
+    async def see(track: Any) -> None:
+        nonlocal seen
+        while seen < count:
+            await track.recv()
+            seen += 1
+        enough.set()
+
+    pc.on("track", lambda track: works.append(asyncio.ensure_future(see(track))))
+    try:
+        async with asyncio.timeout(within_s):
+            await pc.setLocalDescription(await pc.createOffer())
+            sdp = {"type": "offer", "sdp": pc.localDescription.sdp}
+            hub.send("signal_offer", {"session_id": session_id, "sdp": sdp})
+            answer = (await asyncio.to_thread(heard, hub, "signal_answer", session_id))["sdp"]
+            await pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
+            taken = 0
+            while not enough.is_set():
+                for payload in of(hub, "signal_ice", session_id)[taken:]:
+                    taken += 1
+                    if payload["candidate"]:
+                        candidate = candidate_from_sdp(payload["candidate"]["candidate"].removeprefix("candidate:"))
+                        candidate.sdpMid = payload["candidate"]["sdpMid"]
+                        await pc.addIceCandidate(candidate)
+                await asyncio.sleep(0.02)
+    finally:
+        for work in works:
+            work.cancel()
+        await pc.close()
+    return seen
