@@ -73,7 +73,11 @@ def children(chosen: Link) -> list[Child]:
         Child("proxy", [sys.executable, "-m", "procs.proxy", "--instance", str(number), *more])
         for number in range(PROXIES)
     ]
-    return [Child("ws", [sys.executable, "-m", "procs.ws_link", *more]), *proxies]
+    return [
+        Child("ws", [sys.executable, "-m", "procs.ws_link", *more]),
+        *proxies,
+        Child("webrtc", [sys.executable, "-m", "procs.webrtc_peer", *more]),
+    ]
 
 
 def environment(chosen: Link, environ: Mapping[str, str]) -> dict[str, str]:

@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping
 
 from procs.settings import Address, Kind
 
-PROGRAMS = {"hub": ("hub",), "device": ("ws_link", "proxy"), "streams": ("go2rtc",)}
+PROGRAMS = {"hub": ("hub",), "device": ("ws_link", "proxy", "webrtc_peer"), "streams": ("go2rtc",)}
 _SECTIONS = {
     "hub": "fcgi-program:hub",
     "ws_link": "program:ws_link",
     "proxy": "program:proxy",
+    "webrtc_peer": "program:webrtc_peer",
     "go2rtc": "program:go2rtc",
 }
 NAME = "roles.conf"  # in capture_programs.FOLDER, which supervisord.conf includes: what stands there later wins

@@ -1,7 +1,9 @@
-"""The part of the settings that is about the way through the wall: the hub, the device's link to it, its proxies.
+"""The part of the settings that is about the way through the wall: the hub, the device's link to it, what it shows,
+its proxies.
 
 hub: {listen: 127.0.0.1:8000}                        as `python -m procs.hub --help` lists
 device: {backend: wss://hub.example.org/ws/device}   as `python -m procs.ws_link --help` lists
+watch: {stream: door}                                as `python -m procs.webrtc_peer --help` lists
 upstreams:                                           what beside go2rtc can be reached (procs/proxy/options.py)
   files: {url: http://127.0.0.1:8080, prefix: /files, rules: ["GET,HEAD /**"]}
 """
@@ -21,20 +23,23 @@ from procs.hub import options as hub_options
 from procs.hub.options import Hub
 from procs.proxy import options as proxy
 from procs.settings import Address, Layers
+from procs.webrtc_peer import options as watch
+from procs.webrtc_peer.options import Peer
 from procs.wire import challenge
 from procs.ws_link import identity
 from procs.ws_link.options import Link
 from scripts import settings_file
 
-SECTIONS = ("hub", "device", "upstreams")
+SECTIONS = ("hub", "device", "watch", "upstreams")
 ADOPT = "hub-adopt.json"  # what the hub of this machine takes for a device of its admin's
 
 
 class Wall(NamedTuple):
-    """The settings of the three, and the variables by which their processes get them."""
+    """The settings of all, and the variables by which their processes get them."""
 
     hub: Hub
     link: Link
+    rtsp: str  # of the go2rtc of this machine
     upstreams: dict[str, Any]
     variables: dict[str, str]
 
@@ -57,7 +62,10 @@ class Wall(NamedTuple):
         """Name -> text of what the processes find in run/. Makes the device's identity if there is none yet."""
         if "device" not in roles:
             return {}
-        found = {proxy.NAME: json.dumps({"upstreams": self.upstreams})}
+        found = {
+            proxy.NAME: json.dumps({"upstreams": self.upstreams}),
+            watch.NAME: json.dumps({"rtsp": self.rtsp} if self.rtsp else {}),
+        }
         if "hub" in roles and self.is_own_hub:
             own = identity.load(run_dir, self.link.device_id, self.link.device_secret)
             verifier = challenge.verifier(own.secret, own.device_id).to_text()
@@ -78,8 +86,9 @@ def load(
     env_file: Mapping[str, str],
     roles: frozenset[str],
     go2rtc: Address,
+    rtsp: Address,
 ) -> Wall:
-    """Read the three sections of the settings file `name`. Raises ConfigError.
+    """Read the sections of the settings file `name`. Raises ConfigError.
 
     Without a backend the device's hub is the one of this machine, if there is one.
     """
@@ -90,6 +99,7 @@ def load(
     own = {"backend": backend_of(hub.listen)} if "hub" in roles else {}
     device = {"go2rtc_http": f"http://{go2rtc}", **own, **sections["device"]}
     link = settings.load(Link, Layers({}, environment, env_file, device, f"{name}: device"))
+    settings.load(Peer, Layers({}, environment, env_file, sections["watch"], f"{name}: watch"))
     if "device" in roles:
         trust(link.ca)
     if hub.cert and {"hub", "device"} <= roles and link.backend == backend_of(hub.listen):
@@ -100,8 +110,8 @@ def load(
         )
     proxy.upstreams(sections["upstreams"], f"{name}: upstreams")
     variables = {}
-    for cls, section in ((Hub, sections["hub"]), (Link, device)):
+    for cls, section in ((Hub, sections["hub"]), (Link, device), (Peer, sections["watch"])):
         for key, option in settings.options_of(cls).items():
             if option.env and key in section and not any(environment.get(v) or env_file.get(v) for v in option.env):
                 variables[option.env[0]] = str(section[key])
-    return Wall(hub, link, sections["upstreams"], variables)
+    return Wall(hub, link, str(rtsp) if "streams" in roles else "", sections["upstreams"], variables)

@@ -17,7 +17,7 @@ from tests.rig import free_port, until
 
 pytestmark = pytest.mark.timeout(300)  # the first `make up` installs from the package index
 COMMON = {"supervisord", "keeper", "warden"}
-DEVICE = {"ws_link", "proxy:proxy_0", "proxy:proxy_1"}
+DEVICE = {"ws_link", "proxy:proxy_0", "proxy:proxy_1", "webrtc_peer"}
 
 
 def up(clone: Clone, roles: str, **environ: str) -> subprocess.CompletedProcess[str]:
