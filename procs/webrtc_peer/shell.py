@@ -37,6 +37,7 @@ from procs.wire import envelope
 
 NAME = "webrtc_peer"
 READY_EVERY_S = 1.0
+READY_AGAIN_S = 0.02  # while ws_link is not there: it is to know of us before a viewer asks
 TICK_S = 0.1
 SIGNALS_KEPT_S = 30.0  # a viewer waits no longer for an answer, whatever became of ws_link
 
@@ -116,8 +117,8 @@ class Shell:
 
     async def _announce(self) -> None:
         while True:
-            bus.send_work(self._link, SessionsReady(os.getpid(), self._sessions.ids))
-            await asyncio.sleep(READY_EVERY_S)
+            sent = bus.send_work(self._link, SessionsReady(os.getpid(), self._sessions.ids))
+            await asyncio.sleep(READY_EVERY_S if sent else READY_AGAIN_S)
 
     async def _hear_link(self) -> None:
         while True:

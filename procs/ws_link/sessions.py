@@ -59,13 +59,18 @@ class Sessions:
         """webrtc_peer is there, and has these. Another pid: all that the one before had is over."""
         has = set(message.sessions)
         waiting = self._waiting()
-        over = self._known - has - waiting if self._pid not in (0, message.pid) else set()
+        over = self._known - has - waiting if self.is_other(message) else set()
         self._pid, self._heard_at, self._known = message.pid, now, has | waiting
         return self._end(over, "what had the session on the device has died")
 
     def is_other(self, message: SessionsReady) -> bool:
         """Whether that one is not the one heard before, and so may have missed what was sent."""
         return message.pid != self._pid
+
+    def over(self, session_id: str) -> None:
+        """webrtc_peer itself has told the hub that this one is."""
+        self._known.discard(session_id)
+        self._out.drop(session_id)
 
     def taken(self, number: int) -> None:
         """webrtc_peer has this one."""

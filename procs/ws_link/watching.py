@@ -88,6 +88,8 @@ class Watching:
                 self._take(signal)
                 raise
             self._writing.add(signal.id)
+            if signal.kind == "watch_ended":
+                self._sessions.over(signal.session_id)
             self._uplink.send(text, lambda: self._take(signal))
 
     def _take(self, signal: Signal) -> None:
