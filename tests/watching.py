@@ -80,8 +80,9 @@ class Leader:
         """A signal of the viewer to the child, as soon as it is there."""
         message = Signal(id=1, kind=kind, session_id=session)
         async with asyncio.timeout(10):
-            while not self._send(session, message, json.dumps({"session_id": session, **payload}).encode()):
+            while session not in self.beats:  # noqa: ASYNC110 - it is there only from its first beat on
                 await asyncio.sleep(0.01)
+        assert self._send(session, message, json.dumps({"session_id": session, **payload}).encode())
 
     async def hear(self, session: str, kind: str, within_s: float = 10) -> dict[str, Any]:
         """The next of this kind that the child tells its viewer; others are left out."""
@@ -182,7 +183,7 @@ def note_arrivals(arrivals: list[tuple[int, sei.Stamp | None]]) -> None:
         arrivals.append((time.time_ns(), sei.read(frame.data)))
         return decode(self, frame)
 
-    H264Decoder.decode = noting  # type: ignore[method-assign]
+    H264Decoder.decode = noting  # type: ignore[method-assign, assignment]
 
 
 def is_there(pid: int) -> bool:

@@ -23,6 +23,14 @@ MAX_ANSWER = 64 * 1024
 QUERY = "video=h264&audio=opus,pcma,pcmu"
 
 
+class Answer(NamedTuple):
+    """What go2rtc says to a request."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
 class Track(NamedTuple):
     """One track of a stream's description."""
 
@@ -48,15 +56,16 @@ class Connection(asyncio.Protocol):
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.over.add_done_callback(lambda over: over.exception())  # nobody has to look
         self._transport: asyncio.Transport | None = None
-        self._answers: dict[int, asyncio.Future[tuple[int, dict[str, str], str]]] = {}
+        self._answers: dict[int, asyncio.Future[Answer]] = {}
         self._sequence = 0
         self._rest = b""
         self._take: Callable[[bytes], None] = lambda _: None
 
-    async def ask(self, method: str, url: str, *more: str) -> tuple[int, dict[str, str], str]:
-        """A request and its answer: status, headers, body. Raises LinkLost."""
+    async def ask(self, method: str, url: str, *more: str) -> Answer:
+        """A request and its answer. Raises LinkLost."""
         self._sequence += 1
-        answer = self._answers[self._sequence] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._answers[self._sequence] = answer
         self.say(method, url, *more)
         try:
             async with asyncio.timeout(ANSWER_S):
@@ -130,7 +139,7 @@ class Connection(asyncio.Protocol):
         asked = self._answers.pop(int(sequence), None) if sequence.isdigit() else None
         if asked and not asked.done():
             status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
-            asked.set_result((status, headers, buffer[body:end].decode(errors="replace")))
+            asked.set_result(Answer(status, headers, buffer[body:end].decode(errors="replace")))
         return end
 
     def _end(self, why: str) -> None:
