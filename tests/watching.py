@@ -132,7 +132,7 @@ class Viewer:
         self.leader, self.session = leader, session
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.arrivals: list[tuple[int, sei.Stamp | None]] = []
-        self.pictures = 0
+        self.pictures = self.sounds = 0
         self.candidates: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.pc.on("track", self._watch)
@@ -173,6 +173,7 @@ class Viewer:
         while True:
             await track.recv()
             self.pictures += track.kind == "video"
+            self.sounds += track.kind == "audio"
 
 
 def note_arrivals(arrivals: list[tuple[int, sei.Stamp | None]]) -> None:
