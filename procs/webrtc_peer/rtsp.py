@@ -181,21 +181,30 @@ class Player:
 
 async def describe(host: str, port: int, stream: str) -> Player:
     """Connect and ask for a stream. Raises LinkLost, OSError; NoSuchStream when go2rtc has nothing for us."""
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(ANSWER_S):
-        _, connection = await loop.create_connection(Connection, host, port)
     url = f"rtsp://{host}:{port}/{stream}"
+    connection, tracks = await _describe(host, port, f"{url}?{QUERY}", url)
+    if any(track.codec == "h264" for track in tracks):
+        return Player(connection, url, tracks)
+    connection.close()
+    # It says the same, 404, of a stream that it does not know and of one that has nothing of what was asked for.
+    connection, tracks = await _describe(host, port, url, url)
+    connection.close()
+    has = ", ".join(track.codec.upper() for track in tracks)
+    raise NoSuchStream(f"{stream} has {has}, and no H.264 to pass on" if has else f"go2rtc has no stream {stream}")
+
+
+async def _describe(host: str, port: int, asked: str, base: str) -> tuple[Connection, list[Track]]:
+    """A new connection, since go2rtc ends each that it has refused something; no tracks where it has."""
+    async with asyncio.timeout(ANSWER_S):
+        _, connection = await asyncio.get_running_loop().create_connection(Connection, host, port)
     try:
-        status, headers, sdp = await connection.ask("DESCRIBE", f"{url}?{QUERY}", "Accept: application/sdp")
-        if status != 200:
-            raise NoSuchStream(f"go2rtc has nothing to show of {stream} (it answered {status})")
-        tracks = described(sdp, headers.get("content-base", url).rstrip("/"))
-        if not any(track.codec == "h264" for track in tracks):
-            raise NoSuchStream(f"{stream} has no H.264 video")
+        answer = await connection.ask("DESCRIBE", asked, "Accept: application/sdp")
     except BaseException:
         connection.close()
         raise
-    return Player(connection, url, tracks)
+    if answer.status != 200:
+        return connection, []
+    return connection, described(answer.body, answer.headers.get("content-base", base).rstrip("/"))
 
 
 def described(sdp: str, base: str) -> list[Track]:
