@@ -335,27 +335,38 @@ class Error(Payload, frozen=True):
     message: Text
 
 
-class ViewerHello(_Secret, frozen=True):
-    """hello, viewer to hub: the first frame. Without a token where a page's cookie came with the upgrade."""
+class ViewerHello(_Secret, frozen=True, omit_defaults=True):
+    """hello, viewer to hub: the first frame. Without a token where a page's cookie came with the upgrade. `caps` is
+    ours: "resume" of a viewer that comes back to its watch sessions by watch_resume."""
 
     token: Secret | None = None
+    caps: Caps = []
 
 
-class ViewerHelloAck(Payload, frozen=True):
-    """hello_ack, hub to viewer."""
+class ViewerHelloAck(Payload, frozen=True, omit_defaults=True):
+    """hello_ack, hub to viewer. `caps`: those of its hello that the hub has too."""
 
     user_id: Id
     server_time: Time
+    caps: Caps = []
 
 
 class ViewerWatchRequest(Payload, frozen=True):
-    """watch_request, viewer to hub."""
+    """watch_request, viewer to hub. `stream` is ours: which of the device's; "" is for the device to choose."""
 
     device_id: Id
+    stream: StreamName = ""
+
+
+class WatchResume(Payload, frozen=True):
+    """watch_resume, viewer to hub, on a connection after the one that the session began on, by a viewer that says
+    "resume". Answered by watch_ready with the same session, or by error."""
+
+    session_id: Id
 
 
 class WatchReady(Payload, frozen=True):
-    """watch_ready, the hub's answer to a viewer's watch_request."""
+    """watch_ready, the hub's answer to a viewer's watch_request, or watch_resume."""
 
     session_id: Id
     mode: Text
