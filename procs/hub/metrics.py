@@ -25,6 +25,8 @@ _COUNTERS = {
     "broken": "answers that broke off for good",
     "thumbnails": "pictures that were asked of devices, by outcome",
     "watches": "watch sessions that were begun",
+    "watches_resumed": "watch sessions whose viewer came back on another connection",
+    "signals_repeated": "what a device said again in a watch session, and the viewer had been told",
     "events_lost": "events of devices that the store could not take in time",
 }
 _LABELS = {"requests": "class", "refused": "reason", "frames": "type", "thumbnails": "outcome"}

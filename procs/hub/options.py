@@ -35,6 +35,10 @@ def _words(pattern: str, allowed: str) -> Kind:
 
 
 STUN_URLS = _words(r"stuns?:[A-Za-z0-9.\[\]:_-]{1,250}", "stun:HOST:PORT, several with commas between")
+TURN_URLS = _words(
+    r"turns?:[A-Za-z0-9.\[\]:_-]{1,250}(?:\?transport=(?:udp|tcp))?",
+    "turn:HOST:PORT?transport=udp, several with commas between",
+)
 PROXIES = _words(r"[0-9a-fA-F.:]{2,45}", "IP addresses, with commas between")
 _HOST_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 VIEWS = matching(rf"(?=.{{1,200}}\Z){_HOST_LABEL}(?:\.{_HOST_LABEL})*", "a host name such as view.example.org, or off")
@@ -91,6 +95,12 @@ class Hub(settings.Settings):
         True, SWITCH, env=("PLANARIA_REMOTE_RESTART",), help="let admins restart processes of this machine's suite"
     )
     stun_urls: tuple[str, ...] = option((), STUN_URLS, env=("STUN_URLS",), help="STUN servers for viewers and devices")
+    turn_urls: tuple[str, ...] = option(
+        (), TURN_URLS, env=("TURN_URLS",), help="TURN servers for them, where no direct path is open"
+    )
+    turn_secret: str = option(
+        "", TEXT, env=("TURN_SECRET",), secret=True, help="coturn's static-auth-secret, by which they are let in"
+    )
 
     @property
     def is_registration_open(self) -> bool:
@@ -128,6 +138,8 @@ def check(chosen: Hub) -> None:
     """Raise ConfigError for settings that do not go together."""
     if (chosen.cert is None) != (chosen.key is None):
         raise ConfigError("PLANARIA_HUB_CERT and PLANARIA_HUB_KEY: must both be set, or neither")
+    if bool(chosen.turn_urls) != bool(chosen.turn_secret):
+        raise ConfigError("TURN_URLS and TURN_SECRET: must both be set, or neither")
     refuse_open_air(chosen, chosen.listen)
     tls(chosen)
 

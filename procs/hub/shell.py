@@ -26,7 +26,7 @@ from procs.hub.devices import device_ws
 from procs.hub.options import Hub, refuse_open_air, tls
 from procs.hub.state import State, now
 from procs.hub.store.engine import Store
-from procs.hub.viewers import live, viewer_ws
+from procs.hub.viewers import live, viewer_ws, watching
 from procs.settings import Address, run_dir
 
 BACKLOG = 4096  # a whole fleet may come back at once
@@ -81,6 +81,7 @@ async def _serve(
     hub: State, directory: Path, listener: socket.socket, context: ssl.SSLContext | None, alive: Alive
 ) -> None:
     await _prepared(hub, directory, alive)
+    await watching.restore(hub)
     malformed.quieten(hub.counts)
     running = runner(hub)
     await running.setup()
@@ -95,6 +96,7 @@ async def _serve(
         time_now = now()
         device_ws.sweep(hub, time_now)
         viewer_ws.sweep(hub, time_now, time.time())
+        watching.sweep(hub, time_now)
         hub.presence.sweep()
         hub.tickets.expire(time_now)
         hub.spawn(hub.events.write())
@@ -124,6 +126,7 @@ async def _purge(hub: State) -> None:
     await hub.accounts.purge()
     await hub.registry.purge()
     await hub.events.purge()
+    await hub.kept_watches.purge()
 
 
 def _listener(wanted: Address) -> socket.socket:

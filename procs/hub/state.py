@@ -21,8 +21,9 @@ from procs.hub.people.accounts import Accounts, Session
 from procs.hub.rates import Rates
 from procs.hub.store.engine import Store
 from procs.hub.tunnel.views import Views
-from procs.hub.viewers.peer import Viewer
+from procs.hub.viewers.peer import Viewer, Watcher
 from procs.hub.viewers.subscriptions import Subscriptions
+from procs.hub.viewers.watch_store import WatchStore
 from procs.hub.viewers.watches import Watches
 
 
@@ -40,7 +41,8 @@ class State:
         self.tickets: Tickets[str] = Tickets()  # of devices' workers, by instance
         self.entries: Tickets[Session] = Tickets()  # of people, to devices' own pages
         self.views = Views()
-        self.watches: Watches[Viewer] = Watches()
+        self.watches: Watches[Watcher] = Watches()
+        self.kept_watches = WatchStore(store)
         self.viewers: set[Viewer] = set()
         self.subscriptions = Subscriptions()
         self.registry.listeners.append(self.subscriptions.access_changed)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from procs.hub.viewers.watches import ANSWER_S, MAX_OF_VIEWER, RETURN_S, Watch, Watches
+from procs.hub.viewers.watches import ANSWER_S, MAX_OF_VIEWER, RETURN_S, VIEWER, Kind, Watch, Watches
 
 
 class Somebody:
     """A viewer."""
 
 
-def begun(watches: Watches[Somebody], viewer: Somebody, device: str = "cam", instance: str = "i") -> Watch[Somebody]:
-    watch = watches.begin(viewer, 1, device, instance, 0.0)
-    assert watch is not None
+def begun(
+    watches: Watches[Somebody], viewer: Somebody, device: str = "cam", instance: str = "i", kind: Kind = VIEWER
+) -> Watch[Somebody]:
+    watch = Watch(viewer, 1, device, instance, 0.0, kind)
+    assert watches.begin(watch)
     return watch
 
 
@@ -36,8 +38,8 @@ def test_nobody_has_too_many() -> None:
     watches, me = Watches[Somebody](), Somebody()
     for number in range(MAX_OF_VIEWER):
         begun(watches, me, f"cam {number}")
-    assert watches.begin(me, 1, "one more", "", 0.0) is None
-    assert watches.begin(Somebody(), 1, "one more", "", 0.0) is not None
+    assert not watches.begin(Watch(me, 1, "one more", "", 0.0))
+    assert watches.begin(Watch(Somebody(), 1, "one more", "", 0.0))
 
 
 def test_without_an_answer_it_is_over() -> None:

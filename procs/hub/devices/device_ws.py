@@ -91,6 +91,7 @@ async def _introduced(hub: State, peer: Peer) -> Control | None:
     _arrived(hub, control)
     try:
         await control.send("hello_ack", _ack(hello, proven))
+        await watching.device_is_back(hub, control)
     except LinkLost:
         _left(hub, control)
         raise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import Boolean, Column, Double, ForeignKey, Index, Integer, MetaData, String, Table
 
-SCHEMA = "0002"  # the newest revision of migrations/versions
+SCHEMA = "0003"  # the newest revision of migrations/versions
 
 metadata = MetaData(
     naming_convention={
@@ -93,4 +93,20 @@ pairing_codes = Table(
     Column("code", String(6), primary_key=True),
     Column("device_id", ForeignKey("devices.id", ondelete="CASCADE"), nullable=False, unique=True),
     Column("expires_at", Double, nullable=False, index=True),
+)
+
+watches = Table(  # sessions: procs/hub/viewers/watch_store.py
+    "watches",
+    metadata,
+    Column("session_id", String(36), primary_key=True),
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("device_id", ForeignKey("devices.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("instance", String(64), nullable=False),  # of the device
+    Column("kind", String(16), nullable=False),
+    Column("stream", String(200), nullable=False),
+    Column("login", String(32), nullable=False),  # by which the user came
+    Column("begun_at", Double, nullable=False),
+    Column("lease_until", Double, nullable=False, index=True),
+    Column("ended_at", Double),
+    Column("reason", String(64)),
 )

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -122,9 +122,20 @@ class Peer:
 
 
 class Viewer:
-    """A viewer's connection, and whose it is."""
+    """A viewer's connection, and whose it is. `can_resume`: it comes back to its watch sessions, as its hello said."""
 
-    __slots__ = ("peer", "session")
+    __slots__ = ("can_resume", "peer", "session")
 
-    def __init__(self, peer: Peer, session: Session) -> None:
-        self.peer, self.session = peer, session
+    def __init__(self, peer: Peer, session: Session, *, can_resume: bool = False) -> None:
+        self.peer, self.session, self.can_resume = peer, session, can_resume
+
+    async def send(self, kind: str, payload: envelope.Payload, request_id: str | None = None) -> None:
+        """Send a frame. Raises LinkLost."""
+        await self.peer.send(kind, payload, request_id)
+
+
+class Watcher(Protocol):
+    """Who holds a watch session: a viewer's connection, or what asks for it by HTTP (whep.py)."""
+
+    async def send(self, kind: str, payload: envelope.Payload, request_id: str | None = None) -> None:
+        """Tell them. Raises LinkLost."""

@@ -12,7 +12,7 @@ from procs.errors import LinkLost, Refused, StoreDown
 from procs.hub.people.access import address_of, by_cookie
 from procs.hub.people.accounts import Session
 from procs.hub.rest import busy
-from procs.hub.state import HUB, State
+from procs.hub.state import HUB, State, now
 from procs.hub.viewers import live, watching
 from procs.hub.viewers.peer import Peer, Viewer, new_socket
 from procs.wire import envelope
@@ -24,6 +24,7 @@ PING_AFTER_S = 25.0
 MAX_VIEWERS = 5000
 MAX_OF_USER = 1000  # or one user alone could keep all others out
 EXPECTED = "Expected hello message"
+RESUMES = "resume"  # the capability of a viewer that comes back to its watch sessions
 
 
 async def socket(request: web.Request) -> web.StreamResponse:
@@ -44,7 +45,7 @@ async def socket(request: web.Request) -> web.StreamResponse:
 async def _introduced(hub: State, peer: Peer, request: web.Request, is_page: bool) -> Viewer | None:
     """The viewer, let in and told so; None when it was turned away. `is_page`: a good cookie came with the upgrade."""
     try:
-        session = await _session(hub, peer, request, is_page)
+        hello, session = await _hello(hub, peer, request, is_page)
     except TimeoutError:
         peer.refuse("no hello in time")
         await peer.close(EXPECTED)
@@ -59,14 +60,17 @@ async def _introduced(hub: State, peer: Peer, request: web.Request, is_page: boo
             await peer.close("Too many connections", WSCloseCode.TRY_AGAIN_LATER)
             return None
         if session:
-            await _acknowledge(peer, session.user.id)
-            return Viewer(peer, session)
+            viewer = Viewer(peer, session, can_resume=RESUMES in hello.caps)
+            await _acknowledge(viewer)
+            return viewer
         peer.refuse("invalid or expired token")
         await peer.close("Invalid token")
     return None
 
 
-async def _session(hub: State, peer: Peer, request: web.Request, is_page: bool) -> Session | None:
+async def _hello(
+    hub: State, peer: Peer, request: web.Request, is_page: bool
+) -> tuple[envelope.ViewerHello, Session | None]:
     async with asyncio.timeout(HELLO_S):
         text = await peer.receive()
         if text is None:
@@ -74,16 +78,18 @@ async def _session(hub: State, peer: Peer, request: web.Request, is_page: bool) 
         frame = envelope.decode(text)
         if frame.type != "hello":
             raise Refused(EXPECTED)
-        token = envelope.parse(frame, envelope.ViewerHello).token
-        if token is not None:
-            return await hub.accounts.session(token)
+        hello = envelope.parse(frame, envelope.ViewerHello)
+        if hello.token is not None:
+            return hello, await hub.accounts.session(hello.token)
         if not is_page:
             raise Refused(EXPECTED)
-        return await by_cookie(request)  # once more: the log-in may have ended since
+        return hello, await by_cookie(request)  # once more: the log-in may have ended since
 
 
-async def _acknowledge(peer: Peer, user: int) -> None:
-    await peer.send("hello_ack", envelope.ViewerHelloAck(str(user), envelope.timestamp()))
+async def _acknowledge(viewer: Viewer) -> None:
+    caps = [RESUMES] if viewer.can_resume else []
+    ack = envelope.ViewerHelloAck(str(viewer.session.user.id), envelope.timestamp(), caps)
+    await viewer.send("hello_ack", ack)
 
 
 async def _serve(hub: State, viewer: Viewer) -> None:
@@ -100,8 +106,8 @@ async def _serve(hub: State, viewer: Viewer) -> None:
     finally:
         hub.viewers.discard(viewer)
         hub.subscriptions.pages.pop(viewer, None)
-        for watch in hub.watches.of_viewer(viewer):
-            hub.spawn(watching.end(hub, watch, "viewer_disconnected", viewer=False))
+        over = hub.watches.viewer_left(viewer, now())
+        hub.spawn(watching.end_all(hub, over, "viewer_disconnected"))
 
 
 async def _take(hub: State, viewer: Viewer, frame: Envelope) -> None:
@@ -124,7 +130,7 @@ async def _hello_again(hub: State, viewer: Viewer, frame: Envelope) -> None:
         viewer.peer.refuse("invalid or expired token")
         raise Refused("Invalid token")
     viewer.session = session
-    await _acknowledge(viewer.peer, session.user.id)
+    await _acknowledge(viewer)
 
 
 _TAKES: dict[str, Callable[[State, Viewer, Envelope], Awaitable[None]]] = {
@@ -132,6 +138,7 @@ _TAKES: dict[str, Callable[[State, Viewer, Envelope], Awaitable[None]]] = {
     "hello": _hello_again,
     "subscribe": live.subscribe,
     "watch_request": watching.request,
+    "watch_resume": watching.resume,
     "signal_offer": watching.from_viewer,
     "signal_ice": watching.from_viewer,
     "end_watch": watching.ended_by_viewer,
@@ -145,10 +152,10 @@ def end_login(hub: State, login: str | None = None, user: int | None = None) -> 
             hub.spawn(viewer.peer.close("Invalid token"))
 
 
-def sweep(hub: State, now: float, wall: float) -> None:
+def sweep(hub: State, time_now: float, wall: float) -> None:
     """Close who is silent or whose token has expired; ask those who were silent for a while. Once a second."""
     for viewer in list(hub.viewers):
-        silent_s = now - viewer.peer.heard_at
+        silent_s = time_now - viewer.peer.heard_at
         if wall >= viewer.session.expires_at:
             viewer.peer.refuse("invalid or expired token")
             hub.spawn(viewer.peer.close("Invalid token"))
@@ -156,5 +163,3 @@ def sweep(hub: State, now: float, wall: float) -> None:
             viewer.peer.abort("a viewer was silent")
         elif silent_s > PING_AFTER_S:
             hub.spawn(viewer.peer.ping())
-    for watch, reason in hub.watches.due(now):
-        hub.spawn(watching.end(hub, watch, reason))

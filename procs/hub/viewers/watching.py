@@ -1,50 +1,125 @@
-"""Signalling between viewers and devices, handed on as it comes: by session, and only to whom the session belongs."""
+"""Signalling between viewers and devices, handed on as it comes: by session, and only to whom the session belongs.
+
+Who is away for a moment misses nothing: what is said to them meanwhile is held, and said when they are back.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import time
 
+from procs import log
 from procs.errors import LinkLost, Refused
 from procs.hub.devices.presence import Control
 from procs.hub.state import State, now
-from procs.hub.viewers.peer import Viewer
-from procs.hub.viewers.watches import Watch
+from procs.hub.tunnel.views import View
+from procs.hub.viewers import ice
+from procs.hub.viewers.peer import Viewer, Watcher
+from procs.hub.viewers.watches import RESUME, VIEWER, Kind, Watch
 from procs.wire import envelope
 from procs.wire.envelope import Envelope
 
 _Signal = envelope.SignalOffer | envelope.SignalAnswer | envelope.SignalIce
 OFFLINE = "Device is offline"
+NOT_FOUND = "Device not found"
+TOO_MANY = "Too many watch sessions"
+NO_SESSION = "no such session"
+TAKEN_AWAY = "what let you watch is over"
 
 
-def ice_servers(hub: State) -> list[envelope.IceServer]:
+class NoWatch(Exception):
+    """No session begins; the text says why."""
+
+
+def ice_servers(hub: State, user_id: int) -> list[envelope.IceServer]:
     """What viewer and device may use to find each other."""
-    return [envelope.IceServer(urls=url) for url in hub.settings.stun_urls]
+    chosen = hub.settings
+    return ice.servers(chosen.stun_urls, chosen.turn_urls, chosen.turn_secret, f"viewer_{user_id}", time.time())
+
+
+async def begin(hub: State, watch: Watch[Watcher], control: Control) -> None:
+    """A session begins, and its device is told. Raises NoWatch."""
+    if spare := hub.watches.spare(watch.device_id):
+        await end(hub, spare, "viewer_disconnected")
+    if not hub.watches.begin(watch):
+        raise NoWatch(TOO_MANY)
+    hub.counts.add("watches")
+    _let_in(hub, watch)
+    try:
+        await _ask_device(hub, watch, control)
+    except LinkLost:
+        await end(hub, watch, "device_disconnected", viewer=False)
+        raise NoWatch(OFFLINE) from None
+    hub.kept_watches.begin(watch, control.key)
+    hub.spawn(hub.kept_watches.write())
+
+
+def _let_in(hub: State, watch: Watch[Watcher]) -> None:
+    """It ends with what lets its viewer in."""
+    if watch.view:
+        hub.views.end(watch.view)
+    watch.view = View(watch.user_id, watch.login, watch.device_id, functools.partial(_cut, hub, watch))
+    hub.views.begin(watch.view)
+
+
+def _cut(hub: State, watch: Watch[Watcher]) -> None:
+    hub.spawn(end(hub, watch, "error", why=TAKEN_AWAY))
+
+
+async def _ask_device(hub: State, watch: Watch[Watcher], control: Control) -> None:
+    servers = ice_servers(hub, watch.user_id)
+    asked = envelope.WatchRequest(watch.session_id, str(watch.user_id), servers, watch.stream)
+    await control.send("watch_request", asked)
 
 
 async def request(hub: State, viewer: Viewer, frame: Envelope) -> None:
     """watch_request of a viewer: begin a session."""
-    device_id = envelope.parse(frame, envelope.ViewerWatchRequest).device_id
-    user = viewer.session.user
-    device = await hub.registry.find(device_id)
-    control = hub.presence.control(device_id)
-    if device is None or await hub.registry.role(device, user.id) is None:
+    wanted = envelope.parse(frame, envelope.ViewerWatchRequest)
+    user, control = viewer.session.user, hub.presence.control(wanted.device_id)
+    if not await _may_watch(hub, user.id, wanted.device_id):
         viewer.peer.refuse("device of somebody else, or of nobody", user=user.username)
-        return await _say(viewer, "Device not found", frame)
+        return await _say(viewer, NOT_FOUND, frame)
     if control is None:
         return await _say(viewer, OFFLINE, frame)
-    watch = hub.watches.begin(viewer, user.id, device_id, control.instance, now())
-    if watch is None:
-        viewer.peer.refuse("too many watch sessions", user=user.username)
-        return await _say(viewer, "Too many watch sessions", frame)
-    hub.counts.add("watches")
-    servers = ice_servers(hub)
+    kind: Kind = RESUME if viewer.can_resume else VIEWER
+    watch: Watch[Watcher] = Watch(
+        viewer, user.id, wanted.device_id, control.instance, now(), kind, wanted.stream, viewer.session.login
+    )
     try:
-        await control.send("watch_request", envelope.WatchRequest(watch.session_id, str(user.id), servers))
-    except LinkLost:
-        hub.watches.end(watch)
-        return await _say(viewer, OFFLINE, frame)
-    ready = envelope.WatchReady(watch.session_id, "p2p", servers)
-    await viewer.peer.send("watch_ready", ready, frame.request_id)
+        await begin(hub, watch, control)
+    except NoWatch as error:
+        if str(error) == TOO_MANY:
+            viewer.peer.refuse("too many watch sessions", user=user.username)
+        return await _say(viewer, str(error), frame)
+    await _ready(hub, viewer, watch, frame)
+
+
+async def _may_watch(hub: State, user_id: int, device_id: str) -> bool:
+    device = await hub.registry.find(device_id)
+    return device is not None and await hub.registry.role(device, user_id) is not None
+
+
+async def _ready(hub: State, viewer: Viewer, watch: Watch[Watcher], frame: Envelope) -> None:
+    ready = envelope.WatchReady(watch.session_id, "p2p", ice_servers(hub, watch.user_id))
+    await viewer.send("watch_ready", ready, frame.request_id)
+
+
+async def resume(hub: State, viewer: Viewer, frame: Envelope) -> None:
+    """watch_resume of a viewer: go on with a session of an earlier connection."""
+    session_id = envelope.parse(frame, envelope.WatchResume).session_id
+    user = viewer.session.user
+    watch = hub.watches.by_user(user.id, session_id, RESUME) if viewer.can_resume else None
+    if watch is None or not await _may_watch(hub, user.id, watch.device_id):
+        return await _say(viewer, NO_SESSION, frame)
+    if not hub.watches.resume(watch, viewer):
+        return await _say(viewer, TOO_MANY, frame)
+    watch.login = viewer.session.login
+    _let_in(hub, watch)
+    hub.counts.add("watches_resumed")
+    await _ready(hub, viewer, watch, frame)
+    for kind, signal in watch.to_viewer:
+        await viewer.send(kind, signal)
 
 
 async def from_viewer(hub: State, viewer: Viewer, frame: Envelope) -> None:
@@ -53,14 +128,40 @@ async def from_viewer(hub: State, viewer: Viewer, frame: Envelope) -> None:
     signal = envelope.parse(frame, kind)
     watch = hub.watches.by_viewer(viewer, signal.session_id)
     if watch is None:
-        raise Refused("no such session")
+        raise Refused(NO_SESSION)
+    if not await to_device(hub, watch, frame.type, signal):
+        await _say(viewer, OFFLINE, frame)
+
+
+async def to_device(hub: State, watch: Watch[Watcher], kind: str, signal: _Signal) -> bool:
+    """Hand on what a viewer says; False where the device is away, and won't be back in this session."""
+    if isinstance(signal, envelope.SignalOffer):
+        watch.said.clear()
+        watch.to_viewer.clear()
+        watch.to_device.add(kind, signal)
+    elif watch.to_device or watch.device_until:
+        watch.to_device.add(kind, signal)
     control = hub.presence.control(watch.device_id)
     try:
         if control is None:
             raise LinkLost(OFFLINE)
-        await control.send(frame.type, signal)
+        await control.send(kind, signal)
     except LinkLost:
-        await _say(viewer, OFFLINE, frame)
+        return bool(watch.instance)
+    return True
+
+
+async def device_is_back(hub: State, control: Control) -> None:
+    """Say to a device again what was said to it on a connection that broke, unless it was answered. Raises LinkLost."""
+    for watch in hub.watches.of_device(control.device_id):
+        if not control.instance or watch.instance != control.instance:
+            continue
+        if not watch.is_answered:
+            await _ask_device(hub, watch, control)
+        for kind, signal in watch.to_device:
+            await control.send(kind, signal)
+        if watch.is_answered and not watch.to_device.has_description:
+            watch.to_device.clear()
 
 
 async def from_device(hub: State, control: Control, frame: Envelope) -> None:
@@ -69,17 +170,25 @@ async def from_device(hub: State, control: Control, frame: Envelope) -> None:
     signal = envelope.parse(frame, kind)
     watch = hub.watches.by_device(control.device_id, signal.session_id)
     if watch is None:
-        raise Refused("no such session")
-    watch.is_answered = watch.is_answered or frame.type == "signal_answer"
-    with contextlib.suppress(LinkLost):  # its own end will say that
-        await watch.viewer.peer.send(frame.type, signal)
+        raise Refused(NO_SESSION)
+    if watch.is_repeated(bytes(frame.payload)):
+        hub.counts.add("signals_repeated")
+        return
+    watch.settled_at = now()
+    watch.to_viewer.add(frame.type, signal)
+    if isinstance(signal, envelope.SignalAnswer):
+        watch.is_answered = True
+        watch.to_device.clear()
+    if watch.viewer is not None:
+        with contextlib.suppress(LinkLost):  # its own end will say that
+            await watch.viewer.send(frame.type, signal)
 
 
 async def ended_by_viewer(hub: State, viewer: Viewer, frame: Envelope) -> None:
     """end_watch. Raises Refused."""
     watch = hub.watches.by_viewer(viewer, envelope.parse(frame, envelope.EndWatch).session_id)
     if watch is None:
-        raise Refused("no such session")
+        raise Refused(NO_SESSION)
     await end(hub, watch, "user_ended", viewer=False)
 
 
@@ -88,29 +197,51 @@ async def ended_by_device(hub: State, control: Control, frame: Envelope) -> None
     said = envelope.parse(frame, envelope.WatchEnded)
     watch = hub.watches.by_device(control.device_id, said.session_id)
     if watch is None:
-        raise Refused("no such session")
-    await end(hub, watch, said.reason, device=False)
+        raise Refused(NO_SESSION)
+    await end(hub, watch, said.reason, device=False, why=said.why)
 
 
-async def end(hub: State, watch: Watch[Viewer], reason: str, *, viewer: bool = True, device: bool = True) -> None:
-    """End a session and tell those who do not know."""
+async def end(
+    hub: State, watch: Watch[Watcher], reason: str, *, viewer: bool = True, device: bool = True, why: str = ""
+) -> None:
+    """End a session and tell those who do not know. `why`: for those who understand more than the reason."""
     if not hub.watches.end(watch):
         return
+    log.info("watch session over", session=watch.session_id, device=watch.device_id, reason=reason, why=why)
+    if watch.view:
+        hub.views.end(watch.view)
+    hub.kept_watches.end(watch, reason)
+    hub.spawn(hub.kept_watches.write())
     said = envelope.WatchEnded(watch.session_id, reason)
     control = hub.presence.control(watch.device_id)
     if device and control and control.instance == watch.instance:
         with contextlib.suppress(LinkLost):
             await control.send("watch_ended", said)
-    if viewer:
+    if viewer and watch.viewer is not None:
         with contextlib.suppress(LinkLost):
-            await watch.viewer.peer.send("watch_ended", said)
+            await watch.viewer.send("watch_ended", envelope.WatchEnded(watch.session_id, reason, why))
 
 
-async def end_all(hub: State, over: list[Watch[Viewer]], reason: str) -> None:
+async def end_all(hub: State, over: list[Watch[Watcher]], reason: str) -> None:
     """End several."""
     for watch in over:
         await end(hub, watch, reason)
 
 
+async def restore(hub: State) -> None:
+    """Go on with what an earlier process of this hub had begun. Raises StoreDown."""
+    for watch in await hub.kept_watches.going_on():
+        if hub.watches.restore(watch, now()):
+            _let_in(hub, watch)
+
+
+def sweep(hub: State, time_now: float) -> None:
+    """End what is over, and keep what is not. Once a second."""
+    for watch, reason in hub.watches.due(time_now):
+        hub.spawn(end(hub, watch, reason))
+    hub.spawn(hub.kept_watches.write())
+    hub.spawn(hub.kept_watches.renew(hub.watches))
+
+
 async def _say(viewer: Viewer, message: str, frame: Envelope) -> None:
-    await viewer.peer.send("error", envelope.Error(message), frame.request_id)
+    await viewer.send("error", envelope.Error(message), frame.request_id)
