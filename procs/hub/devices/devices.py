@@ -175,7 +175,7 @@ async def delete(request: web.Request) -> web.Response:
     hub.events.forget(device.key)  # which the next device may get
     hub.tickets.revoke(device.device_id)
     hub.entries.revoke(device.device_id)
-    await watching.end_all(hub, hub.watches.of_device(device.device_id), "error")
+    await watching.take_away(hub, hub.watches.of_device(device.device_id))
     hub.views.cut_device(device.device_id)
     if control := hub.presence.forget(device.device_id):
         hub.spawn(control.peer.close("Device not found"))

@@ -118,7 +118,7 @@ async def end_views(hub: State, device_id: str) -> None:
     """A device is no longer somebody's: what that one still watches ends."""
     hub.views.cut_device(device_id)  # first: what loses its connection only would be asked for again on the next one
     hub.presence.drop_links(device_id, 1012, "The device has another owner")
-    await watching.end_all(hub, hub.watches.of_device(device_id), "error")
+    await watching.take_away(hub, hub.watches.of_device(device_id))
 
 
 def _new_code(connection: Connection, key: int, until: float) -> str:

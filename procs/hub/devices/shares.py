@@ -93,7 +93,7 @@ async def _end(hub: State, device: Device, user: int) -> None:
     """End what a user has under way of a device."""
     hub.views.cut_share(user, device.device_id)
     over = [watch for watch in hub.watches.of_device(device.device_id) if watch.user_id == user]
-    await watching.end_all(hub, over, "error")
+    await watching.take_away(hub, over)
 
 
 def _of_device(connection: Connection, key: int) -> list[Share]:

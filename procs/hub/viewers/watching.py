@@ -64,7 +64,7 @@ def _let_in(hub: State, watch: Watch[Watcher]) -> None:
 
 
 def _cut(hub: State, watch: Watch[Watcher]) -> None:
-    hub.spawn(end(hub, watch, "error", why=TAKEN_AWAY))
+    hub.spawn(take_away(hub, [watch]))
 
 
 async def _ask_device(hub: State, watch: Watch[Watcher], control: Control) -> None:
@@ -204,7 +204,7 @@ async def ended_by_device(hub: State, control: Control, frame: Envelope) -> None
 async def end(
     hub: State, watch: Watch[Watcher], reason: str, *, viewer: bool = True, device: bool = True, why: str = ""
 ) -> None:
-    """End a session and tell those who do not know. `why`: for those who understand more than the reason."""
+    """End a session and tell those who do not know. `why`: for viewers who use more than what is published."""
     if not hub.watches.end(watch):
         return
     log.info("watch session over", session=watch.session_id, device=watch.device_id, reason=reason, why=why)
@@ -219,13 +219,20 @@ async def end(
             await control.send("watch_ended", said)
     if viewer and watch.viewer is not None:
         with contextlib.suppress(LinkLost):
-            await watch.viewer.send("watch_ended", envelope.WatchEnded(watch.session_id, reason, why))
+            more = "" if watch.kind == VIEWER else why
+            await watch.viewer.send("watch_ended", envelope.WatchEnded(watch.session_id, reason, more))
 
 
 async def end_all(hub: State, over: list[Watch[Watcher]], reason: str) -> None:
     """End several."""
     for watch in over:
         await end(hub, watch, reason)
+
+
+async def take_away(hub: State, over: list[Watch[Watcher]]) -> None:
+    """End those of people who may not watch any more."""
+    for watch in over:
+        await end(hub, watch, "error", why=TAKEN_AWAY)
 
 
 async def restore(hub: State) -> None:
