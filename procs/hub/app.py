@@ -17,7 +17,7 @@ from procs.hub.rest import whole
 from procs.hub.state import HUB, State
 from procs.hub.tunnel import data_link, origins, proxy_route, thumbnails, view_route
 from procs.hub.tunnel.tunnel import Tunnel
-from procs.hub.viewers import viewer_ws
+from procs.hub.viewers import viewer_ws, whep
 from procs.wire.envelope import PairingCode, Suite, SuiteRestart
 
 IDLE_S = 30.0  # for a request to come whole with its headers, and between two
@@ -156,6 +156,19 @@ ROUTES = [
         thumbnails.JPEG,
         also=(304, 502, 504),
     ),
+    Route(
+        "POST /api/devices/{id}/whep",
+        whep.post,
+        "viewer",
+        None,
+        whep.SDP,
+        whep.Wanted,
+        (502, 504),
+        takes=whep.SDP,
+        ok=201,
+    ),
+    Route("PATCH /api/devices/{id}/whep/{session}", whep.patch, "viewer", also=(422,), takes=whep.FRAGMENT, ok=204),
+    Route("DELETE /api/devices/{id}/whep/{session}", whep.delete, "viewer", None, answers.Said),
     Route("GET /api/devices/{id}/suite", suite.get_of_device, "viewer", None, Suite, also=(409,)),
     Route("POST /api/devices/{id}/suite/restart", suite.post_of_device, "owner", SuiteRestart, suite.Done, also=(409,)),
     Route("GET /api/suite", suite.get_own, "admin", None, Suite, also=(409,)),

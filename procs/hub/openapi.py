@@ -58,6 +58,7 @@ class Route(NamedTuple):
     `call`: a method (* for all), a blank, and a path; its variables may say what they look like: {id:[0-9]+}.
     `body`: the struct that it must be. `answer`: a type of JSON (or a tuple of some), or a media type, or WEBSOCKET.
     `query`: a struct of what may stand there. `also`: statuses that don't follow from the rest, such as 409.
+    `takes`: the media type of a body that is no JSON. `ok`: the status of what went well.
     """
 
     call: str
@@ -67,6 +68,8 @@ class Route(NamedTuple):
     answer: Any = None
     query: type[msgspec.Struct] | None = None
     also: tuple[int, ...] = ()
+    takes: str = ""
+    ok: int = 200
 
     @property
     def method(self) -> str:
@@ -84,7 +87,7 @@ class Route(NamedTuple):
         path = _VARIABLE.sub(lambda found: f"{{{found[1]}:{found[2] or '[^/]+'}}}", self.path)
         if self.method == "GET":
             return web.get(path, self.handler)
-        return web.route(self.method, path, after_body(self.handler) if self.body else self.handler)
+        return web.route(self.method, path, after_body(self.handler) if self.body or self.takes else self.handler)
 
     @property
     def summary(self) -> str:
@@ -96,9 +99,11 @@ class Route(NamedTuple):
     @property
     def statuses(self) -> list[int]:
         """All that it may answer, but 500, which nothing should."""
-        found = {200, 503, *self.also}
-        if self.body:
+        found = {self.ok, 503, *self.also}
+        if self.body or self.takes:
             found |= {400, 408, 413}
+        if self.takes:
+            found |= {415}
         if self.query:
             found |= {400}
         if self.who != "anybody":
@@ -176,6 +181,8 @@ def _operation(route: Route, method: str, schemas: Schemas) -> dict[str, Any]:
     if route.body:
         needed = bool(schemas.of_struct(route.body).get("required"))
         said["requestBody"] = {"required": needed, "content": {JSON: {"schema": schemas.of(route.body)}}}
+    if route.takes:
+        said["requestBody"] = {"required": True, "content": {route.takes: {"schema": {"type": "string"}}}}
     said["responses"] = {str(status): _response(route, status, schemas) for status in route.statuses}
     said["security"] = _SECURITY[route.who]
     if method == "head":
@@ -190,7 +197,7 @@ def _response(route: Route, status: int, schemas: Schemas) -> dict[str, Any]:
         return said | {"content": {JSON: {"schema": schemas.of(answers.Detail)}}}
     if isinstance(route.answer, str):
         return said | {"content": {route.answer: {}}}
-    if route.answer is None or status != 200:
+    if route.answer is None or status != route.ok:
         return said
     kinds = [schemas.of(kind) for kind in _kinds(route.answer)]
     return said | {"content": {JSON: {"schema": kinds[0] if len(kinds) == 1 else {"anyOf": kinds}}}}
