@@ -114,9 +114,14 @@ def command_line(pid: int) -> list[str]:
 
 @contextmanager
 def go2rtc(
-    document: Mapping[str, Any] | None = None, *, sources: Mapping[str, str] | None = None, run_dir: Path | None = None
+    document: Mapping[str, Any] | None = None,
+    *,
+    sources: Mapping[str, str] | None = None,
+    webrtc: Mapping[str, Any] | None = None,
+    run_dir: Path | None = None,
 ) -> Iterator[Go2rtc]:
-    """Run go2rtc on what `document` (as planaria.yaml) generates. `sources`: go2rtc sources added as they are."""
+    """Run go2rtc on what `document` (as planaria.yaml) generates. `sources`: go2rtc sources added as they are;
+    `webrtc`: what else its part of that name says."""
     directory = Path(tempfile.mkdtemp(prefix="planaria-"))
     run = run_dir or directory / "run"
     run.mkdir(mode=0o700, exist_ok=True)
@@ -127,6 +132,7 @@ def go2rtc(
     plan = replace(plan, suite=plan.suite.but(api=ports[0], rtsp=ports[1], webrtc=ports[2]))
     binary = go2rtc_binary.find_or_fetch(ROOT, os.environ, lambda text: None)
     config = configuration(ROOT, plan, find_ffmpeg(plan.suite), gop_cache=go2rtc_binary.has_gop_cache(binary))
+    config["webrtc"] |= webrtc or {}
     if sources:
         config["streams"] |= sources
         del config["exec"]["allow_paths"]

@@ -1,0 +1,72 @@
+"""The small internet of tests/nat.py is what it says: go2rtc's own WebRTC plays in Chromium from NAT to NAT, directly
+through cone NATs and by coturn alone through symmetric ones."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests import nat, rig
+from tests.e2e import player
+from tests.e2e.test_browser import shown
+from tests.nat import Turn, World
+from tests.rig import until
+
+pytestmark = [
+    pytest.mark.needs("chromium", "turnserver", "nft", "ip", "nsenter"),
+    pytest.mark.skipif(os.geteuid() != 0, reason=nat.why_not()),
+]
+
+
+@pytest.mark.parametrize("symmetric", [False, True], ids=["cone", "symmetric"])
+def test_go2rtcs_own_webrtc_plays_from_nat_to_nat(
+    world: World, turn: Turn, far_browser: Browser, *, symmetric: bool
+) -> None:
+    world.nat(symmetric=symmetric)
+    username, credential = turn.credentials()
+    servers: list[dict[str, Any]] = [
+        {"urls": [turn.stun_url]},
+        {"urls": [turn.url], "username": username, "credential": credential},
+    ]
+    page = far_browser.new_page()
+    with ExitStack() as stack:
+        stack.enter_context(world.device.entered())
+        producer = {"width": 320, "height": 180, "fps": 30}
+        webrtc = {"listen": ":8555", "candidates": [], "ice_servers": servers}
+        go2rtc = stack.enter_context(rig.go2rtc({"workers": 1, "producer": producer}, webrtc=webrtc))
+        player.answer(page, asked(go2rtc, player.offer(page, servers)))
+        first = until(lambda: shown(page), 20, 0.05)
+        until(lambda: now if (now := shown(page)) and now.code.frame > first.code.frame else None, 10, 0.05)
+        said = until(lambda: player.stats(page))
+    page.close()
+    assert player.path_of(said) == ("relayed" if symmetric else "direct"), said
+    assert said["codec"] == "video/H264"
+
+
+def asked(go2rtc: rig.Go2rtc, offer: str) -> str:
+    """The answer of go2rtc's own WebRTC."""
+    with closing(http.client.HTTPConnection(go2rtc.api.host, go2rtc.api.port, timeout=20)) as connection:
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/api/webrtc?src=omega-0", player.asked_go2rtc(offer), headers)
+        answer = connection.getresponse()
+        body = answer.read()
+        assert answer.status == 200, body
+        return str(json.loads(body)["sdp"])
+
+
+def test_nothing_is_left_of_a_world(tmp_path: Path) -> None:
+    """Neither a process nor an interface, and it was never to be seen from here."""
+    here = Path("/proc/net/dev").read_text().splitlines()[2:]
+    with nat.world() as world, nat.turn(world.turn, tmp_path):
+        holders = [place.holder.pid for place in world.places]
+        assert [line.split(":")[0] for line in Path("/proc/net/dev").read_text().splitlines()[2:]] == [
+            line.split(":")[0] for line in here
+        ]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in holders)
