@@ -15,7 +15,6 @@ from playwright.sync_api import Browser
 
 from tests import nat, rig
 from tests.e2e import player
-from tests.e2e.test_browser import shown
 from tests.nat import Turn, World
 from tests.rig import until
 
@@ -36,14 +35,15 @@ def test_go2rtcs_own_webrtc_plays_from_nat_to_nat(
         {"urls": [turn.url], "username": username, "credential": credential},
     ]
     page = far_browser.new_page()
+    player.remember(page)
+    page.goto("about:blank")
     with ExitStack() as stack:
         stack.enter_context(world.device.entered())
         producer = {"width": 320, "height": 180, "fps": 30}
         webrtc = {"listen": ":8555", "candidates": [], "ice_servers": servers}
         go2rtc = stack.enter_context(rig.go2rtc({"workers": 1, "producer": producer}, webrtc=webrtc))
         player.answer(page, asked(go2rtc, player.offer(page, servers)))
-        first = until(lambda: shown(page), 20, 0.05)
-        until(lambda: now if (now := shown(page)) and now.code.frame > first.code.frame else None, 10, 0.05)
+        until(lambda: len({picture.code.frame for picture in player.pictures(page)}) > 10, 20, 0.05)
         said = until(lambda: player.stats(page))
     page.close()
     assert player.path_of(said) == ("relayed" if symmetric else "direct"), said
