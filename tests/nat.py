@@ -43,7 +43,10 @@ flush ruleset
 table ip nat {{
   chain out {{ type nat hook postrouting priority srcnat; oifname "wan" masquerade {how}; }}
   chain in {{ type filter hook input priority filter; iifname "wan" ct state != established drop; }}
-  chain through {{ type filter hook forward priority filter; iifname "wan" ct state new drop; }}
+  chain through {{
+    type filter hook forward priority filter; iifname "wan" ct state new drop;
+    udp dport 53 reject; # nobody has a name here; who asks is told at once
+  }}
 }}
 """
 # The hub listens on its loopback alone, and is asked at the same address everywhere: a page is trusted by a browser as
