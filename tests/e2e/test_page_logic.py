@@ -53,6 +53,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         ("it.bytes(640e3)", "640 kB"),
         ("it.bytes(12.4e6)", "12 MB"),
         ("it.bytes(1.25e9)", "1.3 GB"),
+        ("it.rate(640e3)", "640 kbit/s"),
+        ("it.rate(2.14e6)", "2.1 Mbit/s"),
         ("it.shortly(239.6)", "240 ms"),
         ("it.shortly(1234)", "1.2 s"),
         ("it.shortly(34_000)", "34 s"),
@@ -316,3 +318,52 @@ def test_what_failed_is_asked_for_at_once_when_the_hub_is_back(run: Run) -> None
         return schedule.next(3).key;
     })()"""
     assert run("thumbs.js", steps) == "a"
+
+
+REPORTS = """[
+    {id: 'T', type: 'transport', selectedCandidatePairId: 'P'},
+    {id: 'O', type: 'candidate-pair', localCandidateId: 'X', remoteCandidateId: 'X'},
+    {id: 'P', type: 'candidate-pair', localCandidateId: 'L', remoteCandidateId: 'R', currentRoundTripTime: 0.024},
+    {id: 'L', type: 'local-candidate', candidateType: 'prflx'},
+    {id: 'R', type: 'remote-candidate', candidateType: FAR},
+    {id: 'A', type: 'inbound-rtp', kind: 'audio', bytesReceived: 1},
+    {id: 'V', type: 'inbound-rtp', kind: 'video', timestamp: 3000, bytesReceived: 500000, packetsReceived: 399,
+     packetsLost: 3, frameWidth: 1280, frameHeight: 720},
+]"""
+
+
+@pytest.mark.parametrize(("far", "path"), [("'host'", "direct"), ("'relay'", "relayed")])
+def test_what_is_measured_of_a_picture_in_words(run: Run, far: str, path: str) -> None:
+    now = f"it.measured({REPORTS.replace('FAR', far)})"
+    before = "{at: 1000, bytes: 0, received: 200, lost: 2}"
+    assert run("stats.js", f"it.inWords({now}, {before})") == {
+        "Resolution": "1280 × 720",
+        "Bit rate": "2.0 Mbit/s",
+        "Lost": "0.5 %",
+        "Round trip": "24 ms",
+        "Path": path,
+    }
+
+
+def test_what_is_not_measured_is_not_said(run: Run) -> None:
+    """At first there is nothing to compare with; and a browser may count nothing at all."""
+    assert run("stats.js", "it.inWords(it.measured([]), null)") == {}
+    through_hub = "{at: 2000, bytes: 80000, width: 640, height: 360, path: 'through the hub'}"
+    words = run("stats.js", f"it.inWords({through_hub}, {{at: 1000, bytes: 0}})")
+    assert words == {"Resolution": "640 × 360", "Bit rate": "640 kbit/s", "Path": "through the hub"}
+
+
+@pytest.mark.parametrize(("every_ms", "patience_ms"), [(33, 400), (100, 400), (1000, 3000), (4000, 5000)])
+def test_how_late_a_picture_may_be(run: Run, every_ms: int, patience_ms: int) -> None:
+    """Less than half a second; for a stream of few pictures a second, as long as it has been slow."""
+    steps = f"""(() => {{
+        const pace = new it.Pace();
+        let now = 1;
+        for (let i = 0; i < 50; i++) pace.came(now += {every_ms});
+        return [0, {patience_ms} - 1, {patience_ms} + 1].map((late) => pace.isFrozen(now + late));
+    }})()"""
+    assert run("frames.js", steps) == [False, False, True]
+
+
+def test_what_has_not_begun_is_not_late(run: Run) -> None:
+    assert run("frames.js", "new it.Pace().isFrozen(1e6)") is False

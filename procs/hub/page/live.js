@@ -1,11 +1,13 @@
 /** The WebSocket to the hub. It comes back by itself, and with it all that the views want to know. */
 
+import { Failure } from "./api.js";
 import { timeOf } from "./words.js";
 
 const RETRY_MIN_S = 0.3;
 const RETRY_MAX_S = 10;
 const BEAT_MS = 20_000; // a link that is cut somewhere on its way gives no sign of that by itself
 const SILENT_MS = 10_000;
+const ANSWER_MS = 10_000;
 const AWAY_AFTER_MS = 800; // a hub that is back sooner was not away for anybody
 
 /** Before the attempt after so many that failed: full jitter, so that not all pages come back at once. */
@@ -28,6 +30,8 @@ class Live extends EventTarget {
   #skewMs = 0;
   #wants = new Set();
   #isToldLater = false;
+  #asks = 0;
+  #asked = new Map(); // request id -> who waits for its answer
 
   constructor() {
     super();
@@ -101,20 +105,41 @@ class Live extends EventTarget {
     const socket = new WebSocket(`${location.origin.replace("http", "ws")}/ws/viewer`);
     this.#socket = socket;
     this.#listenFor();
-    socket.onopen = () => this.#say("hello", {});
+    socket.onopen = () => this.say("hello", { caps: ["resume"] });
     socket.onmessage = ({ data }) => this.#hear(socket, JSON.parse(data));
     socket.onclose = () => this.#lost(socket);
   }
 
-  #say(type, payload) {
+  /** Send a frame; without a connection there is nobody to hear it. */
+  say(type, payload, requestId) {
     if (this.#socket?.readyState !== WebSocket.OPEN) return;
-    this.#socket.send(JSON.stringify({ type, ts: new Date().toISOString(), payload }));
+    this.#socket.send(JSON.stringify({ type, ts: new Date().toISOString(), payload, request_id: requestId }));
   }
 
-  #hear(socket, { type, payload }) {
+  /** What the hub answers to a frame. Raises Failure. */
+  ask(type, payload) {
+    if (!this.isUp) return Promise.reject(new Failure("The hub is away."));
+    return new Promise((resolve, reject) => {
+      const id = `page-${++this.#asks}`;
+      const late = setTimeout(() => this.#answer(id, "error", { message: "The hub did not answer." }), ANSWER_MS);
+      this.#asked.set(id, { resolve, reject, late });
+      this.say(type, payload, id);
+    });
+  }
+
+  #answer(id, type, payload) {
+    const { resolve, reject, late } = this.#asked.get(id);
+    clearTimeout(late);
+    this.#asked.delete(id);
+    if (type === "error") reject(new Failure(payload.message));
+    else resolve(payload);
+  }
+
+  #hear(socket, { type, payload, request_id }) {
     if (socket !== this.#socket) return;
     this.#listenFor();
     if (type === "hello_ack") this.#welcome(payload);
+    if (this.#asked.has(request_id)) this.#answer(request_id, type, payload);
     this.dispatchEvent(new CustomEvent(type, { detail: payload }));
   }
 
@@ -131,7 +156,7 @@ class Live extends EventTarget {
   #listenFor() {
     clearTimeout(this.#beat);
     clearTimeout(this.#silence);
-    this.#beat = setTimeout(() => this.#say("heartbeat", {}), BEAT_MS);
+    this.#beat = setTimeout(() => this.say("heartbeat", {}), BEAT_MS);
     this.#silence = setTimeout(() => this.#drop(), BEAT_MS + SILENT_MS);
   }
 
@@ -141,6 +166,7 @@ class Live extends EventTarget {
     clearTimeout(this.#beat);
     clearTimeout(this.#silence);
     this.isUp = false;
+    for (const id of [...this.#asked.keys()]) this.#answer(id, "error", { message: "The hub is away." });
     if (!this.#isWanted) return;
     this.#awayLater ||= setTimeout(() => this.#goAway(), AWAY_AFTER_MS);
     this.#retry = setTimeout(() => this.#comeBack(), 1000 * retryDelay(this.#failures++));
@@ -163,7 +189,7 @@ class Live extends EventTarget {
 
   #subscribe() {
     const all = (what) => [...new Set([...this.#wants].flatMap((wanted) => wanted[what]))];
-    this.#say("subscribe", { devices: true, suite: all("suite"), events: all("events") });
+    this.say("subscribe", { devices: true, suite: all("suite"), events: all("events") });
   }
 }
 

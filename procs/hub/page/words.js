@@ -86,6 +86,11 @@ export function bytes(number) {
   return number < 1e9 ? `${Math.round(number / 1e6)} MB` : `${(number / 1e9).toFixed(1)} GB`;
 }
 
+/** How much comes: "640 kbit/s", "2.1 Mbit/s". */
+export function rate(bitsPerS) {
+  return bitsPerS < 1e6 ? `${Math.round(bitsPerS / 1e3)} kbit/s` : `${(bitsPerS / 1e6).toFixed(1)} Mbit/s`;
+}
+
 /** A short time: "240 ms", "1.2 s", "34 s". */
 export function shortly(milliseconds) {
   if (milliseconds < 1000) return `${Math.round(milliseconds)} ms`;

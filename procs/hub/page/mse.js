@@ -1,7 +1,7 @@
-/** Plays one stream through the tunnel: go2rtc's own WebSocket, fragmented MP4 into Media Source Extensions. */
+/** Plays one stream through the hub: go2rtc's own WebSocket, fragmented MP4 into Media Source Extensions. It is for
+ * where no picture comes straight from the device. */
 
 import { deviceCall } from "./api.js";
-import { h, setText } from "./dom.js";
 import { retryDelay } from "./live.js";
 
 const CODECS = [
@@ -22,26 +22,19 @@ const MAX_WAITING = 64; // pieces that the browser has not taken: it can't keep 
 
 const Source = globalThis.ManagedMediaSource ?? globalThis.MediaSource;
 
-/** A <video> with its state in words, until the signal. It connects again by itself, and not while nobody looks. */
-export function player(deviceId, name, signal) {
-  const video = h("video", { autoplay: true, playsinline: true, controls: true, "aria-label": `Live: ${name}` });
-  video.muted = true; // not by the attribute, which does not count for what a script has made
-  video.disableRemotePlayback = true; // or Safari gives no source
-  const said = h("p", { class: "over", role: "status" });
-  if (Source) new Player(video, said, addressOf(deviceId, name), signal);
-  else setText(said, "This browser can’t play live streams (it has no Media Source Extensions).");
-  return h("div", { class: "player" }, video, said);
-}
+export const canPlay = Boolean(Source);
 
 function addressOf(deviceId, name) {
   const path = `${deviceCall(deviceId, "proxy")}/api/ws?src=${encodeURIComponent(name)}`;
   return location.origin.replace("http", "ws") + path;
 }
 
-class Player {
+export class Tunnelled {
+  bytes = 0; // that have come
   #video;
-  #said;
+  #on;
   #address;
+  #source = null;
   #socket = null;
   #buffer = null;
   #waiting = [];
@@ -49,20 +42,27 @@ class Player {
   #retry = 0;
   #dry = 0;
 
-  constructor(video, said, address, signal) {
+  /** Plays in `video` until the signal. It connects again by itself, and not while nobody looks. Calls `picture()` when
+   * there is one, `lost(why)` when there is none. */
+  constructor(deviceId, name, video, on, signal) {
     this.#video = video;
-    this.#said = said;
-    this.#address = address;
-    document.addEventListener("visibilitychange", () => (document.hidden ? this.#end() : this.#begin()), { signal });
+    this.#on = on;
+    this.#address = addressOf(deviceId, name);
+    document.addEventListener("visibilitychange", () => this.#seen(), { signal });
     signal.addEventListener("abort", () => this.#end());
-    video.addEventListener("playing", () => this.#plays());
+    video.addEventListener("playing", () => this.#plays(), { signal });
     this.#begin();
+  }
+
+  #seen() {
+    if (!document.hidden && !this.#source) this.#begin();
+    else if (document.hidden && document.pictureInPictureElement !== this.#video) this.#end();
   }
 
   #begin() {
     this.#end();
-    setText(this.#said, this.#failures ? "No picture. Trying again…" : "Waiting for the stream…");
     const source = new Source();
+    this.#source = source;
     this.#attach(source);
     source.addEventListener("sourceopen", () => this.#connect(source), { once: true });
     this.#watch();
@@ -70,6 +70,7 @@ class Player {
 
   /** A source that is replaced closes the one before. */
   #attach(source) {
+    this.#video.srcObject = null; // it goes before an address
     if (globalThis.ManagedMediaSource) {
       this.#video.srcObject = source;
       return;
@@ -79,6 +80,7 @@ class Player {
   }
 
   #connect(source) {
+    if (source !== this.#source) return; // it has ended meanwhile
     const socket = new WebSocket(this.#address);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
@@ -90,7 +92,7 @@ class Player {
       if (typeof data === "string") this.#hear(source, JSON.parse(data));
       else this.#take(data);
     };
-    socket.onclose = () => socket === this.#socket && this.#failed("No picture. Trying again…");
+    socket.onclose = () => socket === this.#socket && this.#failed("No picture.");
   }
 
   #hear(source, { type, value }) {
@@ -103,8 +105,9 @@ class Player {
   }
 
   #take(piece) {
+    this.bytes += piece.byteLength;
     this.#waiting.push(piece);
-    if (this.#waiting.length > MAX_WAITING) this.#failed("This browser can’t keep up. Trying again…");
+    if (this.#waiting.length > MAX_WAITING) this.#failed("This browser can’t keep up.");
     else this.#append();
   }
 
@@ -131,18 +134,18 @@ class Player {
 
   #plays() {
     this.#failures = 0;
-    setText(this.#said, "");
+    this.#on.picture();
   }
 
   /** What is open and says nothing is no stream. */
   #watch() {
     clearTimeout(this.#dry);
-    this.#dry = setTimeout(() => this.#failed("No picture. Trying again…"), DRY_MS);
+    this.#dry = setTimeout(() => this.#failed("No picture."), DRY_MS);
   }
 
   #failed(why) {
     this.#end();
-    setText(this.#said, why);
+    this.#on.lost(why);
     this.#retry = setTimeout(() => this.#begin(), 1000 * retryDelay(this.#failures++));
   }
 
@@ -150,7 +153,7 @@ class Player {
     clearTimeout(this.#retry);
     clearTimeout(this.#dry);
     const socket = this.#socket;
-    this.#socket = this.#buffer = null;
+    this.#source = this.#socket = this.#buffer = null;
     this.#waiting = [];
     socket?.close();
   }

@@ -1,0 +1,149 @@
+/** One watch session: asked for by the viewer's WebSocket, its picture straight from the device or through a relay. */
+
+import { h } from "./dom.js";
+import { live } from "./live.js";
+
+const FIRST = "video/H264"; // what cameras speak: a device that has to choose need not encode anew
+
+export class Session {
+  #id = "";
+  #media = new MediaStream();
+  #connection = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+  #early = []; // candidates that came before the answer
+  #over = new AbortController();
+  #screen = new AbortController(); // of the video that shows it
+  #on;
+  #isOver = false; // for the hub; what it has brought about may play on
+
+  static isPossible = "RTCPeerConnection" in globalThis;
+
+  /** A video without sound and controls, for pictures that nobody needs to see yet. */
+  static probe() {
+    const video = h("video", { playsinline: true });
+    video.muted = true;
+    return video;
+  }
+
+  /** Shows the picture in `video`. Calls `picture()` when the first is there, `lost(why)` once when it is over. */
+  constructor(deviceId, stream, video, on) {
+    this.#on = on;
+    this.#connection.addEventListener("track", ({ track }) => this.#media.addTrack(track));
+    this.#connection.addEventListener("connectionstatechange", () => this.#look());
+    this.#connection.addEventListener("icecandidate", ({ candidate }) => this.#tell(candidate));
+    for (const type of ["signal_answer", "signal_ice", "watch_ended"]) this.#hear(type);
+    live.addEventListener("up", () => this.#resume(), { signal: this.#over.signal });
+    this.show(video);
+    this.#begin(deviceId, stream).catch((error) => this.#lost(error.message));
+  }
+
+  /** Have the picture in this video from now on; the one before may be shown something else. */
+  show(video) {
+    this.#screen.abort();
+    this.#screen = new AbortController();
+    if (video.srcObject === this.#media) return;
+    const signal = AbortSignal.any([this.#screen.signal, this.#over.signal]);
+    video.addEventListener("loadeddata", () => this.#on.picture(), { once: true, signal });
+    video.srcObject = this.#media;
+    video.play().catch(() => {}); // refused where another source comes before a picture does
+  }
+
+  /** Leave, and say so. */
+  close() {
+    if (!this.#isOver && this.#id) live.say("end_watch", { session_id: this.#id });
+    this.#isOver = true;
+    this.#over.abort();
+    this.#connection.close();
+  }
+
+  /** What the browser counts. */
+  async report() {
+    return [...(await this.#connection.getStats()).values()];
+  }
+
+  /** The offer is made while the hub asks the device. */
+  async #begin(deviceId, stream) {
+    const asked = live.ask("watch_request", { device_id: deviceId, stream });
+    preferred(this.#connection.addTransceiver("video", { direction: "recvonly" }));
+    this.#connection.addTransceiver("audio", { direction: "recvonly" });
+    const [ready, offer] = await Promise.all([asked, this.#connection.createOffer()]);
+    this.#id = ready.session_id;
+    if (this.#over.signal.aborted) {
+      live.say("end_watch", { session_id: this.#id });
+      return;
+    }
+    this.#connection.setConfiguration({ ...this.#connection.getConfiguration(), iceServers: ready.ice_servers });
+    const gathering = this.#connection.setLocalDescription(offer);
+    this.#say("signal_offer", { sdp: { type: "offer", sdp: offer.sdp } });
+    await gathering;
+  }
+
+  #say(type, payload) {
+    live.say(type, { session_id: this.#id, ...payload });
+  }
+
+  #tell(candidate) {
+    if (candidate?.candidate === "") return; // the end, which the null after it says too
+    const { sdpMid, sdpMLineIndex } = candidate ?? {};
+    this.#say("signal_ice", { candidate: candidate && { candidate: candidate.candidate, sdpMid, sdpMLineIndex } });
+  }
+
+  #hear(type) {
+    const take = ({ detail }) => {
+      if (!this.#id || detail.session_id !== this.#id) return;
+      this.#take(type, detail).catch((error) => this.#lost(error.message));
+    };
+    live.addEventListener(type, take, { signal: this.#over.signal });
+  }
+
+  async #take(type, { sdp, candidate, reason, why }) {
+    if (type === "watch_ended") this.#lost(why || reason);
+    else if (type === "signal_answer") await this.#answered(sdp);
+    else if (this.#connection.remoteDescription) await this.#add(candidate);
+    else this.#early.push(candidate);
+  }
+
+  /** A device that died while it answered may answer twice. */
+  async #answered(sdp) {
+    if (this.#connection.signalingState !== "have-local-offer") return;
+    await this.#connection.setRemoteDescription(sdp);
+    for (const { receiver } of this.#connection.getTransceivers()) receiver.jitterBufferTarget = 0;
+    for (const candidate of this.#early.splice(0)) await this.#add(candidate);
+  }
+
+  /** One that can't be used leaves the others. */
+  async #add(candidate) {
+    await this.#connection.addIceCandidate(candidate ?? undefined).catch(() => {});
+  }
+
+  #look() {
+    if (this.#connection.connectionState === "failed") this.#lost("There is no way to the device.");
+  }
+
+  /** The WebSocket is back. What was agreed plays on; what was under way has lost a half of it. */
+  async #resume() {
+    if (!this.#id) return;
+    if (!this.#connection.remoteDescription) {
+      this.#lost("The hub was away.");
+      return;
+    }
+    try {
+      const { ice_servers } = await live.ask("watch_resume", { session_id: this.#id });
+      this.#connection.setConfiguration({ ...this.#connection.getConfiguration(), iceServers: ice_servers });
+    } catch (error) {
+      if (live.isUp) this.#lost(error.message); // or the next return of the hub asks again
+    }
+  }
+
+  #lost(why) {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#on.lost(why);
+  }
+}
+
+/** Put what needs no other encoder first. */
+function preferred(transceiver) {
+  const { codecs } = RTCRtpReceiver.getCapabilities("video");
+  const rank = ({ mimeType }) => mimeType === FIRST;
+  transceiver.setCodecPreferences?.(codecs.toSorted((one, other) => rank(other) - rank(one)));
+}
