@@ -26,7 +26,7 @@ class _Freezable(Pattern):
         self._camera = camera
 
     async def recv(self) -> av.VideoFrame:
-        while self._camera.is_frozen:  # noqa: ASYNC110: another thread says so
+        while self._camera.is_frozen:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         self.frame = self._camera.next_frame()
         return await super().recv()

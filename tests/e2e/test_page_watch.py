@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 
@@ -118,7 +119,7 @@ def test_the_picture_floats_and_fills_the_screen(ann: Person) -> None:
 
 
 def test_a_picture_that_stands_still_is_asked_for_again_and_never_twice_at_once(ann: Person, camera: Camera) -> None:
-    """The device's source hangs: the last picture stays. Whichever session moves first is shown; only that one lives."""
+    """The device's source hangs: the last picture stays. Whichever session moves first is shown, and lives alone."""
     ann.press(f"Play {STREAM}")
     seen = ann.frame_after()
     camera.is_frozen = True
@@ -140,9 +141,13 @@ def test_a_session_that_the_device_ends_is_replaced(ann: Person, camera: Camera)
     for _ in range(3):
         (session,) = camera.sessions
         camera.end(session, "its process died")
-        until(lambda gone=session: camera.sessions and gone not in camera.sessions)
+        until(functools.partial(_has_other, camera, session))
         ann.frame_after(camera.next_frame())
         is_live(ann)
+
+
+def _has_other(camera: Camera, session: str) -> bool:
+    return bool(camera.sessions) and session not in camera.sessions
 
 
 def test_a_connection_to_the_hub_that_breaks_leaves_the_picture(ann: Person, camera: Camera) -> None:
