@@ -140,6 +140,25 @@ def test_a_stream_plays(ann: Person, site: Site) -> None:
     expect(ann.page.locator("video")).to_have_count(0)
 
 
+@pytest.mark.parametrize("lack", ["RTCPeerConnection", "RTCPeerConnection.prototype.setLocalDescription"])
+def test_where_webrtc_gives_no_picture_it_comes_through_the_hub(browser: Browser, site: Site, lack: str) -> None:
+    """A browser that has none, or may not use it; nobody presses anything."""
+    bob = Person(browser, site.url)
+    never = "() => new Promise(() => {})"
+    bob.page.add_init_script(f"{lack} = {never}" if "." in lack else f"delete globalThis.{lack}")
+    bob.go()
+    bob.sign_in(site.password)
+    bob.view(site.device_id)
+    bob.press("Play omega-0")
+    first = bob.frame_after()
+    bob.frame_after(first.code.frame + 15)
+    tile = bob.page.get_by_role("listitem").filter(has=bob.page.locator("video"))
+    for said in ("live", "320 × 180", "through the hub"):
+        expect(tile).to_contain_text(said)
+    bob.close()
+    assert not bob.alarms
+
+
 def test_go2rtcs_own_pages_open_at_an_origin_of_their_own(ann: Person, site: Site) -> None:
     pages = own_pages(ann, site)
     assert ".localhost:" in pages.url and not pages.url.startswith(ann.url)

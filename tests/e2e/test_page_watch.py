@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, expect
 
 from tests import hub_rig
@@ -106,6 +107,12 @@ def test_a_snapshot_is_of_what_is_on_screen(ann: Person) -> None:
     assert download.value.path().read_bytes().startswith(b"\xff\xd8")
 
 
+def test_axe_finds_nothing_while_it_plays(ann: Person) -> None:
+    ann.press(f"Play {STREAM}")
+    expect(tile(ann)).to_contain_text("Bit rate")
+    assert [each["id"] for each in Axe().run(ann.page).response["violations"]] == []
+
+
 def test_the_picture_floats_and_fills_the_screen(ann: Person) -> None:
     ann.press(f"Play {STREAM}")
     ann.frame_after()
@@ -133,6 +140,20 @@ def test_a_picture_that_stands_still_is_asked_for_again_and_never_twice_at_once(
     is_live(ann)
     until(lambda: len(camera.sessions) == 1)
     ann.frame_after(last.code.frame + 15)
+
+
+def test_a_device_that_was_asked_in_vain_is_asked_anew(ann: Person, camera: Camera) -> None:
+    """It hears the offer and never answers, as one that has died meanwhile; the next attempt finds it well."""
+    ann.press(f"Play {STREAM}")
+    ann.frame_after()
+    (session,) = camera.sessions
+    camera.is_silent = True
+    camera.end(session, "it died")
+    until(lambda: len(camera.asked()) > 2)
+    camera.is_silent = False
+    ann.frame_after(camera.next_frame())
+    is_live(ann)
+    until(lambda: len(camera.sessions) == 1)
 
 
 def test_a_session_that_the_device_ends_is_replaced(ann: Person, camera: Camera) -> None:

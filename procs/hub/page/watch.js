@@ -11,6 +11,7 @@ import { Session } from "./webrtc.js";
 
 const PATIENCE_MS = 4000; // without a picture, before it is fetched through the hub
 const GIVE_UP_MS = 20_000; // an attempt: a device may look for its addresses for longer than we wait to show something
+const NO_WAY_MS = 1500; // for one to a device that has been reached before, unless it took long then
 const DIRECT_AGAIN_MS = 15_000; // while it plays through the hub; then ever less often
 const DIRECT_AGAIN_MAX_MS = 300_000;
 const UNSEEN_MS = 30_000; // a page that nobody sees; then it watches no more
@@ -47,6 +48,7 @@ class Watch {
   #hasShown = false;
   #wasOnline = true;
   #failures = 0;
+  #reachedMs = GIVE_UP_MS; // how long it took to reach the device
   #why = "";
   #before = null;
   #figures = {};
@@ -108,12 +110,28 @@ class Watch {
   #ask() {
     this.#forget("retry");
     if (this.#attempt || this.#signal.aborted || !this.#isSeen || !this.#isOnline) return;
-    const on = { picture: () => this.#arrived(attempt), lost: (why) => this.#lost(attempt, why) };
+    const began = performance.now();
+    const on = {
+      connected: () => this.#reached(attempt, performance.now() - began),
+      picture: () => this.#arrived(attempt),
+      lost: (why) => this.#lost(attempt, why),
+    };
     const screen = this.#shown || this.#tunnel ? Session.probe() : this.#video;
     const attempt = Session.isPossible ? new Session(this.#deviceId, this.#name, screen, on) : null;
     this.#attempt = attempt;
-    if (attempt) this.#after("give up", GIVE_UP_MS, () => this.#lost(attempt, "No picture came from the device."));
+    if (attempt) this.#giveUpAfter(Math.min(GIVE_UP_MS, Math.max(NO_WAY_MS, 4 * this.#reachedMs)));
     else this.#fallBack();
+  }
+
+  #giveUpAfter(ms) {
+    this.#after("give up", ms, () => this.#lost(this.#attempt, "No picture came from the device."));
+  }
+
+  /** Whoever answered and died since is asked anew soon; who only waits for a picture is left to wait. */
+  #reached(session, tookMs) {
+    if (session !== this.#attempt) return;
+    this.#reachedMs = tookMs;
+    this.#giveUpAfter(GIVE_UP_MS);
   }
 
   #arrived(session) {
@@ -139,7 +157,7 @@ class Watch {
 
   /** A session is over: the one on screen, or the one that was to come. */
   #lost(session, why) {
-    if (session === this.#shown) {
+    if (session && session === this.#shown) {
       this.#isDoomed = true;
       this.#ask();
       return;
@@ -148,7 +166,7 @@ class Watch {
     this.#drop();
     if (!this.#moves) this.#why = why;
     if (!this.#hasShown) this.#fallBack();
-    const pause = this.#tunnel
+    const pause = this.#tunnel && this.#moves
       ? Math.min(DIRECT_AGAIN_MAX_MS, DIRECT_AGAIN_MS * 2 ** this.#failures)
       : 1000 * retryDelay(this.#failures);
     this.#failures++;

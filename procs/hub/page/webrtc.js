@@ -13,7 +13,8 @@ export class Session {
   #over = new AbortController();
   #screen = new AbortController(); // of the video that shows it
   #on;
-  #isOver = false; // for the hub; what it has brought about may play on
+  #isOver = false; // what it has brought about may play on for a while
+  #hasPicture = false;
 
   static isPossible = "RTCPeerConnection" in globalThis;
 
@@ -24,7 +25,8 @@ export class Session {
     return video;
   }
 
-  /** Shows the picture in `video`. Calls `picture()` when the first is there, `lost(why)` once when it is over. */
+  /** Shows the picture in `video`. Calls `connected()` when there is a way, `picture()` when the first picture is there,
+   * `lost(why)` once when it is over. */
   constructor(deviceId, stream, video, on) {
     this.#on = on;
     this.#connection.addEventListener("track", ({ track }) => this.#media.addTrack(track));
@@ -42,14 +44,19 @@ export class Session {
     this.#screen = new AbortController();
     if (video.srcObject === this.#media) return;
     const signal = AbortSignal.any([this.#screen.signal, this.#over.signal]);
-    video.addEventListener("loadeddata", () => this.#on.picture(), { once: true, signal });
+    video.addEventListener("loadeddata", () => this.#shows(), { once: true, signal });
     video.srcObject = this.#media;
     video.play().catch(() => {}); // refused where another source comes before a picture does
   }
 
+  #shows() {
+    this.#hasPicture = true;
+    this.#on.picture();
+  }
+
   /** Leave, and say so. */
   close() {
-    if (!this.#isOver && this.#id) live.say("end_watch", { session_id: this.#id });
+    if (this.#id) live.say("end_watch", { session_id: this.#id });
     this.#isOver = true;
     this.#over.abort();
     this.#connection.close();
@@ -96,7 +103,7 @@ export class Session {
   }
 
   async #take(type, { sdp, candidate, reason, why }) {
-    if (type === "watch_ended") this.#lost(why || reason);
+    if (type === "watch_ended") this.#ended(why || `It has ended: ${reason}.`);
     else if (type === "signal_answer") await this.#answered(sdp);
     else if (this.#connection.remoteDescription) await this.#add(candidate);
     else this.#early.push(candidate);
@@ -115,8 +122,12 @@ export class Session {
     await this.#connection.addIceCandidate(candidate ?? undefined).catch(() => {});
   }
 
+  /** What shows a picture may find its way again. */
   #look() {
-    if (this.#connection.connectionState === "failed") this.#lost("There is no way to the device.");
+    const { connectionState } = this.#connection;
+    if (connectionState === "connected") this.#on.connected();
+    const isCut = connectionState === "disconnected" && !this.#hasPicture;
+    if (isCut || connectionState === "failed") this.#lost("There is no way to the device.");
   }
 
   /** The WebSocket is back. What was agreed plays on; what was under way has lost a half of it. */
@@ -130,8 +141,14 @@ export class Session {
       const { ice_servers } = await live.ask("watch_resume", { session_id: this.#id });
       this.#connection.setConfiguration({ ...this.#connection.getConfiguration(), iceServers: ice_servers });
     } catch (error) {
-      if (live.isUp) this.#lost(error.message); // or the next return of the hub asks again
+      if (live.isUp) this.#ended(error.message); // or the next return of the hub asks again
     }
+  }
+
+  /** The hub knows of it no more. */
+  #ended(why) {
+    this.#id = "";
+    this.#lost(why);
   }
 
   #lost(why) {
