@@ -1,7 +1,7 @@
 /** Notices that a picture which moved does so no more. */
 
 const LOOK_MS = 50;
-const FROZEN_MS = 400; // and one look more: within half a second
+const FROZEN_MS = 350; // and one look more, and the way: the device hears of it within half a second
 const SLOW = 3; // a stream of one picture a second does not freeze each second
 const LONGEST_MS = 5000;
 
