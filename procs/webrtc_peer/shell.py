@@ -39,6 +39,7 @@ NAME = "webrtc_peer"
 READY_EVERY_S = 1.0
 READY_AGAIN_S = 0.02  # while ws_link is not there: it is to know of us before a viewer asks
 TICK_S = 0.1
+CAMERA = "camera"  # a stream of this name is what is watched, if nobody says otherwise
 SIGNALS_KEPT_S = 30.0  # a viewer waits no longer for an answer, whatever became of ws_link
 
 
@@ -150,12 +151,12 @@ class Shell:
             self._act(self._sessions.asked(request, stream, time.monotonic()))
 
     async def _first(self) -> str:
-        """The first stream of go2rtc. Raises Refused."""
+        """The stream called camera, or go2rtc's first. Raises Refused."""
         if not self._first_stream:
             names = await go2rtc.streams(self._settings.go2rtc_http)
             if not names:
                 raise Refused("go2rtc has no streams")
-            self._first_stream = names[0]
+            self._first_stream = CAMERA if CAMERA in names else names[0]
         return self._first_stream
 
     def _is_unknown(self, stream: str, why: str) -> None:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -27,19 +25,17 @@ from playwright.sync_api import Browser, Page
 
 from procs import proc
 from procs.errors import NotHere, Unhealthy
-from procs.settings import ROOT
+from procs.settings import ADDRESS, ROOT
 from scripts import suite
-from tests import hub_rig, nat
+from tests import nat
 from tests.bench.measure import Result, cpu_s, median, percentile, say
 from tests.clone import Clone
 from tests.e2e import player
 from tests.e2e.chromium import chromium
 from tests.faults import invariants
 from tests.hub_rig import Http
-from tests.nat import World
 from tests.rig import until
 from tests.viewers import RtspViewer
-from procs.settings import ADDRESS
 
 STREAM, OLDER, PASSWORD = "omega-0", "older-001", "the-password-of-a-bench"
 PRODUCER = {"width": 1280, "height": 720, "fps": 30, "gop": 30, "bitrate": "2M"}
