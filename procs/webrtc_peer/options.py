@@ -76,7 +76,7 @@ class Peer(settings.Settings):
     """Settings of webrtc_peer."""
 
     stream: str = option(
-        "", STREAM, env=("PLANARIA_WATCH_STREAM",), help="shown to those who ask for none; default: camera, or go2rtc's first"
+        "", STREAM, env=("PLANARIA_WATCH_STREAM",), help="for who asks for none; default: camera, else the first"
     )
     udp_range: tuple[int, int] = option(
         (49152, 65535), PORTS, env=("PLANARIA_UDP_RANGE",), help="UDP ports that sessions use"

@@ -49,9 +49,9 @@ def test_a_long_cache_is_not_sent_when_a_keyframe_can_be_asked_for() -> None:
     of = Fanout()
     played(of, fanout.STALE_UNITS + 1)
     assert of.join("a", "cam", 1.0, can_ask=True) == ([], True)
-    assert of.waiting and of.push("cam", unit(50), b"") == []
+    assert [of.waiting, of.push("cam", unit(50), b"")] == [True, []]
     assert of.push("cam", unit(51, key=True), b"") == ["a"]
-    assert not of.waiting and of.due(99.0) == []
+    assert [of.waiting, of.due(99.0)] == [False, []]
 
 
 def test_it_is_sent_after_all_when_no_keyframe_comes() -> None:
