@@ -29,6 +29,7 @@ from procs.ws_link.link import (
     Retry,
     Send,
     Session,
+    Signalled,
     SuiteWatched,
     Unanswerable,
 )
@@ -83,8 +84,25 @@ def test_the_published_hub_is_understood() -> None:
     for said in transcript("device"):
         if said.sender == "hub" and not said.is_close:
             seen += one.received(json.dumps(said.frame), 1.0)
-    assert [type(event) for event in seen] == [Connected, Asked, Asked, Noted, Noted, Noted, Noted, Noted]
-    assert {event.kind for event in seen if isinstance(event, Noted)} == {"session for nobody"}
+    kinds = ["watch_request", "signal_offer", "signal_ice", "signal_ice", "watch_ended"]
+    assert [type(event) for event in seen] == [Connected, Asked, Asked, *(Signalled for _ in kinds)]
+    signalled = [event for event in seen if isinstance(event, Signalled)]
+    assert [event.kind for event in signalled] == kinds and len({event.session_id for event in signalled}) == 1
+    offer = next(said.frame for said in transcript("device") if said.frame.get("type") == "signal_offer")
+    assert json.loads(signalled[1].body) == offer["payload"]
+
+
+@pytest.mark.parametrize("session_id", ["a b", "\u00fc", ""])
+def test_a_session_whose_id_the_bus_cannot_carry_is_refused(session_id: str) -> None:
+    payload = {"session_id": session_id, "user_id": "1", "ice_servers": []}
+    (noted,) = session().received(frame("watch_request", payload), 1.0)
+    assert isinstance(noted, Noted) and noted.kind == "malformed watch_request"
+
+
+def test_a_session_before_we_are_taken_is_refused() -> None:
+    payload = {"session_id": "s", "user_id": "1", "ice_servers": []}
+    (noted,) = session(connected=False).received(frame("watch_request", payload), 1.0)
+    assert isinstance(noted, Noted)
 
 
 def test_a_challenge_is_answered_and_the_hub_has_to_prove_itself() -> None:
