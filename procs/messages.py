@@ -139,6 +139,7 @@ class LinkState(msgspec.Struct, frozen=True, tag="link_state"):
     mux: bool  # the hub takes data connections; else JSON only
     said: str  # what the hub or the network said last when it did not work; "" if all is well
     workers: Count = 0  # proxies that are there
+    sessions: Count | None = None  # watch sessions of webrtc_peer; None while it is not there
     paired: str = ""  # the pairing code that was used last, which is worth nothing any more
 
 

@@ -32,6 +32,8 @@ def why_not_reached(root: Path, plan: Plan) -> str:
         return "ws_link: it does not answer"
     if not state.workers:
         return "proxy: none has told ws_link that it is there"
+    if state.sessions is None:
+        return "webrtc_peer: it has not told ws_link that it is there"
     if "hub" in plan.suite.roles and plan.wall.is_own_hub and state.state != "connected":
         return f"ws_link: {state.state}: {state.said or 'no connection yet'}"
     return ""

@@ -43,6 +43,10 @@ class Sessions:
         self._pid = 0
         self._known: set[str] = set()  # those that webrtc_peer has, or that it is being told of
 
+    def count(self, now: float) -> int | None:
+        """How many webrtc_peer has; None while it is not there."""
+        return len(self._known) if self._pid and now - self._heard_at <= SILENT_S else None
+
     def from_hub(self, kind: Kind, session_id: str, body: bytes, now: float) -> list[Ended]:
         """A frame for webrtc_peer."""
         if now - self._heard_at > SILENT_S:

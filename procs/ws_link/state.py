@@ -22,6 +22,7 @@ class State:
         self._refused: Counter[str] = Counter()
         self.mux = False
         self.paired = ""
+        self.sessions: int | None = None
 
     def note(self, kind: str, why: str) -> None:
         """Something was not taken, and we go on. `kind` is one of a few words of ours."""
@@ -56,5 +57,6 @@ class State:
             mux=self.mux,
             said=self._said,
             workers=workers,
+            sessions=self.sessions,
             paired=self.paired,
         )

@@ -62,6 +62,7 @@ class Watching:
             now = time.monotonic()
             self._end(self._sessions.tick(now))
             self._flush(now)
+            self._state.sessions = self._sessions.count(now)
 
     def _ready(self, message: SessionsReady) -> None:
         now = time.monotonic()
