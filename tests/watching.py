@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -33,15 +33,16 @@ RUN_CHILD = (
 
 
 class Leader:
-    """As much of one as its children need. `said` has what each session told its viewer."""
+    """As much of one as its children need. `said` has what each session told its viewer, by its kind."""
 
     def __init__(self, run_dir: Path, rtsp: Address) -> None:
         self.run_dir = run_dir
-        self.sock = bus.work_binder(zmq.asyncio.Context(), run_dir, bus.WEBRTC_PEER_CHILDREN)
+        self.context = zmq.asyncio.Context()
+        self.sock = bus.work_binder(self.context, run_dir, bus.WEBRTC_PEER_CHILDREN)
         self.pulls = pull.Pulls(rtsp, self._unit, self._state)
         self.fanout = fanout.Fanout()
         self.streams: dict[str, str] = {}
-        self.said: dict[str, asyncio.Queue[tuple[str, dict[str, Any]]]] = {}
+        self.said: defaultdict[tuple[str, str], asyncio.Queue[dict[str, Any]]] = defaultdict(asyncio.Queue)
         self.beats: dict[str, Beat] = {}
         self.children: dict[str, asyncio.subprocess.Process] = {}
         self.keyframes: Counter[str] = Counter()
@@ -56,7 +57,7 @@ class Leader:
                     self._tell_source(session)
                 self.beats[session] = told
             elif isinstance(told, Signal):
-                self.said[session].put_nowait((told.kind, json.loads(body)))
+                self.said[session, told.kind].put_nowait(json.loads(body))
             elif isinstance(told, UnitsWanted):
                 joined = self.fanout.join(session, self.streams[session], time.monotonic())
                 for unit, data in joined.pieces:
@@ -69,7 +70,7 @@ class Leader:
     async def start(self, session: str, stream: str, **more: Any) -> None:
         """Begin a session."""
         self.pulls.want(stream)
-        self.streams[session], self.said[session] = stream, asyncio.Queue()
+        self.streams[session] = stream
         fields = {"user_id": "u", "ice_servers": [], "udp_range": (40000, 50000), "lease_s": 5.0, **more}
         spec = Spec(session_id=session, stream=stream, run_dir=str(self.run_dir), **fields)
         self.children[session] = await asyncio.create_subprocess_exec(
@@ -85,12 +86,9 @@ class Leader:
         assert self._send(session, message, json.dumps({"session_id": session, **payload}).encode())
 
     async def hear(self, session: str, kind: str, within_s: float = 10) -> dict[str, Any]:
-        """The next of this kind that the child tells its viewer; others are left out."""
+        """The next of this kind that the child tells its viewer."""
         async with asyncio.timeout(within_s):
-            while True:
-                got, payload = await self.said[session].get()
-                if got == kind:
-                    return payload
+            return await self.said[session, kind].get()
 
     def _send(self, session: str, message: msgspec.Struct, body: bytes = b"") -> bool:
         return bus.send_work(self.sock, message, body, worker=session)
@@ -123,6 +121,7 @@ async def leader(run_dir: Path, rtsp: Address) -> AsyncIterator[Leader]:
             with suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
+        found.context.destroy()
 
 
 class Viewer:

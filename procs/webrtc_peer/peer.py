@@ -53,7 +53,7 @@ class Peer:
         self._tracks = {"video": Track("video")}
         self._senders: list[RTCRtpSender] = []
         self._offer: offer.Offer | None = None
-        self._candidates = 0
+        self._taken: list[Json] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard_at = time.monotonic()
         self._early: list[Json] = []  # candidates that overtook their offer
@@ -112,15 +112,14 @@ class Peer:
         """Take one of the viewer's candidates; None, the last, says nothing to us (ice.py)."""
         if not candidate or not candidate.get("candidate"):
             return
-        if self._connection is None:
-            self._early = [*self._early, candidate][: offer.MAX_CANDIDATES]
-            return
-        self._candidates += 1
-        if self._candidates > offer.MAX_CANDIDATES:
+        taken = self._taken if self._connection else self._early
+        if len(taken) >= offer.MAX_CANDIDATES:
             self.refused_candidates += 1
             return
+        taken.append(candidate)
         try:
-            self._begin(ice.add_remote(self._connection, str(candidate["candidate"])))
+            if self._connection:
+                self._begin(ice.add_remote(self._connection, str(candidate["candidate"])))
         except (ValueError, IndexError):
             self.refused_candidates += 1
 
