@@ -11,14 +11,10 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-import zmq
-import zmq.asyncio
-
-from procs import bus, log
+from procs import log
 from procs.errors import PlanariaError, Refused
 from procs.messages import (
     Beat,
@@ -31,6 +27,7 @@ from procs.messages import (
     UnitsWanted,
     decode_to_child,
 )
+from procs.webrtc_peer.line import Line
 from procs.webrtc_peer.peer import Json, Peer
 
 BEAT_S = 1.0
@@ -73,9 +70,7 @@ class Session:
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
-        self._sock = bus.work_connector(
-            zmq.asyncio.Context(), Path(spec.run_dir), spec.session_id, bus.WEBRTC_PEER_CHILDREN
-        )
+        self._line = Line(Path(spec.run_dir), spec.session_id, self._take)
         self._peer = Peer(spec.ice_servers, spec.udp_range, self._signal, self._keyframe, self._rate)
         self._peer.on_state(self._state_changed)
         self._source = Source(state="starting")
@@ -89,10 +84,9 @@ class Session:
 
     async def run(self) -> None:
         """Until it is over."""
-        poll = cast("Callable[[int, int], Awaitable[int]]", self._sock.poll)  # its stub is that of Poller.poll
-        await poll(int(CONNECT_S * 1000), zmq.POLLOUT)  # until then nothing that is said goes anywhere
-        work = [asyncio.ensure_future(each) for each in (self._read(), self._answer(), self._beat(), self._look())]
-        done, _ = await asyncio.wait([self._over, *work], return_when=asyncio.FIRST_COMPLETED)
+        await self._line.connected(CONNECT_S)
+        work = [asyncio.ensure_future(each) for each in (self._answer(), self._beat(), self._look())]
+        done, _ = await asyncio.wait([self._over, self._line.broken, *work], return_when=asyncio.FIRST_COMPLETED)
         try:
             await done.pop()
         except Over as over:
@@ -104,21 +98,19 @@ class Session:
                     await self._peer.close()
                     await asyncio.sleep(0.1)  # what was said must leave through ZeroMQ's own thread
 
-    async def _read(self) -> None:
-        while True:
-            _, message, body = await bus.receive_work(self._sock)
-            try:
-                told = decode_to_child(message)
-                if isinstance(told, Unit):
-                    self._peer.push(told, body)
-                elif isinstance(told, Source):
-                    self._source = told
-                    if told.codecs:
-                        self._source_known.set()
-                else:
-                    self._signalled(told.kind, _payload(body))
-            except Refused as reason:
-                raise Over("error", str(reason)) from None
+    def _take(self, message: bytes, body: bytes) -> None:
+        try:
+            told = decode_to_child(message)
+            if isinstance(told, Unit):
+                self._peer.push(told, body)
+            elif isinstance(told, Source):
+                self._source = told
+                if told.codecs:
+                    self._source_known.set()
+            else:
+                self._signalled(told.kind, _payload(body))
+        except Refused as reason:
+            raise Over("error", str(reason)) from None
 
     def _signalled(self, kind: str, payload: Json) -> None:
         if kind == "signal_offer":
@@ -197,7 +189,7 @@ class Session:
         self._say(RateWanted(session_id=self._spec.session_id, bits_per_s=bits_per_s))
 
     def _say(self, message: Any, body: bytes = b"") -> None:
-        if not bus.send_work(self._sock, message, body):
+        if not self._line.say(message, body):
             log.warning("the leader takes nothing", message=type(message).__name__, session=self._spec.session_id)
 
 

@@ -1,6 +1,6 @@
 """One session's RTCPeerConnection: answers the viewer's offer at once, sends what it is given, says how it goes.
 
-Promises: it decodes and encodes nothing. Private names of aiortc 1.16 are used here, in track.py and in offer.py.
+Promises: it decodes and encodes nothing. Private names of aiortc 1.16 are used here, in sender.py and in offer.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aioice import Candidate, Connection
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription, rtcrtpsender
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from aiortc.rtp import (
     RTCP_PSFB_APP,
     RTCP_PSFB_FIR,
@@ -28,10 +28,9 @@ from procs.errors import Refused
 from procs.messages import Unit
 from procs.webrtc_peer import ice, offer
 from procs.webrtc_peer.rate import Rate
+from procs.webrtc_peer.sender import Sender
 from procs.webrtc_peer.track import Track
 
-# Packets that a viewer can ask for again: of aiortc's 128 a keyframe of 1080p alone takes more.
-rtcrtpsender.RTP_HISTORY_SIZE = 1024  # type: ignore[attr-defined]
 Json = dict[str, Any]
 
 
@@ -52,6 +51,7 @@ class Peer:
         self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self._tracks = {"video": Track("video")}
         self._senders: list[RTCRtpSender] = []
+        self._sent: dict[str, Sender] = {}
         self._offer: offer.Offer | None = None
         self._taken: list[Json] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,6 +141,8 @@ class Peer:
             "candidates_refused": self.refused_candidates,
             "bits_per_s": round(self.rate.sent_bits),
         }
+        if "video" in self._sent:
+            found["packets_again"] = self._sent["video"].again
         for sender in self._senders[:1]:
             for each in (await sender.getStats()).values():
                 if each.type == "outbound-rtp":
@@ -157,7 +159,7 @@ class Peer:
     async def _negotiate(self, sdp: str) -> None:
         for track in self._tracks.values():
             sender = self._pc.addTrack(track)
-            track.attach(sender)
+            self._sent[track.kind] = Sender(sender, track)
             self._senders.append(sender)
         await self._pc.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         for transceiver in self._pc.getTransceivers():

@@ -1,7 +1,4 @@
-"""The pictures, or the sound, that one sender of aiortc sends: bounded, and without an encoder or a copy.
-
-aiortc asks a track for frames to encode, or for PyAV packets to take apart; here its sender gets RTP payloads at once.
-"""
+"""The pictures, or the sound, that wait for one sender: bounded, and given out as RTP payloads."""
 
 from __future__ import annotations
 
@@ -9,12 +6,12 @@ import asyncio
 from collections import deque
 
 from aiortc import MediaStreamTrack
-from aiortc.codecs.h264 import H264Encoder
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
-from aiortc.rtcrtpsender import RTCEncodedFrame, RTCRtpSender
 
+from procs.media import packetizer
 from procs.messages import Unit
 
+PAYLOAD = 1200  # bytes; with all headers, a relay's too, it passes whatever a path is made of
 UNITS_MAX = 256
 BYTES_MAX = 8 << 20
 CLOCKS = {"h264": 90_000, "opus": 48_000, "pcma": 8_000, "pcmu": 8_000}
@@ -31,11 +28,6 @@ class Track(MediaStreamTrack):
         self._came = asyncio.Event()
         self._needs_keyframe = kind == "video"
         self.units = self.dropped = 0
-
-    def attach(self, sender: RTCRtpSender) -> None:
-        """Be what this sender sends."""
-        sender.replaceTrack(self)
-        sender._next_encoded_frame = self._next_frame  # type: ignore[method-assign]
 
     def push(self, unit: Unit, data: bytes) -> bool:
         """Take the next one. False when it, or what waited, was left out: a keyframe is needed."""
@@ -56,17 +48,16 @@ class Track(MediaStreamTrack):
         """Nobody asks for frames."""
         raise NotImplementedError
 
-    async def _next_frame(self, codec: RTCRtpCodecParameters) -> RTCEncodedFrame | None:
-        """In the place of RTCRtpSender._next_encoded_frame."""
-        while not self._queue:
-            self._came.clear()
-            await self._came.wait()
-        unit, data = self._queue.popleft()
-        self._bytes -= len(data)
-        if CLOCKS[unit.codec] != codec.clockRate:
-            return None  # the stream has changed its codec since we answered
-        self.units += 1
-        ticks = (unit.time_us * codec.clockRate + 500_000) // 1_000_000
-        payloads = [data] if self.kind == "audio" else H264Encoder._packetize(H264Encoder._split_bitstream(data))
-        # Without an audio level: None is what aiortc itself puts there for pictures.
-        return RTCEncodedFrame(payloads, ticks & 0xFFFFFFFF, None)  # type: ignore[arg-type]
+    async def next(self, codec: RTCRtpCodecParameters) -> tuple[list[bytes], int]:
+        """The next unit as RTP payloads, and its time in ticks of the codec."""
+        while True:
+            while not self._queue:
+                self._came.clear()
+                await self._came.wait()
+            unit, data = self._queue.popleft()
+            self._bytes -= len(data)
+            if CLOCKS[unit.codec] != codec.clockRate:
+                continue  # the stream has changed its codec since we answered
+            self.units += 1
+            ticks = (unit.time_us * codec.clockRate + 500_000) // 1_000_000
+            return [data] if self.kind == "audio" else packetizer.payloads(data, PAYLOAD), ticks
