@@ -13,10 +13,11 @@ import functools
 import secrets
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from typing import Any
 
-from aiortc import RTCRtpSender, clock
+from aiortc import RTCRtpSender
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtp import HeaderExtensions
 
@@ -29,6 +30,8 @@ PAUSE_S = 0.001
 UDP_SEGMENT = 103  # linux/udp.h; not in Python's socket module before 3.12
 MAX_BUFFER = 60_000  # of one call with UDP_SEGMENT
 _random = functools.partial(secrets.randbits, 32)
+_NTP_TO_UNIX_NS = 2_208_988_800 * 1_000_000_000
+_TIME = b"\xab\xcd\xef"
 _HEADER = struct.Struct(">BBHII")
 
 
@@ -42,6 +45,7 @@ class Sender:
         self._rtx_sequence = _random() & 0x7FFF
         self._history: dict[int, tuple[int, bytes]] = {}
         self._head_size = 12
+        self._around: tuple[bytes, bytes, bytes] | None = None  # the header extension, cut at the time of sending
         self._can_segment = True
         self.packets = self.octets = self.again = 0
         sender.replaceTrack(track)
@@ -62,7 +66,7 @@ class Sender:
 
     async def _send_next(self, codec: RTCRtpCodecParameters) -> None:
         payloads, ticks = await self._track.next(codec)
-        time = (self._origin + ticks) & 0xFFFFFFFF
+        rtp_time = (self._origin + ticks) & 0xFFFFFFFF
         protect = self._srtp().protect
         extension = self._extension()
         self._head_size = 12 + len(extension)
@@ -74,14 +78,14 @@ class Sender:
             assert codec.payloadType is not None
             for at, payload in enumerate(payloads[start : start + PORTION], start=start + 1):
                 kind = codec.payloadType | (0x80 if at == len(payloads) else 0)
-                packet = _HEADER.pack(first, kind, self._sequence, time, self._sender._ssrc) + extension + payload
+                packet = _HEADER.pack(first, kind, self._sequence, rtp_time, self._sender._ssrc) + extension + payload
                 self._history[self._sequence % HISTORY] = (self._sequence, packet)
                 self._sequence = (self._sequence + 1) & 0xFFFF
                 self.packets += 1
                 self.octets += len(payload)
                 datagrams.append(protect(packet))
             self._out(datagrams)
-        self._report(time)
+        self._report(rtp_time)
 
     def _out(self, datagrams: Sequence[bytes]) -> None:
         """Send these, those of one size together."""
@@ -120,8 +124,8 @@ class Sender:
         self.again += 1
         rtx = self._of("rtx_payload_type")
         if rtx is not None:
-            first, kind, _, time, _ = _HEADER.unpack_from(packet)
-            head = _HEADER.pack(first, (kind & 0x80) | rtx, self._rtx_sequence, time, self._sender._rtx_ssrc)
+            first, kind, _, rtp_time, _ = _HEADER.unpack_from(packet)
+            head = _HEADER.pack(first, (kind & 0x80) | rtx, self._rtx_sequence, rtp_time, self._sender._rtx_ssrc)
             original = packet[2:4]
             packet = head + packet[12 : self._head_size] + original + packet[self._head_size :]
             self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
@@ -134,18 +138,24 @@ class Sender:
         return transport._tx_srtp
 
     def _extension(self) -> bytes:
-        """The header extension of the packets that go out now."""
-        values = HeaderExtensions()
-        values.mid = self._of("mid")
-        values.abs_send_time = (clock.current_ntp_time() >> 14) & 0x00FFFFFF
-        profile, value = self._of("rtp_header_extensions_map").set(values)
-        return struct.pack(">HH", profile, len(value) >> 2) + value if value else b""
+        """The header extension of the packets that go out now: but for the time of sending it is always the same."""
+        if self._around is None:
+            values = HeaderExtensions()
+            values.mid = self._of("mid")
+            values.abs_send_time = int.from_bytes(_TIME, "big")
+            profile, value = self._of("rtp_header_extensions_map").set(values)
+            whole = struct.pack(">HH", profile, len(value) >> 2) + value if value else b""
+            self._around = whole.partition(_TIME)
+        before, time_of_sending, after = self._around
+        if not time_of_sending:
+            return before
+        return before + ((_ntp() >> 14) & 0x00FFFFFF).to_bytes(3, "big") + after
 
-    def _report(self, time: int) -> None:
+    def _report(self, rtp_time: int) -> None:
         """What aiortc's sender reports, once a second, and its statistics read."""
         for name, value in (
-            ("ntp_timestamp", clock.current_ntp_time()),
-            ("rtp_timestamp", time),
+            ("ntp_timestamp", _ntp()),
+            ("rtp_timestamp", rtp_time),
             ("packet_count", self.packets),
             ("octet_count", self.octets),
         ):
@@ -153,6 +163,11 @@ class Sender:
 
     def _of(self, name: str) -> Any:
         return getattr(self._sender, f"_RTCRtpSender__{name}")
+
+
+def _ntp() -> int:
+    """Now, as RTCP has it: seconds since 1900 in the upper half."""
+    return (time.time_ns() + _NTP_TO_UNIX_NS << 32) // 1_000_000_000
 
 
 def _runs(datagrams: Sequence[bytes]) -> list[list[bytes]]:
