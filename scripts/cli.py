@@ -176,7 +176,16 @@ def _lay_out(files: dict[str, str], captures: dict[str, str], binary: Path | Non
 
 def _variables(plan: Plan) -> list[tuple[str, str]]:
     """The variables that running processes have read."""
-    published = ("METABONK_", "DEVICE_", "BACKEND_URL", "GO2RTC_HTTP", "DATABASE_URL", "STUN_URLS", "SSL_CERT_")
+    published = (
+        "METABONK_",
+        "DEVICE_",
+        "BACKEND_URL",
+        "GO2RTC_HTTP",
+        "DATABASE_URL",
+        "STUN_URLS",
+        "TURN_",
+        "SSL_CERT_",
+    )
     ours = [name for name in plan.environment if name.startswith(("PLANARIA_", *published))]
     return sorted((name, plan.environment[name]) for name in ours if name != "PLANARIA_UP_LIMIT_S")
 

@@ -24,12 +24,13 @@ SAID = [
     s.frame for name in ("device", "viewer") for s in golden.transcript(name) if not s.is_close and s.sender != "hub"
 ]
 TYPES = sorted({frame["type"] for frame in SAID} | {"data_ticket", "watch_ended", "hello_ack", "challenge_resp"})
-TYPES += ["suite", "suite_event", "suite_restarted", "subscribe"]
+TYPES += ["suite", "suite_event", "suite_restarted", "subscribe", "watch_resume"]
 
 PATHS = [
     *("/api/auth/login", "/api/auth/register", "/api/devices/register", "/api/devices/pair", "/api/devices/%s"),
     *("/api/devices/%s/status", "/api/devices/%s/open", "/api/devices/%s/proxy/%s", "/api/devices?token=%s"),
     *("/api/pairing/generate?device_id=%s", "/%s"),
+    *("/api/devices/%s/whep", "/api/devices/pi-cam-001/whep?stream=%s", "/api/devices/pi-cam-001/whep/%s"),
 ]
 
 
@@ -62,7 +63,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 @pytest.fixture(scope="module")
 def talkers(hub: Process) -> Iterator[list[Talker]]:
     """A device and a viewer that stay connected throughout."""
-    with hub_rig.device(hub, "pi-cam-001") as device, hub_rig.viewer(hub, hub.admin.token) as viewer:
+    with hub_rig.device(hub, "pi-cam-001", instance="i") as device, hub_rig.talking(hub, "/ws/viewer") as viewer:
+        viewer.say("hello", {"token": hub.admin.token, "caps": ["resume"]})
         yield [device, viewer]
 
 

@@ -25,10 +25,14 @@ def test_variables() -> None:
         "PLANARIA_COMPAT": "1",
         "PLANARIA_TOKEN_TTL_S": "600",
         "STUN_URLS": "stun:a.example:3478,stun:b.example",
+        "TURN_URLS": "turn:a.example:3478?transport=udp, turns:b.example:443?transport=tcp",
+        "TURN_SECRET": "s",
     }
     chosen = load([], environ)
     assert chosen.listen == Address("0.0.0.0", 8443) and chosen.proxies == ("10.0.0.1", "10.0.0.2")
     assert chosen.stun_urls == ("stun:a.example:3478", "stun:b.example") and chosen.token_ttl_s == 600
+    assert chosen.turn_urls == ("turn:a.example:3478?transport=udp", "turns:b.example:443?transport=tcp")
+    assert chosen.turn_secret == "s" and "'turn_secret': '***'" in repr(chosen)
     assert chosen.is_registration_open and chosen.is_behind_tls and chosen.view_suffix == "view.example.org"
 
 
@@ -42,6 +46,9 @@ def test_variables() -> None:
         ({"DATABASE_URL": "mysql://x"}, "DATABASE_URL=***"),
         ({"PLANARIA_TOKEN_TTL_S": "1"}, "60 to"),
         ({"STUN_URLS": "http://x"}, "stun:HOST:PORT"),
+        ({"TURN_URLS": "turn:x?transport=sctp", "TURN_SECRET": "s"}, "turn:HOST:PORT"),
+        ({"TURN_URLS": "turn:x:3478"}, "TURN_URLS and TURN_SECRET: must both be set"),
+        ({"TURN_SECRET": "s"}, "TURN_URLS and TURN_SECRET: must both be set"),
         ({"PLANARIA_HUB_PROXIES": "proxy.example"}, "IP addresses"),
         ({"PLANARIA_HUB_VIEWS": "https://view.example.org"}, "a host name such as"),
         ({"PLANARIA_HUB_VIEWS": ".example.org"}, "a host name such as"),

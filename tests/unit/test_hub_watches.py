@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from procs.hub.viewers.watches import ANSWER_S, MAX_OF_VIEWER, RETURN_S, VIEWER, Kind, Watch, Watches
+from procs.hub.viewers import ice
+from procs.hub.viewers.watches import (
+    ANSWER_S,
+    MAX_HELD,
+    MAX_OF_DEVICE,
+    MAX_OF_VIEWER,
+    RESTART_S,
+    RESUME,
+    RETURN_S,
+    SETTLED_S,
+    SILENT_S,
+    VIEWER,
+    WHEP,
+    Held,
+    Kind,
+    Watch,
+    Watches,
+)
+from procs.wire.envelope import Candidate, SessionDescription, SignalIce, SignalOffer
 
 
 class Somebody:
@@ -73,3 +91,120 @@ def test_sessions_of_a_published_device_end_with_its_connection() -> None:
     watch = begun(watches, Somebody(), instance="")
     assert watches.device_left("cam", 1.0) == [watch]
     assert watches.device_came("cam", "") == [watch]
+
+
+def test_a_published_viewers_sessions_end_with_its_connection() -> None:
+    watches, me = Watches[Somebody](), Somebody()
+    watch = begun(watches, me)
+    assert watches.viewer_left(me, 1.0) == [watch]
+
+
+def test_a_viewer_that_says_so_has_time_to_come_back() -> None:
+    watches, me, again = Watches[Somebody](), Somebody(), Somebody()
+    watch = begun(watches, me, kind=RESUME)
+    watch.is_answered = True
+    assert watches.viewer_left(me, 100.0) == [] and watch.viewer is None
+    assert watches.due(100.0 + RETURN_S) == []
+    assert watches.by_user(1, watch.session_id, RESUME) is watch
+    assert watches.by_user(2, watch.session_id, RESUME) is None
+    assert watches.by_user(1, watch.session_id, WHEP) is None
+    assert watches.resume(watch, again) and watches.by_viewer(again, watch.session_id) is watch
+    assert watches.due(1000.0) == []
+    assert watches.viewer_left(again, 2000.0) == []
+    assert watches.due(2000.1 + RETURN_S) == [(watch, "viewer_disconnected")]
+
+
+def test_a_session_moves_from_a_connection_that_is_dead() -> None:
+    watches, me, again = Watches[Somebody](), Somebody(), Somebody()
+    watch = begun(watches, me, kind=RESUME)
+    assert watches.resume(watch, again)
+    assert watches.viewer_left(me, 1.0) == [] and watch.viewer is again
+    assert watches.by_viewer(me, watch.session_id) is None
+    full = Somebody()
+    for number in range(MAX_OF_VIEWER):
+        begun(watches, full, f"cam {number}")
+    assert not watches.resume(watch, full) and watch.viewer is again
+
+
+def test_while_the_device_is_away_nothing_ends_that_it_would_not_hear_of() -> None:
+    for kind in (VIEWER, RESUME):
+        watches, me = Watches[Somebody](), Somebody()
+        watch = begun(watches, me, kind=kind)
+        assert watches.device_left("cam", 1.0) == []
+        assert watches.viewer_left(me, 1.0) == [] and watches.due(1.0 + RETURN_S) == []
+        assert watches.due(1.1 + RETURN_S) == [(watch, "device_disconnected")]
+        assert watches.device_came("cam", "i") == []
+        assert watches.due(1.1 + RETURN_S) == [(watch, "viewer_disconnected")]
+
+
+def test_what_is_restored_waits_for_both() -> None:
+    watches = Watches[Somebody]()
+    found = {kind: Watch[Somebody](None, 1, "cam", "i", 0.0, kind) for kind in (VIEWER, RESUME, WHEP)}
+    assert all(watches.restore(watch, 50.0) for watch in found.values())
+    assert watches.due(50.0 + RESTART_S) == []
+    assert {reason for _, reason in watches.due(50.1 + RESTART_S)} == {"device_disconnected"}
+    watches.device_came("cam", "i")
+    assert watches.due(51.0) == [(found[VIEWER], "viewer_disconnected")], "nobody can come back to it"
+    watches.end(found[VIEWER])
+    assert watches.due(50.1 + RESTART_S) == [(found[RESUME], "viewer_disconnected")]
+    watches.end(found[RESUME])
+    assert watches.due(1000.0) == [], "players of WHEP are silent"
+    assert watches.due(50.0 + SILENT_S) == [(found[WHEP], "timeout")]
+
+
+def test_who_is_away_makes_room() -> None:
+    watches = Watches[Somebody]()
+    viewers = [Somebody() for _ in range(MAX_OF_DEVICE)]
+    all_ = [begun(watches, viewer, kind=RESUME) for viewer in viewers]
+    assert watches.spare("cam") is None and not watches.begin(Watch(Somebody(), 1, "cam", "i", 0.0))
+    watches.viewer_left(viewers[7], 2.0)
+    watches.viewer_left(viewers[3], 1.0)
+    assert watches.spare("cam") is all_[3]
+    watches.end(all_[3])
+    assert watches.spare("cam") is None and watches.begin(Watch(Somebody(), 1, "cam", "i", 0.0))
+
+
+def ice_frame(number: int) -> SignalIce:
+    """A candidate."""
+    return SignalIce("s", Candidate(f"candidate:{number}"))
+
+
+def test_what_is_held_begins_with_the_last_description() -> None:
+    held = Held()
+    assert not held and not held.has_description
+    held.add("signal_ice", ice_frame(1))
+    assert held and not held.has_description
+    held.add("signal_offer", SignalOffer("s", SessionDescription("offer", "v=0")))
+    for number in range(MAX_HELD + 10):
+        held.add("signal_ice", ice_frame(number))
+    kinds = [kind for kind, _ in held]
+    assert kinds == ["signal_offer"] + ["signal_ice"] * MAX_HELD and held.has_description
+    held.clear()
+    assert not list(held)
+
+
+def test_what_has_arrived_is_not_held_for_ever() -> None:
+    watches, me = Watches[Somebody](), Somebody()
+    watch = begun(watches, me, kind=RESUME)
+    watch.is_answered, watch.settled_at = True, 100.0
+    watch.to_viewer.add("signal_ice", ice_frame(1))
+    watches.due(100.0 + SETTLED_S)
+    assert watch.to_viewer
+    watches.due(100.1 + SETTLED_S)
+    assert not watch.to_viewer
+
+
+def test_what_is_repeated_is_known_until_the_next_offer() -> None:
+    watch = Watch(Somebody(), 1, "cam", "i", 0.0)
+    assert not watch.is_repeated(b"a") and watch.is_repeated(b"a") and not watch.is_repeated(b"b")
+    watch.said.clear()
+    assert not watch.is_repeated(b"a")
+
+
+def test_the_credentials_are_of_coturns_rest_scheme() -> None:
+    stun, turn = ice.servers(["stun:a"], ["turn:b", "turn:c"], "north", "viewer_1", 1_000.9)
+    assert stun.urls == "stun:a" and stun.username is None
+    assert (turn.urls, turn.username, turn.credential_type) == (["turn:b", "turn:c"], "87400:viewer_1", "password")
+    # echo -n 87400:viewer_1 | openssl dgst -sha1 -hmac north -binary | base64
+    assert turn.credential == "m1r58vXHLEimosCVQytansvd/Ek="
+    assert ice.servers([], [], "", "viewer_1", 0.0) == []
