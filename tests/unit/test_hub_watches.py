@@ -170,15 +170,16 @@ def ice_frame(number: int) -> SignalIce:
 
 
 def test_what_is_held_begins_with_the_last_description() -> None:
-    held = Held()
-    assert not held and not held.has_description
-    held.add("signal_ice", ice_frame(1))
-    assert held and not held.has_description
-    held.add("signal_offer", SignalOffer("s", SessionDescription("offer", "v=0")))
+    held, candidates = Held(), Held()
+    candidates.add("signal_ice", ice_frame(1))
+    assert not held.has_description and not candidates.has_description and list(candidates)
+    for text in ("v=0 first", "v=0 second"):
+        held.add("signal_offer", SignalOffer("s", SessionDescription("offer", text)))
     for number in range(MAX_HELD + 10):
         held.add("signal_ice", ice_frame(number))
-    kinds = [kind for kind, _ in held]
-    assert kinds == ["signal_offer"] + ["signal_ice"] * MAX_HELD and held.has_description
+    (kind, first), *more = held
+    assert kind == "signal_offer" and isinstance(first, SignalOffer) and first.sdp.sdp == "v=0 second"
+    assert [kind for kind, _ in more] == ["signal_ice"] * MAX_HELD
     held.clear()
     assert not list(held)
 
