@@ -136,6 +136,9 @@ def test_the_stream_is_asked_for(hub: Process, owner: Http, cam: str) -> None:
         at.say("watch_ended", {"session_id": wanted["session_id"], "reason": "error", "why": "no stream omega-1"})
         answer = player.answer()
         assert answer.status == 502 and "no stream omega-1" in answer.detail
+        at.say("capabilities", {"device_id": cam, "streams": {"omega-0": {}}})
+        assert at.is_alive()
+        assert posted(owner, cam, query="?stream=omega-1").status == 404
 
 
 def test_who_may_not(hub: Process, owner: Http, cam: str) -> None:

@@ -7,6 +7,7 @@ What the device finds of itself within GATHER_S after its answer is in the answe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 
 import msgspec
@@ -43,6 +44,7 @@ class _Player:
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.ended = ""
         self.candidates: list[envelope.Candidate] = []
         self.has_all = asyncio.Event()
 
@@ -55,19 +57,21 @@ class _Player:
                 self.candidates.append(payload.candidate)
         elif isinstance(payload, envelope.SignalAnswer) and not self.answer.done():
             self.answer.set_result(payload.sdp.sdp)
-        elif isinstance(payload, envelope.WatchEnded) and not self.answer.done():
-            self.answer.set_exception(_Ended(payload.why or payload.reason))
+        elif isinstance(payload, envelope.WatchEnded):
+            self.ended = payload.why or payload.reason
+            self.has_all.set()
+            self.answer.cancel()  # of no effect on one that is there
 
     async def answered(self) -> str:
         """The answer, with what the device has found of itself. Raises TimeoutError, _Ended, Refused."""
         async with asyncio.timeout(ANSWER_S):
-            text = await self.answer
-        try:
+            await asyncio.wait([self.answer])
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GATHER_S):
                 await self.has_all.wait()
-        except TimeoutError:
-            pass
-        return sdp.with_candidates(text, self.candidates, is_all=self.has_all.is_set())
+        if self.ended:
+            raise _Ended(self.ended)
+        return sdp.with_candidates(self.answer.result(), self.candidates, is_all=self.has_all.is_set())
 
 
 async def post(request: web.Request) -> web.Response:
@@ -87,6 +91,8 @@ async def post(request: web.Request) -> web.Response:
     control = hub.presence.control(device.device_id)
     if control is None:
         raise busy("Device offline", 5)
+    if stream and control.streams and all(stream != each.name for each in control.streams):
+        raise refusal(web.HTTPNotFound, "The device has no such stream")
     player, user = _Player(), session.user.id
     watch: Watch[Watcher] = Watch(player, user, device.device_id, control.instance, now(), WHEP, stream, session.login)
     watch.ufrag = sdp.ufrag(offer)
