@@ -8,6 +8,7 @@ import { live, retryDelay } from "./live.js";
 import { Tunnelled, canPlay } from "./mse.js";
 import { inWords, measured } from "./stats.js";
 import { Session } from "./webrtc.js";
+import { sentence } from "./words.js";
 
 const PATIENCE_MS = 4000; // without a picture, before it is fetched through the hub
 const GIVE_UP_MS = 20_000; // an attempt: a device may look for its addresses for longer than we wait to show something
@@ -102,7 +103,7 @@ class Watch {
     const trouble = this.#isOnline ? (this.#hasShown ? "reconnecting" : "connecting") : "device offline";
     const state = this.#moves ? "live" : trouble;
     const words = { __proto__: null, live: "", "device offline": "The device is offline. Trying again…" };
-    const why = this.#why ? `${this.#why} Trying again…` : `${state[0].toUpperCase()}${state.slice(1)}…`;
+    const why = this.#why ? `${sentence(this.#why)} Trying again…` : sentence(`${state}…`);
     this.#tell(state, words[state] ?? why, this.#moves ? this.#figures : {});
   }
 

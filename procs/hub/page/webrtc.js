@@ -44,12 +44,14 @@ export class Session {
     this.#screen = new AbortController();
     if (video.srcObject === this.#media) return;
     const signal = AbortSignal.any([this.#screen.signal, this.#over.signal]);
-    video.addEventListener("loadeddata", () => this.#shows(), { once: true, signal });
+    // Sound alone is no picture: its size comes with the first.
+    for (const type of ["loadeddata", "resize"]) video.addEventListener(type, () => this.#shows(video), { signal });
     video.srcObject = this.#media;
     video.play().catch(() => {}); // refused where another source comes before a picture does
   }
 
-  #shows() {
+  #shows(video) {
+    if (this.#hasPicture || !video.videoWidth || video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return;
     this.#hasPicture = true;
     this.#on.picture();
   }

@@ -12,6 +12,12 @@ export function timeOf(text) {
   return Date.parse(hasZone ? text : `${text}Z`);
 }
 
+/** What somebody else says, as a sentence: "no such stream" is "No such stream." */
+export function sentence(text) {
+  const whole = text.trim();
+  return whole && whole[0].toUpperCase() + whole.slice(1) + (/[.!?…]$/.test(whole) ? "" : ".");
+}
+
 /** "1 device", "2 devices". */
 export function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;
