@@ -172,7 +172,7 @@ def ice_frame(number: int) -> SignalIce:
 def test_what_is_held_begins_with_the_last_description() -> None:
     held, candidates = Held(), Held()
     candidates.add("signal_ice", ice_frame(1))
-    assert not held.has_description and not candidates.has_description and list(candidates)
+    assert [held.has_description, candidates.has_description, len(list(candidates))] == [False, False, 1]
     for text in ("v=0 first", "v=0 second"):
         held.add("signal_offer", SignalOffer("s", SessionDescription("offer", text)))
     for number in range(MAX_HELD + 10):
