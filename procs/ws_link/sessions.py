@@ -71,6 +71,15 @@ class Sessions:
         """Whether that one is not the one heard before, and so may have missed what was sent."""
         return message.pid != self._pid
 
+    @property
+    def has_any(self) -> bool:
+        """Whether webrtc_peer has a session, or is being told of one."""
+        return bool(self._known)
+
+    def gone(self) -> list[Ended]:
+        """webrtc_peer has just died. What it had not taken is for the next one, which is being started."""
+        return self._end(self._known - self._waiting(), "what had the session on the device has died")
+
     def over(self, session_id: str) -> None:
         """webrtc_peer itself has told the hub that this one is."""
         self._known.discard(session_id)

@@ -60,6 +60,9 @@ class Watching:
         while True:
             await asyncio.sleep(TICK_S)
             now = time.monotonic()
+            # What is sent to one that has died fails at once: a viewer need not wait for the next one to be told.
+            if self._sessions.has_any and not bus.send_work(self._sock, SignalTaken(0), worker=PEER):
+                self._end(self._sessions.gone())
             self._end(self._sessions.tick(now))
             self._flush(now)
             self._state.sessions = self._sessions.count(now)

@@ -115,7 +115,7 @@ def test_a_secret_on_the_command_line_is_taken_and_hidden(run_dir: Path, camera:
     ):
         assert hub.connected(30)
         everything = [running.process.pid, *children(running.process.pid)]
-        assert len(everything) == 4
+        assert len(everything) == 5
         assert not any(SECRET in " ".join(command_line(pid)) for pid in everything)
         assert "can be read by every user" in running.logged() and SECRET not in running.logged()
 

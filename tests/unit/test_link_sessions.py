@@ -55,6 +55,14 @@ def test_what_a_dead_one_had_is_over_and_what_it_had_not_taken_is_not() -> None:
     assert one.ready(ready(8, "new"), 2.0) == []
 
 
+def test_one_that_is_seen_to_die_takes_along_what_it_had_and_no_more() -> None:
+    one = begun()
+    one.from_hub("watch_request", "new", b"", 1.2)
+    assert [ended.session_id for ended in one.gone()] == ["s"]
+    assert one.has_any and one.gone() == []
+    assert [sent.signal.session_id for sent in one.due(1.4, all_of_them=True)] == ["new"]
+
+
 def test_what_one_had_that_died_before_it_was_known_is_over() -> None:
     one = Sessions(0.0)
     one.from_hub("watch_request", "s", b"", 0.1)
