@@ -69,7 +69,7 @@ def _parse_range(text: str) -> tuple[int, int]:
 
 HTTP = Kind(_parse_http, "http://HOST[:PORT] without a path")
 PORTS = Kind(_parse_range, "two ports from 1024 to 65535, such as 49152-65535")
-STREAM = matching(r"[A-Za-z0-9_.:@ -]{1,200}", "the name of a stream of go2rtc's")
+STREAM = matching(r"[A-Za-z0-9_.:@-]{1,200}", "1 to 200 of A-Z a-z 0-9 _ . : @ -")
 
 
 class Peer(settings.Settings):

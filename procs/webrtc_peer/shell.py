@@ -30,7 +30,7 @@ from procs.messages import (
 from procs.unanswered import Seen, Unanswered
 from procs.webrtc_peer import go2rtc
 from procs.webrtc_peer.feeds import Feeds
-from procs.webrtc_peer.options import Peer
+from procs.webrtc_peer.options import STREAM, Peer
 from procs.webrtc_peer.sessions import Action, Fork, Kill, Over, Sessions, Tell, Template
 from procs.webrtc_peer.wishes import Wishes
 from procs.wire import envelope
@@ -144,7 +144,7 @@ class Shell:
             return
         request = envelope.parse(envelope.of_payload(message.kind, body), envelope.WatchRequest)
         try:
-            stream = request.stream or self._settings.stream or await self._first()
+            stream = _plain(request.stream) or self._settings.stream or await self._first()
         except Refused as reason:
             self._act(self._sessions.refused(request.session_id, str(reason)))
         else:
@@ -248,3 +248,11 @@ class Shell:
         for sent in self._out.due(now):
             if not bus.send_work(self._link, sent.signal, sent.body):
                 return
+
+
+def _plain(stream: str) -> str:
+    """A viewer's word for a stream, which becomes a part of an address. Raises Refused for what could be more."""
+    try:
+        return str(STREAM.parse(stream)) if stream else ""
+    except ValueError:
+        raise Refused(f"a stream's name is {STREAM.allowed}") from None

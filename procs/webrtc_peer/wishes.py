@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from procs.messages import Bitrate, Command, Describe, Description, Keyframe
 KEYFRAME_EVERY_S = 0.5  # of one stream, whoever asks
 AGAIN_S = 5.0  # a lowered rate is said again: its producer may have been started anew
 ASK_LIMIT_S = 1.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # of a producer; viewers may ask for any stream
 STEP = 0.1  # a smaller change is not worth a command
 
 
@@ -39,7 +41,7 @@ class Wishes:
 
     def can_ask(self, stream: str) -> bool:
         """Whether a producer of ours makes it, or did."""
-        return (self._run_dir / "bus" / bus.control_of(stream)).exists()
+        return bool(_NAME.fullmatch(stream)) and (self._run_dir / "bus" / bus.control_of(stream)).exists()
 
     def keyframe(self, stream: str) -> None:
         """A viewer of it needs one now."""

@@ -62,6 +62,9 @@ def test_a_real_stream_is_seen_by_a_viewer(run_dir: Path) -> None:
         watch(hub, "s2", "nowhere")
         ended = heard(hub, "watch_ended", "s2")
         assert ended["reason"] == "error" and "nowhere" in ended["why"]
+        for number, odd in enumerate(("omega-0?video=all", "../omega-0", "exec:true#", "omega 0")):
+            watch(hub, f"odd{number}", odd)
+            assert "stream's name" in heard(hub, "watch_ended", f"odd{number}")["why"]
 
 
 def test_a_session_ends_with_the_viewer_and_nothing_of_it_stays(run_dir: Path) -> None:
