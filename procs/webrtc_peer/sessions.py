@@ -54,11 +54,12 @@ class Pass(NamedTuple):
 
 
 class Over(NamedTuple):
-    """A session is over; for the log. `reason` "" : the hub said so."""
+    """A session is over; for the log. `reason` "": the hub knows. `beat`: how it did last."""
 
     session_id: str
     reason: str
     why: str
+    beat: Beat | None
 
 
 Action = Fork | Kill | Tell | Over
@@ -187,7 +188,7 @@ class Sessions:
         if len(self._over) > MAX_OVER:
             self._over.popitem(last=False)
         told: list[Action] = [_ended(session_id, reason, why)] if reason else []
-        return [*told, Kill(session.child), Over(session_id, reason, why)]
+        return [*told, Kill(session.child), Over(session_id, reason, why, session.beat)]
 
     def tick(self, now: float) -> list[Action]:
         """What has become late."""

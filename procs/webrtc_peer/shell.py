@@ -240,7 +240,7 @@ class Shell:
             elif isinstance(action, Tell):
                 self._out.add(action.kind, action.session_id, action.body, time.monotonic())
             elif isinstance(action, Over):
-                log.info("session over", session=action.session_id, reason=action.reason, why=action.why)
+                _log_end(action)
                 self._feeds.close(action.session_id)
         self._flush(time.monotonic())
 
@@ -248,6 +248,13 @@ class Shell:
         for sent in self._out.due(now):
             if not bus.send_work(self._link, sent.signal, sent.body):
                 return
+
+
+def _log_end(over: Over) -> None:
+    beat = over.beat
+    figures = {name: round(value, 3) for name, value in beat.stats.items()} if beat else {}
+    path = beat.path if beat else ""
+    log.info("session over", session=over.session_id, reason=over.reason, why=over.why, path=path, **figures)
 
 
 def _plain(stream: str) -> str:
