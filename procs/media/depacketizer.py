@@ -142,8 +142,9 @@ class H264:
             return []  # parameter sets that came alone are kept, and go with the next keyframe
         is_keyframe = annexb.IDR in kinds
         if is_keyframe and not {annexb.SPS, annexb.PPS} <= kinds:
-            rest = [nal for nal in nals if annexb.nal_type(nal) not in self._sets]
-            nals = [self._sets[kind] for kind in sorted(self._sets)] + rest
+            nals = [self._sets[kind] for kind in self._sets.keys() - kinds] + nals
+            # SPS, then PPS, then all else in its order.
+            nals.sort(key=lambda nal: (annexb.SPS, annexb.PPS, annexb.nal_type(nal)).index(annexb.nal_type(nal)))
         return [Unit(self._time, is_keyframe, annexb.join(nals))]
 
 

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import itertools
 import json
 import re
 import shutil
@@ -19,7 +20,9 @@ from typing import Any
 
 import pytest
 from aioice import Connection
+from aiortc import RTCRtpReceiver
 from aiortc.codecs.h264 import H264Decoder
+from aiortc.rtp import RtpPacket
 
 from procs.webrtc_peer import ice
 from tests import rig, watching
@@ -113,6 +116,34 @@ def test_a_lost_picture_is_asked_for_and_the_same_offer_answered_again(media: Go
         await leader.tell("s", "signal_offer", {"sdp": again["sdp"].replace("a=recvonly", "a=sendrecv")})
         assert "one offer" in (await ended(leader, "s"))["why"]
         await viewer.close()
+
+    run(media, tmp_path, test)
+
+
+def test_what_a_viewer_lost_it_gets_again(media: Go2rtc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = RTCRtpReceiver._handle_rtp_packet
+    came: dict[int, int] = {}
+
+    async def lossy(self: RTCRtpReceiver, packet: RtpPacket, arrival_time_ms: int) -> None:
+        is_first = packet.ssrc == next(iter(came), packet.ssrc)  # what is sent again has a source of its own
+        if is_first:
+            came[packet.ssrc] = came.get(packet.ssrc, 0) + 1
+        if not is_first or came[packet.ssrc] % 40:
+            await handle(self, packet, arrival_time_ms)
+
+    monkeypatch.setattr(RTCRtpReceiver, "_handle_rtp_packet", lossy)
+    monkeypatch.setattr(H264Decoder, "decode", H264Decoder.decode)
+    arrivals: list[Any] = []
+    watching.note_arrivals(arrivals)
+
+    async def test(leader: Leader) -> None:
+        await leader.start("s", STREAM)
+        viewer = Viewer(leader, "s")
+        await viewer.watch()
+        await until(lambda: leader.beats["s"].stats.get("packets_again", 0) > 15)
+        await viewer.close()
+        frames = [stamp.frame for _, stamp in arrivals if stamp]
+        assert len(frames) > 100 and all(later > earlier for earlier, later in itertools.pairwise(frames))
 
     run(media, tmp_path, test)
 
