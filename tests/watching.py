@@ -9,13 +9,13 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import zmq.asyncio
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from aiortc.codecs.h264 import H264Decoder
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.sdp import candidate_from_sdp
@@ -25,6 +25,7 @@ from procs.media import sei
 from procs.messages import Beat, KeyframeWanted, RateWanted, Signal, Source, Spec, Unit, UnitsWanted, decode_from_child
 from procs.settings import Address
 from procs.webrtc_peer import fanout, pull
+from tests.nat import Place
 
 RUN_CHILD = (
     "import sys, msgspec; from procs import prctl; prctl.bind_to_parent(); from procs.messages import Spec;"
@@ -127,9 +128,9 @@ async def leader(run_dir: Path, rtsp: Address) -> AsyncIterator[Leader]:
 class Viewer:
     """aiortc as a viewer. `arrivals`: (monotonic ns, stamp) of each picture that came whole, before it is decoded."""
 
-    def __init__(self, leader: Leader, session: str) -> None:
-        self.leader, self.session = leader, session
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    def __init__(self, leader: Leader, session: str, stun: str = "", where: Place | None = None) -> None:
+        self.leader, self.session, self._where = leader, session, where
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[RTCIceServer(stun)] if stun else []))
         self.arrivals: list[tuple[int, sei.Stamp | None]] = []
         self.pictures = self.sounds = 0
         self.candidates: list[str] = []
@@ -140,7 +141,8 @@ class Viewer:
         """Offer, take the answer and candidates; returns the answer's SDP."""
         for kind in kinds:
             self.pc.addTransceiver(kind, direction="recvonly")
-        await self.pc.setLocalDescription(await self.pc.createOffer())
+        with self._where.entered() if self._where else nullcontext():  # its sockets are, and stay, there
+            await self.pc.setLocalDescription(await self.pc.createOffer())
         described = {"type": "offer", "sdp": self.pc.localDescription.sdp}
         await self.leader.tell(self.session, "signal_offer", {"sdp": described})
         answer = (await self.leader.hear(self.session, "signal_answer"))["sdp"]

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import itertools
 import json
+import os
 import re
 import shutil
 import socket
@@ -25,7 +26,8 @@ from aiortc.codecs.h264 import H264Decoder
 from aiortc.rtp import RtpPacket
 
 from procs.webrtc_peer import ice
-from tests import rig, watching
+from tests import nat, rig, watching
+from tests.nat import Turn, World
 from tests.rig import Go2rtc
 from tests.watching import Leader, Viewer
 
@@ -208,7 +210,7 @@ def _listens(address: str, port: int) -> bool:
 
 
 @pytest.fixture
-def turn(tmp_path: Path) -> Iterator[list[dict[str, Any]]]:
+def relay(tmp_path: Path) -> Iterator[list[dict[str, Any]]]:
     """ICE servers as the hub sends them: coturn's, behind one that is not there."""
     if not shutil.which("turnserver"):
         pytest.skip("no coturn")
@@ -240,7 +242,7 @@ def turn(tmp_path: Path) -> Iterator[list[dict[str, Any]]]:
 
 
 def test_relay_candidates_follow_the_answer_and_carry_it_all(
-    media: Go2rtc, tmp_path: Path, turn: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    media: Go2rtc, tmp_path: Path, relay: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hear, request_received = Leader.hear, Connection.request_received
 
@@ -253,7 +255,7 @@ def test_relay_candidates_follow_the_answer_and_carry_it_all(
             request_received(self, message, address, protocol)
 
     async def test(leader: Leader) -> None:
-        await leader.start("s", STREAM, ice_servers=turn, udp_range=PORTS)
+        await leader.start("s", STREAM, ice_servers=relay, udp_range=PORTS)
         viewer = Viewer(leader, "s")
         await viewer.watch()
         await until(lambda: viewer.pictures > 20)
@@ -265,4 +267,27 @@ def test_relay_candidates_follow_the_answer_and_carry_it_all(
 
     monkeypatch.setattr(Leader, "hear", without_hosts)
     monkeypatch.setattr(Connection, "request_received", only_relayed)  # of the viewer: the child is another process
+    run(media, tmp_path, test)
+
+
+@pytest.mark.needs("turnserver", "nft", "ip", "nsenter")
+@pytest.mark.skipif(os.geteuid() != 0, reason=nat.why_not())
+@pytest.mark.parametrize("symmetric", [False, True], ids=["direct", "relayed"])
+def test_from_nat_to_nat(media: Go2rtc, tmp_path: Path, world: World, turn: Turn, *, symmetric: bool) -> None:
+    world.nat(symmetric=symmetric)
+    name, secret = turn.credentials()
+    servers = [{"urls": turn.stun_url}, {"urls": [turn.url], "username": name, "credential": secret}]
+
+    async def test(leader: Leader) -> None:
+        with world.device.entered():
+            await leader.start("s", STREAM, ice_servers=servers)
+        viewer = Viewer(leader, "s", turn.stun_url, world.viewer)
+        await viewer.watch()
+        await until(lambda: viewer.pictures > 60)
+        await until(lambda: leader.beats["s"].path == ("relayed" if symmetric else "direct"))
+        assert leader.beats["s"].stats["dropped"] == 0
+        kinds = [re.findall("typ (\\w+)", each) for each in viewer.candidates]
+        assert kinds == [["srflx"], ["relay"], []] or kinds == [["relay"], ["srflx"], []]
+        await viewer.close()
+
     run(media, tmp_path, test)
