@@ -18,6 +18,8 @@ QUEUE = 512  # messages: the high-water mark that the leader's socket needs
 STALE_UNITS = 15  # behind so many pictures a new keyframe is sooner shown than all of them are decoded
 KEYFRAME_WAIT_S = 0.15
 SQUEEZED_US = 1000
+AGAIN_EVERY_S, AGAIN_UNITS, AGAIN_BYTES = 2.0, 60, 500_000
+AGAIN_APART_US = 100  # all of them before the next picture is due
 
 Piece = tuple[Unit, bytes]
 
@@ -30,10 +32,11 @@ class Joined(NamedTuple):
 
 
 class _Child:
-    __slots__ = ("behind", "stream", "waits_until")
+    __slots__ = ("again_at", "behind", "stream", "waits_until")
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
+        self.again_at = float("-inf")
         self.behind = True  # pictures only from the next keyframe on
         self.waits_until: float | None = None  # for a keyframe that was asked for, before it gets the cache
 
@@ -67,6 +70,22 @@ class Fanout:
             mine.waits_until = now + KEYFRAME_WAIT_S
             return Joined([], True)
         return Joined(self._begin(mine), False)
+
+    def again(self, child: str, now: float) -> list[Piece]:
+        """What to send to a child whose viewer lost the picture, when the source makes no keyframe on demand: the cache
+        once more, at times behind the newest. Nothing when it was done just now, or is more than a bad path takes."""
+        mine = self._children.get(child)
+        of = self._streams[mine.stream] if mine else None
+        if mine is None or of is None or mine.behind or len(of.cache) > AGAIN_UNITS or of.size > AGAIN_BYTES:
+            return []
+        if now - mine.again_at < AGAIN_EVERY_S or not of.cache:
+            return []
+        mine.again_at = now
+        newest = of.cache[-1][0].time_us
+        return [
+            (msgspec.structs.replace(unit, time_us=newest + AGAIN_APART_US * at), data)
+            for at, (unit, data) in enumerate(of.cache, start=1)
+        ]
 
     def leave(self, child: str) -> None:
         """A child has gone; one that never came is no error."""

@@ -64,6 +64,14 @@ class Feeds:
             self._too_late.set()
         self._send_all(session_id, joined.pieces)
 
+    def again(self, session_id: str) -> None:
+        """A child's viewer lost the picture: have its source make a keyframe, or send what is known once more."""
+        stream = self._streams.get(session_id, "")
+        if self._wishes.can_ask(stream):
+            self._wishes.keyframe(stream)
+        elif stream:
+            self._send_all(session_id, self._fanout.again(session_id, time.monotonic()))
+
     async def tick(self) -> None:
         """Give those their cache whose keyframe did not come, for ever."""
         while True:

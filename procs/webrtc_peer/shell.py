@@ -192,7 +192,7 @@ class Shell:
         elif isinstance(message, UnitsWanted):
             self._feeds.join(session_id)
         elif isinstance(message, KeyframeWanted):
-            self._wishes.keyframe(stream)
+            self._feeds.again(session_id)
         elif isinstance(message, RateWanted):
             self._wishes.rate(stream, session_id, message.bits_per_s)
 

@@ -94,3 +94,25 @@ def test_streams_and_children_that_have_gone_leave_nothing() -> None:
     of.missed("a")
     of.forget("cam")
     assert of.push("cam", unit(3), b"") == [] and of.children("cam") == set() and not of.waiting
+
+
+def test_who_lost_the_picture_gets_the_cache_again_between_two_pictures() -> None:
+    of = Fanout()
+    played(of, 5)
+    of.join("a", "cam", 0.0)
+    pieces = of.again("a", 10.0)
+    times = [piece[0].time_us for piece in pieces]
+    assert pieces[0][0].is_keyframe and len(pieces) == 5 and times == sorted(set(times))
+    assert unit(4).time_us < times[0] and times[-1] < unit(5).time_us
+    assert of.again("a", 10.5) == [] and of.again("nobody", 99.0) == []
+    assert of.again("a", 10.0 + fanout.AGAIN_EVERY_S)
+
+
+def test_a_large_cache_is_not_sent_again_and_who_is_behind_waits() -> None:
+    of = Fanout()
+    played(of, fanout.AGAIN_UNITS + 1)
+    of.join("a", "cam", 0.0)
+    assert of.again("a", 10.0) == []
+    played(of, 2)
+    of.missed("a")
+    assert of.again("a", 10.0) == []
