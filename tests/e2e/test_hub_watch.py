@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -244,6 +245,27 @@ def kept(hub: Process) -> set[str]:
     """The sessions that the store knows to go on."""
     with closing(sqlite3.connect(f"file:{hub.run_dir / 'hub.sqlite'}?mode=ro", uri=True)) as store:
         return {row[0] for row in store.execute("SELECT session_id FROM watches WHERE ended_at IS NULL")}
+
+
+def test_sessions_leave_nothing_behind(hub: Process, owner: Http, cam: str) -> None:
+    with device(hub, cam) as at:
+        for number in range(40):
+            with resuming(hub, owner.token) as viewer:
+                session = watched(cam, viewer, at)
+                shake(viewer, at, session)
+                if number % 2:
+                    viewer.say("end_watch", {"session_id": session})
+                    assert at.hear("watch_ended")["payload"]["session_id"] == session
+            if number == 10:
+                before = files_of(hub)
+        until(lambda: hub.metric("watch_sessions") == 0)
+        until(lambda: not kept(hub))
+        until(lambda: files_of(hub) <= before)
+
+
+def files_of(hub: Process) -> int:
+    """How many it has open."""
+    return len(os.listdir(f"/proc/{hub.process.pid}/fd"))
 
 
 def test_nobody_watches_on_who_may_not_any_more(hub: Process, owner: Http, cam: str) -> None:

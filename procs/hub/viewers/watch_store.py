@@ -21,7 +21,7 @@ from procs.hub.store.models import devices, watches
 from procs.hub.viewers.watches import Watch
 
 LEASE_S = 120.0  # a session that no hub renews for so long is over
-RENEW_S = LEASE_S / 2
+RENEW_S = LEASE_S / 4  # a store that is away for a moment costs nobody their session
 KEPT_S = 3600.0  # what is over is forgotten
 
 
@@ -76,7 +76,7 @@ class WatchStore:
                 raise
 
     async def renew(self, all_: Iterable[Watch[Any]]) -> None:
-        """These go on. Now and then is enough; raises StoreDown."""
+        """These go on; it does something now and then. Raises StoreDown."""
         now = self._clock()
         if now - self._renewed_at < RENEW_S:
             return
