@@ -369,5 +369,14 @@ def test_how_late_a_picture_may_be(run: Run, every_ms: int, patience_ms: int) ->
     assert run("frames.js", steps) == [False, False, True]
 
 
+def test_a_first_picture_says_not_yet_how_soon_the_second_is_due(run: Run) -> None:
+    steps = """(() => {
+        const pace = new it.Pace();
+        pace.came(1);
+        return [pace.isFrozen(1400), pace.isFrozen(1600)];
+    })()"""
+    assert run("frames.js", steps) == [False, True]
+
+
 def test_what_has_not_begun_is_not_late(run: Run) -> None:
     assert run("frames.js", "new it.Pace().isFrozen(1e6)") is False

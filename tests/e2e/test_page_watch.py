@@ -142,6 +142,41 @@ def test_a_picture_that_stands_still_is_asked_for_again_and_never_twice_at_once(
     ann.frame_after(last.code.frame + 15)
 
 
+def test_who_pauses_is_left_alone(ann: Person, camera: Camera) -> None:
+    ann.press(f"Play {STREAM}")
+    ann.frame_after()
+    ann.page.evaluate("document.querySelector('video').pause()")
+    ann.page.wait_for_timeout(1500)
+    is_live(ann)
+    ann.page.evaluate("document.querySelector('video').play()")
+    ann.frame_after(camera.next_frame())
+    assert len(camera.asked()) == 1
+
+
+def test_a_picture_that_often_stops_for_a_moment_is_not_asked_for_each_time(ann: Person, camera: Camera) -> None:
+    """A narrow way must not have to carry a second stream again and again."""
+    ann.press(f"Play {STREAM}")
+    ann.frame_after()
+    for _ in range(3):
+        stop_for_a_moment(ann, camera, is_asked_for=True)
+    often = len(camera.asked())
+    for _ in range(4):
+        stop_for_a_moment(ann, camera, is_asked_for=False)
+    assert len(camera.asked()) < often + 4
+
+
+def stop_for_a_moment(ann: Person, camera: Camera, *, is_asked_for: bool) -> None:
+    """Until the page says so; or until the device is asked for another session, too."""
+    before = len(camera.asked())
+    camera.is_frozen = True
+    expect(tile(ann)).to_contain_text("Reconnecting")
+    if is_asked_for:
+        until(lambda: len(camera.asked()) > before)
+    camera.is_frozen = False
+    is_live(ann)
+    until(lambda: len(camera.sessions) == 1)
+
+
 def test_a_device_that_was_asked_in_vain_is_asked_anew(ann: Person, camera: Camera) -> None:
     """It hears the offer and never answers, as one that has died meanwhile; the next attempt finds it well."""
     ann.press(f"Play {STREAM}")

@@ -2,6 +2,7 @@
 
 const LOOK_MS = 50;
 const FROZEN_MS = 350; // and one look more, and the way: the device hears of it within half a second
+const UNKNOWN_MS = 1500; // while it is not known how often pictures come
 const SLOW = 3; // a stream of one picture a second does not freeze each second
 const LONGEST_MS = 5000;
 
@@ -23,7 +24,8 @@ export class Pace {
   }
 
   isFrozen(now) {
-    const patience = Math.min(LONGEST_MS, Math.max(FROZEN_MS, SLOW * this.#usual));
+    const due = this.#usual ? Math.max(FROZEN_MS, SLOW * this.#usual) : UNKNOWN_MS;
+    const patience = Math.min(LONGEST_MS, due);
     return this.#at > 0 && now - this.#at > patience;
   }
 }

@@ -5,7 +5,7 @@ import { action } from "./controls.js";
 import { follow, h, named, setText } from "./dom.js";
 import { icon } from "./icons.js";
 import { asKnown } from "./live.js";
-import { player } from "./watch.js";
+import { player } from "./player.js";
 import { streamState } from "./words.js";
 
 const SNAPSHOT_MS = 30_000; // an idle camera has to start first
@@ -29,7 +29,7 @@ export function streamTile(deviceId, stream, isOnline, thumbnails, signal) {
     playing.state = told.state;
     state.dataset.watch = told.state;
     sayState();
-    describe(figures, told.figures);
+    if (told.figures) describe(figures, told.figures);
   };
   const draw = () => {
     const label = playing ? "Stop" : "Play";

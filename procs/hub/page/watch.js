@@ -1,40 +1,31 @@
 /** Watches one stream: straight from the device where there is a way, through the hub where there is none. What breaks
  * is asked for again while the last picture stays; whichever moves first is shown. */
 
-import { h, setText } from "./dom.js";
 import { fleet } from "./fleet.js";
 import { Frames } from "./frames.js";
 import { live, retryDelay } from "./live.js";
 import { Tunnelled, canPlay } from "./mse.js";
-import { inWords, measured } from "./stats.js";
+import { measured } from "./stats.js";
+import { Timers } from "./timers.js";
 import { Session } from "./webrtc.js";
-import { sentence } from "./words.js";
 
 const PATIENCE_MS = 4000; // without a picture, before it is fetched through the hub
 const GIVE_UP_MS = 20_000; // an attempt: a device may look for its addresses for longer than we wait to show something
 const NO_WAY_MS = 1500; // for one to a device that has been reached before, unless it took long then
 const DIRECT_AGAIN_MS = 15_000; // while it plays through the hub; then ever less often
 const DIRECT_AGAIN_MAX_MS = 300_000;
+const NEEDLESS_FREE = 2; // attempts that were not needed, as the picture moved on by itself, before we ask less soon:
+const NEEDLESS_MS = 500; // on a narrow way a second stream is what it needs least
+const NEEDLESS_MAX_MS = 4000;
+const FORGIVEN_MS = 30_000;
 const UNSEEN_MS = 30_000; // a page that nobody sees; then it watches no more
-const MEASURE_MS = 1000;
 
-/** {element, video}, which plays until the signal. `changed({state, figures})`: how it is, and what is measured. */
-export function player(deviceId, name, changed, signal) {
-  const video = h("video", { autoplay: true, playsinline: true, controls: true, "aria-label": `Live: ${name}` });
-  video.muted = true; // not by the attribute, which does not count for what a script has made
-  video.disableRemotePlayback = true; // or Safari gives no source
-  const said = h("p", { class: "over", role: "status" });
-  const element = h("div", { class: "player" }, video, said);
-  const tell = (state, words, figures) => {
-    element.dataset.state = state;
-    setText(said, words);
-    changed({ state, figures });
-  };
-  new Watch(deviceId, name, video, tell, signal);
-  return { element, video };
-}
+const HUB_PATH = "through the hub";
+const unreached = new Set(); // devices that gave no picture in time: the next need not wait for that
 
-class Watch {
+/** Shows a stream in `video` until the signal, and `tell(state, why)`s how it is: "connecting", "live", "reconnecting" or
+ * "device offline". */
+export class Watch {
   #deviceId;
   #name;
   #video;
@@ -49,11 +40,10 @@ class Watch {
   #hasShown = false;
   #wasOnline = true;
   #failures = 0;
+  #needless = 0;
   #reachedMs = GIVE_UP_MS; // how long it took to reach the device
   #why = "";
-  #before = null;
-  #figures = {};
-  #timers = new Map();
+  #timers = new Timers();
 
   constructor(deviceId, name, video, tell, signal) {
     this.#deviceId = deviceId;
@@ -68,27 +58,11 @@ class Watch {
 
   #listen() {
     const signal = this.#signal;
-    const measuring = setInterval(() => this.#measure(), MEASURE_MS);
-    signal.addEventListener("abort", () => {
-      clearInterval(measuring);
-      this.#leave();
-    });
+    signal.addEventListener("abort", () => this.#leave());
     addEventListener("pagehide", () => this.#leave(), { signal });
     document.addEventListener("visibilitychange", () => this.#seen(), { signal });
     live.addEventListener("up", () => this.#hope(), { signal });
     fleet.addEventListener("change", () => this.#cameOrWent(), { signal });
-  }
-
-  #after(what, ms, run) {
-    this.#forget(what);
-    this.#timers.set(what, setTimeout(run, ms));
-  }
-
-  #forget(...what) {
-    for (const each of what) {
-      clearTimeout(this.#timers.get(each));
-      this.#timers.delete(each);
-    }
   }
 
   get #isOnline() {
@@ -101,15 +75,12 @@ class Watch {
 
   #say() {
     const trouble = this.#isOnline ? (this.#hasShown ? "reconnecting" : "connecting") : "device offline";
-    const state = this.#moves ? "live" : trouble;
-    const words = { __proto__: null, live: "", "device offline": "The device is offline. Trying again…" };
-    const why = this.#why ? `${sentence(this.#why)} Trying again…` : sentence(`${state}…`);
-    this.#tell(state, words[state] ?? why, this.#moves ? this.#figures : {});
+    this.#tell(this.#moves ? "live" : trouble, this.#why);
   }
 
   /** Ask for a session. The picture of what is on screen stays meanwhile. */
   #ask() {
-    this.#forget("retry");
+    this.#timers.forget("retry");
     if (this.#attempt || this.#signal.aborted || !this.#isSeen || !this.#isOnline) return;
     const began = performance.now();
     const on = {
@@ -120,12 +91,13 @@ class Watch {
     const screen = this.#shown || this.#tunnel ? Session.probe() : this.#video;
     const attempt = Session.isPossible ? new Session(this.#deviceId, this.#name, screen, on) : null;
     this.#attempt = attempt;
-    if (attempt) this.#giveUpAfter(Math.min(GIVE_UP_MS, Math.max(NO_WAY_MS, 4 * this.#reachedMs)));
+    const noWayMs = Math.max(NO_WAY_MS, 4 * this.#reachedMs) * 2 ** this.#failures;
+    if (attempt) this.#giveUpAfter(Math.min(GIVE_UP_MS, noWayMs));
     else this.#fallBack();
   }
 
   #giveUpAfter(ms) {
-    this.#after("give up", ms, () => this.#lost(this.#attempt, "No picture came from the device."));
+    this.#timers.after("give up", ms, () => this.#lost(this.#attempt, "No picture came from the device."));
   }
 
   /** Whoever answered and died since is asked anew soon; who only waits for a picture is left to wait. */
@@ -138,11 +110,12 @@ class Watch {
   #arrived(session) {
     if (session !== this.#attempt) return;
     const before = this.#shown;
-    this.#forget("give up", "patience");
+    this.#timers.forget("give up", "patience");
     this.#tunnel?.ends.abort();
-    this.#attempt = this.#tunnel = this.#before = null;
+    this.#attempt = this.#tunnel = null;
     this.#shown = session;
     this.#isDoomed = false;
+    unreached.delete(this.#deviceId);
     session.show(this.#video);
     before?.close();
     this.#frames.begin();
@@ -171,12 +144,12 @@ class Watch {
       ? Math.min(DIRECT_AGAIN_MAX_MS, DIRECT_AGAIN_MS * 2 ** this.#failures)
       : 1000 * retryDelay(this.#failures);
     this.#failures++;
-    this.#after("retry", pause, () => this.#ask());
+    this.#timers.after("retry", pause, () => this.#ask());
     this.#say();
   }
 
   #drop() {
-    this.#forget("give up");
+    this.#timers.forget("give up");
     this.#attempt?.close();
     this.#attempt = null;
   }
@@ -187,33 +160,45 @@ class Watch {
     if (isFrozen) {
       this.#moves = false;
       this.#loseNoTime();
-      this.#ask();
+      this.#askForAnother();
       this.#say();
       return;
     }
-    this.#forget("patience");
-    if (!this.#isDoomed && this.#shown) {
-      this.#drop();
-      this.#forget("retry");
-    }
+    this.#timers.forget("patience");
+    if (!this.#isDoomed && this.#shown) this.#stay();
     this.#played();
+  }
+
+  #askForAnother() {
+    const over = this.#needless - NEEDLESS_FREE;
+    if (over <= 0) this.#ask();
+    else this.#timers.after("retry", Math.min(NEEDLESS_MAX_MS, NEEDLESS_MS * 2 ** (over - 1)), () => this.#ask());
+  }
+
+  /** The picture moves on by itself. */
+  #stay() {
+    if (this.#attempt) {
+      this.#needless++;
+      this.#timers.after("forgiven", FORGIVEN_MS, () => (this.#needless = 0));
+    }
+    this.#drop();
+    this.#timers.forget("retry");
   }
 
   #loseNoTime() {
     if (this.#timers.has("patience")) return;
-    this.#after("patience", PATIENCE_MS, () => {
-      this.#forget("patience");
-      this.#fallBack();
-    });
+    const isVain = !this.#hasShown && unreached.has(this.#deviceId);
+    this.#timers.after("patience", isVain ? 0 : PATIENCE_MS, () => this.#fallBack());
   }
 
   /** No picture comes straight from the device: have it through the hub, and go on asking. */
   #fallBack() {
     if (this.#moves || this.#tunnel || this.#signal.aborted || !this.#isSeen || !this.#isOnline) return;
     if (!canPlay) return;
+    if (!this.#hasShown) unreached.add(this.#deviceId);
     this.#attempt?.show(Session.probe());
     this.#shown?.close();
-    this.#shown = this.#before = null;
+    this.#shown = null;
     this.#isDoomed = false;
     const ends = new AbortController();
     const on = { picture: () => this.#played(), lost: (why) => this.#silent(why) };
@@ -245,11 +230,12 @@ class Watch {
 
   #seen() {
     if (this.#isSeen) {
-      this.#forget("unseen");
+      this.#timers.forget("unseen");
       if (!this.#shown || this.#isDoomed) this.#ask();
+      this.#hope();
       return;
     }
-    this.#after("unseen", UNSEEN_MS, () => this.#rest());
+    this.#timers.after("unseen", UNSEEN_MS, () => this.#rest());
   }
 
   #rest() {
@@ -262,24 +248,17 @@ class Watch {
   }
 
   #leave() {
-    this.#forget(...this.#timers.keys());
+    this.#timers.forgetAll();
     this.#drop();
     this.#shown?.close();
     this.#shown = null;
   }
 
-  async #measure() {
-    if (!this.#moves || document.hidden) return;
-    const session = this.#shown;
-    const now = session ? measured(await session.report()) : this.#tunnelled();
-    if (session !== this.#shown) return;
-    this.#figures = inWords(now, this.#before);
-    this.#before = now;
-    this.#say();
-  }
-
-  #tunnelled() {
+  /** What has come so far, and of which source: what is counted of one can't be compared with another. */
+  async measure() {
+    const source = this.#shown ?? this.#tunnel;
+    if (this.#shown) return { source, ...measured(await this.#shown.report()) };
     const { videoWidth: width, videoHeight: height } = this.#video;
-    return { at: performance.now(), bytes: this.#tunnel?.played.bytes ?? 0, width, height, path: "through the hub" };
+    return { source, at: performance.now(), bytes: this.#tunnel?.played.bytes ?? 0, width, height, path: HUB_PATH };
   }
 }
