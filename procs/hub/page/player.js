@@ -7,7 +7,7 @@ import { sentence } from "./words.js";
 
 const MEASURE_MS = 1000;
 
-/** {element, video}, which plays until the signal. `changed({state, figures})`: how it is, and what is measured. */
+/** {element, video}, which plays until the signal. `changed({state, figures?})`: how it is; what is measured, once that is. */
 export function player(deviceId, name, changed, signal) {
   const video = h("video", { autoplay: true, playsinline: true, controls: true, "aria-label": `Live: ${name}` });
   video.muted = true; // not by the attribute, which does not count for what a script has made
@@ -19,7 +19,7 @@ export function player(deviceId, name, changed, signal) {
     state = now;
     element.dataset.state = state;
     setText(said, words(state, why));
-    changed({ state, figures: state === "live" ? null : {} });
+    changed({ state });
   };
   const watch = new Watch(deviceId, name, video, tell, signal);
   let before = {};

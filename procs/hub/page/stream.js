@@ -29,6 +29,7 @@ export function streamTile(deviceId, stream, isOnline, thumbnails, signal) {
     playing.state = told.state;
     state.dataset.watch = told.state;
     sayState();
+    figures.classList.toggle("stale", told.state !== "live");
     if (told.figures) describe(figures, told.figures);
   };
   const draw = () => {
