@@ -266,10 +266,10 @@ def device(hub: Process | Http, device_id: str, **hello: object) -> Iterator[Tal
 
 
 @contextmanager
-def viewer(hub: Process | Http, token: str) -> Iterator[Talker]:
-    """A published viewer, let in."""
+def viewer(hub: Process | Http, token: str, **hello: object) -> Iterator[Talker]:
+    """A published viewer, let in; with `caps`, one of ours."""
     with talking(hub, "/ws/viewer") as talker:
-        talker.say("hello", {"token": token})
+        talker.say("hello", {"token": token, **hello})
         assert talker.hear()["type"] == "hello_ack"
         yield talker
 

@@ -9,8 +9,11 @@ network namespace of its own (tests/nat.py), with Chromium beside it: no network
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
 from playwright.sync_api import Browser, Page
 
 from procs import proc
@@ -112,24 +116,43 @@ class Ground:
 def _ground(folder: Path) -> Iterator[Ground]:
     """As `make up` makes it, with a viewer so that the producer runs all the time."""
     clone = Clone(folder)
-    # On loopback alone, as it is by default, go2rtc's own WebRTC answers nobody by UDP; beyond, it wants a password.
-    clone.webrtc = f"0.0.0.0:{clone.webrtc.rpartition(':')[2]}"
     clone.write_settings(workers=1, producer=PRODUCER)
-    environ = {
-        "PLANARIA_COMPAT": "1", "PLANARIA_ADMIN_PASSWORD": PASSWORD, "PLANARIA_GO2RTC_USERNAME": "bench",
-        "PLANARIA_GO2RTC_PASSWORD": PASSWORD,
-    }  # fmt: skip
-    (folder / ".env").write_text("".join(f'{name}="{value}"\n' for name, value in environ.items()))
+    (folder / ".env").write_text(f"PLANARIA_COMPAT=1\nPLANARIA_ADMIN_PASSWORD={PASSWORD}\n")
     clone.install()
     try:
         done = clone.make("up")
         if done.returncode:
             raise Unhealthy(f"the bench's suite does not come up: {done.stderr.strip()[-500:]}")
-        host = ADDRESS.parse(clone.rtsp)
-        RtspViewer(host, STREAM).start()
-        yield Ground(clone)
+        ground = Ground(clone)
+        _open_webrtc(ground)
+        RtspViewer(ADDRESS.parse(clone.rtsp), STREAM).start()
+        yield ground
     finally:
         suite.kill_all(folder)
+
+
+def _open_webrtc(ground: Ground) -> None:
+    """On loopback alone, as it is by default, go2rtc's own WebRTC answers nobody by UDP; and it must not look for STUN
+    servers, which are not here."""
+    path = ground.root / "run/go2rtc.yaml"
+    head, _, text = path.read_text().partition("\n")
+    config = yaml.safe_load(text)
+    config["webrtc"] = {"listen": f":{ground.clone.webrtc.rpartition(':')[2]}", "candidates": [], "ice_servers": []}
+    written = yaml.safe_dump(config)
+    words = head.split(" ")
+    words[2] = hashlib.sha256(written.encode()).hexdigest()  # a configuration that is not as it was written is refused
+    path.write_text(" ".join(words) + "\n" + written)
+    (before,) = ground.pids("go2rtc")
+    os.kill(before, signal.SIGKILL)
+    until(lambda: before not in (pids := ground.pids("go2rtc")) and pids, LIMIT_S)
+    until(lambda: _is_up(f"{ground.go2rtc}/api/streams"), LIMIT_S)
+
+
+def _is_up(address: str) -> bool:
+    with contextlib.suppress(OSError):
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=5).close()
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -221,13 +244,6 @@ def _private_mb(pid: int) -> float:
 
 
 # --- how soon, and how late ---------------------------------------------------------------------------
-
-
-def _page(browser: Browser, url: str) -> Page:
-    page = browser.new_page()
-    player.remember(page)
-    page.goto(url)
-    return page
 
 
 def _of_go2rtc(ground: Ground, page: Page) -> None:

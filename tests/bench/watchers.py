@@ -55,6 +55,10 @@ def _post(address: str, body: bytes) -> Any:
         return json.loads(answer.read())
 
 
+def _all_play(count: int) -> bool:
+    return len(_counts) == count and min(each[0] for each in _counts) >= FIRST_PICTURES
+
+
 async def serve(arguments: argparse.Namespace) -> None:
     """Watch until the other side of stdin has gone."""
     async with contextlib.AsyncExitStack() as stack:
@@ -66,7 +70,7 @@ async def serve(arguments: argparse.Namespace) -> None:
                 me = await stack.enter_async_context(viewer(arguments.hub, arguments.token))
                 kept.append(asyncio.create_task(me.watch(arguments.device)))
         async with asyncio.timeout(LIMIT_S):
-            while len(_counts) < arguments.count or min(count[0] for count in _counts) < FIRST_PICTURES:
+            while not _all_play(arguments.count):  # noqa: ASYNC110 - they are counted in other threads
                 await asyncio.sleep(0.05)
         print("playing", flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
@@ -80,7 +84,7 @@ def main() -> None:
     parser.add_argument("device")
     parser.add_argument("--token", default="")
     parser.add_argument("--count", type=int, default=1)
-    aiortc.rtcrtpreceiver.decoder_worker = _count
+    aiortc.rtcrtpreceiver.decoder_worker = _count  # type: ignore[assignment]
     asyncio.run(serve(parser.parse_args()))
 
 

@@ -21,7 +21,7 @@ from scripts import suite
 from tests import hub_rig
 from tests.clone import Clone
 from tests.faults import invariants
-from tests.hub_rig import Http, Process
+from tests.hub_rig import Process
 from tests.nat import Place, Turn, World
 from tests.rig import until
 
@@ -33,8 +33,14 @@ LIMIT_S = 20.0
 def hub_in(world: World, turn: Turn, folder: Path) -> Iterator[Process]:
     """A hub that knows of that TURN server. The test is beside it from then on; the homes have it on their loopback."""
     with world.hub.entered():
-        environ = {"STUN_URLS": turn.stun_url, "TURN_URLS": turn.url, "TURN_SECRET": turn.secret}
-        with hub_rig.process(folder / "hub", PLANARIA_COMPAT="1", **environ) as hub:
+        hub_process = hub_rig.process(
+            folder / "hub",
+            PLANARIA_COMPAT="1",
+            STUN_URLS=turn.stun_url,
+            TURN_URLS=turn.url,
+            TURN_SECRET=turn.secret,
+        )
+        with hub_process as hub:
             world.publish(hub.port)
             yield hub
 
@@ -134,7 +140,20 @@ def published(place: Place, hub: Process, device_id: str, *flags: str) -> Iterat
             device.kill()
 
 
-def token_of(hub: Process) -> str:
-    """Of its admin."""
-    admin: Http = hub.admin
-    return admin.token
+@contextmanager
+def blind(place: Place, hub: Process, token: str, device: str, count: int) -> Iterator[subprocess.Popen[str]]:
+    """So many viewers there, who all have pictures and decode none. Whoever kills them: they say no goodbye."""
+    words = [sys.executable, "-m", "tests.bench.watchers", f"http://127.0.0.1:{hub.port}", device, "--token", token]
+    command = place.command(*words, "--count", str(count))
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout
+            assert running.stdout.readline() == "playing\n"
+            yield running
+        finally:
+            running.kill()
+
+
+def descriptors(pid: int) -> int:
+    """How many a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
