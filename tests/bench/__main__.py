@@ -9,7 +9,7 @@ from collections.abc import Callable
 from procs.errors import PlanariaError
 from procs.settings import ROOT, command_line
 from scripts import suite
-from tests.bench import hub, page, producer, proxy, recovery
+from tests.bench import hub, page, producer, proxy, recovery, watch
 from tests.bench.measure import Result, Size
 
 BENCHES: dict[str, Callable[[Size], Result]] = {
@@ -18,6 +18,7 @@ BENCHES: dict[str, Callable[[Size], Result]] = {
     "proxy": proxy.bench,
     "hub": hub.bench,
     "page": page.bench,
+    "watch": watch.bench,
 }
 EXAMPLES = """\
   python -m tests.bench producer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from procs.settings import ROOT
+from tests import nat
 
 PRODUCER = {
     "figures": {
@@ -46,6 +48,10 @@ HUB: dict[str, set[str]] = {
 PAGE: dict[str, set[str]] = {
     "figures": {"first_paint_ms", "weight_kb", "idle_requests_per_s", "scroll_frame_ms_p99", "devices"},
     "ratios": set(),
+}
+WATCH = {
+    "figures": {"cpu_ms_per_viewer_second", "first_frame_ms_p50", "playing_again_s_p95", "private_mb"},
+    "ratios": {"reencode_cpu_over_ours", "cpu_vs_go2rtc"},
 }
 
 
@@ -91,6 +97,14 @@ def test_the_hub_bench_too() -> None:
 @pytest.mark.needs("chromium", "ffmpeg")
 def test_the_page_bench_too() -> None:
     keeps_to(PAGE, result_of("page"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason=nat.why_not())
+@pytest.mark.needs("chromium", "nft", "ip", "nsenter")
+def test_the_watch_bench_too() -> None:
+    result = result_of("watch")
+    keeps_to(WATCH, result)
+    assert {"first_frame_extra_ms_p50", "glass_extra_ms_p50"} <= set(result["figures"])  # they may be less than nothing
 
 
 def test_an_unknown_bench_is_one_line() -> None:
