@@ -10,7 +10,7 @@ FLOOR = 150_000  # bit/s
 NO_LIMIT = 200_000_000  # what `RateWanted` says when the viewer takes whatever comes
 LOSSY, CLEAN = 0.10, 0.02  # fraction lost, above which to slow down, below which to speed up
 PERSISTS_S = 2.0  # an estimate below what is sent counts when it stays there: browsers begin far too low
-SETTLING_S = 5.0
+SETTLING_S = 4.0
 EVERY_S = 1.0
 DOWN, UP = 0.85, 1.08
 STEP = 0.10
@@ -40,7 +40,7 @@ class Rate:
 
     def reported(self, lost: float, now: float) -> int | None:
         """A receiver report: the fraction lost since the last. Gives what to ask for now, None for no change."""
-        if not self.sent_bits:
+        if not self.sent_bits or now - self._began < SETTLING_S:  # the burst of who joins says little of the path
             return None
         base = min(self.limit or NO_LIMIT, self.sent_bits)
         if lost > LOSSY:

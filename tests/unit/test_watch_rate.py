@@ -51,3 +51,7 @@ def test_an_estimate_counts_when_it_stays_low_and_not_at_the_beginning() -> None
 
 def test_reports_before_anything_was_sent_mean_nothing() -> None:
     assert Rate().reported(1.0, 1.0) is None and Rate().estimated(100_000, 1.0) is None
+
+
+def test_what_the_burst_of_the_beginning_lost_is_no_reason() -> None:
+    assert sending(until=2.0).reported(0.5, 2.0) is None
