@@ -129,16 +129,16 @@ class Connection(asyncio.Protocol):
         first, *lines = buffer[at:body].decode(errors="replace").split("\r\n")
         headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > MAX_ANSWER:
+        if not length.isdecimal() or int(length) > MAX_ANSWER:
             raise Refused("an answer of an impossible length")
         end = body + int(length)
         if end > len(buffer):
             return 0
         words = first.split()
         sequence = headers.get("cseq", "")
-        asked = self._answers.pop(int(sequence), None) if sequence.isdigit() else None
+        asked = self._answers.pop(int(sequence), None) if sequence.isdecimal() else None
         if asked and not asked.done():
-            status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+            status = int(words[1]) if len(words) > 1 and words[1].isdecimal() else 0
             asked.set_result(Answer(status, headers, buffer[body:end].decode(errors="replace")))
         return end
 
