@@ -18,6 +18,7 @@ import zmq.asyncio
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from aiortc.codecs.h264 import H264Decoder
 from aiortc.jitterbuffer import JitterFrame
+from aiortc.mediastreams import MediaStreamError
 from aiortc.sdp import candidate_from_sdp
 
 from procs import bus
@@ -171,10 +172,11 @@ class Viewer:
         self._tasks.append(asyncio.ensure_future(self._count(track)))
 
     async def _count(self, track: Any) -> None:
-        while True:
-            await track.recv()
-            self.pictures += track.kind == "video"
-            self.sounds += track.kind == "audio"
+        with suppress(MediaStreamError):  # its end
+            while True:
+                await track.recv()
+                self.pictures += track.kind == "video"
+                self.sounds += track.kind == "audio"
 
 
 def note_arrivals(arrivals: list[tuple[int, sei.Stamp | None]]) -> None:

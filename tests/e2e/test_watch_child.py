@@ -186,6 +186,21 @@ def test_no_offer_within_the_lease_ends_it(media: Go2rtc, tmp_path: Path) -> Non
     run(media, tmp_path, test)
 
 
+def test_a_viewer_who_says_nothing_any_more_is_given_up(media: Go2rtc, tmp_path: Path) -> None:
+    async def test(leader: Leader) -> None:
+        await leader.start("s", STREAM)
+        viewer = Viewer(leader, "s")
+        await viewer.watch()
+        await until(lambda: viewer.pictures > 5)
+        for protocol in viewer.pc.getReceivers()[0].transport.transport._connection._protocols:
+            protocol.transport.abort()  # as a laptop that was closed: no goodbye, and nobody there
+        told = await leader.hear("s", "watch_ended", 20)
+        assert told["reason"] == "timeout" and "nothing came" in told["why"]
+        assert await leader.children["s"].wait() == 0
+
+    run(media, tmp_path, test)
+
+
 def test_two_hundred_candidates_and_nonsense_cost_nothing(media: Go2rtc, tmp_path: Path) -> None:
     async def test(leader: Leader) -> None:
         await leader.start("s", STREAM)
