@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 import zmq.asyncio
 
@@ -71,6 +72,10 @@ class Feeds:
             self._wishes.keyframe(stream)
         elif stream:
             self._send_all(session_id, self._fanout.again(session_id, time.monotonic()))
+
+    async def watch(self) -> NoReturn:
+        """Raise what ends us."""
+        await self._pulls.watch()
 
     async def tick(self) -> None:
         """Give those their cache whose keyframe did not come, for ever."""

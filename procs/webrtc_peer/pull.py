@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from procs import log
 from procs.errors import LinkLost, Refused
@@ -45,6 +45,7 @@ class Pulls:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ends: dict[str, asyncio.TimerHandle] = {}
         self._states: dict[str, State] = {}
+        self._errors: asyncio.Queue[BaseException] = asyncio.Queue()
         self.connects = 0  # RTSP connections begun so far
 
     def want(self, stream: str) -> None:
@@ -53,11 +54,20 @@ class Pulls:
             self._ends.pop(stream).cancel()
         if stream not in self._tasks:
             self._tasks[stream] = asyncio.ensure_future(self._keep_pulling(stream))
+            self._tasks[stream].add_done_callback(self._done)
 
     def unwant(self, stream: str) -> None:
         """Nobody watches it any more; it ends in a while unless it is wanted again."""
         if stream in self._tasks and stream not in self._ends:
             self._ends[stream] = asyncio.get_running_loop().call_later(LINGER_S, self._end, stream)
+
+    async def watch(self) -> NoReturn:
+        """Raise what nobody had foreseen of pulling a stream, once there is any: it would never come back."""
+        raise await self._errors.get()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self._errors.put_nowait(error)
 
     def state(self, stream: str) -> State:
         """How it is now."""

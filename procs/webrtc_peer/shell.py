@@ -103,6 +103,7 @@ class Shell:
             self._hear_children(),
             self._tick(),
             self._feeds.tick(),
+            self._feeds.watch(),
             self._wishes.keep_rates(),
         )
         done, _ = await asyncio.wait([asyncio.ensure_future(work) for work in works], return_when="FIRST_COMPLETED")

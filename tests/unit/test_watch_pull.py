@@ -12,7 +12,7 @@ import pytest
 
 from procs.messages import Unit
 from procs.settings import Address
-from procs.webrtc_peer import pull
+from procs.webrtc_peer import pull, rtsp
 from procs.webrtc_peer.pull import Pulls, State
 from tests.unit.test_depacketizer import IDR, SLICE
 from tests.unit.test_watch_sorter import rtp
@@ -176,4 +176,20 @@ def test_no_go2rtc_is_dry_and_tried_again() -> None:
         await seen.until(states=2)
         assert seen.states[1].state == "dry" and not seen.states[1].is_unknown
 
+    asyncio.run(main())
+
+
+def test_what_nobody_had_foreseen_is_raised_and_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def describe(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        seen = Seen()
+        pulls = Pulls(Address("127.0.0.1", 1), seen.on_unit, seen.on_state)
+        pulls.want("cam")
+        async with asyncio.timeout(WITHIN_S):
+            with pytest.raises(ZeroDivisionError):
+                await pulls.watch()
+
+    monkeypatch.setattr(rtsp, "describe", describe)
     asyncio.run(main())
