@@ -241,3 +241,19 @@ def test_a_key_is_of_the_device_that_has_it_now(hub: Store) -> None:
         assert await registry.of_key(new.key) == new
 
     asyncio.run(main())
+
+
+def test_a_server_that_dies_while_it_is_spoken_to_is_down(hub: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(_: Connection) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    def refuses() -> Connection:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    for call in (hub.read, hub.run):
+        with pytest.raises(StoreDown, match="Broken pipe"):
+            asyncio.run(call(dies))
+    monkeypatch.setattr(hub.engine, "connect", refuses)
+    for call in (hub.read, hub.run):
+        with pytest.raises(StoreDown, match="reset by peer"):
+            asyncio.run(call(migrate.revision))

@@ -23,7 +23,8 @@ THREADS = 4
 DEADLINE_S = 10.0
 MAX_WAITING = 2000
 BUSY_MS = 5000  # for another writer of the same file
-_DOWN = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
+# OSError: what becomes of a PostgreSQL that dies while it is spoken to, which pg8000 hands on as it is.
+_DOWN = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, OSError)
 LOCK = 0x706C616E  # PostgreSQL's advisory lock of hubs that start; any number, but the same for all
 
 
@@ -74,7 +75,7 @@ class Store:
         """A connection. Raises StoreDown whatever the server says: it may be starting, or full."""
         try:
             return self.engine.connect()
-        except (exc.DBAPIError, exc.TimeoutError) as error:
+        except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
             raise StoreDown(_said(error)) from None
 
     def _reading(self, work: Callable[..., T], args: Any, kwargs: Any) -> T:
@@ -146,7 +147,7 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _said(error: exc.SQLAlchemyError) -> str:
+def _said(error: Exception) -> str:
     """What went wrong, without the statement and what was in it."""
     said = str(getattr(error, "orig", None) or error).splitlines()
     return f"the store: {said[0][:200] if said else type(error).__name__}"
