@@ -6,6 +6,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import subprocess
+import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
+from procs import proc
+from procs.settings import ROOT
 from tests import nat, rig
 from tests.e2e import player
 from tests.nat import Turn, World
@@ -70,3 +74,17 @@ def test_nothing_is_left_of_a_world(tmp_path: Path) -> None:
             line.split(":")[0] for line in here
         ]
     assert not any(Path(f"/proc/{pid}").exists() for pid in holders)
+
+
+def test_a_world_ends_with_whoever_made_it() -> None:
+    """However that ends: a run of tests that is killed leaves no namespaces behind."""
+    program = (
+        "import time\nfrom tests import nat\nmade = nat.World()\n"
+        "print(*[place.holder.pid for place in made.places], flush=True)\ntime.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as maker:
+        assert maker.stdout
+        holders = [int(pid) for pid in maker.stdout.readline().split()]
+        assert len(holders) == 7
+        maker.kill()
+    until(lambda: not any(proc.is_alive(pid) for pid in holders))
