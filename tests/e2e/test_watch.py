@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -101,16 +101,25 @@ def test_our_device_is_seen_in_chromium_from_nat_to_nat(
     assert not symmetric or turn.allocations > before
 
 
-@pytest.mark.parametrize("ours", [True, False], ids=["of ours", "as published"])
-def test_a_viewer_of_the_protocol_alone(world: World, hub: Process, camera: Camera, token: str, *, ours: bool) -> None:
-    """It watches our device, and a published one that can't trickle: through symmetric NATs both."""
+def test_our_device_is_seen_by_a_viewer_of_the_protocol_alone(
+    world: World, hub: Process, camera: Camera, token: str
+) -> None:
     world.nat(symmetric=True)
-    device = camera.device_id if ours else PUBLISHED
-    with ExitStack() as stack:
-        if not ours:
-            stack.enter_context(watch_rig.published(world.device, hub, PUBLISHED))
-        report = watch_rig.report(watch_rig.minimal(world.viewer, hub, token, device))
+    report = watch_rig.report(watch_rig.minimal(world.viewer, hub, token, DEVICE))
     assert plays(report) and report["path"] == "relayed", report
+
+
+def test_a_published_device_without_trickle_is_seen_by_that_viewer_and_in_chromium(
+    world: World, hub: Process, token: str, far_browser: Browser
+) -> None:
+    world.nat(symmetric=True)
+    with watch_rig.published(world.device, hub, PUBLISHED), bare_page(far_browser, hub) as page:
+        viewer = watch_rig.minimal(world.viewer, hub, token, PUBLISHED)
+        player.watch(page, token, PUBLISHED)
+        moves(page)
+        said = until(lambda: player.stats(page), LIMIT_S)
+        report = watch_rig.report(viewer)
+    assert plays(report) and report["path"] == player.path_of(said) == "relayed", (report, said)
 
 
 def test_twenty_viewers_of_one_pull(world: World, hub: Process, camera: Camera, token: str) -> None:
