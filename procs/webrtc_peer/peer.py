@@ -162,6 +162,8 @@ class Peer:
             self._sent[track.kind] = Sender(sender, track)
             self._senders.append(sender)
         await self._pc.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
+        if self._pc.sctp:  # it is answered, since a section can't be left out, and then never begun
+            self._pc.sctp.start = _never  # type: ignore[method-assign, assignment]
         for transceiver in self._pc.getTransceivers():
             ours = transceiver.sender in self._senders
             transceiver.direction = "sendonly" if ours else "inactive"
@@ -223,3 +225,7 @@ class Peer:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.warning("ICE", why=f"{type(error).__name__}: {error}")
+
+
+async def _never(*_: object) -> None:
+    """In the place of the start of data channels: what a viewer would send there is for nobody, and has no bounds."""

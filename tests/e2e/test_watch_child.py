@@ -177,6 +177,19 @@ def test_a_wrong_offer_ends_the_session_with_words(
     run(media, tmp_path, test)
 
 
+def test_a_data_channel_never_opens_and_the_picture_plays(media: Go2rtc, tmp_path: Path) -> None:
+    async def test(leader: Leader) -> None:
+        await leader.start("s", STREAM)
+        viewer = Viewer(leader, "s")
+        channel = viewer.pc.createDataChannel("anything")
+        assert "m=application" in await viewer.watch()
+        await until(lambda: viewer.pictures > 60)
+        assert channel.readyState == "connecting"
+        await viewer.close()
+
+    run(media, tmp_path, test)
+
+
 def test_no_offer_within_the_lease_ends_it(media: Go2rtc, tmp_path: Path) -> None:
     async def test(leader: Leader) -> None:
         await leader.start("s", STREAM, lease_s=0.5)
