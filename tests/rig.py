@@ -38,7 +38,7 @@ def free_port() -> int:
     """A port of loopback that nobody has right now, TCP and UDP; never the same twice in one run. The kernel gives it
     to nobody by itself: a suite that was down for a moment must find its ports free."""
     while True:
-        port = random.randrange(10_000, 31_984) // WORKERS * WORKERS + WORKER
+        port = random.randrange(10_096, 31_984) // WORKERS * WORKERS + WORKER  # 10080 is one that browsers refuse
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, contextlib.suppress(OSError):
             tcp.bind(("127.0.0.1", port))
             udp.bind(("127.0.0.1", port))
