@@ -21,7 +21,7 @@ from tests import hub_rig, nat
 from tests.e2e import player, watch_rig
 from tests.e2e.page_rig import Person
 from tests.e2e.watch_rig import DEVICE, LIMIT_S, STREAM, Camera
-from tests.hub_rig import ADMIN_PASSWORD, Process, Talker
+from tests.hub_rig import ADMIN_PASSWORD, Http, Process, Talker
 from tests.nat import Turn, World
 from tests.rig import until
 
@@ -135,7 +135,7 @@ def test_twenty_viewers_of_one_pull(world: World, hub: Process, camera: Camera, 
 
 
 def test_the_page_plays_again_after_any_kill(
-    world: World, hub: Process, camera: Camera, far_browser: Browser, capsys: pytest.CaptureFixture[str]
+    world: World, hub: Process, camera: Camera, token: str, far_browser: Browser, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nobody presses anything. How long each picture stood is printed, by the barcodes that were on screen."""
     world.nat(symmetric=False)
@@ -158,6 +158,8 @@ def test_the_page_plays_again_after_any_kill(
         freezes[name] = player.freeze_ms(seen, killed_ms) or 0.0
         until(lambda: player.stats(person.page), LIMIT_S)
     person.close()
+    # The picture does not wait for the device to have found the hub again; whoever comes next does.
+    until(lambda: Http(hub.port, token)("GET", f"/api/devices/{DEVICE}/status").json["is_online"], LIMIT_S, 0.1)
     with capsys.disabled():
         print("\nfreezes, ms: " + ", ".join(f"{name} {ms:.0f}" for name, ms in freezes.items()))
 
@@ -186,7 +188,9 @@ async def _offer_of(kinds: Sequence[str]) -> str:
 def asked(viewer: Talker) -> str:
     """A session with our device."""
     viewer.say("watch_request", {"device_id": DEVICE})
-    return str(viewer.hear("watch_ready")["payload"]["session_id"])
+    answer = viewer.hear()
+    assert answer["type"] == "watch_ready", answer
+    return str(answer["payload"]["session_id"])
 
 
 def offered(viewer: Talker, sdp: str) -> str:
