@@ -237,7 +237,12 @@ class Elsewhere(http.server.ThreadingHTTPServer):
         self.pages, self.asked = dict(pages), list[str]()
         self.here = f"http://{LOCAL}:{self.server_port}"  # one site with the hub for a browser, as ports don't count
         self.afar = f"http://localhost:{self.server_port}"  # another site
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def server_close(self) -> None:
+        """Also end the thread: one that is left alone with a closed socket turns for ever, as fast as it can."""
+        self.shutdown()
+        super().server_close()
 
 
 class _Page(http.server.BaseHTTPRequestHandler):
