@@ -63,7 +63,7 @@ def test_the_producer_takes_every_published_option_and_variable(ready: Clone) ->
         "FFMPEG_LOGLEVEL": "error", "NVENC_PRESET": "p1", "NVENC_TUNE": "ll", "NVENC_RC": "cbr", "NVENC_BUFSIZE": "2M",
         "X264_PRESET": "ultrafast", "X264_TUNE": "zerolatency",
     }  # fmt: skip
-    stream = written(ready, *agent, "--duration", "1", **{f"METABONK_{name}": v for name, v in variables.items()})
+    stream = written(ready, *agent, "--duration", "3", **{f"METABONK_{name}": v for name, v in variables.items()})
     assert sum(picture.keyframe for picture in seen_in(stream)) >= 2, "a GOP of 15"
 
 

@@ -142,7 +142,7 @@ def test_what_a_viewer_lost_it_gets_again(media: Go2rtc, tmp_path: Path, monkeyp
         await leader.start("s", STREAM)
         viewer = Viewer(leader, "s")
         await viewer.watch()
-        await until(lambda: leader.beats["s"].stats.get("packets_again", 0) > 15)
+        await until(lambda: leader.beats["s"].stats.get("packets_again", 0) > 15 and len(arrivals) > 110, 40)
         await viewer.close()
         frames = [stamp.frame for _, stamp in arrivals if stamp]
         assert len(frames) > 100 and all(later > earlier for earlier, later in itertools.pairwise(frames))

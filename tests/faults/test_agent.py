@@ -147,7 +147,7 @@ def test_a_setting_that_only_a_child_finds_wrong_ends_it_too(run_dir: Path) -> N
         [sys.executable, ROOT / "scripts/agent.py", "--camera", "--go2rtc-http", "http://127.0.0.1:1/below"],
         env=clean_environ(PLANARIA_RUN_DIR=str(run_dir)), capture_output=True, text=True, timeout=30,
     )  # fmt: skip
-    assert done.returncode == 2 and "[proxy] error: GO2RTC_HTTP=" in done.stderr
+    assert done.returncode == 2 and re.search(r"\[(proxy|webrtc)\] error: GO2RTC_HTTP=", done.stderr)
 
 
 def test_lines_get_the_published_tags() -> None:
