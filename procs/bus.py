@@ -108,7 +108,7 @@ def connector(context: zmq.Context[zmq.Socket[bytes]], kind: int, run_dir: Path,
     return sock
 
 
-def work_binder(context: zmq.asyncio.Context, run_dir: Path, endpoint: str = WS_LINK_WORK) -> zmq.asyncio.Socket:
+def work_binder(context: zmq.Context[K], run_dir: Path, endpoint: str = WS_LINK_WORK) -> K:
     """The end of those of two frames that all others meet at. One that was killed and is back takes its name over at
     once."""
     sock = _socket(context, zmq.ROUTER, MAX_BODY_BYTES, HIGHER_WATER.get(endpoint, HIGH_WATER))

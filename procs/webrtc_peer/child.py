@@ -27,7 +27,7 @@ from procs.messages import (
     UnitsWanted,
     decode_to_child,
 )
-from procs.webrtc_peer.line import Line
+from procs.webrtc_peer import line
 from procs.webrtc_peer.peer import Json, Peer
 
 BEAT_S = 1.0
@@ -70,7 +70,7 @@ class Session:
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
-        self._line = Line(Path(spec.run_dir), spec.session_id, self._take)
+        self._line = line.of_child(Path(spec.run_dir), spec.session_id, self._take)
         self._peer = Peer(spec.ice_servers, spec.udp_range, self._signal, self._keyframe, self._rate)
         self._peer.on_state(self._state_changed)
         self._source = Source(state="starting")
@@ -98,7 +98,7 @@ class Session:
                     await self._peer.close()
                     await asyncio.sleep(0.1)  # what was said must leave through ZeroMQ's own thread
 
-    def _take(self, message: bytes, body: bytes) -> None:
+    def _take(self, _: str, message: bytes, body: bytes) -> None:
         try:
             told = decode_to_child(message)
             if isinstance(told, Unit):

@@ -7,13 +7,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-import zmq.asyncio
-
-from procs import bus
 from procs.errors import Refused
-from procs.messages import Source, Unit
+from procs.messages import Source, Unit, encode
 from procs.settings import Address
 from procs.webrtc_peer.fanout import Fanout, Piece
+from procs.webrtc_peer.line import Line
 from procs.webrtc_peer.pull import Pulls, State
 from procs.webrtc_peer.wishes import Wishes
 
@@ -23,10 +21,8 @@ TICK_S = 0.03
 class Feeds:
     """Of all sessions. `on_unknown` hears of a stream that go2rtc does not have, and of why."""
 
-    def __init__(
-        self, sock: zmq.asyncio.Socket, rtsp: Address, wishes: Wishes, on_unknown: Callable[[str, str], None]
-    ) -> None:
-        self._sock, self._wishes, self._on_unknown = sock, wishes, on_unknown
+    def __init__(self, line: Line, rtsp: Address, wishes: Wishes, on_unknown: Callable[[str, str], None]) -> None:
+        self._line, self._wishes, self._on_unknown = line, wishes, on_unknown
         self._pulls = Pulls(rtsp, self._on_unit, self._on_state)
         self._fanout = Fanout()
         self._streams: dict[str, str] = {}  # session -> what it shows
@@ -88,17 +84,18 @@ class Feeds:
                     self._send_all(session_id, pieces)
 
     def _on_unit(self, stream: str, unit: Unit, data: bytes) -> None:
+        message = encode(unit)  # once for all
         for session_id in self._fanout.push(stream, unit, data):
-            self._send(session_id, unit, data)
+            self._send(session_id, message, data)
 
     def _send_all(self, session_id: str, pieces: Iterable[Piece]) -> None:
         for unit, data in pieces:
-            if not self._send(session_id, unit, data):
+            if not self._send(session_id, encode(unit), data):
                 return
 
-    def _send(self, session_id: str, unit: Unit, data: bytes) -> bool:
+    def _send(self, session_id: str, message: bytes, data: bytes) -> bool:
         try:
-            if bus.send_work(self._sock, unit, data, worker=session_id):
+            if self._line.send(message, data, to=session_id):
                 return True
         except Refused:  # a picture larger than the bus takes: as good as lost
             pass
@@ -115,4 +112,4 @@ class Feeds:
 
     def _say(self, session_id: str, state: State) -> None:
         source = Source(state=state.state, codecs=list(state.codecs), why=state.why[:500])  # type: ignore[arg-type]
-        bus.send_work(self._sock, source, worker=session_id)
+        self._line.say(source, to=session_id)

@@ -1,4 +1,5 @@
-"""A child's end of webrtc_peer.children: every unit comes through here, and zmq.asyncio would be half of its cost."""
+"""One end of webrtc_peer.children, the leader's or a child's: every unit comes through here, and zmq.asyncio would be
+half of its cost."""
 
 from __future__ import annotations
 
@@ -14,15 +15,18 @@ from procs import bus
 from procs.errors import Refused
 from procs.messages import MAX_BODY_BYTES, encode
 
+Take = Callable[[str, bytes, bytes], None]
+
 
 class Line:
-    """`take(message, body)` gets what comes. Its errors go to the future that `broken` is."""
+    """`take(name, message, body)` gets what comes; at a child the name is "". Its errors go to the future that `broken`
+    is."""
 
-    def __init__(self, run_dir: Path, name: str, take: Callable[[bytes, bytes], None]) -> None:
+    def __init__(self, sock: zmq.Socket[bytes], take: Take) -> None:
         self._loop = asyncio.get_running_loop()
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._sock = bus.work_connector(context, run_dir, name, bus.WEBRTC_PEER_CHILDREN)
-        self._take = take
+        self._sock, self._take = sock, take
+        self._parts = 3 if sock.type == zmq.ROUTER else 2
+        self._will_look = False
         self.broken: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(cast(int, self._sock.getsockopt(zmq.FD)), self._read)
 
@@ -32,27 +36,50 @@ class Line:
             while not cast(int, self._sock.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(0.002)
 
-    def say(self, message: msgspec.Struct, body: bytes = b"") -> bool:
-        """Send at once or not at all. Raises Refused when it is larger than the leader takes."""
+    def say(self, message: msgspec.Struct, body: bytes = b"", *, to: str = "") -> bool:
+        """Send at once or not at all; the leader names the child. Raises Refused when it is larger than the other side
+        takes."""
+        return self.send(encode(message), body, to=to)
+
+    def send(self, message: bytes, body: bytes, *, to: str = "") -> bool:
+        """The same of a message that is encoded already."""
         if len(body) > MAX_BODY_BYTES:
             raise Refused(f"a body of {len(body)} bytes is over the limit of {MAX_BODY_BYTES}")
         try:
-            self._sock.send_multipart([encode(message), body], zmq.NOBLOCK)
-        except zmq.Again:
+            self._sock.send_multipart([to.encode(), message, body] if to else [message, body], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                raise
             return False
         finally:
             # ZeroMQ signals a change once; sending may have taken the signal for what has come.
-            self._loop.call_soon(self._read)
+            if not self._will_look:
+                self._will_look = True
+                self._loop.call_soon(self._read)
         return True
 
     def _read(self) -> None:
+        self._will_look = False
         while not self.broken.done():
             try:
                 frames: list[Any] = self._sock.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            if len(frames) == 2:
+            if len(frames) == self._parts:
+                name = frames[0].decode(errors="replace") if self._parts == 3 else ""
                 try:
-                    self._take(frames[0], frames[1])
+                    self._take(name, frames[-2], frames[-1])
                 except Exception as error:  # handed on whole: whoever waits for `broken` raises it
                     self.broken.set_exception(error)
+
+
+def of_leader(run_dir: Path, take: Take) -> Line:
+    """The end at which all children meet."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    return Line(bus.work_binder(context, run_dir, bus.WEBRTC_PEER_CHILDREN), take)
+
+
+def of_child(run_dir: Path, name: str, take: Take) -> Line:
+    """The end of one child."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    return Line(bus.work_connector(context, run_dir, name, bus.WEBRTC_PEER_CHILDREN), take)

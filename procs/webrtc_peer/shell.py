@@ -28,7 +28,7 @@ from procs.messages import (
     encode,
 )
 from procs.unanswered import Seen, Unanswered
-from procs.webrtc_peer import go2rtc
+from procs.webrtc_peer import go2rtc, line
 from procs.webrtc_peer.feeds import Feeds
 from procs.webrtc_peer.options import STREAM, Peer
 from procs.webrtc_peer.sessions import Action, Fork, Kill, Over, Sessions, Tell, Template
@@ -85,7 +85,6 @@ class Shell:
         self._settings, self._alive, self._brood = settings, alive, brood
         context, run_dir = zmq.asyncio.Context.instance(), alive.run_dir
         self._link = bus.work_connector(context, run_dir, NAME, bus.WS_LINK_SESSIONS)
-        self._children = bus.work_binder(context, run_dir, bus.WEBRTC_PEER_CHILDREN)
         self._wishes = Wishes(context, run_dir)
         self._sessions = Sessions(Template(str(run_dir), settings.udp_range))
         self._out, self._seen = Unanswered(SIGNALS_KEPT_S), Seen()
@@ -94,19 +93,20 @@ class Shell:
     async def run(self) -> None:
         """All of it. Raises what ends us."""
         # Here, and not before: what is in it wants a running loop.
-        self._feeds = Feeds(self._children, self._settings.rtsp_at, self._wishes, self._is_unknown)
+        self._line = line.of_leader(self._alive.run_dir, self._heard)
+        self._feeds = Feeds(self._line, self._settings.rtsp_at, self._wishes, self._is_unknown)
         works = (
             self._beat(),
             self._brood.watch(self._alive.serving, self._sessions.born, self._ended),
             self._announce(),
             self._hear_link(),
-            self._hear_children(),
             self._tick(),
             self._feeds.tick(),
             self._feeds.watch(),
             self._wishes.keep_rates(),
         )
-        done, _ = await asyncio.wait([asyncio.ensure_future(work) for work in works], return_when="FIRST_COMPLETED")
+        doing = [self._line.broken, *(asyncio.ensure_future(work) for work in works)]
+        done, _ = await asyncio.wait(doing, return_when="FIRST_COMPLETED")
         for task in done:
             task.result()
 
@@ -169,16 +169,14 @@ class Shell:
 
     # Towards the children
 
-    async def _hear_children(self) -> None:
-        while True:
-            name, data, body = await bus.receive_work(self._children)
-            try:
-                message = decode_from_child(data)
-                if message.session_id != name:
-                    raise Refused(f"{name!r} speaks for {message.session_id!r}")
-                self._said(message, body)
-            except Refused as reason:
-                log.warning("malformed bus message", reason=str(reason))
+    def _heard(self, name: str, data: bytes, body: bytes) -> None:
+        try:
+            message = decode_from_child(data)
+            if message.session_id != name:
+                raise Refused(f"{name!r} speaks for {message.session_id!r}")
+            self._said(message, body)
+        except Refused as reason:
+            log.warning("malformed bus message", reason=str(reason))
 
     def _said(self, message: FromChild, body: bytes) -> None:
         session_id = message.session_id
@@ -211,7 +209,7 @@ class Shell:
         waiting = self._sessions.passes(session_id)
         while waiting:
             kind, body = waiting[0].kind, waiting[0].body
-            if not bus.send_work(self._children, Signal(0, kind, session_id), body, worker=session_id):
+            if not self._line.say(Signal(0, kind, session_id), body, to=session_id):
                 return
             waiting.popleft()
 
