@@ -28,11 +28,11 @@ service-off: ## end that and take it away
 
 # In the order of their names the long files come first and the short ones fill the gaps at the end; by their number of
 # tests, as xdist has it, some that take minutes would come last.
-test: ## run all tests (T=path or -k expression to choose, J=processes)
+test: ## run all tests (T=path or -k expression to choose, J=processes, LONG=1 for those that take long, too)
 	@sh scripts/bootstrap.sh dev
 	@sh scripts/setup_tests.sh
 	@d=$$(mktemp -d /tmp/pl.XXXXXX) && trap 'rm -rf $$d' EXIT && \
-	$(PY) -X dev -m pytest -n $(or $(J),3) --dist loadfile --no-loadscope-reorder --basetemp=$$d/t $(T)
+	$(if $(LONG),PLANARIA_LONG=1) $(PY) -X dev -m pytest -n $(or $(J),3) --dist loadfile --no-loadscope-reorder --basetemp=$$d/t $(T)
 
 check: ## ruff and mypy --strict on everything
 	@sh scripts/bootstrap.sh dev

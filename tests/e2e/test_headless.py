@@ -215,6 +215,7 @@ def test_a_pipe_that_is_a_file_is_named_and_left_alone(down: Clone) -> None:
     file.unlink()
 
 
+@pytest.mark.long
 def test_every_log_is_bounded_and_turned_over(down: Clone) -> None:
     """Each program of supervisord's, and itself; a producer says what it says to go2rtc, whose log it is in."""
     talks = "sh -c 'while :; do seq 400 >&2; sleep 0.05; done'"

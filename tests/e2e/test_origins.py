@@ -214,7 +214,7 @@ async def attacked(page: Page, address: str) -> dict[str, str]:
     return dict(json.loads(await page.title()))
 
 
-@pytest.mark.parametrize("way", ["http", "https"])
+@pytest.mark.parametrize("way", ["http", pytest.param("https", marks=pytest.mark.long)])
 def test_a_hostile_device_gets_nothing_of_the_hub(tmp_path: Path, way: str) -> None:
     async def main() -> None:
         async with ground(tmp_path, way) as found:
@@ -230,7 +230,7 @@ def test_a_hostile_device_gets_nothing_of_the_hub(tmp_path: Path, way: str) -> N
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("way", ["http", "https"])
+@pytest.mark.parametrize("way", ["https", pytest.param("http", marks=pytest.mark.long)])
 def test_a_picture_with_a_script_and_a_redirect_are_the_devices_own(tmp_path: Path, way: str) -> None:
     async def main() -> None:
         async with ground(tmp_path, way) as found:

@@ -59,6 +59,7 @@ def test_a_device_that_comes_redraws_nothing_else(ann: Person, hub: Process) -> 
         assert ann.page.evaluate(stays) == 1
 
 
+@pytest.mark.long
 def test_an_idle_page_asks_less_than_once_a_second(ann: Person) -> None:
     """With streams on screen that run, once all of them have a picture."""
     ann.page.evaluate("() => scrollTo(0, 0)")

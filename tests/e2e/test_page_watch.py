@@ -153,6 +153,7 @@ def test_who_pauses_is_left_alone(ann: Person, camera: Camera) -> None:
     assert len(camera.asked()) == 1
 
 
+@pytest.mark.long
 def test_a_picture_that_often_stops_for_a_moment_is_not_asked_for_each_time(ann: Person, camera: Camera) -> None:
     """A narrow way must not have to carry a second stream again and again."""
     ann.press(f"Play {STREAM}")

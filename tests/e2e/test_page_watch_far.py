@@ -37,6 +37,7 @@ def hub(world: World, turn: Turn, tmp_path_factory: pytest.TempPathFactory) -> I
         yield running
 
 
+@pytest.mark.long
 def test_a_way_that_closes_is_gone_around(
     world: World, hub: Process, far_browser: Browser, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

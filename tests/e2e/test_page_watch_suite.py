@@ -69,6 +69,7 @@ def test_the_cameras_own_picture_comes_straight_from_the_device(ann: Person, sit
 
 
 @pytest.mark.parametrize("name", ["webrtc_peer", "ws_link", "hub", "go2rtc"])
+@pytest.mark.long
 def test_it_plays_again_after_any_kill_and_nobody_presses_anything(ann: Person, site: Site, name: str) -> None:
     tile = play(ann, site)
     before = ann.frame_after()

@@ -202,7 +202,14 @@ def test_video_over_a_websocket(source: rig.Go2rtc) -> None:
     run(work)
 
 
-@pytest.mark.parametrize("path", ["/api/ws?src=omega-0", "/api/stream.mp4?src=omega-0", "/api/stream.mjpeg?src=jpegs"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/ws?src=omega-0",
+        pytest.param("/api/stream.mp4?src=omega-0", marks=pytest.mark.long),
+        pytest.param("/api/stream.mjpeg?src=jpegs", marks=pytest.mark.long),
+    ],
+)
 def test_a_viewer_who_stops_gets_pictures_of_now(source: rig.Go2rtc, path: str) -> None:
     """Nothing is read for four seconds; then come few pictures of then, a gap that says so, and whole ones of now."""
 

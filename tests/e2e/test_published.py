@@ -169,7 +169,14 @@ def start(clone: Clone, *options: str, **environ: str) -> subprocess.Popen[bytes
         )
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.long),
+    ],
+)
 def test_start_plays_until_it_ends_however_that_is(down: Clone, ending: signal.Signals) -> None:
     options = shlex.split(
         "--mode play --workers 2 --go2rtc --go2rtc-mode exec --go2rtc-exec-profile headless-agent --no-ui"

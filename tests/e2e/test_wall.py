@@ -119,9 +119,9 @@ def frames_of(ground: Ground, path: str, *options: str) -> int:
     ("path", "options"),
     [
         ("/api/stream.m3u8?src=omega-0", ()),
-        ("/api/stream.m3u8?src=omega-0&mp4", ()),
+        pytest.param("/api/stream.m3u8?src=omega-0&mp4", (), marks=pytest.mark.long),
         ("/api/stream.mp4?src=omega-0", ()),
-        ("/api/stream.mjpeg?src=pictures", ("-f", "mpjpeg")),
+        pytest.param("/api/stream.mjpeg?src=pictures", ("-f", "mpjpeg"), marks=pytest.mark.long),
     ],
 )
 def test_a_player_plays(ground: Ground, path: str, options: tuple[str, ...]) -> None:

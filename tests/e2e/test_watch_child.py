@@ -40,7 +40,7 @@ pytestmark = pytest.mark.skipif(not ice.host_addresses(), reason="no address but
 
 @pytest.fixture(scope="module")
 def media() -> Iterator[Go2rtc]:
-    with rig.go2rtc() as running:
+    with rig.go2rtc({"workers": 1, "producer": {"width": 640, "height": 360, "fps": 30}}) as running:
         yield running
 
 
@@ -199,6 +199,7 @@ def test_no_offer_within_the_lease_ends_it(media: Go2rtc, tmp_path: Path) -> Non
     run(media, tmp_path, test)
 
 
+@pytest.mark.long
 def test_a_viewer_who_says_nothing_any_more_is_given_up(media: Go2rtc, tmp_path: Path) -> None:
     async def test(leader: Leader) -> None:
         await leader.start("s", STREAM)

@@ -67,7 +67,7 @@ def agent(run_dir: Path, *flags: str, **environ: str) -> Iterator[Agent]:
 
 @pytest.fixture(scope="module")
 def camera() -> Iterator[Go2rtc]:
-    with go2rtc({"workers": 1}) as running:
+    with go2rtc({"workers": 1, "producer": {"width": 320, "height": 180, "fps": 30}}) as running:
         yield running
 
 
@@ -226,6 +226,7 @@ def test_a_code_that_nobody_uses_expires(run_dir: Path, camera: Go2rtc) -> None:
         assert asked.returncode == 1 and "expired" in text
 
 
+@pytest.mark.long
 def test_without_a_link_it_says_what_is_missing(run_dir: Path) -> None:
     nobody = pair(run_dir)
     with JsonHub() as hub:

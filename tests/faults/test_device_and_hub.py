@@ -98,7 +98,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 @pytest.fixture(scope="module")
 def camera() -> Iterator[Go2rtc]:
-    with go2rtc({"workers": 1}) as running:
+    with go2rtc({"workers": 1, "producer": {"width": 320, "height": 180, "fps": 30}}) as running:
         yield running
 
 

@@ -134,7 +134,9 @@ def test_keyframe_and_bit_rate_on_demand(run_dir: Path) -> None:
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize("fps", ["1", "4", "101", "240"])
+@pytest.mark.parametrize(
+    "fps", ["1", pytest.param("4", marks=pytest.mark.long), pytest.param("101", marks=pytest.mark.long), "240"]
+)
 def test_a_child_at_any_rate(run_dir: Path, fps: str) -> None:
     options = ("--width", "160", "--height", "90", "--fps", fps, "--encoder", "ffmpeg", "--force-sw", "--duration", "2")
     code, stream, _ = run(run_dir, *options)

@@ -140,6 +140,7 @@ def test_heartbeats_stop_in_one_that_hangs_or_loops(run_dir: Path, kind: str) ->
         context.destroy()
 
 
+@pytest.mark.long
 def test_hung_stops_pictures(subject: Subject) -> None:
     """The same with a process of the suite."""
     with faults.hung(subject.targets()[PRODUCER]) as fault:

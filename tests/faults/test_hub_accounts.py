@@ -319,6 +319,9 @@ OF_DEVICES = [
     Call("POST", "/api/devices/{id}/proxy{path}", {}, 404, 403, PASSED, PASSED),
     Call("PUT", "/api/devices/{id}/proxy{path}", {}, 404, 403, PASSED, PASSED),
     Call("DELETE", "/api/devices/{id}/proxy{path}", None, 404, 403, PASSED, PASSED),
+    Call("POST", "/api/devices/{id}/whep", {}, 404, 415, 415, 415),  # they may, but not with JSON
+    Call("PATCH", "/api/devices/{id}/whep/{session}", {}, 404, 404, 404, 404),  # there is no such session
+    Call("DELETE", "/api/devices/{id}/whep/{session}", None, 404, 404, 404, 404),
     Call("POST", "/api/pairing/generate", None, 404, 404, 404, 200),
     Call("DELETE", "/api/devices/{id}", None, 404, 403, 403, 200),
 ]
@@ -362,6 +365,7 @@ def test_each_role_on_every_route(hub: Process, admin: Http) -> None:
             for name in ("stranger", "viewer", "sharer", "owner"):
                 people["owner"]("PUT", f"{shares}/m-third", {"role": "viewer"})
                 path = call.path.replace("{id}", "matrix").replace("{username}", "m-third").replace("{name}", "none")
+                path = path.replace("{session}", "none")
                 path = path.replace("{path}", "/api/stream.mp4")
                 path += "?device_id=matrix" if "pairing" in path else ""
                 answer = people[name](call.method, path, call.body)

@@ -314,7 +314,9 @@ def _ignores(pid: int, number: int) -> bool:
     return bool(int(status.partition("SigIgn:")[2].split()[0], 16) >> (number - 1) & 1)
 
 
-@pytest.mark.parametrize(("first", "second"), [("400k", 2_000_000), ("4M", 500_000)])
+@pytest.mark.parametrize(
+    ("first", "second"), [("400k", 2_000_000), pytest.param("4M", 500_000, marks=pytest.mark.long)]
+)
 def test_the_bit_rate_changes_while_it_runs_up_and_down(run_dir: Path, first: str, second: int) -> None:
     noisy = ["--pattern", "testsrc2", "--width", "640", "--height", "360", "--bitrate", first]
     with producer(run_dir, *noisy) as running:

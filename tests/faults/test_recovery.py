@@ -331,7 +331,7 @@ def test_while_nothing_can_be_written_what_runs_runs_on_and_the_rest_is_back_aft
     assert not recovery.missing
 
 
-@pytest.mark.parametrize("by_s", [86_400, -86_400])
+@pytest.mark.parametrize("by_s", [pytest.param(86_400, marks=pytest.mark.long), -86_400])
 def test_the_clock_is_set(strained: Subject, census: Census, clock: faults.Clock, by_s: int) -> None:
     before, since = strained.targets(), time.monotonic_ns()
 

@@ -305,6 +305,7 @@ def test_live_says_what_changes_and_nothing_else(hub: hub_rig.Process) -> None:
         assert page.hear("device_changed")["payload"]["device"]["state"] == "offline"
 
 
+@pytest.mark.long
 def test_a_lease_is_renewed_only_while_somebody_looks(hub: hub_rig.Process) -> None:
     admin = hub.admin
     with device(hub, ID, caps=["suite"]) as camera:

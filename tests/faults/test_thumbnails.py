@@ -199,6 +199,7 @@ def crowd(count: int, seconds: float, ask: Callable[[], Answer]) -> list[Answer]
     return found
 
 
+@pytest.mark.long
 def test_fifty_viewers_cost_a_real_go2rtc_one_picture_at_a_time(
     hub: Process, owner: Http, run_dir: Path, tmp_path: Path
 ) -> None:

@@ -203,7 +203,7 @@ startretries=0
         until(lambda: running.look()["broken"]["state"] in ("STARTING", "RUNNING"), 35)
 
 
-@pytest.mark.parametrize("hang", ["gil", "loop", "stop"])
+@pytest.mark.parametrize("hang", ["gil", pytest.param("loop", marks=pytest.mark.long), "stop"])
 def test_what_hangs_is_ended_within_six_seconds_and_says_where(run_dir: Path, hang: str) -> None:
     with supervised(run_dir, toy("keeper")) as running:
         hung = running.serving("keeper")

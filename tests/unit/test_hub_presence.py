@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from procs.errors import LinkLost, Refused
 from procs.hub.devices import device_ws
 from procs.hub.devices.presence import GRACE_S, MAX_ASKED, REMEMBERED_S, Control, Presence
-from procs.hub.viewers import viewer_ws
+from procs.hub.viewers import viewer_ws, watching
 from procs.hub.viewers.peer import Peer
 from procs.streams import Link
 from procs.wire.envelope import Hello, ProxyHttp
@@ -290,7 +290,7 @@ def test_without_an_answer_of_the_device_a_session_ends(tmp_path: Path) -> None:
                 await one.send(json.dumps({"type": "watch_request", "payload": {"device_id": "cam"}}))
                 session = json.loads(await one.recv())["payload"]["session_id"]
                 await device.recv()
-                viewer_ws.sweep(hub, time.monotonic() + 31, time.time())
+                watching.sweep(hub, time.monotonic() + 31)
                 for end in (device, one):
                     while (said := json.loads(await end.recv()))["type"] != "watch_ended":
                         pass
