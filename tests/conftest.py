@@ -21,7 +21,8 @@ hypothesis.settings.load_profile("planaria")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a long test unless it is asked for, and one whose program or library is missing; with CI set that is a failure: `make test` installs them."""
+    """Skip a long test unless it is asked for, and one whose program or library is missing; with CI set that is a
+    failure: `make test` installs them."""
     if item.get_closest_marker("long") and not os.environ.get("PLANARIA_LONG"):
         pytest.skip("is for make test LONG=1")
     for marker in item.iter_markers("needs"):
