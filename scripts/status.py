@@ -48,7 +48,7 @@ def _hub(plan: Plan) -> dict[str, Any]:
 
 
 def _device(link: LinkState) -> dict[str, Any]:
-    told = ("device_id", "hub", "state", "since_s", "reconnects", "refused", "mux", "workers", "said")
+    told = ("device_id", "hub", "state", "since_s", "reconnects", "refused", "mux", "workers", "sessions", "said")
     return {name: getattr(link, name) for name in told}
 
 
@@ -123,9 +123,10 @@ def show(answer: dict[str, Any]) -> None:
         print()
         print_table([("HUB", "DEVICES ONLINE", "DATA CONNECTIONS", "VIEWERS"), (hub["url"], *figures)])
     if device := answer["device"]:
-        how = device["state"], in_words(int(device["since_s"])), str(device["workers"])
+        how = device["state"], in_words(int(device["since_s"])), str(device["workers"]), _known(device["sessions"])
         print()
-        print_table([("DEVICE", "HUB", "STATE", "FOR", "PROXIES"), (device["device_id"], device["hub"], *how)])
+        named = "DEVICE", "HUB", "STATE", "FOR", "PROXIES", "WATCH SESSIONS"
+        print_table([named, (device["device_id"], device["hub"], *how)])
     if answer["streams"]:
         streams = [(s["name"], _watchers(s["watched_by"]), s["rtsp"]) for s in answer["streams"]]
         print()

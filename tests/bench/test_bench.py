@@ -77,6 +77,7 @@ def test_the_producer_bench_prints_one_object_with_the_agreed_names() -> None:
 
 
 @pytest.mark.needs("s6-svscan")
+@pytest.mark.long
 def test_the_recovery_bench_too() -> None:
     keeps_to(RECOVERY, result_of("recovery"))
 
@@ -101,6 +102,7 @@ def test_the_page_bench_too() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason=nat.why_not())
 @pytest.mark.needs("chromium", "nft", "ip", "nsenter")
+@pytest.mark.long
 def test_the_watch_bench_too() -> None:
     result = result_of("watch")
     keeps_to(WATCH, result)

@@ -352,6 +352,7 @@ def test_a_hub_keeps_its_users_and_shows_its_password_once(plain: Image) -> None
 
 
 @in_namespaces
+@pytest.mark.long
 def test_a_device_is_paired_and_stays_the_same_one(plain: Image, tmp_path: Path) -> None:
     port = free_port()
     (plain.settings / "planaria.yaml").write_text("workers: 1\nproducer: {width: 320, height: 180}\n")

@@ -52,7 +52,7 @@ def boxes(found: Locator) -> list[object]:
     return [each.bounding_box() for each in found.all()]
 
 
-@pytest.mark.parametrize("viewport", VIEWPORTS)
+@pytest.mark.parametrize("viewport", [VIEWPORTS[0], pytest.param(VIEWPORTS[1], marks=pytest.mark.long)])
 def test_to_ask_for_a_second_press_moves_nothing(ann: Person, viewport: dict[str, int]) -> None:
     """Neither a row nor a button; what others lose stands there, and is gone when nobody presses again."""
     ann.page.set_viewport_size(viewport)  # type: ignore[arg-type]
@@ -157,6 +157,7 @@ def test_who_is_signed_in_stands_in_the_header(ann: Person) -> None:
     expect(mine).to_be_hidden()
 
 
+@pytest.mark.long
 def test_only_the_newest_events_are_shown_at_first(ann: Person) -> None:
     ann.view(DEVICE)
     for number in range(7):

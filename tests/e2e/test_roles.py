@@ -99,6 +99,7 @@ def test_a_device_whose_hub_is_away_comes_up_and_says_so(down: Clone, tmp_path: 
     found = status(down)
     assert found["hub"] is None and [each for each in found["degraded"] if each.startswith(said)]
     assert (found["device"]["state"], found["device"]["hub"]) == ("connecting", backend)
+    assert found["device"]["sessions"] == 0 and "WATCH SESSIONS" in down.make("status").stdout
     before = down.living()
     assert "already up" in up(down, "device streams", BACKEND_URL=backend).stderr and down.living() == before
     none = down.cli("password")

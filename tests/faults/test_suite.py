@@ -416,6 +416,7 @@ def test_ends_are_told_though_ws_link_and_the_hub_were_away(run_dir: Path) -> No
         assert [frame["payload"]["pid"] for frame in hub.frames["suite_event"]] == pids[1:], "each once"
 
 
+@pytest.mark.long
 def test_without_a_warden_the_hub_is_told_so(run_dir: Path) -> None:
     with JsonHub(caps=("suite",)) as hub, linked(run_dir, hub.backend, PLANARIA_SUITE="test") as link:
         link.until(lambda state: state.state == "connected")
