@@ -33,9 +33,9 @@ test: ## run all tests (T=path or -k expression to choose, J=processes, LONG=1 f
 	@sh scripts/bootstrap.sh dev
 	@sh scripts/setup_tests.sh
 	@d=$$(mktemp -d /tmp/pl.XXXXXX) && trap 'rm -rf $$d' EXIT && $(if $(LONG),export PLANARIA_LONG=1 &&) \
-	$(PY) -X dev -m pytest -n $(or $(J),3) --dist loadfile --no-loadscope-reorder --basetemp=$$d/t $(T) || \
+	$(PY) -m pytest -n $(or $(J),3) --dist loadfile --no-loadscope-reorder --basetemp=$$d/t $(T) || \
 	{ [ $$? -eq 1 ] && echo "once more, alone, what has failed beside others:" && \
-	$(PY) -X dev -m pytest -x --last-failed --last-failed-no-failures none --basetemp=$$d/u $(T); }
+	$(PY) -m pytest -x --last-failed --last-failed-no-failures none --basetemp=$$d/u $(T); }
 
 check: ## ruff and mypy --strict on everything
 	@sh scripts/bootstrap.sh dev

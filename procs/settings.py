@@ -353,6 +353,18 @@ def run_dir(environ: Mapping[str, str] = os.environ) -> Path:
     return path
 
 
+def written(path: Path, *, is_needed: bool = False) -> dict[str, Any]:
+    """What `make up` has left in run/ for a process; {} without one that is not needed. Raises ConfigError."""
+    import msgspec  # here: scripts/down.py, which needs nothing that was installed, comes by this file
+
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError) as error:
+        if isinstance(error, FileNotFoundError) and not is_needed:
+            return {}
+        raise ConfigError(f"{path}: cannot be read ({error}); make up writes it") from None
+
+
 def command_line(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
     """A parser whose mistakes are one line (ConfigError), and whose --help ends with examples."""
     import argparse

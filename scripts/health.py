@@ -151,14 +151,8 @@ def why_not_serving(root: Path, plan: Plan) -> str:
 
 def _program_of(why: str) -> str:
     """The program whose log may tell more about what stands in `why_not_serving`."""
-    named = next(
-        (
-            name
-            for name in ("hub", "ws_link", "proxy", "webrtc_peer", "warden")
-            if why.startswith((name, f"the {name}"))
-        ),
-        "",
-    )
+    programs = ("hub", "ws_link", "proxy", "webrtc_peer", "warden")
+    named = next((name for name in programs if why.startswith((name, f"the {name}"))), "")
     return {"": "go2rtc", "proxy": "proxy_0"}.get(named, named)
 
 

@@ -6,39 +6,37 @@ Between `read` and `write` is the place for whatever is to be drawn into the pic
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 
 from imageio_ffmpeg import get_ffmpeg_exe
 
-EXAMPLES = """examples:
+from procs import settings
+from procs.errors import ConfigError, NotHere
+
+EXAMPLES = """\
   scripts/opencv_camera.py --device 0 | ffplay -
-  scripts/opencv_camera.py --device rtsp://192.0.2.7/stream1 --fps 15 --bitrate 800k
-"""
+  scripts/opencv_camera.py --device rtsp://192.0.2.7/stream1 --fps 15 --bitrate 800k"""
 
 
 def main() -> int:
-    """Read and write until one side ends. Returns 3 without OpenCV or a camera."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").splitlines()[0],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Read and write until one side ends. Returns 2 for wrong words, 3 without OpenCV or a camera."""
+    parser = settings.command_line("opencv_camera", (__doc__ or "").splitlines()[0], EXAMPLES)
     parser.add_argument("--device", default="0", help="number of a camera, or whatever else OpenCV opens")
     parser.add_argument("--fps", type=int, default=30)
     parser.add_argument("--bitrate", default="2M")
-    arguments = parser.parse_args()
+    try:
+        arguments = parser.parse_args()
+    except ConfigError as error:
+        return _said(str(error), error.exit_code)
     try:
         import cv2  # type: ignore[import-not-found,unused-ignore]  # no dependency of ours
     except ImportError:
-        return _not_here("OpenCV is not installed here: pip install opencv-python")
+        return _said("OpenCV is not installed here: pip install opencv-python")
     camera = cv2.VideoCapture(int(arguments.device) if arguments.device.isdigit() else arguments.device)
     is_there, picture = camera.read()
     if not is_there:
-        return _not_here(
-            f"--device {arguments.device}: OpenCV gets no picture of it; v4l2-ctl --list-devices shows some"
-        )
+        return _said(f"--device {arguments.device}: OpenCV gets no picture of it; v4l2-ctl --list-devices shows some")
     height, width = picture.shape[:2]
     encoder = subprocess.Popen(_encoder(width, height, arguments.fps, arguments.bitrate), stdin=subprocess.PIPE)
     assert encoder.stdin
@@ -59,9 +57,9 @@ def _encoder(width: int, height: int, fps: int, bitrate: str) -> list[str]:
     return [get_ffmpeg_exe(), *f"-v error {taken} {made} -f mpegts -flush_packets 1 pipe:1".split()]
 
 
-def _not_here(why: str) -> int:
+def _said(why: str, code: int = NotHere.exit_code) -> int:
     print(f"opencv_camera: {why}", file=sys.stderr)
-    return 3
+    return code
 
 
 if __name__ == "__main__":

@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-import msgspec
-
 from procs import settings
 from procs.carrier import trust
 from procs.errors import ConfigError
@@ -108,21 +106,12 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     flags = settings.parse_flags(parser, Proxy, sys.argv[1:] if argv is None else argv)
     environment, env_file = settings.from_environment(environ)
     path = settings.run_dir(environ) / NAME
-    document = _read(path)
+    document = settings.written(path)
     others = upstreams(document.pop("upstreams", {}), f"{path}: upstreams")
     chosen = settings.load(Proxy, Layers(flags, environment, env_file, document, str(path)))
     trust(chosen.ca)
     at = chosen.go2rtc_http
     return chosen.but(upstreams=(go2rtc.upstream(at.host, at.port, at.login), *others))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except FileNotFoundError:
-        return {}
-    except (OSError, msgspec.DecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); make up writes it") from None
 
 
 def upstreams(section: Any, where: str) -> tuple[Upstream, ...]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from procs import settings
-from procs.errors import ConfigError
 from procs.settings import ADDRESS, TEXT, Address, Kind, Layers, option, seconds
 from procs.warden.limits import LIMITS
 
@@ -44,13 +42,4 @@ def load() -> Warden:
     parser = settings.command_line("warden", "Finds what hangs.", "  supervisord starts it, as supervisord.conf says")
     parser.parse_args(sys.argv[1:])
     path = settings.run_dir() / NAME
-    return settings.load(Warden, Layers(document=_read(path), document_name=str(path)))
-
-
-def _read(path: Path) -> dict[str, str]:
-    import msgspec  # here: scripts/down.py, which needs nothing that was installed, comes by this file
-
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
-    except (OSError, msgspec.DecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); make up writes it") from None
+    return settings.load(Warden, Layers(document=settings.written(path, is_needed=True), document_name=str(path)))

@@ -12,7 +12,13 @@ from procs.webrtc_peer.options import Go2rtc
 
 LIMIT_S = 3.0
 MAX_BYTES = 8_000_000
+CAMERA = "camera"  # a stream of this name is what is watched, if nobody says otherwise
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def preferred(names: list[str]) -> str:
+    """The stream for who asks for none."""
+    return CAMERA if CAMERA in names else names[0]
 
 
 async def streams(api: Go2rtc) -> list[str]:

@@ -8,14 +8,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import msgspec
-
 from procs import settings
-from procs.errors import ConfigError
 from procs.settings import ADDRESS, SWITCH, Address, Kind, Layers, matching, option
 
 NAME = "webrtc_peer.json"
@@ -105,13 +100,4 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     flags = settings.parse_flags(parser, Peer, sys.argv[1:] if argv is None else argv)
     environment, env_file = settings.from_environment(environ)
     path = settings.run_dir(environ) / NAME
-    return settings.load(Peer, Layers(flags, environment, env_file, _read(path), str(path)))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except FileNotFoundError:
-        return {}
-    except (OSError, msgspec.DecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); make up writes it") from None
+    return settings.load(Peer, Layers(flags, environment, env_file, settings.written(path), str(path)))

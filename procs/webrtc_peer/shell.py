@@ -39,7 +39,6 @@ NAME = "webrtc_peer"
 READY_EVERY_S = 1.0
 READY_AGAIN_S = 0.02  # while ws_link is not there: it is to know of us before a viewer asks
 TICK_S = 0.1
-CAMERA = "camera"  # a stream of this name is what is watched, if nobody says otherwise
 SIGNALS_KEPT_S = 30.0  # a viewer waits no longer for an answer, whatever became of ws_link
 
 
@@ -157,7 +156,7 @@ class Shell:
             names = await go2rtc.streams(self._settings.go2rtc_http)
             if not names:
                 raise Refused("go2rtc has no streams")
-            self._first_stream = CAMERA if CAMERA in names else names[0]
+            self._first_stream = go2rtc.preferred(names)
         return self._first_stream
 
     def _is_unknown(self, stream: str, why: str) -> None:
