@@ -16,6 +16,9 @@ wrk               wrk
 turnserver        coturn
 nft               nftables
 ip                iproute2
+iperf3            iperf3
+wireguard-go      wireguard-go
+wg                wireguard-tools
 libEGL.so.1       libegl1
 libEGL_mesa.so.0  libegl-mesa0
 libEGL_mesa.so.0  libgl1-mesa-dri

@@ -24,9 +24,10 @@ from aiortc.rtp import (
 )
 
 from procs import log
+from procs.agent import ice
 from procs.errors import Refused
 from procs.messages import Unit
-from procs.webrtc_peer import ice, offer
+from procs.webrtc_peer import offer
 from procs.webrtc_peer.rate import Rate
 from procs.webrtc_peer.sender import Sender
 from procs.webrtc_peer.track import Track

@@ -25,7 +25,7 @@ from aiortc import RTCRtpReceiver
 from aiortc.codecs.h264 import H264Decoder
 from aiortc.rtp import RtpPacket
 
-from procs.webrtc_peer import ice
+from procs.agent import ice
 from tests import nat, rig, watching
 from tests.nat import Turn, World
 from tests.rig import Go2rtc
