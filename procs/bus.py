@@ -9,6 +9,7 @@
 | ws_link.work             | ROUTER - DEALER  | ws_link           | each proxy     | see below        |
 | ws_link.sessions         | ROUTER - DEALER  | ws_link           | webrtc_peer    | see below        |
 | webrtc_peer.children     | ROUTER - DEALER  | webrtc_peer       | its children   | see below        |
+| tun_pump.packets         | ROUTER - DEALER  | tun_pump          | each tunnel    | see below        |
 
 The warden is asked how the suite is, and to restart a process of it, by scripts/cli.py, by ws_link for the hub of this
 device, and by the hub for its own machine.
@@ -20,6 +21,10 @@ Both ways at ws_link.work a message is two frames, a struct of messages.py and a
 At ws_link.sessions, in the same form, webrtc_peer (identity "webrtc_peer") says `SessionsReady`; both say `Signal`, and
 `SignalTaken` for one of the other's. At webrtc_peer.children a child, whose identity is its session's id, says `Beat`,
 `Signal`, `UnitsWanted`, `KeyframeWanted`, `RateWanted`; it is told `Signal`, `Unit`, `Source`.
+
+At tun_pump.packets whoever has a session for IP packets, a child of webrtc_peer, whose identity is the id of its peer,
+says `PeerUp` each second and is told `PumpUp`; both say `Packets`, whose body holds several. How much may be on its way
+is counted in bytes (procs/agent/conduit.py).
 
 Sockets lie in run/bus (0700) as ipc:// only. LINGER 0, small high-water marks, a size limit on every reader, and
 IMMEDIATE, so that a message to nobody fails at once instead of waiting in a queue. Never REQ/REP: a server that
@@ -55,6 +60,7 @@ WS_LINK_STATE = "ws_link.state"
 WS_LINK_WORK = "ws_link.work"
 WS_LINK_SESSIONS = "ws_link.sessions"
 WEBRTC_PEER_CHILDREN = "webrtc_peer.children"
+TUN_PUMP_PACKETS = "tun_pump.packets"
 HIGH_WATER = 64  # messages; a frozen reader must not grow its writer
 HIGHER_WATER = {WEBRTC_PEER_CHILDREN: 512}  # a child that joins gets seconds of a stream at once
 RESEND_S = 0.25  # an unanswered idempotent request goes out again this often

@@ -315,12 +315,48 @@ class Source(msgspec.Struct, frozen=True, tag="source"):
     why: Reason = ""  # it is dry
 
 
+class PeerUp(msgspec.Struct, frozen=True, tag="peer_up"):
+    """Who has a session for IP packets to tun_pump, at once after its start or tun_pump's and each second: packets go
+    to this peer. One that is silent for 3 s is forgotten.
+
+    `at` and `seen` are of procs/agent/conduit.py, as in PumpUp and Packets.
+    """
+
+    peer: SessionId
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    mtu: Annotated[int, msgspec.Meta(ge=576, le=65535)]  # of an IP packet that it takes whole
+    plane: Annotated[int, msgspec.Meta(ge=0, le=3)] = 0  # 0: a peer that is not ours, one packet a message
+    path: Literal["", "direct", "relayed"] = ""
+    remote: Text = ""  # the address that it is reached at
+    stats: Annotated[dict[Name, float], msgspec.Meta(max_length=64)] = {}
+    at: Count = 0
+    seen: Count = 0
+
+
+class PumpUp(msgspec.Struct, frozen=True, tag="pump_up"):
+    """tun_pump to who said PeerUp, each second: the interface is there, and is like this."""
+
+    mtu: Annotated[int, msgspec.Meta(ge=576, le=65535)]
+    addresses: Annotated[list[Name], msgspec.Meta(max_length=16)] = []  # such as 10.77.0.1/24
+    at: Count = 0
+    seen: Count = 0
+
+
+class Packets(msgspec.Struct, frozen=True, tag="packets"):
+    """tun_pump to who said PeerUp, and back: IP packets, which travel beside it; none, where only `seen` is news."""
+
+    at: Count  # bytes of bodies that its sender has sent here so far, this one's among them
+    seen: Count  # the last `at` that it has heard from the other side
+
+
 FromWorker = Ready | TicketWanted | JobDone
 ToWorker = TicketGrant | TicketRefused | Job
 FromPeer = SessionsReady | Signal | SignalTaken
 ToPeer = Signal | SignalTaken
 FromChild = Beat | Signal | UnitsWanted | KeyframeWanted | RateWanted
 ToChild = Signal | Unit | Source
+ToPump = PeerUp | Packets
+FromPump = PumpUp | Packets
 
 _ENCODER = msgspec.msgpack.Encoder()
 
@@ -381,4 +417,16 @@ def decode_from_child(data: bytes) -> FromChild:
 def decode_to_child(data: bytes) -> ToChild:
     """What the leader of webrtc_peer sends to a child. Raises Refused."""
     message: ToChild = decode(data, ToChild)  # type: ignore[arg-type]
+    return message
+
+
+def decode_to_pump(data: bytes) -> ToPump:
+    """What the ends of sessions send to tun_pump. Raises Refused."""
+    message: ToPump = decode(data, ToPump)  # type: ignore[arg-type]
+    return message
+
+
+def decode_from_pump(data: bytes) -> FromPump:
+    """What tun_pump sends to the end of a session. Raises Refused."""
+    message: FromPump = decode(data, FromPump)  # type: ignore[arg-type]
     return message

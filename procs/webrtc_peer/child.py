@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from procs import log
+from procs import bus, line, log
 from procs.errors import PlanariaError, Refused
 from procs.messages import (
     Beat,
@@ -27,7 +27,6 @@ from procs.messages import (
     UnitsWanted,
     decode_to_child,
 )
-from procs.webrtc_peer import line
 from procs.webrtc_peer.peer import Json, Peer
 
 BEAT_S = 1.0
@@ -70,7 +69,7 @@ class Session:
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
-        self._line = line.of_child(Path(spec.run_dir), spec.session_id, self._take)
+        self._line = line.connector(Path(spec.run_dir), bus.WEBRTC_PEER_CHILDREN, spec.session_id, self._take)
         self._peer = Peer(spec.ice_servers, spec.udp_range, self._signal, self._keyframe, self._rate)
         self._peer.on_state(self._state_changed)
         self._source = Source(state="starting")

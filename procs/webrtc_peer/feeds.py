@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from procs.errors import Refused
+from procs.line import Line
 from procs.messages import Source, Unit, encode
 from procs.settings import Address
 from procs.webrtc_peer.fanout import Fanout, Piece
-from procs.webrtc_peer.line import Line
 from procs.webrtc_peer.pull import Pulls, State
 from procs.webrtc_peer.wishes import Wishes
 

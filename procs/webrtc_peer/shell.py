@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import uvloop
 import zmq.asyncio
 
-from procs import bus, log
+from procs import bus, line, log
 from procs.errors import Refused
 from procs.messages import (
     Beat,
@@ -28,7 +28,7 @@ from procs.messages import (
     encode,
 )
 from procs.unanswered import Seen, Unanswered
-from procs.webrtc_peer import go2rtc, line
+from procs.webrtc_peer import go2rtc
 from procs.webrtc_peer.feeds import Feeds
 from procs.webrtc_peer.options import STREAM, Peer
 from procs.webrtc_peer.sessions import Action, Fork, Kill, Over, Sessions, Tell, Template
@@ -92,7 +92,7 @@ class Shell:
     async def run(self) -> None:
         """All of it. Raises what ends us."""
         # Here, and not before: what is in it wants a running loop.
-        self._line = line.of_leader(self._alive.run_dir, self._heard)
+        self._line = line.binder(self._alive.run_dir, bus.WEBRTC_PEER_CHILDREN, self._heard)
         self._feeds = Feeds(self._line, self._settings.rtsp_at, self._wishes, self._is_unknown)
         works = (
             self._beat(),

@@ -1,4 +1,4 @@
-"""What webrtc_peer says on the bus: to ws_link, to its children, and to the producers of what is watched."""
+"""What webrtc_peer says on the bus: to ws_link, to its children, to the producers of what is watched, to tun_pump."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ from procs.messages import (
     Description,
     Keyframe,
     KeyframeWanted,
+    Packets,
+    PeerUp,
+    PumpUp,
     RateWanted,
     Reply,
     SessionsReady,
@@ -38,6 +41,7 @@ from procs.webrtc_peer import wishes
 from procs.webrtc_peer.wishes import Wishes
 
 SIGNAL = Signal(1, "signal_ice", "s")
+PACKETS = Packets(65536, 4)
 EACH = {
     messages.decode_from_peer: [SessionsReady(1, ["a", "b"]), SIGNAL, SignalTaken(1)],
     messages.decode_to_peer: [SIGNAL, SignalTaken(1)],
@@ -46,6 +50,8 @@ EACH = {
         RateWanted("s", 500_000),
     ],
     messages.decode_to_child: [SIGNAL, Unit("video", "h264", 5, 1_000_000, True), Source("dry", ["h264"], "why")],
+    messages.decode_to_pump: [PeerUp("bob", 1, 1380, 2, "direct", "192.0.2.1:5", {"rtt_ms": 1.5}, 7, 8), PACKETS],
+    messages.decode_from_pump: [PumpUp(1380, ["10.77.0.1/24"], 7, 8), PACKETS],
 }  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""One end of webrtc_peer.children, the leader's or a child's: every unit comes through here, and zmq.asyncio would be
-half of its cost."""
+"""One end of an endpoint of two frames (a struct, a body) in an event loop, where much goes through: zmq.asyncio would
+be half of its cost."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Take = Callable[[str, bytes, bytes], None]
 
 
 class Line:
-    """`take(name, message, body)` gets what comes; at a child the name is "". Its errors go to the future that `broken`
-    is."""
+    """`take(name, message, body)` gets what comes; at the end that connects the name is "". Its errors go to the future
+    that `broken` is."""
 
     def __init__(self, sock: zmq.Socket[bytes], take: Take) -> None:
         self._loop = asyncio.get_running_loop()
@@ -37,7 +37,7 @@ class Line:
                 await asyncio.sleep(0.002)
 
     def say(self, message: msgspec.Struct, body: bytes = b"", *, to: str = "") -> bool:
-        """Send at once or not at all; the leader names the child. Raises Refused when it is larger than the other side
+        """Send at once or not at all; who binds names the other. Raises Refused when it is larger than the other side
         takes."""
         return self.send(encode(message), body, to=to)
 
@@ -73,13 +73,13 @@ class Line:
                     self.broken.set_exception(error)
 
 
-def of_leader(run_dir: Path, take: Take) -> Line:
-    """The end at which all children meet."""
+def binder(run_dir: Path, endpoint: str, take: Take) -> Line:
+    """The end at which all others meet."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    return Line(bus.work_binder(context, run_dir, bus.WEBRTC_PEER_CHILDREN), take)
+    return Line(bus.work_binder(context, run_dir, endpoint), take)
 
 
-def of_child(run_dir: Path, name: str, take: Take) -> Line:
-    """The end of one child."""
+def connector(run_dir: Path, endpoint: str, name: str, take: Take) -> Line:
+    """The end of one of the others, under its name there."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    return Line(bus.work_connector(context, run_dir, name, bus.WEBRTC_PEER_CHILDREN), take)
+    return Line(bus.work_connector(context, run_dir, name, endpoint), take)
