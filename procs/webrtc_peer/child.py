@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+import uvloop
+
 from procs import bus, line, log
 from procs.errors import PlanariaError, Refused
 from procs.messages import (
@@ -42,7 +44,8 @@ def live(spec: Spec) -> NoReturn:
     """Be the session of this spec until it is over."""
     code = 1
     try:
-        asyncio.run(_live(spec))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_live(spec))
         code = 0
     except PlanariaError as error:
         log.error(str(error), session=spec.session_id)

@@ -133,6 +133,8 @@ class Peer:
             self.rate.sent(len(data), time.monotonic())
         if not track.push(unit, data):
             self._wants_keyframe()
+        elif unit.kind in self._sent:
+            self._sent[unit.kind].send()
 
     async def stats(self) -> dict[str, float]:
         """Figures of the video, for whoever looks after us."""

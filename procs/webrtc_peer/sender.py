@@ -1,8 +1,9 @@
 """RTP out, in the place of aiortc's own loop: a header and a cipher for each packet, one system call for many.
 
-aiortc builds three objects and awaits four coroutines for each packet, and makes a system call for it. Here packets of
-one size go to the kernel in one buffer, which it cuts (UDP GSO, udp(7)); where that can't be (a relay, an
-older kernel) they go one by one. A large picture leaves in portions, so that no queue on the way overflows.
+aiortc builds three objects and awaits four coroutines for each packet, and makes a system call for it. Here a unit
+leaves while it is being taken, without a task that has to be woken for it, and packets of one size go to the kernel in
+one call, which it cuts (UDP GSO, udp(7)); where that can't be (a relay, an older kernel) they go one by one. A large
+picture leaves in portions, so that no queue on the way overflows.
 Private names of aiortc 1.16 and aioice 0.13, as in peer.py and ice.py.
 """
 
@@ -10,23 +11,27 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import secrets
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from aiortc import RTCRtpSender
+from aiortc.rtcdtlstransport import State
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtp import HeaderExtensions
 
 from procs import log
+from procs.webrtc_peer import srtp
 from procs.webrtc_peer.track import Track
 
+B = TypeVar("B", bytes, memoryview)
 HISTORY = 1024  # packets that a viewer can ask for again: a keyframe of 1080p takes hundreds
-PORTION = 16  # packets at a time: about 120 Mbit/s with the pauses between
-PAUSE_S = 0.001
+PAUSE_S = 0.001  # after a portion: about 120 Mbit/s
 UDP_SEGMENT = 103  # linux/udp.h; not in Python's socket module before 3.12
 MAX_BUFFER = 60_000  # of one call with UDP_SEGMENT
 _random = functools.partial(secrets.randbits, 32)
@@ -39,14 +44,19 @@ class Sender:
     """Sends what one track has, over one RTCRtpSender, from the moment that aiortc would."""
 
     def __init__(self, sender: RTCRtpSender, track: Track) -> None:
-        self._sender, self._track = sender, track
+        self._sender: Any = sender
+        self._track = track
         self._sequence = _random() & 0x7FFF  # no wrap-around before the cipher has settled
         self._origin = _random()
         self._rtx_sequence = _random() & 0x7FFF
         self._history: dict[int, tuple[int, bytes]] = {}
         self._head_size = 12
         self._around: tuple[bytes, bytes, bytes] | None = None  # the header extension, cut at the time of sending
-        self._can_segment = True
+        self._room = srtp.Portion()
+        self._sockets: dict[Any, socket.socket | None] = {}  # transport -> what takes segments
+        self._codec: RTCRtpCodecParameters | None = None  # while we may send
+        self._left, self._rtp_time = deque[bytes](), 0  # of the unit under way
+        self._pause: asyncio.TimerHandle | None = None
         self._burst, self._sent_at = 0, 0.0  # packets since the last pause, and when
         self.packets = self.octets = self.again = 0
         sender.replaceTrack(track)
@@ -54,76 +64,111 @@ class Sender:
         sender._retransmit = self._retransmit  # type: ignore[method-assign, assignment]
 
     async def _run(self, codec: RTCRtpCodecParameters) -> None:
+        """From the moment that there is a path until there is none; what is sent in between, `send` sends."""
         self._of("rtp_started").set()
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._codec = codec
+        self.send()
         try:
-            while True:
-                await self._send_next(codec)
+            await self._over
         except (asyncio.CancelledError, ConnectionError):
             pass
         except Exception as error:  # the end of the session, but its end must not wait for us
             log.error(f"unforeseen {type(error).__name__}: {error}", trace=True)
         finally:
+            self._codec = None
             self._of("rtp_exited").set()
 
-    async def _send_next(self, codec: RTCRtpCodecParameters) -> None:
-        payloads, ticks = await self._track.next(codec)
-        rtp_time = (self._origin + ticks) & 0xFFFFFFFF
-        protect = self._srtp().protect
-        extension = self._extension()
-        self._head_size = 12 + len(extension)
-        first = 0x90 if extension else 0x80
-        for start in range(0, len(payloads), PORTION):
-            await self._paced()
-            datagrams = []
-            assert codec.payloadType is not None
-            for at, payload in enumerate(payloads[start : start + PORTION], start=start + 1):
-                kind = codec.payloadType | (0x80 if at == len(payloads) else 0)
-                packet = _HEADER.pack(first, kind, self._sequence, rtp_time, self._sender._ssrc) + extension + payload
-                self._history[self._sequence % HISTORY] = (self._sequence, packet)
-                self._sequence = (self._sequence + 1) & 0xFFFF
-                self.packets += 1
-                self.octets += len(payload)
-                datagrams.append(protect(packet))
-            self._out(datagrams)
-            self._burst += len(datagrams)
-            self._sent_at = time.monotonic()
-        self._report(rtp_time)
+    def send(self) -> None:
+        """Send what the track has, as fast as the path is thought to take it."""
+        if self._codec is None or self._pause or self._over.done():
+            return
+        try:
+            while self._left or self._next(self._codec.clockRate):
+                if self._has_to_pause():
+                    self._pause = asyncio.get_running_loop().call_later(PAUSE_S, self._resume)
+                    return
+                self._send_portion()
+        except Exception as error:  # for `_run`
+            self._over.set_exception(error)
 
-    async def _paced(self) -> None:
-        """Wait if much has just gone out: of a large picture, or of many small ones for a viewer that has joined."""
+    def _resume(self) -> None:
+        self._pause = None
+        self._burst = 0
+        self.send()
+
+    def _next(self, clock: int) -> bool:
+        """Take the next unit, if there is one."""
+        found = self._track.next(clock)
+        if found is None:
+            return False
+        self._left = deque(found.payloads)
+        self._rtp_time = (self._origin + found.ticks) & 0xFFFFFFFF
+        return True
+
+    def _has_to_pause(self) -> bool:
+        """Whether much has just gone out: of a large picture, or of many small ones for a viewer that has joined."""
         if time.monotonic() - self._sent_at > PAUSE_S:
             self._burst = 0
-        if self._burst >= PORTION:
-            self._burst = 0
-            await asyncio.sleep(PAUSE_S)
+        return self._burst >= srtp.PACKETS
 
-    def _out(self, datagrams: Sequence[bytes]) -> None:
+    def _send_portion(self) -> None:
+        assert self._codec and self._codec.payloadType is not None
+        extension = self._extension()
+        self._head_size = 12 + len(extension)
+        first, kind, source = 0x90 if extension else 0x80, self._codec.payloadType, self._sender._ssrc
+        left, history = self._left, self._history
+        packets: list[bytes] = []
+        while left and len(packets) < srtp.PACKETS:
+            payload = left.popleft()
+            number = self._sequence
+            marker = kind if left else kind | 0x80
+            packet = _HEADER.pack(first, marker, number, self._rtp_time, source) + extension + payload
+            history[number % HISTORY] = (number, packet)
+            self._sequence = (number + 1) & 0xFFFF
+            self.octets += len(payload)
+            packets.append(packet)
+        self.packets += len(packets)
+        self._out(self._room.protect(self._srtp(), packets))
+        self._burst += len(packets)
+        self._sent_at = time.monotonic()
+        if not left:
+            self._report()
+
+    def _out(self, datagrams: Sequence[memoryview]) -> None:
         """Send these, those of one size together."""
         pair = self._sender.transport.transport._connection._nominated.get(1)
         if pair is None:
             raise ConnectionError("there is no path")
         transport, to = pair.protocol.transport, pair.remote_addr
-        sock = transport.get_extra_info("socket") if self._can_segment else None
-        if sock is None:
-            for datagram in datagrams:
-                transport.sendto(datagram, to)
-            return
+        sock = self._socket(transport)
         for run in _runs(datagrams):
-            if len(run) == 1 or not self._segmented(sock, run, to):
+            if sock is None or not self._segmented(sock, run, to, transport):
                 for datagram in run:
-                    transport.sendto(datagram, to)
+                    transport.sendto(bytes(datagram), to)
 
-    def _segmented(self, sock: Any, run: list[bytes], to: tuple[str, int]) -> bool:
-        """Whether the kernel took them all in one buffer."""
-        size = struct.pack("H", len(run[0]))
+    def _socket(self, transport: Any) -> socket.socket | None:
+        """What sends at once and in segments, which no transport does; None where a relay stands between."""
+        if transport not in self._sockets:
+            itself = transport.get_extra_info("socket")
+            self._sockets[transport] = itself and socket.socket(fileno=os.dup(itself.fileno()))
+        return self._sockets[transport]
+
+    def _segmented(self, sock: socket.socket, run: list[memoryview], to: tuple[str, int], transport: Any) -> bool:
+        """Whether the kernel took them all at once."""
         try:
-            sock._sock.sendmsg(run, [(socket.IPPROTO_UDP, UDP_SEGMENT, size)], 0, to)
+            if len(run) == 1:
+                sock.sendto(run[0], socket.MSG_DONTWAIT, to)
+            else:
+                size = struct.pack("H", len(run[0]))
+                sock.sendmsg(run, [(socket.IPPROTO_UDP, UDP_SEGMENT, size)], socket.MSG_DONTWAIT, to)
         except BlockingIOError:
-            return False  # its buffer is full: asyncio keeps them until there is room
+            return False  # its buffer is full: the transport keeps them until there is room
         except OSError as error:
-            log.info("no UDP segmentation here", why=str(error))
-            self._can_segment = False
-            return False
+            if len(run) > 1:
+                log.info("no UDP segmentation here", why=str(error))
+                self._sockets[transport] = None
+            return False  # and the transport has its own way with errors
         return True
 
     async def _retransmit(self, number: int) -> None:
@@ -139,11 +184,11 @@ class Sender:
             original = packet[2:4]
             packet = head + packet[12 : self._head_size] + original + packet[self._head_size :]
             self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
-        self._out([self._srtp().protect(packet)])
+        self._out(self._room.protect(self._srtp(), [packet]))
 
     def _srtp(self) -> Any:
         transport = self._sender.transport
-        if transport.state != "connected":
+        if transport._state is not State.CONNECTED:
             raise ConnectionError("no DTLS any more")
         return transport._tx_srtp
 
@@ -161,15 +206,11 @@ class Sender:
             return before
         return before + ((_ntp() >> 14) & 0x00FFFFFF).to_bytes(3, "big") + after
 
-    def _report(self, rtp_time: int) -> None:
+    def _report(self) -> None:
         """What aiortc's sender reports, once a second, and its statistics read."""
-        for name, value in (
-            ("ntp_timestamp", _ntp()),
-            ("rtp_timestamp", rtp_time),
-            ("packet_count", self.packets),
-            ("octet_count", self.octets),
-        ):
-            setattr(self._sender, f"_RTCRtpSender__{name}", value)
+        sender = self._sender
+        sender._RTCRtpSender__ntp_timestamp, sender._RTCRtpSender__rtp_timestamp = _ntp(), self._rtp_time
+        sender._RTCRtpSender__packet_count, sender._RTCRtpSender__octet_count = self.packets, self.octets
 
     def _of(self, name: str) -> Any:
         return getattr(self._sender, f"_RTCRtpSender__{name}")
@@ -180,9 +221,9 @@ def _ntp() -> int:
     return (time.time_ns() + _NTP_TO_UNIX_NS << 32) // 1_000_000_000
 
 
-def _runs(datagrams: Sequence[bytes]) -> list[list[bytes]]:
+def _runs(datagrams: Sequence[B]) -> list[list[B]]:
     """Cut into what the kernel can take at once: all of one size but the last, which may be shorter."""
-    runs: list[list[bytes]] = []
+    runs: list[list[B]] = []
     size = room = 0
     for datagram in datagrams:
         if len(datagram) > size or len(datagram) > room:

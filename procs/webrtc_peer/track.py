@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
+from typing import NamedTuple
 
 from aiortc import MediaStreamTrack
-from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
 from procs.media import packetizer
 from procs.messages import Unit
@@ -17,6 +16,13 @@ BYTES_MAX = 8 << 20
 CLOCKS = {"h264": 90_000, "opus": 48_000, "pcma": 8_000, "pcmu": 8_000}
 
 
+class Next(NamedTuple):
+    """One unit as RTP payloads, and its time in ticks of the codec."""
+
+    payloads: list[bytes]
+    ticks: int
+
+
 class Track(MediaStreamTrack):
     """What waits to be sent. `dropped` counts what was left out because the sender was too slow."""
 
@@ -25,7 +31,6 @@ class Track(MediaStreamTrack):
         self.kind = kind
         self._queue: deque[tuple[Unit, bytes]] = deque()
         self._bytes = 0
-        self._came = asyncio.Event()
         self._needs_keyframe = kind == "video"
         self.units = self.dropped = 0
 
@@ -39,25 +44,25 @@ class Track(MediaStreamTrack):
             self.dropped += 1
             return False
         self._needs_keyframe = False
+        if unit.kind == "audio" and len(data) > PAYLOAD:  # nothing that is sound is so long
+            self.dropped += 1
+            return True
         self._queue.append((unit, data))
         self._bytes += len(data)
-        self._came.set()
         return True
 
     async def recv(self) -> None:  # type: ignore[override]
         """Nobody asks for frames."""
         raise NotImplementedError
 
-    async def next(self, codec: RTCRtpCodecParameters) -> tuple[list[bytes], int]:
-        """The next unit as RTP payloads, and its time in ticks of the codec."""
-        while True:
-            while not self._queue:
-                self._came.clear()
-                await self._came.wait()
+    def next(self, clock: int) -> Next | None:
+        """The unit that has waited longest, for a codec with so many ticks a second; None when none waits."""
+        while self._queue:
             unit, data = self._queue.popleft()
             self._bytes -= len(data)
-            if CLOCKS[unit.codec] != codec.clockRate:
+            if CLOCKS[unit.codec] != clock:
                 continue  # the stream has changed its codec since we answered
             self.units += 1
-            ticks = (unit.time_us * codec.clockRate + 500_000) // 1_000_000
-            return [data] if self.kind == "audio" else packetizer.payloads(data, PAYLOAD), ticks
+            ticks = (unit.time_us * clock + 500_000) // 1_000_000
+            return Next([data] if self.kind == "audio" else packetizer.payloads(data, PAYLOAD), ticks)
+        return None
