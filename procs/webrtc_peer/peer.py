@@ -24,7 +24,7 @@ from aiortc.rtp import (
 )
 
 from procs import log
-from procs.agent import ice
+from procs.agent import ice, nomination
 from procs.errors import Refused
 from procs.messages import Unit
 from procs.webrtc_peer import offer
@@ -174,6 +174,7 @@ class Peer:
         for transceiver in self._pc.getTransceivers():  # more than one only where the viewer can't bundle
             ice.prepare(transceiver.receiver.transport.transport.iceGatherer._connection, self._udp_range)
         ice.on_sign(connection, self._heard)
+        nomination.follow(connection)
         video = self._senders[0]
         take = video._handle_rtcp_packet
         video._handle_rtcp_packet = functools.partial(self._feedback, take)  # type: ignore[method-assign]
