@@ -2,7 +2,7 @@
 
 | endpoint                 | pattern          | binds             | connects       | carries          |
 |--------------------------|------------------|-------------------|----------------|------------------|
-| warden.heartbeat         | PULL <- PUSH     | warden            | every process  | Heartbeat        |
+| warden.heartbeat         | PULL <- PUSH     | warden            | every process  | see below        |
 | warden.state             | ROUTER <- DEALER | warden            | see below      | Request -> Reply |
 | headless_agent.N.control | ROUTER <- DEALER | producer N        | scripts/cli.py | Request -> Reply |
 | ws_link.state            | ROUTER <- DEALER | ws_link           | scripts        | Request -> Reply |
@@ -10,6 +10,8 @@
 | ws_link.sessions         | ROUTER - DEALER  | ws_link           | webrtc_peer    | see below        |
 | webrtc_peer.children     | ROUTER - DEALER  | webrtc_peer       | its children   | see below        |
 | tun_pump.packets         | ROUTER - DEALER  | tun_pump          | each tunnel    | see below        |
+
+At warden.heartbeat every process says `Heartbeat`, and webrtc_peer `Watching`.
 
 The warden is asked how the suite is, and to restart a process of it, by scripts/cli.py, by ws_link for the hub of this
 device, and by the hub for its own machine.
@@ -107,7 +109,7 @@ def binder(context: zmq.Context[K], kind: int, run_dir: Path, endpoint: str) -> 
     return sock
 
 
-def connector(context: zmq.Context[zmq.Socket[bytes]], kind: int, run_dir: Path, endpoint: str) -> zmq.Socket[bytes]:
+def connector(context: zmq.Context[K], kind: int, run_dir: Path, endpoint: str) -> K:
     """A connected socket; the binder need not be there yet."""
     sock = _socket(context, kind)
     sock.connect(address(run_dir, endpoint))
@@ -147,6 +149,11 @@ def _send_now(sock: zmq.asyncio.Socket, frames: list[bytes]) -> bool:
     sent = sock.send_multipart(frames, flags=zmq.DONTWAIT)
     # With DONTWAIT the future is done when the call returns.
     return not isinstance(cast("asyncio.Future[None]", sent).exception(), zmq.ZMQError)
+
+
+def send_one(sock: zmq.asyncio.Socket, message: msgspec.Struct) -> bool:
+    """Send a message without a body, as `send_work` does."""
+    return _send_now(sock, [encode(message)])
 
 
 async def receive_work(sock: zmq.asyncio.Socket) -> tuple[str, bytes, bytes]:

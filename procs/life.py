@@ -132,7 +132,8 @@ class Alive:
         from procs import bus
         from procs.messages import Heartbeat, encode
 
-        sock = bus.connector(zmq.Context.instance(), zmq.PUSH, self.run_dir, bus.WARDEN_HEARTBEAT)
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        sock = bus.connector(context, zmq.PUSH, self.run_dir, bus.WARDEN_HEARTBEAT)
         seen = -1
         while True:
             if self.beats != seen:  # a main loop that stands still sends nothing, though this thread runs

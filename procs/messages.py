@@ -36,6 +36,10 @@ Status = Annotated[int, msgspec.Meta(ge=100, le=599)]
 Headers = Annotated[list[tuple[str, str]], msgspec.Meta(max_length=256)]  # in order; a name may come twice
 
 
+StreamName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Figure = Annotated[float, msgspec.Meta(ge=0)]
+
+
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     """Any process to the warden, once a second while its main loop turns."""
 
@@ -119,12 +123,51 @@ class ProcessState(msgspec.Struct, frozen=True, tag="process"):
     recoveries: Recoveries | None = None  # None: it has never had to
 
 
+class WatchSession(msgspec.Struct, frozen=True):
+    """How one watch session does, by its child's last Beat."""
+
+    session_id: SessionId
+    stream: StreamName
+    state: Literal["new", "connecting", "connected"]
+    path: Literal["", "direct", "relayed"]
+    for_s: float  # since it was asked for
+    bits_per_s: Figure  # of pictures, in the last second
+    asked_bits_per_s: Figure  # what its viewer can take; 0: whatever comes
+    loss: Figure  # fraction of packets, as the viewer has reported last
+    round_trip_ms: Figure | None  # None: not known yet
+    packets: Figure
+    packets_lost: float  # a viewer may count below zero (RFC 3550)
+    packets_again: Figure  # sent once more, since the viewer missed them
+    dropped: Figure  # pictures left out until the next keyframe, since the viewer was too slow
+
+
+class WatchTotals(msgspec.Struct, frozen=True):
+    """What was sent of one stream to all its viewers since webrtc_peer started."""
+
+    stream: StreamName
+    sessions: Count = 0  # that have had a packet
+    packets: Figure = 0.0
+    octets: Figure = 0.0
+    packets_lost: Figure = 0.0
+    packets_again: Figure = 0.0
+    dropped: Figure = 0.0
+
+
+class Watching(msgspec.Struct, frozen=True, tag="watching"):
+    """webrtc_peer to the warden, each second: who watches, and how that goes."""
+
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    sessions: Annotated[list[WatchSession], msgspec.Meta(max_length=64)]
+    totals: Annotated[list[WatchTotals], msgspec.Meta(max_length=64)]
+
+
 class SuiteState(msgspec.Struct, frozen=True, tag="suite_state"):
     """The warden's answer to Look."""
 
     processes: list[ProcessState]
     troubles: list[str]  # what is wrong though every process lives: a stream that is watched and dry
     bounds_s: list[float] = []  # of the buckets of all `recoveries`
+    watching: list[WatchSession] | None = None  # None: there is no webrtc_peer that would say so
 
 
 class LinkState(msgspec.Struct, frozen=True, tag="link_state"):
@@ -252,7 +295,7 @@ class Spec(msgspec.Struct, frozen=True, tag="spec"):
 
     session_id: SessionId
     user_id: Text
-    stream: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    stream: StreamName
     ice_servers: list[dict[str, Any]]  # as a browser takes them, and the hub has sent them
     run_dir: str
     udp_range: tuple[int, int]  # where its sockets are bound, both ends included
@@ -349,6 +392,7 @@ class Packets(msgspec.Struct, frozen=True, tag="packets"):
     seen: Count  # the last `at` that it has heard from the other side
 
 
+ToWarden = Heartbeat | Watching
 FromWorker = Ready | TicketWanted | JobDone
 ToWorker = TicketGrant | TicketRefused | Job
 FromPeer = SessionsReady | Signal | SignalTaken
@@ -382,6 +426,12 @@ def decode(data: bytes, kind: type[M]) -> M:
         return msgspec.msgpack.decode(data, type=kind)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Refused(f"not a {getattr(kind, '__name__', 'message of this endpoint')}: {error}"[:500]) from None
+
+
+def decode_to_warden(data: bytes) -> ToWarden:
+    """What anybody tells the warden, unasked. Raises Refused."""
+    message: ToWarden = decode(data, ToWarden)  # type: ignore[arg-type]
+    return message
 
 
 def decode_from_worker(data: bytes) -> FromWorker:

@@ -36,6 +36,7 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
         "processes": processes,
         "hub": _hub(plan) if "hub" in plan.suite.roles else None,
         "device": _device(link) if link else None,
+        "watching": msgspec.to_builtins(seen.watching) if seen else None,
         "streams": _streams(plan) if "streams" in plan.suite.roles else [],
         "degraded": [*_missing(root, processes), *reach.missing(link), *reach.missing_go2rtc(plan), *troubles],
     }
@@ -131,6 +132,9 @@ def show(answer: dict[str, Any]) -> None:
         streams = [(s["name"], _watchers(s["watched_by"]), s["rtsp"]) for s in answer["streams"]]
         print()
         print_table([("STREAM", "WATCHED BY", "ADDRESS"), *streams])
+    if answer["watching"]:
+        print()
+        print_table([WATCHING, *map(watcher, answer["watching"])])
     if answer["degraded"]:
         print("\nDEGRADED\n" + "\n".join(f"  {each}" for each in answer["degraded"]))
 
@@ -146,6 +150,30 @@ def _row(process: dict[str, Any]) -> tuple[str, ...]:
         "-" if age_s is None else f"{age_s:.1f} s ago",
         f"{process['rss_bytes'] / 1e6:.0f} MB" if process["rss_bytes"] else "-",
         process["last_exit"] or "-",
+    )
+
+
+WATCHING = (
+    *("WATCH SESSION", "STREAM", "STATE", "FOR", "PATH", "KBIT/S", "CAN TAKE", "LOSS", "ROUND TRIP"),
+    *("SENT AGAIN", "DROPPED"),
+)
+
+
+def watcher(its: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of one session, under WATCHING."""
+    round_trip_ms, takes = its["round_trip_ms"], its["asked_bits_per_s"]
+    return (
+        its["session_id"][:8],
+        its["stream"],
+        its["state"],
+        in_words(int(its["for_s"])),
+        its["path"] or "-",
+        f"{its['bits_per_s'] / 1000:.0f}",
+        f"{takes / 1000:.0f}" if takes else "all",
+        f"{its['loss']:.1%}",
+        "-" if round_trip_ms is None else f"{round_trip_ms:.0f} ms",
+        f"{its['packets_again']:.0f} of {its['packets']:.0f}",
+        f"{its['dropped']:.0f}",
     )
 
 

@@ -13,7 +13,7 @@ import zmq
 
 from procs import bus, journal, log, proc, settings
 from procs.errors import ParentGone, Refused
-from procs.messages import Command, Heartbeat, Look, Reply, Restart, decode
+from procs.messages import Command, Look, Reply, Restart, Watching, decode_to_warden
 from procs.warden import go2rtc, metrics, notify, table
 from procs.warden.history import RESTARTED, History
 from procs.warden.limits import GO2RTC_EVERY_S, LIMITS, STACK_S, SUPERVISORD_EVERY_S, kind_of
@@ -172,14 +172,17 @@ class _Loop:
     def _hear(self) -> None:
         for _ in range(BEATS_A_TURN):
             try:
-                beat = decode(self._beats.recv(zmq.DONTWAIT), Heartbeat)
+                beat = decode_to_warden(self._beats.recv(zmq.DONTWAIT))
             except zmq.Again:
                 return
             except Refused as error:
                 self.state.refused += 1
                 log.warning(f"a heartbeat that is none: {error}")
                 continue
-            if self._relatives.is_ours(beat, time.monotonic()):
+            if isinstance(beat, Watching):
+                if beat.pid == self._relatives.pid_of("webrtc_peer"):
+                    self.state.watched.take(beat, time.monotonic())
+            elif self._relatives.is_ours(beat, time.monotonic()):
                 self._policy.see_processes(self._relatives.known())
                 self._sign(beat.pid, time.monotonic())
                 if beat.dropped:

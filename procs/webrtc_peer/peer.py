@@ -143,6 +143,7 @@ class Peer:
             "dropped": self._tracks["video"].dropped,
             "candidates_refused": self.refused_candidates,
             "bits_per_s": round(self.rate.sent_bits),
+            "asked_bits_per_s": self.rate.limit or 0,
         }
         if "video" in self._sent:
             found["packets_again"] = self._sent["video"].again

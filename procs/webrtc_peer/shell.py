@@ -30,6 +30,7 @@ from procs.messages import (
 from procs.unanswered import Seen, Unanswered
 from procs.webrtc_peer import go2rtc
 from procs.webrtc_peer.feeds import Feeds
+from procs.webrtc_peer.figures import Figures
 from procs.webrtc_peer.options import STREAM, Peer
 from procs.webrtc_peer.sessions import Action, Fork, Kill, Over, Sessions, Tell, Template
 from procs.webrtc_peer.wishes import Wishes
@@ -84,6 +85,8 @@ class Shell:
         self._settings, self._alive, self._brood = settings, alive, brood
         context, run_dir = zmq.asyncio.Context.instance(), alive.run_dir
         self._link = bus.work_connector(context, run_dir, NAME, bus.WS_LINK_SESSIONS)
+        self._warden = bus.connector(context, zmq.PUSH, run_dir, bus.WARDEN_HEARTBEAT)
+        self._figures = Figures()
         self._wishes = Wishes(context, run_dir)
         self._sessions = Sessions(Template(str(run_dir), settings.udp_range))
         self._out, self._seen = Unanswered(SIGNALS_KEPT_S), Seen()
@@ -112,6 +115,7 @@ class Shell:
     async def _beat(self) -> None:
         while True:
             self._alive.beat()
+            bus.send_one(self._warden, self._figures.told(os.getpid()))
             await asyncio.sleep(1.0)
 
     # Towards the hub
@@ -198,6 +202,7 @@ class Shell:
         is_first = not self._sessions.has_beaten(beat.session_id)
         if not self._sessions.beaten(beat, time.monotonic()):
             return
+        self._figures.take(self._sessions.stream_of(beat.session_id), beat, time.monotonic())
         if is_first:
             self._feeds.tell(beat.session_id)
         if beat.wants:
@@ -239,6 +244,7 @@ class Shell:
                 self._out.add(action.kind, action.session_id, action.body, time.monotonic())
             elif isinstance(action, Over):
                 _log_end(action)
+                self._figures.over(action.session_id)
                 self._feeds.close(action.session_id)
         self._flush(time.monotonic())
 

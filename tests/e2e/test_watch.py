@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -97,6 +98,10 @@ def test_our_device_is_seen_in_chromium_from_nat_to_nat(
         moves(page)
         wanted = "relayed" if symmetric else "direct"
         said = until(lambda: now if (now := player.stats(page)) and player.path_of(now) == wanted else None, LIMIT_S)
+        figure = re.compile(rf'^planaria_watch_sessions{{stream="{STREAM}",path="{wanted}"}} 1$', re.M)
+        until(lambda: figure.search(camera.metrics()), LIMIT_S, 0.2)
+        (session,) = [each for each in camera.status()["watching"] if each["path"] == wanted]
+    assert session["bits_per_s"] > 50_000 and session["loss"] < 0.1, session
     assert said["codec"] == "video/H264" and said["decoded"] > 5
     assert not symmetric or turn.allocations > before
 

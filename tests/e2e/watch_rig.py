@@ -74,13 +74,26 @@ class Camera:
 
     def streams(self) -> dict[str, Any]:
         """What go2rtc says of its streams."""
-        host, _, port = self.clone.api.rpartition(":")
+        found: dict[str, Any] = json.loads(self._get(self.clone.api, "/api/streams"))
+        return found
+
+    def metrics(self) -> str:
+        """What Prometheus would be told."""
+        return self._get(self.clone.metrics, "/metrics").decode()
+
+    def status(self) -> dict[str, Any]:
+        """`make status JSON=1`."""
+        with self.place.entered():
+            found: dict[str, Any] = json.loads(self.clone.cli("status", "--json").stdout)
+        return found
+
+    def _get(self, address: str, path: str) -> bytes:
+        host, _, port = address.rpartition(":")
         with self.place.entered():
             connection = http.client.HTTPConnection(host, int(port), timeout=5)
             with contextlib.closing(connection):
-                connection.request("GET", "/api/streams")
-                found: dict[str, Any] = json.loads(connection.getresponse().read())
-        return found
+                connection.request("GET", path)
+                return connection.getresponse().read()
 
     def consumers(self, stream: str = STREAM) -> list[dict[str, Any]]:
         """Who pulls a stream from go2rtc."""

@@ -238,7 +238,8 @@ def test_rubbish_and_floods_are_refused_and_it_goes_on(run_dir: Path) -> None:
     dice = random.Random(4)
     with supervised(run_dir, toy("keeper") + "[program:stranger]\ncommand=sleep 1000\n") as running:
         first, warden = running.serving("keeper"), running.pid("warden")
-        sock = bus.connector(zmq.Context.instance(), zmq.PUSH, run_dir, bus.WARDEN_HEARTBEAT)
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        sock = bus.connector(context, zmq.PUSH, run_dir, bus.WARDEN_HEARTBEAT)
         for number in range(3000):
             data = (
                 dice.randbytes(dice.randrange(200)) if number % 2 else encode(Heartbeat("x", "y" * 64, 4_000_000, True))
