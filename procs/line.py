@@ -15,6 +15,9 @@ from procs import bus
 from procs.errors import Refused
 from procs.messages import MAX_BODY_BYTES, encode
 
+# As plain numbers, and without the *_multipart of pyzmq and its exceptions for what is no error: twice as fast.
+_EVENTS, _HAS_MORE, _READABLE = int(zmq.EVENTS), int(zmq.RCVMORE), int(zmq.POLLIN)
+_NOW, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 Take = Callable[[str, bytes, bytes], None]
 
 
@@ -24,16 +27,17 @@ class Line:
 
     def __init__(self, sock: zmq.Socket[bytes], take: Take) -> None:
         self._loop = asyncio.get_running_loop()
-        self._sock, self._take = sock, take
+        self._sock: Any = sock
+        self._take = take
         self._parts = 3 if sock.type == zmq.ROUTER else 2
         self._will_look = False
         self.broken: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(cast(int, self._sock.getsockopt(zmq.FD)), self._read)
+        self._loop.add_reader(cast(int, sock.getsockopt(zmq.FD)), self._read)
 
     async def connected(self, within_s: float) -> None:
         """Wait until something that is said goes somewhere. Raises TimeoutError."""
         async with asyncio.timeout(within_s):
-            while not cast(int, self._sock.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:  # noqa: ASYNC110 - nothing tells
+            while not self._sock.getsockopt(zmq.EVENTS) & zmq.POLLOUT:  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(0.002)
 
     def say(self, message: msgspec.Struct, body: bytes = b"", *, to: str = "") -> bool:
@@ -46,7 +50,10 @@ class Line:
         if len(body) > MAX_BODY_BYTES:
             raise Refused(f"a body of {len(body)} bytes is over the limit of {MAX_BODY_BYTES}")
         try:
-            self._sock.send_multipart([to.encode(), message, body] if to else [message, body], zmq.NOBLOCK)
+            if to:
+                self._sock.send(to.encode(), _MORE)
+            self._sock.send(message, _MORE)
+            self._sock.send(body, _NOW)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise
@@ -60,11 +67,11 @@ class Line:
 
     def _read(self) -> None:
         self._will_look = False
-        while not self.broken.done():
-            try:
-                frames: list[Any] = self._sock.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
+        sock = self._sock
+        while not self.broken.done() and sock.getsockopt(_EVENTS) & _READABLE:
+            frames = [sock.recv(_NOW)]
+            while sock.getsockopt(_HAS_MORE):
+                frames.append(sock.recv(_NOW))
             if len(frames) == self._parts:
                 name = frames[0].decode(errors="replace") if self._parts == 3 else ""
                 try:

@@ -157,7 +157,8 @@ class Session:
     async def _look(self) -> None:
         """End it when its time is up."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            # Seldom while all is well: to wake up costs more than to look.
+            await asyncio.sleep(BEAT_S if self._peer.state == "connected" else LOOK_S)
             now = time.monotonic()
             if self._offered_at is None:
                 if now - self._born_at > self._spec.lease_s:
