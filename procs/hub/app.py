@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -14,6 +13,7 @@ from procs.hub.openapi import ANYTHING, PROXIED, WEBSOCKET, Route
 from procs.hub.people import api_tokens, auth, sessions, users
 from procs.hub.people.access import is_local, who_asks
 from procs.hub.rest import whole
+from procs.hub.signalling import alone, signal_ws
 from procs.hub.state import HUB, State
 from procs.hub.tunnel import data_link, origins, proxy_route, thumbnails, view_route
 from procs.hub.tunnel.tunnel import Tunnel
@@ -26,7 +26,7 @@ IDLE_S = 30.0  # for a request to come whole with its headers, and between two
 def runner(hub: State, *more: web.RouteDef) -> web.AppRunner:
     """The hub as aiohttp runs it; `more` routes come before its own."""
     return web.AppRunner(
-        _application(hub, more),
+        alone.application(hub) if hub.settings.only else _application(hub, more),
         access_log=None,
         handle_signals=False,
         handler_cancellation=True,  # whoever leaves frees what the device does for them, at once
@@ -47,11 +47,6 @@ def _application(hub: State, more: tuple[web.RouteDef, ...]) -> web.Application:
     return app
 
 
-async def health(_: web.Request) -> web.Response:
-    """GET /health: this process answers."""
-    return rest.answer({"status": "healthy", "timestamp": datetime.now(UTC).replace(tzinfo=None).isoformat()})
-
-
 async def get_metrics(request: web.Request) -> web.Response:
     """GET /metrics: for this machine and for admins."""
     session = await who_asks(request)
@@ -68,7 +63,7 @@ def _metrics(hub: State) -> str:
         metrics.gauge("watch_sessions", "watch sessions", len(hub.watches)),
         metrics.gauge("store_waiting", "calls of the store that wait or run", hub.store.waiting),
     ]
-    return "".join(gauges) + hub.counts.text()
+    return "".join(gauges) + alone.gauges(hub) + hub.counts.text()
 
 
 # A line each: call, handler, who may, the struct of its body, the type of its answer; then, where it has them,
@@ -80,6 +75,7 @@ ROUTES = [
     Route("GET /ws/device", device_ws.socket, "anybody", None, WEBSOCKET),
     Route("GET /ws/data", data_link.socket, "anybody", None, WEBSOCKET),
     Route("GET /ws/viewer", viewer_ws.socket, "anybody", None, WEBSOCKET),
+    Route("GET /ws/signal", signal_ws.socket, "anybody", None, WEBSOCKET),
     Route(
         "POST /api/auth/register",
         auth.post_register,
@@ -176,6 +172,6 @@ ROUTES = [
     Route("GET /api/openapi.json", openapi.get_document, "anybody", None, dict[str, Any]),
     Route("GET /", pages.front, "anybody", None, "text/html", also=(304,)),
     Route("GET /page/{name}", pages.get_file, "anybody", None, ANYTHING, also=(304,)),
-    Route("GET /health", health, "anybody", None, answers.Health),
+    Route("GET /health", rest.health, "anybody", None, answers.Health),
     Route("GET /metrics", get_metrics, "machine", None, "text/plain"),
 ]

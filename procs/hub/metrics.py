@@ -27,6 +27,9 @@ _COUNTERS = {
     "watches": "watch sessions that were begun",
     "watches_resumed": "watch sessions whose viewer came back on another connection",
     "signals_repeated": "what a device said again in a watch session, and the viewer had been told",
+    "signals": "frames from one agent to another",
+    "signals_to_nobody": "frames to an agent that was not there",
+    "agents_replaced": "agents' connections that another of the same id replaced",
     "events_lost": "events of devices that the store could not take in time",
 }
 _LABELS = {"requests": "class", "refused": "reason", "frames": "type", "thumbnails": "outcome"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import ssl
@@ -11,11 +12,12 @@ from pathlib import Path
 
 from procs import settings
 from procs.errors import ConfigError
-from procs.settings import ADDRESS, PATH, SWITCH, TEXT, Address, Kind, Layers, matching, option, whole
+from procs.settings import ADDRESS, PATH, SWITCH, TEXT, Address, Kind, Layers, matching, one_of, option, whole
 
 LOCAL = "localhost"  # what is below it leads browsers to their own machine, without any DNS
 EXAMPLES = """\
   python -m procs.hub
+  python -m procs.hub --only signal --listen 127.0.0.1:8001
   DATABASE_URL=postgresql://planaria@db/planaria PLANARIA_HUB_CERT=cert.pem PLANARIA_HUB_KEY=key.pem \\
       python -m procs.hub --listen 0.0.0.0:8443
 
@@ -39,6 +41,7 @@ TURN_URLS = _words(
     r"turns?:[A-Za-z0-9.\[\]:_-]{1,250}(?:\?transport=(?:udp|tcp))?",
     "turn:HOST:PORT?transport=udp, several with commas between",
 )
+TOKENS = _words(r"\S{16,256}", "tokens of 16 to 256 characters, with commas between")
 PROXIES = _words(r"[0-9a-fA-F.:]{2,45}", "IP addresses, with commas between")
 _HOST_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 VIEWS = matching(rf"(?=.{{1,200}}\Z){_HOST_LABEL}(?:\.{_HOST_LABEL})*", "a host name such as view.example.org, or off")
@@ -101,6 +104,27 @@ class Hub(settings.Settings):
     turn_secret: str = option(
         "", TEXT, env=("TURN_SECRET",), secret=True, help="coturn's static-auth-secret, by which they are let in"
     )
+    only: str = option("", one_of("signal"), help="serve agents' signalling and nothing else: no store, no page")
+    signaling_tokens: tuple[str, ...] = option(
+        (),
+        TOKENS,
+        env=("SIGNALING_TOKENS",),
+        secret=True,
+        help="by which agents get in for signalling, each into a room of its own",
+    )
+    signaling_tokens_file: Path | None = option(
+        None, PATH, env=("SIGNALING_TOKENS_FILE",), help="a file with such tokens, one a line"
+    )
+
+    @property
+    def signaling_digests(self) -> frozenset[str]:
+        """SHA-256 of each such token."""
+        return frozenset(hashlib.sha256(token.encode()).hexdigest() for token in self.signaling_tokens)
+
+    @property
+    def is_reached_by_others(self) -> bool:
+        """Whether somebody beyond this machine may get to it."""
+        return self.is_behind_tls or bool(self.proxies) or not self.listen.is_loopback
 
     @property
     def is_registration_open(self) -> bool:
@@ -130,8 +154,22 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     flags = settings.parse_flags(parser, Hub, list(sys.argv[1:] if argv is None else argv))
     environment, env_file = settings.from_environment(os.environ if environ is None else environ)
     chosen = settings.load(Hub, Layers(flags, environment, env_file))
+    if chosen.signaling_tokens_file:
+        more = _tokens_in(chosen.signaling_tokens_file)
+        chosen = chosen.but(signaling_tokens=chosen.signaling_tokens + more)
     check(chosen)
     return chosen
+
+
+def _tokens_in(file: Path) -> tuple[str, ...]:
+    """Those in a file. Raises ConfigError."""
+    try:
+        tokens: tuple[str, ...] = TOKENS.parse(",".join(file.read_text().split()))
+    except OSError as error:
+        raise ConfigError(f"SIGNALING_TOKENS_FILE={str(file)!r}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"SIGNALING_TOKENS_FILE={str(file)!r}: must have {TOKENS.allowed} or on lines") from None
+    return tokens
 
 
 def check(chosen: Hub) -> None:
@@ -140,6 +178,11 @@ def check(chosen: Hub) -> None:
         raise ConfigError("PLANARIA_HUB_CERT and PLANARIA_HUB_KEY: must both be set, or neither")
     if bool(chosen.turn_urls) != bool(chosen.turn_secret):
         raise ConfigError("TURN_URLS and TURN_SECRET: must both be set, or neither")
+    if chosen.only and chosen.is_reached_by_others and not chosen.signaling_tokens:
+        raise ConfigError(
+            f"PLANARIA_HUB={chosen.listen}, --only signal: others can reach it, and there are no accounts; set"
+            f" SIGNALING_TOKENS ({TOKENS.allowed})"
+        )
     refuse_open_air(chosen, chosen.listen)
     tls(chosen)
 

@@ -71,6 +71,7 @@ class Rates:
         self.proofs = Buckets(Rate(0.2, 10))  # by address and device
         self.proofs_from = Buckets(Rate(1, 60))  # by address: a fleet may stand behind one
         self.suite_events = Buckets(Rate(1, 100))  # by device, which sends half as many
+        self.signal_tokens = Buckets(Rate(10 / 60, 30))  # by address: agents' tokens that are none; people choose them
         self.hellos = Buckets(Rate(1000, 2000))  # by nobody: all devices together
 
 

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import math
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -69,6 +70,11 @@ def busy(detail: str, wait_s: float = 1.0) -> web.HTTPException:
 
 def _detail(text: str) -> str:
     return msgspec.json.encode({"detail": text}).decode()
+
+
+async def health(_: web.Request) -> web.Response:
+    """GET /health: this process answers."""
+    return answer({"status": "healthy", "timestamp": datetime.now(UTC).replace(tzinfo=None).isoformat()})
 
 
 async def body(request: web.Request, kind: type[T]) -> T:

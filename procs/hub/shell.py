@@ -24,6 +24,7 @@ from procs.hub import first_start, malformed
 from procs.hub.app import runner
 from procs.hub.devices import device_ws
 from procs.hub.options import Hub, refuse_open_air, tls
+from procs.hub.signalling import signal_ws
 from procs.hub.state import State, now
 from procs.hub.store.engine import Store
 from procs.hub.viewers import live, viewer_ws, watching
@@ -59,7 +60,8 @@ def serve(settings: Hub, alive: Alive) -> None:
     refuse_open_air(settings, _address(listener))
     context = tls(settings)
     directory = run_dir()
-    store = Store(settings.store_url(directory))
+    # Signalling alone keeps nothing: that store is never opened.
+    store = Store(f"sqlite:///{os.devnull}" if settings.only else settings.store_url(directory))
     uvloop.run(_serve(State(settings, store), directory, listener, context, alive))
 
 
@@ -80,8 +82,9 @@ async def _prepared(hub: State, directory: Path, alive: Alive) -> None:
 async def _serve(
     hub: State, directory: Path, listener: socket.socket, context: ssl.SSLContext | None, alive: Alive
 ) -> None:
-    await _prepared(hub, directory, alive)
-    await watching.restore(hub)
+    if not hub.settings.only:
+        await _prepared(hub, directory, alive)
+        await watching.restore(hub)
     malformed.quieten(hub.counts)
     running = runner(hub)
     await running.setup()
@@ -89,6 +92,19 @@ async def _serve(
     log.info("serving", address=str(_address(listener)), tls=context is not None, compat=hub.settings.compat)
     alive.serving()
     _keep_calm()
+    await (_sweep_agents(hub, alive) if hub.settings.only else _sweep(hub, alive))
+
+
+async def _sweep_agents(hub: State, alive: Alive) -> None:
+    """What is to be done once a second where there is signalling alone."""
+    while True:
+        alive.beat()
+        signal_ws.sweep(hub, now(), time.time())
+        await asyncio.sleep(SWEEP_S)
+
+
+async def _sweep(hub: State, alive: Alive) -> None:
+    """What is to be done once a second, or now and then."""
     seen_at = purged_at = collected_at = now()
     telling = asyncio.get_running_loop().create_task(live.tell(hub))
     while not telling.done():
@@ -97,6 +113,7 @@ async def _serve(
         device_ws.sweep(hub, time_now)
         viewer_ws.sweep(hub, time_now, time.time())
         watching.sweep(hub, time_now)
+        signal_ws.sweep(hub, time_now, time.time())
         hub.presence.sweep()
         hub.tickets.expire(time_now)
         hub.spawn(hub.events.write())

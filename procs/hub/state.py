@@ -19,6 +19,7 @@ from procs.hub.metrics import Counts
 from procs.hub.options import Hub
 from procs.hub.people.accounts import Accounts, Session
 from procs.hub.rates import Rates
+from procs.hub.signalling.rooms import Rooms
 from procs.hub.store.engine import Store
 from procs.hub.tunnel.views import Views
 from procs.hub.viewers.peer import Viewer, Watcher
@@ -45,6 +46,7 @@ class State:
         self.kept_watches = WatchStore(store)
         self.viewers: set[Viewer] = set()
         self.subscriptions = Subscriptions()
+        self.rooms = Rooms()
         self.registry.listeners.append(self.subscriptions.access_changed)
         self.events.listeners.append(self.subscriptions.happened)
         self.seen: set[int] = set()  # keys of devices that have left or come since the store was told

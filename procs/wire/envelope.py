@@ -462,7 +462,7 @@ def decode(text: str | bytes, *, limit: int = MAX_BYTES) -> Envelope:
         raise Refused(f"not a frame: {error}"[:_SHOWN]) from None
     if not bytes(memoryview(frame.payload)[:1]) == b"{":
         raise Refused(f"{frame.type}: the payload is no object")
-    if _is_deep(data):
+    if is_deep(data):
         raise Refused(f"{frame.type}: nested deeper than {MAX_DEPTH}")
     return Envelope(frame.type, frame.payload, frame.request_id, frame.ts)
 
@@ -521,8 +521,9 @@ def timestamp() -> str:
     return datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
-def _is_deep(data: bytes) -> bool:
-    """Of JSON that has been read. In a few passes of C each: 2 MiB of brackets must not hold up everybody else."""
+def is_deep(data: bytes) -> bool:
+    """Whether brackets stand in each other more than MAX_DEPTH times, in JSON that has been read. In a few passes of C
+    each: 2 MiB of brackets must not hold up everybody else."""
     if data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
         return False  # nearly every frame
     if b"\\" in data:

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 
 from procs.errors import Refused
-from procs.wire.envelope import Candidate, Id, Instance, Secret, Text, Type
+from procs.wire.envelope import Candidate, Id, Instance, Secret, Text, Type, is_deep
 
 MAX_BYTES = 64 * 1024  # of one frame
 PING_S = 30.0  # how often an agent pings
@@ -90,8 +90,8 @@ class Error(msgspec.Struct, frozen=True, tag="error", rename={"sender": "from"},
     """error, server to agent. `to` is who is told; `sender` is the peer it is about, `session` which negotiation."""
 
     error: Text
-    sender: Text | None = None
     to: Text | None = None
+    sender: Text | None = None
     session: Session = ""
 
 
@@ -115,7 +115,13 @@ class _Kind(msgspec.Struct, frozen=True):
     type: Type
 
 
+class _Head(msgspec.Struct, frozen=True, rename={"sender": "from"}):
+    sender: Id | None = None
+
+
 _KINDS = msgspec.json.Decoder(_Kind)
+_HEADS = msgspec.json.Decoder(_Head)
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _FRAMES: msgspec.json.Decoder[Frame] = msgspec.json.Decoder(Frame)
 _ENCODER = msgspec.json.Encoder()
 
@@ -152,3 +158,23 @@ def encode(frame: Frame) -> str:
     if len(data) > MAX_BYTES:
         raise Refused(f"frame of {len(data)} bytes is over the limit of {MAX_BYTES}")
     return text
+
+
+def relayed(text: str, sender: str) -> tuple[Routed, str]:
+    """A frame from one agent to another, and as the server passes it on: from whom it really is, each field once, what
+    is not known here as it came. Raises Refused, also for one that says it is somebody else's."""
+    kind = kind_of(text)
+    try:
+        said = _HEADS.decode(text).sender
+        fields = _FIELDS.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise Refused(f"{kind}: {error}"[:_SHOWN]) from None
+    if said not in (None, sender):
+        raise Refused(f"{kind}: from must be {sender!r}, as registered"[:_SHOWN])
+    passed = _ENCODER.encode(fields | {"from": msgspec.Raw(_ENCODER.encode(sender))})
+    frame = decode(passed)
+    if not isinstance(frame, Routed):
+        raise Refused(f"{kind}: goes to no agent")
+    if is_deep(passed):
+        raise Refused(f"{kind}: nested too deep")
+    return frame, passed.decode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from procs.errors import ConfigError
@@ -82,3 +84,25 @@ def test_devices_have_origins_of_their_own_where_a_browser_finds_them() -> None:
     assert Hub(views="off").view_suffix == Hub(insecure=True).view_suffix == ""
     assert Hub(listen=Address("192.0.2.1", 80), insecure=True).view_suffix == ""
     assert Hub(views="view.example.org").view_suffix == "view.example.org"
+
+
+def test_tokens_of_agents_may_stand_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("a-token-of-16-chars\n\nanother-one-of-16,and-a-third-of-16\n")
+    chosen = load([], {"SIGNALING_TOKENS_FILE": str(file), "SIGNALING_TOKENS": "the-first-of-sixteen"})
+    assert len(chosen.signaling_tokens) == len(chosen.signaling_digests) == 4
+    assert "sixteen" not in repr(chosen)
+    file.write_text("short")
+    for path, said in ((file, "16 to 256 characters"), (tmp_path / "none", "cannot be read")):
+        with pytest.raises(ConfigError, match=said):
+            load([], {"SIGNALING_TOKENS_FILE": str(path)})
+
+
+def test_signalling_alone_needs_tokens_where_others_reach_it() -> None:
+    assert load(["--only", "signal"], {}).only == "signal"
+    environ = {"PLANARIA_HUB": "0.0.0.0:8000", "PLANARIA_HUB_INSECURE": "1"}
+    with pytest.raises(ConfigError, match="set SIGNALING_TOKENS"):
+        load(["--only", "signal"], environ)
+    with pytest.raises(ConfigError, match=r"SIGNALING_TOKENS=\*\*\*"):
+        load([], {"SIGNALING_TOKENS": "short"})
+    assert load(["--only", "signal"], environ | {"SIGNALING_TOKENS": "a-token-of-16-chars"}).is_reached_by_others

@@ -63,3 +63,13 @@ def test_unknown_types_and_fields_are_no_errors() -> None:
 
 def test_a_token_is_not_shown() -> None:
     assert "hush" not in repr(signal.Register("a", "hush"))
+
+
+def test_the_server_passes_a_frame_on_as_from_who_sent_it() -> None:
+    frame, passed = signal.relayed('{"type": "bye", "to": "b", "to": "c", "new": {"x": [1, null]}}', "a")
+    assert frame == signal.Bye("a", "c")
+    assert json.loads(passed) == {"type": "bye", "to": "c", "new": {"x": [1, None]}, "from": "a"}
+    deep = '{"type": "bye", "to": "b", "x": ' + "[" * 40 + "]" * 40 + "}"
+    for poor in (deep, '{"type": "bye", "from": "b", "to": "c"}', '{"type": "ping", "to": "b"}', '{"type": "bye"}'):
+        with pytest.raises(Refused):
+            signal.relayed(poor, "a")

@@ -20,6 +20,7 @@ from procs.hub.people.access import (
 from procs.hub.people.accounts import PAGE_TTL_S, USERNAME, User, is_username
 from procs.hub.people.passwords import LENGTHS
 from procs.hub.rest import answer, body, refusal
+from procs.hub.signalling import signal_ws
 from procs.hub.state import HUB, State
 from procs.hub.tunnel import origins
 from procs.hub.viewers import viewer_ws
@@ -121,6 +122,7 @@ def _set_cookie(request: web.Request, response: web.Response, token: str, max_ag
 def end_login(hub: State, login: str) -> None:
     """A log-in has ended: so does what it has under way."""
     viewer_ws.end_login(hub, login=login)
+    signal_ws.end_login(hub, login=login)
     hub.views.cut_login(login)
 
 
@@ -128,4 +130,5 @@ def end_user(hub: State, user: int) -> None:
     """Every log-in of a user has ended."""
     hub.accounts.forget_user(user)
     viewer_ws.end_login(hub, user=user)
+    signal_ws.end_login(hub, user=user)
     hub.views.cut_user(user)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -22,32 +22,42 @@ from procs.wire import envelope
 
 # A frame over envelope.MAX_BYTES is refused by an answer; one over this ends the connection (1009), unread.
 MAX_MESSAGE = 2 * envelope.MAX_BYTES
-MAX_UNSENT = 4 * envelope.MAX_BYTES  # bytes that wait for somebody who does not read
 CLOSE_S = 5.0
-# What one connection may send, by bytes; over it, we read more slowly.
-BYTES_PER_S = 8e6
-BURST = 32e6
-FRAME_COST = 40_000  # bytes that a frame counts besides its own
 _NEVER = 1 << 62  # bytes after which aiohttp would wait for the reader
 _FRAMES = (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG)
 
 
-def new_socket() -> web.WebSocketResponse:
+class Bounds(NamedTuple):
+    """What one connection may send, by bytes; over it, we read more slowly. `frame_cost`: bytes that a frame counts
+    besides its own; `unsent`: bytes that may wait for who does not read."""
+
+    bytes_per_s: float = 8e6
+    burst: float = 32e6
+    frame_cost: int = 40_000
+    unsent: int = 4 * envelope.MAX_BYTES
+
+
+USUAL = Bounds()
+
+
+def new_socket(limit: int = MAX_MESSAGE) -> web.WebSocketResponse:
     """A WebSocket for text frames. Pings are ours to see: they are signs of life."""
     return web.WebSocketResponse(
-        max_msg_size=MAX_MESSAGE, compress=False, autoping=False, timeout=CLOSE_S, writer_limit=_NEVER
+        max_msg_size=limit, compress=False, autoping=False, timeout=CLOSE_S, writer_limit=_NEVER
     )
 
 
 class Peer:
     """Bounds around one open WebSocket. `heard_at`: when its last frame came, by time.monotonic."""
 
-    __slots__ = ("_allowance", "_counts", "_transport", "_ws", "address", "heard_at")
+    __slots__ = ("_allowance", "_bounds", "_counts", "_transport", "_ws", "address", "heard_at")
 
-    def __init__(self, ws: web.WebSocketResponse, request: web.Request, address: str, counts: Counts) -> None:
+    def __init__(
+        self, ws: web.WebSocketResponse, request: web.Request, address: str, counts: Counts, bounds: Bounds = USUAL
+    ) -> None:
         self._ws, self._transport = ws, request.transport
         self._counts, self.address = counts, address
-        self._allowance = BURST
+        self._bounds, self._allowance = bounds, bounds.burst
         self.heard_at = time.monotonic()
 
     async def receive(self) -> str | None:
@@ -74,28 +84,31 @@ class Peer:
         self._counts.refuse(reason, address=self.address, **fields)
 
     async def _pay(self, size: int) -> None:
-        now = time.monotonic()
-        self._allowance = min(BURST, self._allowance + (now - self.heard_at) * BYTES_PER_S) - size - FRAME_COST
+        bounds, now = self._bounds, time.monotonic()
+        earned = self._allowance + (now - self.heard_at) * bounds.bytes_per_s
+        self._allowance = min(bounds.burst, earned) - size - bounds.frame_cost
         self.heard_at = now
         if self._allowance < 0:
             self._counts.add("throttled_frames")
-            await asyncio.sleep(-self._allowance / BYTES_PER_S)
+            await asyncio.sleep(-self._allowance / bounds.bytes_per_s)
 
     async def send(
         self, kind: str, payload: envelope.Payload, request_id: str | None = None, *, with_request_id: bool = False
     ) -> None:
         """Send a frame, without waiting for whoever reads. Raises LinkLost, or Refused for a payload that no frame can
         carry."""
-        await self._write(
-            self._ws.send_str, envelope.encode(kind, payload, request_id, with_request_id=with_request_id)
-        )
+        await self.say(envelope.encode(kind, payload, request_id, with_request_id=with_request_id))
+
+    async def say(self, text: str) -> None:
+        """Send a frame that is text already, as `send` does. Raises LinkLost."""
+        await self._write(self._ws.send_str, text)
 
     async def ping(self) -> None:
         """Ask for a sign of life. Raises LinkLost."""
         await self._write(self._ws.ping, b"")
 
     async def _write(self, how: Callable[[Any], Awaitable[None]], data: str | bytes) -> None:
-        if self.unsent > MAX_UNSENT:
+        if self.unsent > self._bounds.unsent:
             self.abort("it does not read what is sent to it")
             raise LinkLost("it does not read what is sent to it")
         try:
