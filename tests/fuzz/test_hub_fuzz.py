@@ -79,7 +79,7 @@ def test_any_frames(hub: Process, talkers: list[Talker], said: list[str | bytes]
 
 
 @settings(max_examples=60, deadline=None)
-@given(said=frames(), path=st.sampled_from(["/ws/device", "/ws/viewer"]))
+@given(said=frames(), path=st.sampled_from(["/ws/device", "/ws/viewer", "/ws/signal"]))
 def test_any_first_frame(hub: Process, said: str | bytes, path: str) -> None:
     with connect(hub.ws(path), compression=None, close_timeout=1, proxy=None) as ws:
         ws.send(said)

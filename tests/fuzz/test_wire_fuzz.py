@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procs.errors import Refused
-from procs.wire import challenge, envelope, fields
+from procs.wire import challenge, envelope, fields, signal
 from procs.wire.envelope import Payload
+from tests import golden
 from tests.unit.test_envelope import FRAMES, kind_of
 
 KINDS: list[type[Payload]] = sorted(
@@ -128,3 +129,30 @@ def test_any_header_fields(pairs: list[tuple[str, str]]) -> None:
             line = "".join(f"{name}: {value}\r\n" for name, value in kept).encode()
             assert line.count(b"\r") == line.count(b"\n") == len(kept) and b"\0" not in line
             assert not {name.lower() for name, _ in kept} & fields.HOP_BY_HOP
+
+
+SIGNALLING = [json.dumps(said.frame).encode() for said in golden.transcript("signal")]
+
+
+@settings(deadline=None)  # a busy machine
+@given(
+    data=st.binary()
+    | st.builds(
+        lambda kind, more: json.dumps({"type": kind, "to": "b"} | more).encode(),
+        st.sampled_from(sorted(signal.TYPES)),
+        payloads,
+    )
+    | st.builds(
+        lambda frame, at, junk: frame[:at] + junk + frame[at:],
+        st.sampled_from(SIGNALLING),
+        st.integers(0, 200),
+        st.binary(max_size=4),
+    )
+)
+def test_any_signalling(data: bytes) -> None:
+    with suppress(Refused):
+        if frame := signal.decode(data):
+            assert signal.decode(signal.encode(frame)) == frame
+    with suppress(Refused, UnicodeDecodeError):
+        routed, passed = signal.relayed(data.decode(), "alice")
+        assert signal.decode(passed) == routed and routed.sender == "alice"
