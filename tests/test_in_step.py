@@ -6,6 +6,7 @@ import configparser
 import re
 
 from procs import settings
+from procs.agent.settings import AgentSettings
 from procs.capture.options import Capture
 from procs.headless_agent.options import Producer
 from procs.hub.options import Hub
@@ -60,7 +61,7 @@ def test_each_program_says_what_stops_without_it() -> None:
 def test_every_variable_of_ours_is_declared_and_explained() -> None:
     declared = {
         name
-        for cls in (Capture, Hub, Link, Peer, Producer, Proxy, Suite)
+        for cls in (AgentSettings, Capture, Hub, Link, Peer, Producer, Proxy, Suite)
         for opt in settings.options_of(cls).values()
         for name in opt.env
         if name.startswith("PLANARIA_")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import unquote, urlsplit
 
 from procs import settings
+from procs.agent.settings import PORTS
 from procs.settings import ADDRESS, SWITCH, Address, Kind, Layers, matching, option
 
 NAME = "webrtc_peer.json"
@@ -54,16 +55,7 @@ def _parse_http(text: str) -> Go2rtc:
     return Go2rtc(text.rstrip("/"))
 
 
-def _parse_range(text: str) -> tuple[int, int]:
-    low, dash, high = text.partition("-")
-    found = int(low), int(high if dash else low)
-    if not 1024 <= found[0] <= found[1] <= 65535:
-        raise ValueError
-    return found
-
-
 HTTP = Kind(_parse_http, "http://HOST[:PORT] without a path")
-PORTS = Kind(_parse_range, "two ports from 1024 to 65535, such as 49152-65535")
 STREAM = matching(r"[A-Za-z0-9_.:@-]{1,200}", "1 to 200 of A-Z a-z 0-9 _ . : @ -")
 
 

@@ -1,0 +1,219 @@
+"""The connection to the signalling server: made again whenever it is lost, while sessions between agents live on.
+
+The server is told who we are and sees who talks to whom; what it carries is signed by the agents (identity.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, cast
+
+import aiohttp
+import msgspec
+
+from procs import log
+from procs.agent.settings import AgentSettings
+from procs.backoff import uniform
+from procs.carrier import trust
+from procs.errors import LinkLost, Refused
+from procs.wire import signal
+from procs.wire.signal import Error, Frame, Ping, Pong, Register
+
+OPEN_S = 10.0
+PONG_S = 15.0  # without a sign for so long after a ping the connection is dead
+CLOSE_S = 1.0
+SETTLED_S = 3.0  # a connection that lived so long starts the back-off anew
+FIRST_S, CAP_S = 1.0, 60.0  # of the back-off, as published
+MAX_WAITING = 256  # frames that came and were not taken
+REFUSED = (401, 403)
+
+
+def pause(failures: int, *, rng: Callable[[], float] = uniform) -> float:
+    """Seconds to wait after so many failures in a row: at once but for a jitter, then 1 s doubling to 60 s, with 10 to
+    30 % on top, as published."""
+    if failures == 0:
+        return 0.1 * rng()
+    return min(FIRST_S * 2.0 ** min(failures - 1, 10), CAP_S) * (1.1 + 0.2 * rng())
+
+
+class SignalingClient:
+    """`recv` gives what comes, over as many connections as it takes. Made where an event loop runs. Raises ConfigError
+    for a file of certificates or a token that can't be read."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._settings = settings
+        self._token, self._trust = settings.token, trust(settings.ca)
+        self._in: asyncio.Queue[Frame] = asyncio.Queue(MAX_WAITING)
+        self._out: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
+        self._task: asyncio.Task[None] | None = None
+        self._up = asyncio.Event()
+        self._over = asyncio.Event()
+        self.why = ""  # there is no connection
+        self.connections = 0  # made so far
+        self.lost_frames = 0  # that nobody took in time, or that were none
+        self.on_connected: Callable[[], None] = lambda: None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether what is sent now goes out."""
+        return self._up.is_set()
+
+    def begin(self) -> None:
+        """Connect, and stay connected, from now on."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._stay_connected(), name="signaling")
+
+    async def connect(self, within_s: float | None = None) -> None:
+        """`begin`, and wait until the server has us. Raises LinkLost when it has not within that time; it goes on
+        being tried."""
+        self.begin()
+        try:
+            async with asyncio.timeout(within_s):
+                await self._up.wait()
+        except TimeoutError:
+            raise LinkLost(f"no connection to {self._settings.signaling_url}: {self.why or 'no answer'}") from None
+
+    async def send(self, frame: Frame | Mapping[str, Any]) -> bool:
+        """Send a frame, or an object that is one. False when there is no connection now; it is not kept then."""
+        return self.post(signal.decode(msgspec.json.encode(frame)) if isinstance(frame, Mapping) else frame)
+
+    def post(self, frame: Frame | None) -> bool:
+        """The same, for who can't wait. Raises Refused for one that is too long."""
+        if frame is None or not self.is_connected or self._out.full():
+            return False
+        self._out.put_nowait(signal.encode(frame))
+        return True
+
+    async def recv(self) -> dict[str, Any]:
+        """The next frame for us, as an object. Raises LinkLost once there will be none: somebody else has our name,
+        or it was closed."""
+        found: dict[str, Any] = msgspec.to_builtins(await self.take())
+        return found
+
+    async def take(self) -> Frame:
+        """The next frame for us. Raises as `recv`."""
+        if not self._in.empty():
+            return self._in.get_nowait()
+        both = [asyncio.ensure_future(each) for each in (self._in.get(), self._over.wait())]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if both[0].done():
+                return cast(Frame, both[0].result())
+        finally:
+            for each in both:
+                each.cancel()
+        raise LinkLost(self.why)
+
+    async def close(self) -> None:
+        """Leave, and say so to the server."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self.why = self.why or "closed"
+        self._over.set()
+
+    async def _stay_connected(self) -> None:
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        connector = aiohttp.TCPConnector(ssl=self._trust)
+        failures = 0
+        async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as http:
+            while self.why != signal.REPLACED:
+                began, before = time.monotonic(), self.connections
+                try:
+                    await self._connection(http, headers)
+                except (OSError, aiohttp.ClientError, LinkLost) as error:
+                    self.why = _words(error)
+                finally:
+                    self._up.clear()
+                was_good = self.connections > before and time.monotonic() - began > SETTLED_S
+                failures = 0 if was_good else failures + 1
+                wait_s = pause(failures)
+                log.warning("no connection to the signalling server", why=self.why, again_in_s=round(wait_s, 1))
+                if self.why != signal.REPLACED:
+                    await asyncio.sleep(wait_s)
+        self._over.set()
+
+    async def _connection(self, http: aiohttp.ClientSession, headers: Mapping[str, str]) -> None:
+        """One connection, until it ends, which always raises."""
+        async with asyncio.timeout(OPEN_S):
+            ws = await http.ws_connect(
+                self._settings.signaling_url,
+                headers=headers,
+                max_msg_size=signal.MAX_BYTES,
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
+            )
+            await ws.send_str(signal.encode(Register(self._settings.agent_id, self._token or None)))
+        try:
+            self.connections += 1
+            self._out = asyncio.Queue(MAX_WAITING)
+            self._up.set()
+            self.on_connected()
+            both = [asyncio.ensure_future(each) for each in (self._read(ws), self._write(ws))]
+            try:
+                done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                done.pop().result()
+            finally:
+                for each in both:
+                    each.cancel()
+                await asyncio.gather(*both, return_exceptions=True)
+        finally:
+            self._up.clear()
+            with contextlib.suppress(TimeoutError, OSError, aiohttp.ClientError):
+                async with asyncio.timeout(CLOSE_S):
+                    await ws.close()
+
+    async def _write(self, ws: aiohttp.ClientWebSocketResponse[bool]) -> NoReturn:
+        """What is to go out, and a ping now and then."""
+        loop = asyncio.get_running_loop()
+        ping_at = loop.time() + signal.PING_S
+        while True:
+            try:
+                async with asyncio.timeout_at(ping_at):
+                    text = await self._out.get()
+            except TimeoutError:
+                text, ping_at = signal.encode(Ping()), loop.time() + signal.PING_S
+            async with asyncio.timeout(OPEN_S):
+                await ws.send_str(text)
+
+    async def _read(self, ws: aiohttp.ClientWebSocketResponse[bool]) -> NoReturn:
+        while True:
+            try:
+                got = await ws.receive(signal.PING_S + PONG_S)
+            except TimeoutError:
+                raise LinkLost(f"nothing from the server for {signal.PING_S + PONG_S:g} s") from None
+            if got.type is not aiohttp.WSMsgType.TEXT:
+                reason = got.extra if isinstance(got.extra, str) else ""
+                raise LinkLost(reason or f"the server has closed the connection ({ws.close_code})")
+            self._heard(got.data)
+
+    def _heard(self, text: str) -> None:
+        try:
+            frame = signal.decode(text)
+        except Refused as reason:
+            self.lost_frames += 1
+            log.warning("malformed signalling frame", reason=str(reason))
+            return
+        if isinstance(frame, Ping):
+            self.post(Pong())
+        elif isinstance(frame, Error) and frame.error == signal.REPLACED:
+            raise LinkLost(signal.REPLACED)
+        elif frame is not None and not isinstance(frame, Pong | Register):
+            if self._in.full():
+                self.lost_frames += 1
+                self._in.get_nowait()
+            self._in.put_nowait(frame)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    if isinstance(error, aiohttp.WSServerHandshakeError):
+        return f"the server answers {error.status}" + (": a wrong token?" if error.status in REFUSED else "")
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is not trusted: {error.certificate_error}; PLANARIA_HUB_CA=FILE names who may sign it"
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+        return f"nobody there: {error.os_error.strerror or error.os_error}"
+    return str(error) or type(error).__name__
