@@ -1,0 +1,68 @@
+"""The channel between two agents of ours that nobody else sees: both beat on it, so that a dead peer is noticed soon.
+
+A beat is a JSON object {"beat": n, "back": m}: our count, and the last of the other side's that has come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import msgspec
+from aiortc import RTCDataChannel
+
+BEAT_S = 1.0
+MAX_BYTES = 4096
+
+
+class Control:
+    """Of one session, over all its connections."""
+
+    def __init__(self) -> None:
+        self._below: RTCDataChannel | None = None
+        self._count = self._theirs = 0
+        self._sent_at: dict[int, float] = {}
+        self._beat_at = 0.0
+        self.round_trip_ms = 0.0
+
+    def bind(self, below: RTCDataChannel) -> None:
+        """Beat on this one from now on."""
+        self._below = below
+        below.on("message", self._heard)
+
+    def unbind(self) -> None:
+        """There is none now."""
+        self._below = None
+        self._sent_at.clear()
+        self.round_trip_ms = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether beats go out."""
+        return bool(self._below and self._below.readyState == "open")
+
+    def beat(self, now: float) -> None:
+        """Say that we live, if it is time."""
+        if self.is_open and now - self._beat_at >= BEAT_S:
+            self._beat_at = now
+            self._count += 1
+            self._sent_at = {self._count: now}
+            self._say({"beat": self._count})
+
+    def _heard(self, data: str | bytes) -> None:
+        said: Any = None
+        if len(data) <= MAX_BYTES:
+            with contextlib.suppress(msgspec.DecodeError, UnicodeError):
+                said = msgspec.json.decode(data)
+        if not isinstance(said, dict):
+            return
+        if isinstance(beat := said.get("beat"), int):
+            self._say({"back": beat})
+        back = said.get("back")
+        if isinstance(back, int) and (sent_at := self._sent_at.pop(back, 0.0)):
+            self.round_trip_ms = (time.monotonic() - sent_at) * 1000
+
+    def _say(self, what: dict[str, int]) -> None:
+        if self.is_open and self._below:
+            self._below.send(msgspec.json.encode(what).decode())

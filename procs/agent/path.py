@@ -1,0 +1,168 @@
+"""One RTCPeerConnection of a session, from its offer to its end. It never comes back; a session makes another.
+
+Candidates are told as they are found, those of the other side are taken whenever they come (ice.py). Private names of
+aiortc 1.16 are used here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aioice import Candidate, Connection
+from aiortc import RTCConfiguration, RTCDataChannel, RTCDtlsTransport, RTCPeerConnection, RTCSessionDescription
+
+from procs import log
+from procs.agent import ice
+from procs.agent.settings import AgentSettings
+from procs.errors import Refused
+
+MAX_CANDIDATES = 64
+CLOSE_S = 2.0
+_OURS_TO_ADD = ("a=candidate:", "a=end-of-candidates")
+
+
+class Path:
+    """`changed()` is called when `state` may be another; `found(candidate)` with each candidate that is not in the
+    description, and None after the last; `channel(below)` with each data channel that the other side opens."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        changed: Callable[[], None],
+        found: Callable[[str | None], None],
+        channel: Callable[[RTCDataChannel], None],
+    ) -> None:
+        self._settings, self._found = settings, found
+        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._pc.on("connectionstatechange", changed)
+        self._pc.on("datachannel", channel)
+        self._connection: Connection | None = None
+        self._tasks: set[asyncio.Future[None]] = set()
+        self._taken = 0
+        self._heard_at = self.began_at = time.monotonic()
+        self.refused_candidates = 0
+
+    @property
+    def state(self) -> str:
+        """new, connecting, connected, failed or closed."""
+        return self._pc.connectionState
+
+    @property
+    def kind(self) -> str:
+        """direct, relayed, or "" while there is no way yet."""
+        return ice.path_of(self._connection) if self._connection else ""
+
+    @property
+    def remote(self) -> str:
+        """The address of the other side, as we send to it; "" while there is none."""
+        for pair in self._connection._nominated.values() if self._connection else ():
+            host, port = pair.remote_addr
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return ""
+
+    @property
+    def silent_s(self) -> float:
+        """Since anything came from the other side."""
+        return time.monotonic() - self._heard_at
+
+    @property
+    def dtls(self) -> RTCDtlsTransport:
+        """What carries SCTP, and may carry other records beside it. Only of one that is described."""
+        assert self._pc.sctp
+        return self._pc.sctp.transport
+
+    @property
+    def round_trip_ms(self) -> float:
+        """As SCTP has measured it; 0 before."""
+        srtt = getattr(self._pc.sctp, "_srtt", None)
+        return round(srtt * 1000, 3) if srtt else 0.0
+
+    def open(self, label: str, **options: Any) -> RTCDataChannel:
+        """A data channel of ours."""
+        return self._pc.createDataChannel(label, **options)
+
+    async def offer(self) -> str:
+        """Our offer, once a channel was opened."""
+        return await self._describe()
+
+    async def answer(self, sdp: str) -> str:
+        """Our answer to that offer. Raises Refused."""
+        await self._take(sdp, "offer")
+        if self._pc.sctp is None:
+            raise Refused("an offer without data channels")
+        return await self._describe()
+
+    async def accept(self, sdp: str) -> None:
+        """Take the answer to our offer. Raises Refused."""
+        await self._take(sdp, "answer")
+
+    def add_candidate(self, text: str) -> None:
+        """Take a candidate of the other side."""
+        self._taken += 1
+        if self._connection is None or self._taken > MAX_CANDIDATES:
+            self.refused_candidates += 1
+            return
+        try:
+            self._begin(ice.add_remote(self._connection, text))
+        except (ValueError, IndexError):
+            self.refused_candidates += 1
+
+    def gather(self) -> None:
+        """Ask the STUN and TURN servers for more ways to us, from now on."""
+        self._begin(self._gather())
+
+    async def close(self) -> None:
+        """Tell the other side and the TURN server that it is over. Nothing depends on it."""
+        for task in self._tasks:
+            task.cancel()
+        with contextlib.suppress(Exception):  # a courtesy
+            async with asyncio.timeout(CLOSE_S):
+                await self._pc.close()
+
+    async def _describe(self) -> str:
+        assert self._pc.sctp
+        self._connection = self._pc.sctp.transport.transport.iceGatherer._connection
+        ice.prepare(self._connection, self._settings.udp_range)
+        ice.on_sign(self._connection, self._heard)
+        await self._pc.setLocalDescription()
+        lines = [line for line in self._pc.localDescription.sdp.splitlines() if line != "a=end-of-candidates"]
+        return "\r\n".join(lines) + "\r\n"
+
+    async def _take(self, sdp: str, kind: str) -> None:
+        lines = sdp.splitlines()
+        plain = "\r\n".join(line for line in lines if not line.startswith(_OURS_TO_ADD)) + "\r\n"
+        try:
+            await self._pc.setRemoteDescription(RTCSessionDescription(plain, kind))
+        except Exception as error:  # aiortc raises whatever comes to it, and the text is a stranger's
+            raise Refused(f"the {kind} can't be taken: {type(error).__name__}: {error}") from None
+        if self._connection is None and self._pc.sctp:
+            self._connection = self._pc.sctp.transport.transport.iceGatherer._connection
+        for line in lines:
+            if line.startswith("a=candidate:"):
+                self.add_candidate(line)
+
+    async def _gather(self) -> None:
+        assert self._connection
+
+        def found(candidate: Candidate) -> None:
+            self._found(f"candidate:{candidate.to_sdp()}")
+
+        await ice.gather_more(self._connection, self._settings.ice_servers, found)
+        self._found(None)
+
+    def _heard(self) -> None:
+        self._heard_at = time.monotonic()
+
+    def _begin(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Future[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.info("a candidate, or a server, is of no use", why=f"{type(error).__name__}: {error}")

@@ -1,0 +1,370 @@
+"""All that one agent has with one other: it outlives the connections between them, and the signalling server.
+
+One task does everything in turn: frames of the peer, what its connection (path.py) says, and what has become late.
+When a connection dies the side with the smaller id offers another; if both do, its offer is the one that counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, Protocol
+
+from aiortc import RTCDataChannel
+
+from procs import log
+from procs.agent.channel import Channel
+from procs.agent.control import Control
+from procs.agent.path import Path
+from procs.agent.settings import AgentSettings
+from procs.backoff import delays
+from procs.errors import LinkLost, Refused
+from procs.wire.envelope import Candidate
+from procs.wire.signal import Answer, Bye, Described, Error, Frame, Offer, Routed, Trickle
+
+TRY_S = 20.0  # from an offer to a connection
+SILENT_S = 3.0  # of a peer that beats each second
+GRACE_S = 1.5  # that the side with the larger id waits for the other's offer
+PATIENCE_S = 60.0  # for a peer to come back, whom we had not called
+AGAIN_S = 10.0  # the longest pause between two calls of a peer that is not there
+LOOK_S = 0.25
+MAX_WAITING = 256  # frames
+CONTROL = "planaria"  # label of our own channel, on which both sides beat
+MAX_CHANNELS = 64
+
+State = Literal["new", "connecting", "connected", "waiting", "closed"]
+
+
+class Identity(Protocol):
+    """Who we are, and whom we know."""
+
+    def signed(self, frame: Described, caps: str, offer_sdp: str = "") -> Described:
+        """The frame with our signature in it."""
+
+    def check(self, frame: Described, offer_sdp: str = "") -> bool:
+        """Whether it is signed. Raises Refused for a wrong signature or key, and for none where one has to be."""
+
+
+class PeerSession:
+    """`send(frame)` takes a frame for the peer, and says whether it went. Made where an event loop runs.
+
+    `on_state(session)` and `on_channel(channel)` are called as their names say; `keep`: a peer that says goodbye is
+    called again.
+    """
+
+    def __init__(
+        self,
+        me: str,
+        peer: str,
+        settings: AgentSettings,
+        identity: Identity,
+        send: Callable[[Frame], bool],
+        *,
+        caps: str = "{}",
+        keep: bool = False,
+    ) -> None:
+        self.me, self.peer, self._settings, self._identity, self._send = me, peer, settings, identity, send
+        self._our_caps, self._keep = caps, keep
+        self.main = Channel(settings.data_channel_label)
+        self.channels: dict[str, Channel] = {self.main.label: self.main}
+        self._opened: set[str] = set()  # labels of those that are ours to open
+        self.on_state: Callable[[PeerSession], None] = lambda session: None
+        self.on_channel: Callable[[Channel], None] = lambda channel: None
+        self.state: State = "new"
+        self.why = ""  # it is not connected
+        self.signed = False  # the peer speaks our own dialect, and has proven who it is
+        self.caps = "{}"  # of the peer
+        self.connections = 0  # so far
+        self.control = Control()
+        self.path: Path | None = None
+        self._id = ""  # of the negotiation
+        self._offer: Offer | None = None  # ours, that waits for its answer
+        self._answer: Answer | None = None  # ours, to the offer of this id
+        self._wants = False
+        self._back_off: Iterator[float] = delays(cap_s=AGAIN_S)
+        self._due_at = float("inf")  # for our next offer
+        self._lost_at = 0.0
+        self._inbox: asyncio.Queue[Routed | Error | None] = asyncio.Queue(MAX_WAITING)
+        self._changed = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._task = asyncio.create_task(self._run(), name=f"session {peer}")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it only waits for the peer to call."""
+        return self.state in ("waiting", "new") and self._due_at == float("inf")
+
+    # What others do with it
+
+    def offer(self) -> None:
+        """Call the peer, and call it again whenever it is lost."""
+        self._wants = True
+        if self.state in ("new", "waiting"):
+            self._due_at = 0.0
+            self._wake()
+
+    def take(self, frame: Routed | Error) -> None:
+        """What the peer says by way of the signalling server, or the server of the peer."""
+        if not self._inbox.full():  # else it is lost, as it may be on its way; each try has its own time
+            self._inbox.put_nowait(frame)
+
+    def signalling_is_back(self) -> None:
+        """Frames go out again. What was on its way may not have arrived."""
+        if self.state == "connecting" and self._offer:
+            self._send(self._offer)
+        elif self.state == "waiting" and self._due_at < float("inf"):
+            self._due_at = 0.0
+            self._wake()
+
+    def channel(self, label: str, **options: Any) -> Channel:
+        """The channel of this label; ours to open if there is none yet. `options` as of aiortc's createDataChannel."""
+        found = self.channels.get(label)
+        if found is None or found.readyState == "closed":
+            found = self.channels[label] = Channel(label, **options)
+            self._opened.add(label)
+            if self.path and self.state == "connected":
+                found.bind(self.path.open(label, **options))
+        return found
+
+    async def opened(self, within_s: float | None = None) -> Channel:
+        """Wait until the main channel is open. Raises LinkLost when it is not by then."""
+        try:
+            await self.main.opened(within_s)
+        except LinkLost as error:
+            raise LinkLost(f"no connection to {self.peer!r}: {self.why or error}") from None
+        return self.main
+
+    async def close(self, why: str = "") -> None:
+        """It is over, and the peer is told."""
+        if self.state != "closed":
+            self._send(Bye(self.me, self.peer, self._id, why))
+            path = self.path
+            self._end(why or "we have closed it")
+            if path:
+                await path.close()
+
+    # The one task
+
+    async def _run(self) -> None:
+        while self.state != "closed":
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    frame = await self._inbox.get()
+            except TimeoutError:
+                frame = None
+            try:
+                if frame is not None:
+                    await self._heard(frame)
+                await self._look(time.monotonic())
+            except Refused as reason:
+                log.warning("refused", peer=self.peer, why=str(reason))
+                self._lost(str(reason))
+            except Exception as error:  # aiortc's, in the middle of something: the next connection is a new one
+                log.warning("a connection failed", peer=self.peer, why=f"{type(error).__name__}: {error}")
+                self._lost(f"{type(error).__name__}: {error}")
+
+    async def _heard(self, frame: Routed | Error) -> None:
+        if isinstance(frame, Offer):
+            await self._offered(frame)
+        elif isinstance(frame, Answer):
+            await self._answered(frame)
+        elif isinstance(frame, Error):
+            if self._offer and frame.session in ("", self._id):
+                self._lost(frame.error)
+        elif frame.session in (self._id, "") and (frame.session or not self.signed):
+            if isinstance(frame, Trickle):
+                if self.path and frame.candidate:
+                    self.path.add_candidate(frame.candidate.candidate)
+            else:
+                self._left(frame.why)
+
+    async def _look(self, now: float) -> None:
+        """What the connection has become, and what is late."""
+        path = self.path
+        if path is None:
+            if self.state == "waiting" and now - self._lost_at > PATIENCE_S and not (self._wants or self._keep):
+                self._due_at = float("inf")
+            if now >= self._due_at:
+                await self._call()
+        elif path.state in ("failed", "closed"):
+            self._lost("the connection has ended" if self.state == "connected" else "no way to the peer was found")
+        elif path.state == "connected":
+            if self.state != "connected":
+                self._connected(path)
+            elif self.signed and path.silent_s > SILENT_S:
+                self._lost(f"nothing from the peer for {SILENT_S:g} s")
+            else:
+                self.control.beat(now)
+        elif now - path.began_at > TRY_S:
+            self._lost(f"no connection within {TRY_S:g} s")
+
+    # Negotiation
+
+    async def _call(self) -> None:
+        """Offer."""
+        self._due_at = float("inf")
+        self._id = secrets.token_hex(8)
+        self.signed = False
+        path = self.path = self._new_path()
+        for label in {self.main.label} | self._opened:
+            if (channel := self.channels[label]).readyState != "closed":
+                channel.bind(path.open(label, **channel.options))
+        sdp = await path.offer()
+        offer = self._identity.signed(Offer(self.me, self.peer, sdp, self._id), self._our_caps)
+        assert isinstance(offer, Offer)
+        self._offer = offer
+        self._become("connecting", "")
+        if not self._send(offer):
+            self._lost("no connection to the signalling server")
+            return
+        path.gather()
+
+    async def _offered(self, offer: Offer) -> None:
+        """Answer, unless our own offer counts more."""
+        if offer.session and offer.session == self._id:
+            if self._answer:
+                self._send(self._answer)  # it was lost
+            return
+        if self._offer and self.me < self.peer:
+            self._send(self._offer)  # theirs may come from a new life of the peer, which has not seen it
+            return
+        try:
+            signed = self._identity.check(offer)
+        except Refused as reason:  # and what there is between us, which others may want to end, goes on
+            log.warning("an offer is refused", peer=self.peer, why=str(reason))
+            self._send(Bye(self.me, self.peer, offer.session, str(reason)))
+            return
+        self._drop()
+        self._id, self.signed, self._due_at = offer.session, signed, float("inf")
+        self.caps = offer.auth.caps if offer.auth else "{}"
+        path = self.path = self._new_path()
+        self._become("connecting", "")
+        sdp = await path.answer(offer.sdp)
+        answer = Answer(self.me, self.peer, sdp, offer.session)
+        if signed:
+            signed_answer = self._identity.signed(answer, self._our_caps, offer.sdp)
+            assert isinstance(signed_answer, Answer)
+            answer = signed_answer
+        self._answer = answer
+        if not self._send(answer):
+            self._lost("no connection to the signalling server")
+            return
+        path.gather()
+
+    async def _answered(self, answer: Answer) -> None:
+        offer, path = self._offer, self.path
+        if not offer or not path or answer.session not in (self._id, ""):
+            return  # it is too late
+        self.signed = self._identity.check(answer, offer.sdp)
+        self.caps = answer.auth.caps if answer.auth else "{}"
+        self._offer = None
+        await path.accept(answer.sdp)
+
+    def _new_path(self) -> Path:
+        negotiation = self._id
+
+        def found(text: str | None) -> None:
+            if negotiation == self._id:
+                candidate = Candidate(text, "0", 0) if text else None
+                self._send(Trickle(self.me, self.peer, candidate, negotiation))
+
+        def channel(below: RTCDataChannel) -> None:
+            if path is self.path:
+                self._has_opened(below)
+
+        path = Path(self._settings, self._wake, found, channel)
+        return path
+
+    def _connected(self, path: Path) -> None:
+        self.connections += 1
+        self._back_off = delays(cap_s=AGAIN_S)
+        self._become("connected", "")
+        log.info("connected to a peer", peer=self.peer, path=path.kind, at=path.remote, signed=self.signed)
+        if self._answer:  # it was the peer who offered; our own channels are ours to open all the same
+            for label in self._opened:
+                self.channels[label].bind(path.open(label, **self.channels[label].options))
+        elif self.signed:
+            self.control.bind(path.open(CONTROL))
+
+    def _has_opened(self, below: RTCDataChannel) -> None:
+        """The peer has opened a channel."""
+        if below.label == CONTROL and self.signed:
+            self.control.bind(below)
+            return
+        # A peer with another label in its settings has one channel all the same.
+        is_main = below.label == self.main.label or (not self.signed and self.main.readyState != "open")
+        known = self.main if is_main else self.channels.get(below.label)
+        if known and known.readyState != "closed":
+            is_preferred = known is self.main or below.label not in self._opened or self.peer < self.me
+            known.bind(below, is_preferred=is_preferred)
+            return
+        if len(self.channels) >= MAX_CHANNELS:
+            below.close()
+            return
+        found = self.channels[below.label] = Channel(below.label)
+        found.bind(below)
+        self.on_channel(found)
+
+    # Ends
+
+    def _left(self, why: str) -> None:
+        """The peer has said goodbye."""
+        if self._keep:
+            self._lost(f"the peer has left: {why}")
+        else:
+            self._end(f"the peer has left{': ' + why if why else ''}")
+
+    def _lost(self, why: str) -> None:
+        """The connection has gone, or did not come to be: another one is to be had."""
+        if self.state == "closed":
+            return
+        if self.state == "connected":
+            self._lost_at = time.monotonic()
+        log.info("no connection to a peer", peer=self.peer, why=why)
+        self._drop()
+        if self._wants or self._keep or self.me < self.peer:
+            grace_s = 0.0 if self.me < self.peer else GRACE_S
+            self._due_at = time.monotonic() + grace_s + next(self._back_off)
+        self._become("waiting", why)
+
+    def _end(self, why: str) -> None:
+        self._drop()
+        self._become("closed", why)
+        for channel in self.channels.values():
+            channel.end()
+        self._wake()
+
+    def _drop(self) -> None:
+        """This connection is nobody's any more."""
+        path, self.path, self._offer, self._answer = self.path, None, None, None
+        self.control.unbind()
+        for channel in self.channels.values():
+            channel.unbind()
+        if path:
+            task = asyncio.create_task(path.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def _become(self, state: State, why: str) -> None:
+        self.why = why
+        if self.state != state:
+            self.state = state
+            self.on_state(self)
+
+    def _wake(self) -> None:
+        if not self._inbox.full():
+            self._inbox.put_nowait(None)
+
+
+class Anybody:
+    """An identity that is none: it signs nothing and believes everybody."""
+
+    def signed(self, frame: Described, caps: str, offer_sdp: str = "") -> Described:
+        """The frame as it is."""
+        return frame
+
+    def check(self, frame: Described, offer_sdp: str = "") -> bool:
+        """Nobody is asked for a signature."""
+        return False
