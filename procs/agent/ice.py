@@ -21,6 +21,7 @@ from aioice import Candidate, Connection, candidate, ice
 from aiortc.rtcicetransport import parse_stun_turn_uri
 
 from procs import log
+from procs.agent.udp import UdpTransport
 
 T = TypeVar("T")
 SERVER_S = 5.0  # a server that has not answered by then is not used
@@ -99,12 +100,12 @@ async def _bind(connection: Connection, udp_range: tuple[int, int]) -> None:
     if connection._local_candidates_start:
         return
     connection._local_candidates_start = True
-    loop = asyncio.get_running_loop()
     for address in host_addresses():
         sock = _socket(address, udp_range)
         if sock is None:
             continue
-        _, protocol = await loop.create_datagram_endpoint(lambda: ice.StunProtocol(connection), sock=sock)
+        protocol = ice.StunProtocol(connection)
+        UdpTransport(sock, protocol)
         port = sock.getsockname()[1]
         protocol.local_candidate = Candidate(
             foundation=candidate.candidate_foundation("host", "udp", address),

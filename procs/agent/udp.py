@@ -1,0 +1,158 @@
+"""A UDP socket for aioice that moves many datagrams a system call, in the place of asyncio's own transport.
+
+The kernel cuts what is sent (UDP GSO) and joins what arrives (UDP GRO, udp(7)); where it can't, datagrams go one by
+one. What the socket has no room for waits here, up to a bound in bytes; what comes on top is dropped and counted, as
+any network does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import struct
+from asyncio import trsock
+from collections import deque
+from typing import Any
+
+from procs import log
+
+UDP_SEGMENT, UDP_GRO = 103, 104  # linux/udp.h; not in Python's socket module before 3.12
+READS_A_WAKE = 8  # of up to 64 KiB each: then others have their turn
+MAX_JOINED = 64_000  # bytes the kernel cuts in one call, its headers apart
+MAX_SEGMENTS = 64
+WAITING_BYTES = 1 << 20
+Address = tuple[str, int]
+_ANCILLARY_BYTES = socket.CMSG_SPACE(4)
+
+
+class UdpTransport(asyncio.DatagramTransport):
+    """Reads a bound, non-blocking UDP socket for a protocol, and writes for anybody."""
+
+    def __init__(self, sock: socket.socket, protocol: asyncio.DatagramProtocol) -> None:
+        super().__init__({"socket": trsock.TransportSocket(sock), "sockname": sock.getsockname()})
+        self._sock, self._protocol = sock, protocol
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[bytes, Address]] = deque()
+        self._waiting_bytes = 0
+        self._buffer = memoryview(bytearray(1 << 16))
+        self._can_segment, self._closing = True, False
+        self.dropped = 0
+        with contextlib.suppress(OSError):  # an older kernel: one by one
+            sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+        protocol.connection_made(self)
+        self._loop.add_reader(sock.fileno(), self._read)
+
+    # --- in -------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        for _ in range(READS_A_WAKE):
+            try:
+                size, ancillary, _, sender = self._sock.recvmsg_into([self._buffer], _ANCILLARY_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:  # an ICMP error that a datagram of ours has met
+                self._protocol.error_received(error)
+                return
+            step = int.from_bytes(ancillary[0][2][:4], "little") if ancillary else size
+            for start in range(0, size, step or 1):
+                self._protocol.datagram_received(bytes(self._buffer[start : min(start + step, size)]), sender)
+            if self._closing:
+                return
+
+    # --- out ------------------------------------------------------------------------------------------
+
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        """Send one datagram."""
+        self.send_cut(bytes(data), len(data), addr)
+
+    def send_cut(self, data: bytes, step: int, to: Address) -> int:
+        """Send datagrams of `step` bytes that lie behind each other; the last may be shorter. How many were taken."""
+        if self._closing or not data:
+            return 0
+        most = step * min(MAX_SEGMENTS, max(1, MAX_JOINED // step))
+        taken = 0
+        for start in range(0, len(data), most):
+            taken += self._out(data[start : start + most] if len(data) > most else data, step, to)
+        return taken
+
+    def _out(self, data: bytes, step: int, to: Address) -> int:
+        if len(data) > step and not self._waiting and self._can_segment:
+            try:
+                self._sock.sendmsg([data], [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", step))], 0, to)
+                return -(-len(data) // step)
+            except (BlockingIOError, InterruptedError):
+                pass  # they wait below
+            except OSError as error:
+                # These two say that this path is too narrow for the size; others, that there is no segmentation at all.
+                if error.errno not in (errno.EINVAL, errno.EMSGSIZE):
+                    log.info("no UDP segmentation here", why=str(error))
+                    self._can_segment = False
+        return sum(self._one(data[start : start + step], to) for start in range(0, len(data), step))
+
+    def _one(self, datagram: bytes, to: Address) -> bool:
+        """Whether the socket took it, or it waits."""
+        if not self._waiting:
+            try:
+                self._sock.sendto(datagram, to)
+                return True
+            except (BlockingIOError, InterruptedError):
+                self._loop.add_writer(self._sock.fileno(), self._write)
+            except OSError as error:
+                self.dropped += 1
+                self._protocol.error_received(error)
+                return False
+        if self._waiting_bytes + len(datagram) > WAITING_BYTES:
+            self.dropped += 1
+            return False
+        self._waiting.append((datagram, to))
+        self._waiting_bytes += len(datagram)
+        return True
+
+    def _write(self) -> None:
+        """There is room again."""
+        while self._waiting:
+            datagram, to = self._waiting[0]
+            try:
+                self._sock.sendto(datagram, to)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._protocol.error_received(error)
+            self._waiting.popleft()
+            self._waiting_bytes -= len(datagram)
+        self._loop.remove_writer(self._sock.fileno())
+        if self._closing:
+            self._end()
+
+    # --- what asyncio asks of a transport -------------------------------------------------------------
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that wait for room in the socket."""
+        return self._waiting_bytes
+
+    def is_closing(self) -> bool:
+        """Whether it has been closed."""
+        return self._closing
+
+    def close(self) -> None:
+        """Read no more; what waits is still sent."""
+        if not self._closing:
+            self._closing = True
+            self._loop.remove_reader(self._sock.fileno())
+            if not self._waiting:
+                self._loop.call_soon(self._end)
+
+    def abort(self) -> None:
+        """Close, and forget what waits."""
+        if self._waiting:
+            self._loop.remove_writer(self._sock.fileno())
+            self._waiting.clear()
+            if self._closing:
+                self._loop.call_soon(self._end)
+        self.close()
+
+    def _end(self) -> None:
+        self._protocol.connection_lost(None)
+        self._sock.close()
