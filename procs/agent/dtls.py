@@ -1,0 +1,243 @@
+"""The DTLS session of a connection, with many records a step, both ways, for whatever runs over it.
+
+aiortc decrypts, answers and sends one datagram after the other, and asks OpenSSL three times for each. Here all that
+has arrived is decrypted together, what is sent in one turn of the event loop leaves in as few system calls as it can,
+and SCTP acknowledges every second packet, as RFC 9260 (6.2) has it. Handshakes, alerts and media stay with aiortc.
+Private names of aiortc 1.16, aioice 0.13 and pyOpenSSL 26 are used here and, of the first two, in ice.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aiortc import RTCDtlsTransport
+from aiortc.rtcsctptransport import RTCSctpTransport
+from OpenSSL import SSL
+
+from procs.agent.udp import UdpTransport
+
+DATAGRAMS_A_STEP = 256
+RELAY_WAITING = 512  # datagrams on their way into a TURN client, which has no bound of its own
+PACKETS_A_SACK = 2
+_APPLICATION, _VERSION = 23, b"\xfe\xfd"
+_HEAD = 13  # of a record: type, version, epoch and number, length
+# OpenSSL reads up to 16 KiB at a time, and would lose the record that lies across the border.
+_GROUP_BYTES = 15_000
+_MAX_RECORD = 1 << 14
+_OUT_BYTES = 1 << 16
+_SSL: Any = getattr(SSL, "_lib")  # noqa: B009
+_FFI: Any = getattr(SSL, "_ffi")  # noqa: B009
+
+
+class Dtls:
+    """Takes over one connected RTCDtlsTransport. What it carries beside SCTP goes to `on_other`."""
+
+    def __init__(self, transport: RTCDtlsTransport, on_other: Callable[[list[bytes]], None]) -> None:
+        if transport.state != "connected":
+            raise ConnectionError("there is no DTLS session yet")
+        self._transport, self._on_other = transport, on_other
+        self._connection = transport.transport._connection
+        self._session: Any = transport._ssl
+        self._left: deque[bytes] = deque()  # datagrams that are aiortc's
+        self._text, self._out = _FFI.new("char[]", _MAX_RECORD), _FFI.new("char[]", _OUT_BYTES)
+        self._acks: _Acks | None = None
+        self._loop = asyncio.get_running_loop()
+        self._flushing = False
+        self.dropped = 0  # datagrams: no path, or no room
+        transport.transport._recv = self._receive
+        transport._send_data = self._send_data  # type: ignore[method-assign]
+        transport._write_ssl = self._write_ssl  # type: ignore[method-assign]
+        # aiortc is waiting where it always has: this datagram, of no protocol, is all that it will get there.
+        self._connection._queue.put_nowait((b"\xff", 1))
+
+    # --- out ------------------------------------------------------------------------------------------
+
+    def write(self, texts: Sequence[bytes]) -> int:
+        """Send each as a record, now. How many went out, or wait for a socket that is full for a moment."""
+        if self._transport.state != "connected":
+            self.dropped += len(texts)
+            return 0
+        for text in texts:
+            self._encrypt(text)
+        return len(texts) - self._flush()
+
+    def _encrypt(self, text: bytes) -> None:
+        done = _SSL.SSL_write(self._session._ssl, text, len(text))
+        if done <= 0:
+            self._session._raise_ssl_error(self._session._ssl, done)
+
+    async def _send_data(self, data: bytes) -> None:
+        """In the place of RTCDtlsTransport._send_data."""
+        if self._transport.state != "connected":
+            raise ConnectionError("the DTLS session has ended")
+        self._encrypt(data)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    async def _write_ssl(self) -> None:
+        """In the place of RTCDtlsTransport._write_ssl, which would cut records in two."""
+        self._flush()
+
+    def _flush(self) -> int:
+        """Hand all records over; how many could not be."""
+        self._flushing, lost = False, 0
+        pair = self._connection._nominated.get(1)
+        for run, step in runs(self._pending()):
+            count = -(-len(run) // step)
+            lost += count - (0 if pair is None else _hand_over(pair.protocol.transport, run, step, pair.remote_addr))
+        self.dropped += lost
+        return lost
+
+    def _pending(self) -> bytes:
+        """All that OpenSSL has for us."""
+        parts: list[bytes] = []
+        size = _OUT_BYTES
+        while size == _OUT_BYTES:
+            size = _SSL.BIO_read(self._session._from_ssl, self._out, _OUT_BYTES)
+            if size > 0:
+                parts.append(_FFI.buffer(self._out, size)[:])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    # --- in -------------------------------------------------------------------------------------------
+
+    async def _receive(self) -> bytes:
+        """In the place of RTCIceTransport._recv: gives aiortc what is its own, and takes the rest."""
+        while not self._left:
+            datagrams = [await self._connection.recv()]
+            queue = self._connection._queue
+            while not queue.empty() and len(datagrams) < DATAGRAMS_A_STEP:
+                item = queue.get_nowait()
+                if item is None:  # the end: it is for the next one who asks
+                    queue.put_nowait(None)
+                    break
+                datagrams.append(item[0])
+            await self._take(datagrams)
+        return self._left.popleft()
+
+    async def _take(self, datagrams: list[bytes]) -> None:
+        acks = self._association()
+        other: list[bytes] = []
+        channels: list[bytes] = []
+        for text in self._decrypted(datagrams):
+            (channels if acks and text[:2] == acks.port else other).append(text)
+        if other:
+            self._on_other(other)
+        if acks and channels:
+            await acks.take(channels)
+
+    def _decrypted(self, datagrams: list[bytes]) -> list[bytes]:
+        texts: list[bytes] = []
+        group: list[bytes] = []
+        size = 0
+        for datagram in datagrams:
+            if not is_record(datagram):
+                self._left.append(datagram)
+                continue
+            if size + len(datagram) > _GROUP_BYTES:
+                self._open(group, texts)
+                group, size = [], 0
+            group.append(datagram)
+            size += len(datagram)
+        self._open(group, texts)
+        return texts
+
+    def _open(self, group: list[bytes], texts: list[bytes]) -> None:
+        """Decrypt these. What is forged, or comes a second time, gives nothing."""
+        if not group:
+            return
+        session, text = self._session._ssl, self._text
+        joined = b"".join(group)
+        _SSL.BIO_write(self._session._into_ssl, joined, len(joined))
+        while (size := _SSL.SSL_read(session, text, _MAX_RECORD)) > 0:
+            texts.append(_FFI.buffer(text, size)[:])
+        _SSL.ERR_clear_error()
+
+    def _association(self) -> _Acks | None:
+        receiver = self._transport._data_receiver
+        if not isinstance(receiver, RTCSctpTransport):
+            return None
+        if self._acks is None or self._acks.association is not receiver:
+            self._acks = _Acks(receiver)
+        return self._acks
+
+
+class _Acks:
+    """Has an SCTP association acknowledge every second packet of those that came together, and the last at once."""
+
+    def __init__(self, association: RTCSctpTransport) -> None:
+        self.association = association
+        self.port = (association._remote_port or 0).to_bytes(2, "big")  # where each of its packets begins
+        self._send = association._send_sack
+        self._more, self._held = False, 0
+        association._send_sack = self._sack  # type: ignore[method-assign]
+
+    async def take(self, packets: list[bytes]) -> None:
+        """Hand these over."""
+        self._more = True
+        try:
+            for packet in packets:
+                await self.association._handle_data(packet)
+        finally:
+            self._more = False
+        if self.association._sack_needed:
+            await self._sack()
+
+    async def _sack(self) -> None:
+        self._held += 1
+        # Who misses something is told at once: losses are found by counting acknowledgements.
+        if self._more and self._held < PACKETS_A_SACK and not self.association._sack_misordered:
+            return
+        self._held = 0
+        await self._send()
+
+
+def is_record(datagram: bytes) -> bool:
+    """Whether this is one whole DTLS 1.2 record of application data."""
+    return (
+        datagram[0] == _APPLICATION
+        and datagram[1:3] == _VERSION
+        and len(datagram) == _HEAD + int.from_bytes(datagram[11:13], "big")
+    )
+
+
+def runs(records: bytes) -> list[tuple[bytes, int]]:
+    """Records that lie behind each other, cut into what can leave together: equal sizes, the last maybe shorter."""
+    found: list[tuple[bytes, int]] = []
+    start = at = step = 0
+    while at < len(records):
+        size = _HEAD + (records[at + 11] << 8 | records[at + 12])
+        if size > step or (at - start) % step:
+            if at > start:
+                found.append((records[start:at], step))
+            start, step = at, size
+        at += size
+    if at > start:
+        found.append((records[start:at] if start else records, step))
+    return found
+
+
+def _hand_over(transport: Any, run: bytes, step: int, to: tuple[str, int]) -> int:
+    """How many of these datagrams a transport took: ours all at once, a TURN client one by one."""
+    if isinstance(transport, UdpTransport):
+        return transport.send_cut(run, step, to)
+    taken = 0
+    for start in range(0, len(run), step):
+        if _relay_waiting(transport) >= RELAY_WAITING:
+            break
+        transport.sendto(run[start : start + step], to)
+        taken += 1
+    return taken
+
+
+def _relay_waiting(transport: Any) -> int:
+    """Datagrams that a TURN client still has, roughly."""
+    inner = getattr(transport, "_TurnTransport__inner_protocol", None)
+    if inner is None:
+        return 0
+    tasks: set[object] = transport._TurnTransport__send_tasks
+    waiting_bytes: int = inner.transport.get_write_buffer_size()
+    return len(tasks) + waiting_bytes // 1500

@@ -1,0 +1,79 @@
+"""Plane 1: IP packets over a data channel, as many in a message as go without SCTP cutting it in two.
+
+For paths and peers where plane 2 does not go through. A message is ([u16 length][packet])*; to published agents it is
+one packet and nothing else. The channel is to be unordered, without retransmission (`OPTIONS`): those inside have both.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from aiortc import RTCDataChannel
+
+MESSAGE_BYTES = 1160  # one SCTP packet of aiortc's; two halve the rate, and under loss cost the sender all its time
+HEAD = struct.Struct("!H")
+MTU = MESSAGE_BYTES - HEAD.size
+HIGH_WATER = 1 << 18  # what is queued never expires, and delays all that comes after it
+OPTIONS: dict[str, Any] = {"ordered": False, "maxRetransmits": 0}
+
+
+class Packing:
+    """Packets over one data channel; `packed` if the other side can take several in a message."""
+
+    def __init__(self, channel: RTCDataChannel, *, packed: bool = True) -> None:
+        self.on_packets: Callable[[Sequence[bytes]], None] = lambda packets: None
+        self.mtu = MTU if packed else MESSAGE_BYTES
+        self.sent = self.received = self.dropped = self.sent_bytes = self.received_bytes = 0
+        self._channel, self._packed = channel, packed
+        channel.on("message", self._take)
+
+    def send(self, packets: Sequence[bytes]) -> int:
+        """Send these, as many as there is room for; how many that was."""
+        taken = 0
+        for count, message in pack(packets) if self._packed else ((1, each) for each in packets):
+            if self._channel.readyState != "open" or self._channel.bufferedAmount > HIGH_WATER:
+                break
+            self._channel.send(message)
+            taken += count
+        self.sent += taken
+        self.sent_bytes += sum(map(len, packets[:taken]))
+        self.dropped += len(packets) - taken
+        return taken
+
+    def _take(self, message: object) -> None:
+        if not isinstance(message, bytes) or not message:
+            return
+        packets = unpack(message) if self._packed else [message]
+        self.received += len(packets)
+        self.received_bytes += sum(map(len, packets))
+        if packets:
+            self.on_packets(packets)
+
+
+def pack(packets: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Messages, each with the number of packets in it. A packet that is too long for one has one of its own."""
+    parts: list[bytes] = []
+    size = 0
+    for packet in packets:
+        if parts and size + HEAD.size + len(packet) > MESSAGE_BYTES:
+            yield len(parts) // 2, b"".join(parts)
+            parts, size = [], 0
+        parts += (HEAD.pack(len(packet)), packet)
+        size += HEAD.size + len(packet)
+    if parts:
+        yield len(parts) // 2, b"".join(parts)
+
+
+def unpack(message: bytes) -> list[bytes]:
+    """The packets of a message. What is cut off is left out."""
+    packets = []
+    at = 0
+    while at + HEAD.size <= len(message):
+        (size,) = HEAD.unpack_from(message, at)
+        at += HEAD.size + size
+        if not size or at > len(message):
+            break
+        packets.append(message[at - size : at])
+    return packets

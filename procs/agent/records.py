@@ -1,0 +1,74 @@
+"""Plane 2: each IP packet is one DTLS record, beside SCTP on the same session, and no cryptography is ours.
+
+Nothing is acknowledged, sent again or put in order: what the path does to packets, it does to these. What is not SCTP
+(it begins with its port, 0x1388) says by its first byte what it is: an IP packet has 4 or 6 in the upper half; those
+below are ours. Only agents that both have said so in their signed capabilities send any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from aiortc import RTCDtlsTransport
+
+from procs.agent.dtls import Dtls
+
+MTU = 1380  # with all that goes around it, less than 1,500 bytes on IPv6 and through TURN
+MAX_PACKET = 2048
+PROBE, ANSWER, FRAME = b"\x01", b"\x02", b"\x03"
+RECENT = 16  # probes whose answer still counts
+_NUMBER_BYTES = 8
+
+
+class Records:
+    """Packets over one DTLS session. `on_packets` and `on_answer` may be set at any time."""
+
+    mtu = MTU
+
+    def __init__(self, transport: RTCDtlsTransport) -> None:
+        self.on_packets: Callable[[Sequence[bytes]], None] = lambda packets: None
+        self.on_answer: Callable[[], None] = lambda: None
+        self.sent = self.received = self.dropped = self.sent_bytes = self.received_bytes = 0
+        self._probe = 0
+        self._dtls = Dtls(transport, self._take)
+
+    def send(self, packets: Sequence[bytes]) -> int:
+        """Send these, as many as there is room for; how many that was."""
+        records = [each if is_ip(each) else FRAME + each for each in packets if 0 < len(each) <= MAX_PACKET]
+        taken = self._dtls.write(records)
+        self.sent += taken
+        self.sent_bytes += sum(map(len, records))
+        self.dropped += len(packets) - taken
+        return taken
+
+    def probe(self) -> None:
+        """Ask the other side for an answer, both as long as a packet can be: a path may be too narrow for those."""
+        self._probe += 1
+        self._dtls.write([_padded(PROBE, self._probe.to_bytes(_NUMBER_BYTES, "big"))])
+
+    def _take(self, texts: list[bytes]) -> None:
+        packets = [each for each in texts if is_ip(each)]
+        if len(packets) < len(texts):
+            packets += [each[1:] for each in texts if each[:1] == FRAME]
+            for each in texts:
+                self._control(each)
+        if packets:
+            self.received += len(packets)
+            self.received_bytes += sum(map(len, packets))
+            self.on_packets(packets)
+
+    def _control(self, text: bytes) -> None:
+        number = text[1 : 1 + _NUMBER_BYTES]
+        if text[:1] == PROBE:
+            self._dtls.write([_padded(ANSWER, number)])
+        elif text[:1] == ANSWER and 0 <= self._probe - int.from_bytes(number, "big") < RECENT:
+            self.on_answer()
+
+
+def is_ip(packet: bytes) -> bool:
+    """Whether it begins as an IPv4 or IPv6 packet does."""
+    return packet[0] >> 4 in (4, 6)
+
+
+def _padded(kind: bytes, number: bytes) -> bytes:
+    return (kind + number).ljust(MTU, b"\0")

@@ -1,0 +1,204 @@
+"""Packets as DTLS records and in data channels: what arrives, what it costs in system calls, and what garbage does."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import uvloop
+
+from procs.agent import ice
+from procs.agent.packing import OPTIONS, Packing
+from procs.agent.records import MTU, Records
+from procs.agent.udp import UdpTransport
+from tests.channel_pair import LIMIT_S, Side, pair
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network but this machine's own."""
+    monkeypatch.setattr(ice, "host_addresses", lambda: ["127.0.0.1"])
+
+
+@pytest.fixture(params=LOOPS)
+def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    """Run a coroutine on either event loop."""
+
+    def runs(coroutine: Any) -> Any:
+        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+            return runner.run(coroutine)
+
+    return runs
+
+
+def packets(count: int, *, size: int = 0) -> list[bytes]:
+    """IPv4 packets, as far as their first byte and number go."""
+    chance = random.Random(count)
+    return [b"E" + n.to_bytes(4, "big") + chance.randbytes((size or chance.randint(20, MTU)) - 5) for n in range(count)]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for it, no longer than a test may."""
+    async with asyncio.timeout(LIMIT_S):
+        while not true():  # noqa: ASYNC110 - what it looks at changes in callbacks
+            await asyncio.sleep(0.002)
+
+
+def both(here: Side, there: Side) -> tuple[Records, Records, list[bytes]]:
+    """Records at both ends, and what comes out at the far one."""
+    near, far, got = Records(here.dtls), Records(there.dtls), list[bytes]()
+    far.on_packets = got.extend
+    return near, far, got
+
+
+def nominated(side: Side) -> Any:
+    """The path of one end."""
+    return side.dtls.transport._connection._nominated[1]
+
+
+def test_packets_of_all_sizes_arrive_as_they_were_beside_channels_that_lose_nothing(run: Callable[[Any], Any]) -> None:
+    async def scenario() -> None:
+        async with pair() as (here, there):
+            near, far, got = both(here, there)
+            texts = list[bytes]()
+            there.channel.on("message", texts.append)
+            sent = [*packets(40), *packets(40, size=MTU), b"\x13\x88 a frame that begins as SCTP does", b"\x01", b"`v6"]
+            data = random.Random(1).randbytes(300_000)
+            for at in range(0, len(data), 10_000):
+                here.channel.send(data[at : at + 10_000])
+                assert near.send(sent) == len(sent)
+                await asyncio.sleep(0)
+            await until(lambda: len(got) == 30 * len(sent) and len(texts) == 30)
+            assert sorted(got) == sorted(sent * 30)
+            assert hashlib.sha256(b"".join(texts)).digest() == hashlib.sha256(data).digest()
+            assert (near.sent, near.dropped, far.received) == (30 * len(sent), 0, 30 * len(sent))
+
+    run(scenario())
+
+
+def test_many_of_one_size_leave_and_arrive_together(run: Callable[[Any], Any]) -> None:
+    async def scenario() -> None:
+        async with pair() as (here, there):
+            near, _, got = both(here, there)
+            calls = list[int]()
+            transport = nominated(here).protocol.transport
+            transport._sock = Counted(transport._sock, calls)
+            near.send(packets(90, size=MTU))
+            await until(lambda: len(got) == 90)
+            assert len(calls) <= 3  # two buffers of 45, and maybe one for a check of consent
+
+    run(scenario())
+
+
+class Counted:
+    """A socket that tells what is sent on it."""
+
+    def __init__(self, sock: socket.socket, calls: list[int]) -> None:
+        self._sock, self._calls = sock, calls
+
+    def sendmsg(self, buffers: Sequence[bytes], *more: Any) -> int:
+        """As a socket's."""
+        self._calls.append(sum(map(len, buffers)))
+        return self._sock.sendmsg(buffers, *more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def test_garbage_forged_records_and_a_probe_leave_the_session_as_it_was() -> None:
+    async def scenario() -> None:
+        async with pair() as (here, there):
+            near, far, got = both(here, there)
+            answers = list[int]()
+            near.on_answer = lambda: answers.append(1)
+            to = nominated(here).remote_addr
+            chance = random.Random(7)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                for size in (1, 2, 12, 13, 40, 1417):
+                    stranger.sendto(chance.randbytes(size), to)
+                    body = chance.randbytes(size)
+                    stranger.sendto(b"\x17\xfe\xfd" + bytes(8) + len(body).to_bytes(2, "big") + body, to)
+                    stranger.sendto(b"\x17\xfe\xfd" + bytes(8) + b"\xff\xff" + body, to)  # a length that is wrong
+                    near.send(packets(5))
+            near.probe()
+            await until(lambda: len(got) == 30 and bool(answers))
+            assert sorted(got) == sorted(packets(5) * 6)
+            assert far.received == 30
+            await there.connection.close()
+            await until(lambda: here.dtls.state == "closed")  # its alert was understood
+            assert near.send(packets(3)) == 0
+            assert near.dropped == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_channel_carries_packed_packets_and_a_published_peer_gets_them_one_by_one() -> None:
+    async def scenario(packed: bool) -> tuple[int, int]:
+        async with pair(**OPTIONS) as (here, there):
+            Records(here.dtls), Records(there.dtls)
+            near, far, got = Packing(here.channel, packed=packed), Packing(there.channel, packed=packed), list[bytes]()
+            far.on_packets = got.extend
+            messages = list[bytes]()
+            there.channel.on("message", messages.append)
+            sent = [*packets(40, size=100), *packets(2, size=near.mtu), *packets(1, size=1400)]
+            assert near.send(sent) == len(sent)
+            await until(lambda: len(got) == len(sent))
+            assert sorted(got) == sorted(sent)
+            assert all(len(each) <= 1160 for each in messages if len(each) < 1400)
+            flood = near.send(packets(1000, size=near.mtu))
+            return len(messages), flood
+
+    messages, taken = asyncio.run(scenario(True))
+    assert messages == 4 + 2 + 1
+    assert 200 < taken < 1000  # about 256 KiB, and no more
+    assert asyncio.run(scenario(False))[0] == 43
+
+
+def test_a_socket_that_is_full_keeps_some_and_drops_the_rest() -> None:
+    async def scenario() -> None:
+        got = list[bytes]()
+
+        class Takes(asyncio.DatagramProtocol):
+            def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+                got.append(data)
+
+        class Full:
+            """A socket whose buffer has room only when a test says so."""
+
+            room = False
+
+            def __init__(self, sock: socket.socket) -> None:
+                self._sock = sock
+
+            def __getattr__(self, name: str) -> Any:
+                if name in ("sendto", "sendmsg") and not self.room:
+                    raise BlockingIOError
+                return getattr(self._sock, name)
+
+        sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+        for each in sockets:
+            each.setblocking(False)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+            each.bind(("127.0.0.1", 0))
+        here, there = (UdpTransport(each, Takes()) for each in sockets)
+        full = Full(sockets[0])
+        here._sock = full  # type: ignore[assignment]
+        to = sockets[1].getsockname()
+        taken = sum(here.send_cut(bytes(1000 * 50), 1000, to) for _ in range(40))
+        assert (taken, here.dropped) == (1048, 2000 - 1048)
+        assert here.get_write_buffer_size() == 1_048_000
+        full.room = True
+        await until(lambda: here.get_write_buffer_size() == 0)
+        await until(lambda: len(got) == taken)
+        here.close()
+        there.close()
+        await until(lambda: sockets[0].fileno() == -1)
+
+    asyncio.run(scenario())
