@@ -1,0 +1,145 @@
+"""What a tunnel is told: its interface, its addresses, and which peers may use which.
+
+In planaria.yaml, as in run/tunnel.json, which `make up` makes of it:
+
+tunnel:
+  interface: mvp-tun0
+  address: [10.77.0.1/24, "fd77::1/64"]
+  mtu: 1380
+  peers: {bob: {allowed: [10.77.0.2/32, "fd77::2/128"], key: "..."}}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from ipaddress import ip_interface, ip_network
+from typing import Any
+
+from procs import settings
+from procs.agent.netlink import Interface, Network
+from procs.agent.packets import MIN_MTU4, MIN_MTU6, overlap
+from procs.errors import ConfigError
+from procs.settings import SWITCH, Kind, matching, option, whole
+
+NAME = "tunnel.json"
+MAX_PEERS = 64
+MTU = 1380  # what goes through as one DTLS record, whatever the path
+_PEER = r"[A-Za-z0-9_.:@-]{1,64}"
+
+
+def _parse_addresses(text: str) -> tuple[Interface, ...]:
+    found = tuple(ip_interface(word) for word in _words(text))
+    if any(each.ip.is_multicast or each.ip.is_unspecified or "%" in str(each) for each in found):
+        raise ValueError
+    return found
+
+
+def _parse_allowed(text: str) -> Mapping[str, tuple[Network, ...]]:
+    found: dict[str, tuple[Network, ...]] = {}
+    for word in text.split():
+        peer, _, prefixes = word.partition("=")
+        if not re.fullmatch(_PEER, peer) or peer in found or not _words(prefixes):
+            raise ValueError
+        found[peer] = tuple(ip_network(prefix) for prefix in _words(prefixes))
+    if len(found) > MAX_PEERS:
+        raise ValueError
+    return found
+
+
+def _parse_keys(text: str) -> Mapping[str, str]:
+    pairs = dict(word.partition("=")[::2] for word in text.split())
+    if not all(re.fullmatch(_PEER, peer) and re.fullmatch(r"[A-Za-z0-9+/]{43}=", key) for peer, key in pairs.items()):
+        raise ValueError
+    return pairs
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+INTERFACE = matching(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,15}", "1 to 15 of A-Z a-z 0-9 _ . -, which is all the kernel takes")
+ADDRESSES = Kind(_parse_addresses, "addresses with their prefix lengths, such as 10.77.0.1/24,fd77::1/64")
+ALLOWED = Kind(
+    _parse_allowed, "PEER=PREFIX,... of each peer, without host bits, such as bob=10.77.0.2/32,192.168.7.0/24 eve=..."
+)
+KEYS = Kind(_parse_keys, "PEER=KEY of each, a key as `cli.py status` shows it")
+
+
+class Tunnel(settings.Settings):
+    """One interface for many peers. Without an address there is no tunnel."""
+
+    interface: str = option("mvp-tun0", INTERFACE, help="its name")
+    address: tuple[Interface, ...] = option((), ADDRESSES, help="this machine's addresses in the tunnel")
+    mtu: int = option(MTU, whole(MIN_MTU4, 9000), help="the largest packet")
+    allowed: Mapping[str, tuple[Network, ...]] = option({}, ALLOWED, help="which addresses are behind which peer")
+    keys: Mapping[str, str] = option({}, KEYS, help="the key of a peer, where it is not to be pinned at its first use")
+    masquerade: bool = option(
+        False, SWITCH, help="let peers reach what this machine reaches, by its own address (needs nft)"
+    )
+
+    @property
+    def routes(self) -> set[Network]:
+        """What leads to peers beside the networks of its own addresses. A default route is left to who wants it: one
+        by itself would lead the tunnel's own packets into the tunnel."""
+        own = [address.network for address in self.address]
+        every = {network for networks in self.allowed.values() for network in networks if network.prefixlen}
+        return {network for network in every if not any(_is_within(network, one) for one in own)}
+
+
+def check(tunnel: Tunnel) -> Tunnel:
+    """Raises ConfigError for what can't be together."""
+    if twice := overlap(tunnel.allowed):
+        raise ConfigError(f"allowed: {twice} overlap: an address is behind one peer only")
+    addresses = [address.ip for address in tunnel.address]
+    if len({*addresses}) < len(addresses):
+        raise ConfigError(f"address={_shown(tunnel.address)}: stands twice")
+    for peer, networks in tunnel.allowed.items():
+        if own := [ip for ip in addresses for network in networks if str(network) in (f"{ip}/32", f"{ip}/128")]:
+            raise ConfigError(f"allowed: {own[0]} of {peer} is this machine's own address")
+        for network in networks:
+            if network.version not in {ip.version for ip in addresses} and addresses:
+                raise ConfigError(
+                    f"allowed: {network} of {peer}: this machine has no IPv{network.version} address in the tunnel; add"
+                    " one to address"
+                )
+    if tunnel.mtu < MIN_MTU6 and any(ip.version == 6 for ip in addresses):
+        raise ConfigError(f"mtu={tunnel.mtu}: must be at least {MIN_MTU6} where there are IPv6 addresses")
+    if unknown := tunnel.keys.keys() - tunnel.allowed.keys():
+        raise ConfigError(f"keys: {sorted(unknown)[0]}: is no peer in allowed")
+    return tunnel
+
+
+def document_of(section: Mapping[str, Any], where: str) -> dict[str, str]:
+    """The section of planaria.yaml, whose peers are nested, as the options above have it. Raises ConfigError."""
+    document = {key: _text(value, f"{where}: {key}") for key, value in section.items() if key != "peers"}
+    peers = section.get("peers") or {}
+    if not isinstance(peers, dict):
+        raise ConfigError(f"{where}: peers: must be 'NAME: {{allowed: [...]}}' lines")
+    for key in ("allowed", "keys"):
+        if key in document:
+            raise ConfigError(f"{key!r}: unknown key in {where}: it belongs to each of its peers")
+    allowed, keys = [], []
+    for peer, its in peers.items():
+        its = its if isinstance(its, dict) else {}
+        settings.refuse_unknown_keys(its, ("allowed", "key"), f"{where}: peers: {peer}")
+        prefixes = _words(_text(its.get("allowed", ""), f"{where}: peers: {peer}: allowed"))
+        allowed.append(f"{peer}={','.join(prefixes)}")
+        keys += [f"{peer}={its['key']}"] if its.get("key") else []
+    return document | {name: " ".join(many) for name, many in (("allowed", allowed), ("keys", keys)) if many}
+
+
+def _text(value: Any, where: str) -> str:
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ",".join(value)
+    if not isinstance(value, str):
+        raise ConfigError(f"{where}: must be text or a list of texts")
+    return value
+
+
+def _shown(addresses: tuple[Interface, ...]) -> str:
+    return ",".join(map(str, addresses))
+
+
+def _is_within(network: Network, own: Network) -> bool:
+    return network.version == own.version and network.subnet_of(own)  # type: ignore[arg-type]

@@ -1,0 +1,107 @@
+"""Packets between one interface and many peers: who gets what, who may send what, what is counted. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from procs.agent.network import Tunnel
+from procs.agent.packets import (
+    MIN_MTU4,
+    MIN_MTU6,
+    Prefixes,
+    clamped,
+    destination,
+    is_whole,
+    may_be_split,
+    source,
+    split,
+)
+from procs.agent.packets import too_big as told
+
+FIGURES = (
+    "sent_packets", "sent_bytes", "received_packets", "received_bytes", "too_big", "spoofed", "malformed", "lost",
+)  # fmt: skip
+
+
+class Traffic:
+    """Of one peer, since we started. Those after received_bytes count packets that were dropped."""
+
+    __slots__ = FIGURES
+
+    def __init__(self) -> None:
+        self.sent_packets = self.sent_bytes = self.received_packets = self.received_bytes = 0
+        self.too_big = self.spoofed = self.malformed = self.lost = 0
+
+    def figures(self) -> dict[str, float]:
+        """By name."""
+        return {name: getattr(self, name) for name in FIGURES}
+
+
+class Switch:
+    """`homeless` counts packets of ours that are for nobody's address."""
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._prefixes = Prefixes(tunnel.allowed)
+        self._own = {address.ip.packed for address in tunnel.address}
+        self._mtu = dict.fromkeys(tunnel.allowed, tunnel.mtu)
+        self._most = tunnel.mtu
+        self.traffic = {peer: Traffic() for peer in tunnel.allowed}
+        self.homeless = 0
+
+    def takes(self, peer: str, mtu: int) -> None:
+        """The largest packet that a peer's session carries whole."""
+        self._mtu[peer] = max(MIN_MTU4, min(mtu, self._most))
+
+    def sort(self, packets: Iterable[bytes]) -> tuple[dict[str, list[bytes]], list[bytes]]:
+        """What the interface gave: the packets of each peer, and answers for the interface."""
+        found: dict[str, list[bytes]] = {}
+        answers: list[bytes] = []
+        peer_of, mtus = self._prefixes.peer, self._mtu
+        for packet in packets:
+            peer = peer_of(destination(packet)) if is_whole(packet) else ""
+            if not peer:
+                self.homeless += 1
+                continue
+            mtu = mtus[peer]
+            its = found.get(peer)
+            if its is None:
+                its = found[peer] = []
+            if len(packet) <= mtu:
+                its.append(clamped(packet, mtu))
+            else:
+                self._too_big(peer, packet, mtu, its, answers)
+        return found, answers
+
+    def _too_big(self, peer: str, packet: bytes, mtu: int, its: list[bytes], answers: list[bytes]) -> None:
+        if packet[0] >> 4 == 6 and len(packet) <= max(mtu, MIN_MTU6):
+            its.append(clamped(packet, mtu))  # such a one can't be refused: the session takes it in pieces
+        elif may_be_split(packet):
+            its += split(packet, mtu)
+        else:
+            self.traffic[peer].too_big += 1
+            if answer := told(packet, max(mtu, MIN_MTU6) if packet[0] >> 4 == 6 else mtu):
+                answers.append(answer)
+
+    def admit(self, peer: str, packets: Sequence[bytes]) -> list[bytes]:
+        """Those of what a peer sent that it may send."""
+        traffic, mtu, own, peer_of = self.traffic[peer], self._mtu[peer], self._own, self._prefixes.peer
+        found = []
+        size = 0
+        for packet in packets:
+            if not is_whole(packet):
+                traffic.malformed += 1
+            elif peer_of(its := source(packet)) != peer or its in own:
+                traffic.spoofed += 1
+            else:
+                size += len(packet)
+                found.append(clamped(packet, mtu))
+        traffic.received_packets += len(found)
+        traffic.received_bytes += size
+        return found
+
+    def sent(self, peer: str, packets: Sequence[bytes], taken: int) -> None:
+        """So many of them, the first, were taken by the session."""
+        traffic = self.traffic[peer]
+        traffic.sent_packets += taken
+        traffic.sent_bytes += sum(map(len, packets[:taken]))
+        traffic.lost += len(packets) - taken

@@ -1,0 +1,56 @@
+"""Packets between an interface and its peers: each to whom it is for, none from who may not send it."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_interface, ip_network
+
+from procs.agent.network import Tunnel
+from procs.agent.packets import is_whole
+from procs.agent.switch import Switch
+from tests.unit.test_packets import BOB4, BOB6, DONT_FRAGMENT, ME4, ME6, v4, v6
+
+EVE4 = ip_address("10.77.0.3").packed
+TUNNEL = Tunnel(
+    address=(ip_interface("10.77.0.1/24"), ip_interface("fd77::1/64")),
+    allowed={
+        "bob": (ip_network("10.77.0.2/32"), ip_network("fd77::2/128")),
+        "eve": (ip_network("10.77.0.3/32"), ip_network("10.77.0.0/31")),  # our own address, too: no licence to use it
+    },
+)
+
+
+def test_each_packet_goes_to_who_has_its_address() -> None:
+    switch = Switch(TUNNEL)
+    to_bob, to_eve, to_nobody = v4(b"1"), v4(b"2", to=EVE4), v4(b"3", to=ip_address("10.77.0.9").packed)
+    sorted_, answers = switch.sort([to_bob, to_eve, to_nobody, v6(b"4"), b"garbage", v6(b"5", to=ME6)])
+    assert sorted_ == {"bob": [to_bob, v6(b"4")], "eve": [to_eve]} and answers == []
+    assert switch.homeless == 3
+
+
+def test_nobody_sends_from_an_address_that_is_not_its() -> None:
+    switch = Switch(TUNNEL)
+    good = v4(b"1", source=BOB4, to=ME4), v6(b"1", source=BOB6, to=ME6)
+    bad = v4(b"1", source=EVE4, to=ME4), v4(b"1", source=ME4, to=ME4), v6(b"1", source=ME6, to=ME6)
+    assert switch.admit("bob", [*good, *bad, b"", b"garbage" * 9, good[0][:-1]]) == list(good)
+    assert switch.admit("eve", [v4(b"1", source=ME4, to=ME4)]) == []
+    figures = switch.traffic["bob"].figures()
+    assert (figures["received_packets"], figures["spoofed"], figures["malformed"]) == (2, 3, 3)
+    assert figures["received_bytes"] == sum(map(len, good)) and switch.traffic["eve"].spoofed == 1
+
+
+def test_what_a_session_can_not_carry_is_split_or_its_sender_told() -> None:
+    switch = Switch(TUNNEL)
+    whole, strict = v4(bytes(1300)), v4(bytes(1300), flags=DONT_FRAGMENT)
+    assert switch.sort([whole, strict]) == ({"bob": [whole, strict]}, [])
+    switch.takes("bob", 1158)
+    sorted_, answers = switch.sort([whole, strict, v6(bytes(1200)), v6(bytes(1300)), v4(bytes(1300), to=EVE4)])
+    assert [len(each) for each in sorted_["bob"]] == [1156, 184, 1240], "two fragments, and what IPv6 always carries"
+    assert len(answers) == 2 and all(map(is_whole, answers)) and switch.traffic["bob"].too_big == 2
+    assert len(sorted_["eve"]) == 1, "of another's session it says nothing"
+
+
+def test_what_was_sent_is_counted() -> None:
+    switch = Switch(TUNNEL)
+    switch.sent("bob", [b"12", b"345", b"6"], 2)
+    figures = switch.traffic["bob"].figures()
+    assert (figures["sent_packets"], figures["sent_bytes"], figures["lost"]) == (2, 5, 1)

@@ -1,0 +1,69 @@
+"""What a tunnel may be told, and what is refused in one line."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from procs import settings
+from procs.agent import network
+from procs.agent.network import Tunnel
+from procs.errors import ConfigError
+from procs.settings import Layers
+
+SECTION = {
+    "interface": "mvp-tun0",
+    "address": ["10.77.0.1/24", "fd77::1/64"],
+    "mtu": "1380",
+    "peers": {
+        "bob": {"allowed": ["10.77.0.2/32", "192.168.7.0/24"], "key": "A" * 43 + "="},
+        "eve": {"allowed": "10.77.0.3/32 fd77::3/128 fd99::/64"},
+    },
+}
+
+
+def load(**change: object) -> Tunnel:
+    """As from planaria.yaml."""
+    document = network.document_of({**SECTION, **change}, "planaria.yaml: tunnel")
+    return network.check(settings.load(Tunnel, Layers(document=document, document_name="planaria.yaml: tunnel")))
+
+
+def test_a_section_of_the_settings_file_is_a_tunnel() -> None:
+    tunnel = load()
+    assert [str(each) for each in tunnel.address] == ["10.77.0.1/24", "fd77::1/64"]
+    assert (tunnel.interface, tunnel.mtu, tunnel.keys) == ("mvp-tun0", 1380, {"bob": "A" * 43 + "="})
+    assert tunnel.allowed["bob"] == (ip_network("10.77.0.2/32"), ip_network("192.168.7.0/24"))
+    assert tunnel.routes == {ip_network("192.168.7.0/24"), ip_network("fd99::/64")}, "its own networks have theirs"
+    assert not Tunnel().address
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"interface": "a-name-that-is-too-long"}, "1 to 15"),
+        ({"interface": "a/b"}, "1 to 15"),
+        ({"address": "10.77.0.300/24"}, "10.77.0.1/24"),
+        ({"address": "10.77.0.1/24,10.77.0.1/16"}, "stands twice"),
+        ({"address": "10.77.0.1/24"}, "fd77::3/128 of eve: this machine has no IPv6 address"),
+        ({"mtu": "1200"}, "at least 1280"),
+        ({"mtu": "100"}, "576"),
+        ({"peers": {"bob": {"allowed": "10.77.0.2/24"}}}, "without host bits"),
+        ({"peers": {"bob": {"allowed": "10.77.0.1/32"}}}, "own address"),
+        ({"peers": {"bob": {}}}, "PEER=PREFIX"),
+        ({"peers": {"b ob": {"allowed": "10.77.0.2/32"}}}, "PEER=PREFIX"),
+        ({"peers": {"bob": {"allowed": "10.77.0.2/32", "key": "short"}}}, "keys"),
+        ({"peers": {"bob": {"allow": "10.77.0.2/32"}}}, "did you mean allowed"),
+        ({"peers": "bob"}, "must be 'NAME"),
+        ({"allowed": "bob=10.77.0.2/32"}, "belongs to each of its peers"),
+        ({"colour": "red"}, "unknown key"),
+        (
+            {"peers": {"bob": {"allowed": "10.77.0.2/32"}, "eve": {"allowed": "10.0.0.0/8"}}},
+            "10.77.0.2/32 of bob and 10.0.0.0/8 of eve overlap",
+        ),
+    ],
+)
+def test_what_can_not_be_is_one_line(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(**change)
+    assert said in str(error.value) and "\n" not in str(error.value)
