@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from procs.agent.core import AgentCore
+from procs.agent.identity import FIRST_USE, Identity, Trust, folder_in
 from procs.agent.settings import AgentSettings
 from procs.agent.signaling import SignalingClient
 from tests import rig
@@ -79,16 +81,23 @@ def settings(name: str, server: Server, **more: Any) -> AgentSettings:
     return AgentSettings(agent_id=name, signaling_url=server.url, **more)
 
 
+def identity_of(name: str, home: Path, trust: Trust = FIRST_USE) -> Identity:
+    """The one that this agent has kept below `home`."""
+    folder = home / name
+    folder.mkdir(exist_ok=True)
+    return Identity(name, folder_in(folder), trust)
+
+
 @contextlib.asynccontextmanager
-async def meeting(*names: str, **more: Any) -> AsyncIterator[tuple[Server, list[AgentCore]]]:
-    """A server and agents of these names at it."""
+async def meeting(home: Path, *names: str, **more: Any) -> AsyncIterator[tuple[Server, list[AgentCore]]]:
+    """A server and agents of these names at it, each with its own key below `home`."""
     server = Server()
     await server.start()
     made: list[AgentCore] = []
     try:
         for name in names:
             own = settings(name, server)
-            core = AgentCore(own, SignalingClient(own), **more)
+            core = AgentCore(own, SignalingClient(own), identity_of(name, home), **more)
             made.append(core)
             await core.start(5)
         yield server, made

@@ -1,6 +1,6 @@
 """The channel between two agents of ours that nobody else sees: both beat on it, so that a dead peer is noticed soon.
 
-A beat is a JSON object {"beat": n, "back": m}: our count, and the last of the other side's that has come.
+A beat is a JSON object {"beat": n}, and its answer {"back": n}.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ class Control:
 
     def __init__(self) -> None:
         self._below: RTCDataChannel | None = None
-        self._count = self._theirs = 0
+        self._count = 0
         self._sent_at: dict[int, float] = {}
         self._beat_at = 0.0
         self.round_trip_ms = 0.0
+        self.heard_at = float("-inf")
 
     def bind(self, below: RTCDataChannel) -> None:
         """Beat on this one from now on."""
@@ -57,6 +58,7 @@ class Control:
                 said = msgspec.json.decode(data)
         if not isinstance(said, dict):
             return
+        self.heard_at = time.monotonic()
         if isinstance(beat := said.get("beat"), int):
             self._say({"back": beat})
         back = said.get("back")

@@ -14,11 +14,14 @@ from collections.abc import Callable
 from typing import Any
 
 from procs import log
+from procs.agent.caps import Caps
 from procs.agent.channel import Channel
-from procs.agent.session import Anybody, Identity, PeerSession
+from procs.agent.identity import Identity, Trust, folder_in
+from procs.agent.session import NO_CAPS, PeerSession
 from procs.agent.settings import AgentSettings
 from procs.agent.signaling import SignalingClient
 from procs.errors import LinkLost
+from procs.settings import run_dir
 from procs.wire.signal import Error, Offer, Routed
 
 MAX_SESSIONS = 256
@@ -26,13 +29,19 @@ MAX_SESSIONS = 256
 
 class AgentCore:
     """Everybody who calls is answered. `on_session` is called with each session that a peer begins, `on_channel` with
-    each main channel as it opens, and again each time that it was lost and is back."""
+    each main channel as it opens, and again each time that it was lost and is back. Without an identity it has that of
+    this machine's agents, in the run directory."""
 
     def __init__(
-        self, settings: AgentSettings, signaling: SignalingClient, identity: Identity | None = None, *, caps: str = "{}"
+        self,
+        settings: AgentSettings,
+        signaling: SignalingClient,
+        identity: Identity | None = None,
+        *,
+        can: Caps = NO_CAPS,
     ) -> None:
         self.settings, self.signaling = settings, signaling
-        self._identity, self._caps = identity or Anybody(), caps
+        self._identity, self._can = identity or own_identity(settings), can
         self._sessions: dict[str, PeerSession] = {}
         self._task: asyncio.Task[None] | None = None
         self.on_session: Callable[[PeerSession], Any] = lambda session: None
@@ -76,11 +85,12 @@ class AgentCore:
         session = self._sessions.get(peer)
         return session.main if session and session.main.readyState == "open" else None
 
-    async def ended(self) -> None:
-        """Wait for the end, which is that somebody else registers under our name, and raise why (LinkLost)."""
+    async def wait_for_shutdown(self) -> None:
+        """Wait until it is stopped. Raises LinkLost when somebody else registers under our name."""
         if self._task:
             await asyncio.wait([self._task])
-            self._task.result()
+            if not self._task.cancelled():
+                self._task.result()
 
     def _session(self, peer: str) -> PeerSession:
         found = self._sessions.get(peer)
@@ -89,7 +99,7 @@ class AgentCore:
         if len(self._sessions) >= MAX_SESSIONS:
             self._forget()
         made = PeerSession(
-            self.settings.agent_id, peer, self.settings, self._identity, self.signaling.post, caps=self._caps
+            self.settings.agent_id, peer, self.settings, self._identity, self.signaling.post, can=self._can
         )
         self._sessions[peer] = made
         made.main.on("open", lambda: self.on_channel(peer, made.main))
@@ -135,3 +145,9 @@ class AgentCore:
     def _signalling_is_back(self) -> None:
         for session in self._sessions.values():
             session.signalling_is_back()
+
+
+def own_identity(settings: AgentSettings) -> Identity:
+    """Of an agent of this machine. Raises ConfigError."""
+    trust = Trust(settings.trust, settings.allow_unsigned)
+    return Identity(settings.agent_id, folder_in(run_dir()), trust)

@@ -10,19 +10,27 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from aiortc import RTCDataChannel
+import msgspec
+from aiortc import RTCDataChannel, RTCPeerConnection
 
 from procs import log
+from procs.agent import caps
+from procs.agent.caps import Caps
 from procs.agent.channel import Channel
+from procs.agent.channels import Channels
 from procs.agent.control import Control
-from procs.agent.path import Path
+from procs.agent.datagrams import LABEL as PACKETS
+from procs.agent.datagrams import Datagrams
+from procs.agent.identity import Identity
+from procs.agent.path import NoConnection, Path
 from procs.agent.settings import AgentSettings
+from procs.agent.transports import Transport, create_transport
 from procs.backoff import delays
 from procs.errors import LinkLost, Refused
 from procs.wire.envelope import Candidate
-from procs.wire.signal import Answer, Bye, Described, Error, Frame, Offer, Routed, Trickle
+from procs.wire.signal import Answer, Bye, Error, Frame, Offer, Routed, Trickle
 
 TRY_S = 20.0  # from an offer to a connection
 SILENT_S = 3.0  # of a peer that beats each second
@@ -32,19 +40,9 @@ AGAIN_S = 10.0  # the longest pause between two calls of a peer that is not ther
 LOOK_S = 0.25
 MAX_WAITING = 256  # frames
 CONTROL = "planaria"  # label of our own channel, on which both sides beat
-MAX_CHANNELS = 64
+NO_CAPS = Caps()
 
 State = Literal["new", "connecting", "connected", "waiting", "closed"]
-
-
-class Identity(Protocol):
-    """Who we are, and whom we know."""
-
-    def signed(self, frame: Described, caps: str, offer_sdp: str = "") -> Described:
-        """The frame with our signature in it."""
-
-    def check(self, frame: Described, offer_sdp: str = "") -> bool:
-        """Whether it is signed. Raises Refused for a wrong signature or key, and for none where one has to be."""
 
 
 class PeerSession:
@@ -62,20 +60,20 @@ class PeerSession:
         identity: Identity,
         send: Callable[[Frame], bool],
         *,
-        caps: str = "{}",
+        can: Caps = NO_CAPS,
         keep: bool = False,
     ) -> None:
         self.me, self.peer, self._settings, self._identity, self._send = me, peer, settings, identity, send
-        self._our_caps, self._keep = caps, keep
-        self.main = Channel(settings.data_channel_label)
-        self.channels: dict[str, Channel] = {self.main.label: self.main}
-        self._opened: set[str] = set()  # labels of those that are ours to open
+        self._our_caps, self._keep = can, keep
+        self.datagrams = Datagrams(can)
+        self._channels = Channels(settings.data_channel_label, is_smaller=me < peer)
+        self.main = self._channels.main
         self.on_state: Callable[[PeerSession], None] = lambda session: None
         self.on_channel: Callable[[Channel], None] = lambda channel: None
         self.state: State = "new"
         self.why = ""  # it is not connected
         self.signed = False  # the peer speaks our own dialect, and has proven who it is
-        self.caps = "{}"  # of the peer
+        self.caps = NO_CAPS  # of the peer
         self.connections = 0  # so far
         self.control = Control()
         self.path: Path | None = None
@@ -89,7 +87,25 @@ class PeerSession:
         self._inbox: asyncio.Queue[Routed | Error | None] = asyncio.Queue(MAX_WAITING)
         self._changed = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
+        self._transport: Transport | None = None
         self._task = asyncio.create_task(self._run(), name=f"session {peer}")
+
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self.state == "connected"
+
+    @property
+    def transport(self) -> Transport:
+        """One of the mode that the settings say, on the main channel."""
+        if self._transport is None:
+            self._transport = create_transport(self._settings.mode)
+            self._transport.attach_channel(self.main)
+        return self._transport
+
+    @property
+    def pc(self) -> RTCPeerConnection | NoConnection:
+        """The connection of now, as published; it is another after each loss."""
+        return self.path.pc if self.path else NoConnection()
 
     @property
     def is_idle(self) -> bool:
@@ -120,13 +136,7 @@ class PeerSession:
 
     def channel(self, label: str, **options: Any) -> Channel:
         """The channel of this label; ours to open if there is none yet. `options` as of aiortc's createDataChannel."""
-        found = self.channels.get(label)
-        if found is None or found.readyState == "closed":
-            found = self.channels[label] = Channel(label, **options)
-            self._opened.add(label)
-            if self.path and self.state == "connected":
-                found.bind(self.path.open(label, **options))
-        return found
+        return self._channels.get(label, self.path if self.state == "connected" else None, options)
 
     async def opened(self, within_s: float | None = None) -> Channel:
         """Wait until the main channel is open. Raises LinkLost when it is not by then."""
@@ -140,10 +150,9 @@ class PeerSession:
         """It is over, and the peer is told."""
         if self.state != "closed":
             self._send(Bye(self.me, self.peer, self._id, why))
-            path = self.path
             self._end(why or "we have closed it")
-            if path:
-                await path.close()
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     # The one task
 
@@ -197,6 +206,7 @@ class PeerSession:
                 self._lost(f"nothing from the peer for {SILENT_S:g} s")
             else:
                 self.control.beat(now)
+                self.datagrams.beat(now, self.control.heard_at)
         elif now - path.began_at > TRY_S:
             self._lost(f"no connection within {TRY_S:g} s")
 
@@ -208,11 +218,9 @@ class PeerSession:
         self._id = secrets.token_hex(8)
         self.signed = False
         path = self.path = self._new_path()
-        for label in {self.main.label} | self._opened:
-            if (channel := self.channels[label]).readyState != "closed":
-                channel.bind(path.open(label, **channel.options))
+        self._channels.open(path, also_main=True)
         sdp = await path.offer()
-        offer = self._identity.signed(Offer(self.me, self.peer, sdp, self._id), self._our_caps)
+        offer = self._identity.signed(Offer(self.me, self.peer, sdp, self._id), self._caps_text())
         assert isinstance(offer, Offer)
         self._offer = offer
         self._become("connecting", "")
@@ -232,19 +240,20 @@ class PeerSession:
             return
         try:
             signed = self._identity.check(offer)
+            theirs = caps.read(offer.auth.caps) if offer.auth and signed else NO_CAPS
         except Refused as reason:  # and what there is between us, which others may want to end, goes on
             log.warning("an offer is refused", peer=self.peer, why=str(reason))
             self._send(Bye(self.me, self.peer, offer.session, str(reason)))
             return
         self._drop()
         self._id, self.signed, self._due_at = offer.session, signed, float("inf")
-        self.caps = offer.auth.caps if offer.auth else "{}"
+        self.caps = theirs
         path = self.path = self._new_path()
         self._become("connecting", "")
         sdp = await path.answer(offer.sdp)
         answer = Answer(self.me, self.peer, sdp, offer.session)
         if signed:
-            signed_answer = self._identity.signed(answer, self._our_caps, offer.sdp)
+            signed_answer = self._identity.signed(answer, self._caps_text(), offer.sdp)
             assert isinstance(signed_answer, Answer)
             answer = signed_answer
         self._answer = answer
@@ -258,9 +267,12 @@ class PeerSession:
         if not offer or not path or answer.session not in (self._id, ""):
             return  # it is too late
         self.signed = self._identity.check(answer, offer.sdp)
-        self.caps = answer.auth.caps if answer.auth else "{}"
+        self.caps = caps.read(answer.auth.caps) if answer.auth and self.signed else NO_CAPS
         self._offer = None
         await path.accept(answer.sdp)
+
+    def _caps_text(self) -> str:
+        return msgspec.structs.replace(self._our_caps, restarts=self.connections).text
 
     def _new_path(self) -> Path:
         negotiation = self._id
@@ -282,30 +294,25 @@ class PeerSession:
         self._back_off = delays(cap_s=AGAIN_S)
         self._become("connected", "")
         log.info("connected to a peer", peer=self.peer, path=path.kind, at=path.remote, signed=self.signed)
-        if self._answer:  # it was the peer who offered; our own channels are ours to open all the same
-            for label in self._opened:
-                self.channels[label].bind(path.open(label, **self.channels[label].options))
+        if self._answer:  # it was the peer who offered; what is ours to open still is
+            self._channels.open(path, also_main=False)
         elif self.signed:
             self.control.bind(path.open(CONTROL))
+        if self.signed:
+            self.datagrams.bind(path, self.caps, is_opener=self._answer is None)
+        else:
+            path.quicken()
 
     def _has_opened(self, below: RTCDataChannel) -> None:
         """The peer has opened a channel."""
         if below.label == CONTROL and self.signed:
             self.control.bind(below)
             return
-        # A peer with another label in its settings has one channel all the same.
-        is_main = below.label == self.main.label or (not self.signed and self.main.readyState != "open")
-        known = self.main if is_main else self.channels.get(below.label)
-        if known and known.readyState != "closed":
-            is_preferred = known is self.main or below.label not in self._opened or self.peer < self.me
-            known.bind(below, is_preferred=is_preferred)
+        if below.label == PACKETS and self.signed:
+            self.datagrams.bind_channel(below)
             return
-        if len(self.channels) >= MAX_CHANNELS:
-            below.close()
-            return
-        found = self.channels[below.label] = Channel(below.label)
-        found.bind(below)
-        self.on_channel(found)
+        if made := self._channels.take(below, is_published=not self.signed):
+            self.on_channel(made)
 
     # Ends
 
@@ -332,16 +339,15 @@ class PeerSession:
     def _end(self, why: str) -> None:
         self._drop()
         self._become("closed", why)
-        for channel in self.channels.values():
-            channel.end()
+        self._channels.end()
         self._wake()
 
     def _drop(self) -> None:
         """This connection is nobody's any more."""
         path, self.path, self._offer, self._answer = self.path, None, None, None
         self.control.unbind()
-        for channel in self.channels.values():
-            channel.unbind()
+        self.datagrams.unbind()
+        self._channels.unbind()
         if path:
             task = asyncio.create_task(path.close())
             self._closing.add(task)
@@ -356,15 +362,3 @@ class PeerSession:
     def _wake(self) -> None:
         if not self._inbox.full():
             self._inbox.put_nowait(None)
-
-
-class Anybody:
-    """An identity that is none: it signs nothing and believes everybody."""
-
-    def signed(self, frame: Described, caps: str, offer_sdp: str = "") -> Described:
-        """The frame as it is."""
-        return frame
-
-    def check(self, frame: Described, offer_sdp: str = "") -> bool:
-        """Nobody is asked for a signature."""
-        return False

@@ -94,6 +94,15 @@ class AgentSettings(settings.Settings):
     # In place of the four ice_* options where a file lists them: {"urls", "username"?, "credential"?} each.
     listed_servers: tuple[Json, ...] = ()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As published, an option may be set later; ours it must be all the same. Raises ConfigError."""
+        if name not in self._options:
+            raise AttributeError(f"{name}: no such setting")
+        try:
+            vars(self)[name] = self._options[name].kind.parse(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ConfigError(f"{name}={value!r}: must be {self._options[name].kind.allowed}") from None
+
     @property
     def ice_servers(self) -> list[Json]:
         """STUN and TURN servers, as browsers take them. The environment wins over the file."""

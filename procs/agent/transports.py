@@ -2,11 +2,11 @@
 
     transport = create_transport("json")
     transport.attach_channel(channel)
-    transport.on_message(print)
+    transport.on_value(print)
     await transport.send_json({"hello": "bob"})      # or without await, where nobody sends much
 
-`send_*` send at once and raise LinkLost where the channel is not open; what they give can be awaited for room.
-To make your own, override `encode` and `decode`.
+All `send_*` send at once, as one message of bytes, and raise LinkLost where the channel is not open; what they return
+can be awaited for room for more. `on_message` gets the bytes that come, as published; `on_value` what they stand for.
 """
 
 from __future__ import annotations
@@ -33,20 +33,14 @@ class _Room:
 
 
 class Transport:
-    """Between values and the messages of one channel."""
+    """Between values and the messages of one channel. To make your own, override `decode` and what you need of
+    `send_text`, `send_json` and `send_bytes`."""
 
     def __init__(self) -> None:
         self.channel: Channel | None = None
-        self._takers: list[Callable[[Any], Any]] = []
+        self._on_message: list[Callable[[bytes], Any]] = []
+        self._on_value: list[Callable[[Any], Any]] = []
         self.refused = 0  # messages that were none of this kind
-
-    def encode(self, value: Any) -> str | bytes:
-        """A value as a message. Raises Refused for one that can't be."""
-        raise NotImplementedError
-
-    def decode(self, message: str | bytes) -> Any:
-        """A message as a value. Raises Refused for one that is none."""
-        raise NotImplementedError
 
     def attach_channel(self, channel: Channel) -> None:
         """Carry over this channel from now on, whatever connections it has."""
@@ -54,67 +48,77 @@ class Transport:
         channel.on("message", self._take)
 
     def on_message(self, taker: T) -> T:
-        """Have each value that comes given to `taker`; also good as a decorator."""
-        self._takers.append(taker)
+        """Have each message that comes given to `taker`, as bytes; also good as a decorator."""
+        self._on_message.append(taker)
         return taker
 
-    def send(self, value: Any) -> Awaitable[None]:
-        """Send a value."""
+    def on_value(self, taker: T) -> T:
+        """Have what each message stands for given to `taker`."""
+        self._on_value.append(taker)
+        return taker
+
+    def send(self, message: bytes) -> Awaitable[None]:
+        """Send a message."""
         if self.channel is None:
             raise LinkLost("no channel is attached")
-        self.channel.send(self.encode(value))
+        self.channel.send(message)
         return _Room(self.channel)
 
     def send_text(self, text: str) -> Awaitable[None]:
         """Send a text."""
-        return self.send(text)
+        return self.send(text.encode())
 
     def send_json(self, value: Any) -> Awaitable[None]:
-        """Send a JSON value."""
-        return self.send(value)
+        """Send a JSON value. Raises Refused for one that is none."""
+        try:
+            return self.send(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
+        except (TypeError, ValueError, RecursionError) as error:
+            raise Refused(f"no JSON: {error}") from None
 
     def send_bytes(self, data: bytes) -> Awaitable[None]:
         """Send bytes."""
-        return self.send(data)
+        return self.send(bytes(data))
 
-    def close(self) -> None:
+    def decode(self, message: bytes) -> Any:
+        """What a message stands for. Raises Refused for one that is none of this kind."""
+        return message
+
+    async def close(self) -> None:
         """Close the channel, here and at the peer."""
         if self.channel:
             self.channel.close()
 
     def _take(self, message: str | bytes) -> None:
+        data = message.encode() if isinstance(message, str) else message
+        for taker in self._on_message:
+            taker(data)
+        if not self._on_value:
+            return
         try:
-            value = self.decode(message)
+            value = self.decode(data)
         except Refused as reason:
             self.refused += 1
             log.warning("a message of another kind", why=str(reason), refused=self.refused)
             return
-        for taker in self._takers:
+        for taker in self._on_value:
             taker(value)
 
 
 class ChatTransport(Transport):
     """UTF-8 text, one line of talk a message."""
 
-    def encode(self, value: Any) -> str:
-        if not isinstance(value, str):
-            raise Refused(f"chat is text, not {type(value).__name__}")
-        return value
-
-    def decode(self, message: str | bytes) -> str:
-        return message if isinstance(message, str) else message.decode(errors="replace")
+    def decode(self, message: bytes) -> str:
+        return message.decode(errors="replace")
 
 
 class JsonTransport(Transport):
     """One JSON value a message."""
 
-    def encode(self, value: Any) -> str:
-        try:
-            return json.dumps(value, ensure_ascii=False, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise Refused(f"no JSON: {error}") from None
+    def send_text(self, text: str) -> Awaitable[None]:
+        """Send a text, as a JSON value."""
+        return self.send_json(text)
 
-    def decode(self, message: str | bytes) -> Any:
+    def decode(self, message: bytes) -> Any:
         try:
             return json.loads(message)
         except (ValueError, RecursionError) as error:
@@ -124,16 +128,17 @@ class JsonTransport(Transport):
 class BytesTransport(Transport):
     """Bytes, as they are."""
 
-    def encode(self, value: Any) -> bytes:
-        if isinstance(value, str) or not isinstance(value, bytes | bytearray | memoryview):
-            raise Refused(f"bytes are wanted, not {type(value).__name__}")
-        return bytes(value)
 
-    def decode(self, message: str | bytes) -> bytes:
-        return message.encode() if isinstance(message, str) else message
+class TunTransport(Transport):
+    """One IP packet a message. For a peer of ours, `session.datagrams` is better."""
 
 
-TRANSPORTS: dict[str, type[Transport]] = {"chat": ChatTransport, "json": JsonTransport, "bytes": BytesTransport}
+TRANSPORTS: dict[str, type[Transport]] = {
+    "chat": ChatTransport,
+    "json": JsonTransport,
+    "bytes": BytesTransport,
+    "tun": TunTransport,
+}
 
 
 def create_transport(mode: str) -> Transport:

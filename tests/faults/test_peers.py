@@ -3,26 +3,180 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from procs.agent.caps import Caps
+from procs.agent.channel import Channel
+from procs.agent.core import AgentCore
+from procs.agent.session import PeerSession
+from procs.agent.signaling import SignalingClient
 from procs.agent.transports import create_transport
-from tests.agents import meeting, until
+from tests.agents import identity_of, meeting, settings, until
 
 
-def test_two_agents_chat_by_the_published_api() -> None:
+def test_two_agents_chat_by_the_published_api(tmp_path: Path) -> None:
     async def talk() -> list[str]:
         heard: list[str] = []
-        async with meeting("alice", "bob") as (_, (alice, bob)):
-            theirs = create_transport("chat")
-            bob.on_session = lambda session: theirs.attach_channel(session.main)
-            theirs.on_message(heard.append)
-            theirs.on_message(lambda text: theirs.send_text(f"you said {text}"))
+        async with meeting(tmp_path, "alice", "bob") as (_, (alice, bob)):
+            bob.on_session = lambda session: session.transport.on_message(heard.append)
             session = await alice.connect_to("bob")
             ours = create_transport("chat")
             ours.attach_channel(await session.opened(20))
-            ours.on_message(heard.append)
+            ours.on_value(heard.append)
             await ours.send_text("grüß dich")
+            await until(lambda: len(heard) == 1)
+            theirs = bob.get_session("alice")
+            assert theirs and theirs.is_connected() and theirs.pc.connectionState == "connected"
+            theirs.transport.send_text("dich auch")
             await until(lambda: len(heard) == 2)
-            assert alice.get_channel("bob") is session.main and bob.get_session("alice") is not None
+            assert alice.get_channel("bob") is session.main and session.signed and theirs.signed
         return heard
 
-    assert asyncio.run(talk()) == ["grüß dich", "you said grüß dich"]
+    assert asyncio.run(talk()) == ["grüß dich".encode(), "dich auch"]
+
+
+@pytest.mark.parametrize("caller", ["alice", "bob"])  # the smaller id offers again; the other one knows to wait
+def test_a_killed_agent_comes_back_to_the_same_channels_without_a_word_of_the_server(
+    tmp_path: Path, caller: str
+) -> None:
+    async def work() -> None:
+        other = {"alice": "bob", "bob": "alice"}[caller]
+        async with meeting(tmp_path, "alice", "bob") as (server, agents):
+            calling, called = agents if caller == "alice" else agents[::-1]
+            session = await calling.connect_to(other)
+            more = session.channel("more", ordered=False)
+            await session.opened(20)
+            await more.opened(20)
+            before = called.get_session(caller)
+            assert before
+            heard: list[bytes] = []
+            vanish(called, before)
+            again = settings(other, server)
+            new = AgentCore(again, SignalingClient(again), identity_of(other, tmp_path))
+            new.on_session = lambda made: made.main.on("message", heard.append)
+            new.on_session = lambda made: setattr(made, "on_channel", lambda c: c.on("message", heard.append))
+            await new.start(5)
+            began = time.monotonic()
+            await until(lambda: not session.is_connected())
+            await until(lambda: more.opened_times == 2)
+            assert time.monotonic() - began < 15
+            more.send(b"here again")
+            await until(lambda: heard == [b"here again"])
+            await new.stop()
+
+    asyncio.run(work())
+
+
+def vanish(core: AgentCore, session: PeerSession) -> None:
+    """As kill -9 does it: nothing is said to anybody, and nothing comes any more."""
+    for task in (session._task, core._task, core.signaling._task):
+        assert task
+        task.cancel()
+    assert session.path and session.path._connection
+    for protocol in session.path._connection._protocols:
+        protocol.transport.abort()
+
+
+def test_sessions_do_not_notice_that_the_server_dies(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with meeting(tmp_path, "alice", "bob") as (server, (alice, bob)):
+            session = await alice.connect_to("bob")
+            channel = await session.opened(20)
+            await server.stop()
+            await until(lambda: not alice.signaling.is_connected)
+            heard: list[bytes] = []
+            theirs = bob.get_channel("alice")
+            assert theirs
+            theirs.on("message", heard.append)
+            channel.send(b"still here")
+            await until(lambda: heard == [b"still here"])
+            await server.start()
+            await until(lambda: alice.signaling.is_connected and bob.signaling.is_connected)
+            assert session.connections == 1 and session.state == "connected"
+
+    asyncio.run(work())
+
+
+def test_both_call_at_once_and_one_connection_comes_of_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with meeting(tmp_path, "alice", "bob") as (_, (alice, bob)):
+            one, other = await alice.connect_to("bob"), await bob.connect_to("alice")
+            await asyncio.gather(one.opened(20), other.opened(20))
+            await asyncio.sleep(0.5)
+            assert (one.connections, other.connections) == (1, 1)
+
+    asyncio.run(work())
+
+
+def test_packets_go_beside_the_channels_and_on_the_channel_while_they_do_not(tmp_path: Path) -> None:
+    async def work() -> None:
+        can = Caps(planes=[2, 1], mtu=1380)
+        async with meeting(tmp_path, "alice", "bob", can=can) as (_, (alice, bob)):
+            session = await alice.connect_to("bob")
+            await session.opened(20)
+            theirs = bob.get_session("alice")
+            assert theirs
+            came: list[bytes] = []
+
+            def take(packets: Sequence[bytes]) -> None:
+                came.extend(packets)
+
+            theirs.datagrams.on_packets = take
+            await until(lambda: session.datagrams.is_up and theirs.datagrams.is_up)
+            assert session.datagrams.plane == 2 and session.datagrams.mtu == 1380
+            packets = [b"\x45" + bytes([n]) * 1379 for n in range(3)]
+            assert session.datagrams.send(packets) == 3
+            await until(lambda: came == packets)
+            assert theirs.datagrams._records
+            answered = theirs.datagrams._records._control
+            theirs.datagrams._records._control = lambda text: None  # type: ignore[method-assign]
+            await until(lambda: session.datagrams.plane == 1)
+            came.clear()
+            small = [b"\x60" + bytes([n]) * 99 for n in range(20)]
+            assert session.datagrams.mtu < 1160 and session.datagrams.send(small) == 20
+            await until(lambda: sorted(came) == small)
+            theirs.datagrams._records._control = answered  # type: ignore[method-assign]
+            await until(lambda: session.datagrams.plane == 2)
+
+    asyncio.run(work())
+
+
+def test_a_server_in_the_middle_is_found_out(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with meeting(tmp_path, "alice", "bob") as (server, (alice, _bob)):
+
+            def change(frame: dict[str, Any]) -> dict[str, Any]:
+                if frame["type"] == "answer":  # as one that has put its own certificate there
+                    frame["sdp"] = frame["sdp"].replace("a=fingerprint:sha-256 ", "a=fingerprint:sha-256 00:")
+                return frame
+
+            server.change = change
+            session = await alice.connect_to("bob")
+            await until(lambda: "signature" in session.why)
+            assert not session.connections
+            server.change = lambda frame: frame
+            await session.opened(20)  # it is called again, and now nobody stands between
+
+    asyncio.run(work())
+
+
+def test_a_goodbye_ends_the_session_at_both_ends(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with meeting(tmp_path, "alice", "bob") as (_, (alice, bob)):
+            session = await alice.connect_to("bob")
+            channel: Channel = await session.opened(20)
+            closed = asyncio.Event()
+            channel.on("close", closed.set)
+            theirs = bob.get_session("alice")
+            assert theirs
+            await theirs.close("enough")
+            await asyncio.wait_for(closed.wait(), 5)
+            assert session.state == "closed" and session.why == "the peer has left: enough"
+            assert (await alice.connect_to("bob")) is not session
+
+    asyncio.run(work())

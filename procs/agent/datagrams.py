@@ -1,0 +1,114 @@
+"""IP packets of one session, over whatever carries them now: DTLS records (plane 2), a data channel of several packets
+a message (1), or one packet a message for a peer that is not ours (0). It outlives the connections below it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from aiortc import RTCDataChannel
+
+from procs.agent.caps import Caps
+from procs.agent.packing import OPTIONS, Packing
+from procs.agent.path import Path
+from procs.agent.planes import PACKED, RECORDS, Planes
+from procs.agent.records import Records
+
+LABEL = "planaria-ip"  # of the channel of plane 1
+
+
+class Datagrams:
+    """`on_packets(packets)` is called with what comes, on any plane. Without a connection nothing is taken."""
+
+    def __init__(self, ours: Caps) -> None:
+        self.on_packets: Callable[[Sequence[bytes]], None] = lambda packets: None
+        self._ours = self._theirs = ours
+        self._records: Records | None = None
+        self._packing: Packing | None = None
+        self._planes: Planes | None = None
+        self._before = dict.fromkeys(_COUNTS, 0)  # of connections that have gone
+        self._refused = 0  # packets, while there was no connection
+
+    @property
+    def plane(self) -> int:
+        """The one that packets go out on."""
+        return self._planes.plane if self._planes else 0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether packets go out."""
+        return bool(self._below)
+
+    @property
+    def mtu(self) -> int:
+        """Of a packet that goes through whole, on the plane of now."""
+        below = self._below
+        return min(self._ours.mtu, self._theirs.mtu, below.mtu) if below else self._ours.mtu
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counts of packets and bytes, over all connections and planes."""
+        found = dict(self._before)
+        for each in (self._records, self._packing):
+            for name in _COUNTS if each else ():
+                found[name] += getattr(each, name)
+        return {**found, "refused": self._refused, "falls": self._planes.falls if self._planes else 0}
+
+    def send(self, packets: Sequence[bytes]) -> int:
+        """Send these, as many as there is room for; how many that was."""
+        below = self._below
+        if below is None:
+            self._refused += len(packets)
+            return 0
+        return below.send(packets)
+
+    @property
+    def _below(self) -> Records | Packing | None:
+        return self._records if self.plane == RECORDS else self._packing
+
+    # For the session
+
+    def bind(self, path: Path, theirs: Caps, *, is_opener: bool) -> None:
+        """Use this connection to a peer of ours from now on; one side opens the channel of plane 1."""
+        now = time.monotonic()
+        self._theirs = theirs
+        self._planes = Planes(self._ours.planes, theirs.planes, now)
+        if RECORDS in self._ours.planes and RECORDS in theirs.planes:
+            self._records = Records(path.dtls)
+            self._records.on_packets = self._take
+            self._records.on_answer = self._answered
+        else:
+            path.quicken()
+        if is_opener and PACKED in self._ours.planes and PACKED in theirs.planes:
+            self.bind_channel(path.open(LABEL, **OPTIONS))
+
+    def bind_channel(self, below: RTCDataChannel, *, packed: bool = True) -> None:
+        """This carries plane 1, or 0 if it is not `packed`."""
+        self._packing = Packing(below, packed=packed)
+        self._packing.on_packets = self._take
+
+    def unbind(self) -> None:
+        """The connection has gone."""
+        self._before = {name: int(self.stats[name]) for name in _COUNTS}
+        self._records = self._packing = self._planes = None
+
+    def beat(self, now: float, heard_at: float) -> None:
+        """Probe and choose, a few times a second; `heard_at`: when the control channel has said something last."""
+        if self._planes is None or self._records is None:
+            return
+        if now - heard_at < 1.5:
+            self._planes.lives(heard_at)
+        if self._planes.must_probe(now):
+            self._records.probe()
+        self._planes.check(now)
+
+    def _answered(self) -> None:
+        if self._planes:
+            self._planes.answered(time.monotonic())
+
+    def _take(self, packets: Sequence[bytes]) -> None:
+        self.on_packets(packets)
+
+
+_COUNTS = ("sent", "received", "dropped", "sent_bytes", "received_bytes")
