@@ -23,6 +23,7 @@ DATAGRAMS_A_STEP = 256
 RELAY_WAITING = 512  # datagrams on their way into a TURN client, which has no bound of its own
 PACKETS_A_SACK = 2
 _APPLICATION, _VERSION = 23, b"\xfe\xfd"
+_NOTHING = b"\xff"  # a datagram of no protocol
 _HEAD = 13  # of a record: type, version, epoch and number, length
 # OpenSSL reads up to 16 KiB at a time, and would lose the record that lies across the border.
 _GROUP_BYTES = 15_000
@@ -43,6 +44,7 @@ class Dtls:
         self._session: Any = transport._ssl
         self._left: deque[bytes] = deque()  # datagrams that are aiortc's
         self._text, self._out = _FFI.new("char[]", _MAX_RECORD), _FFI.new("char[]", _OUT_BYTES)
+        self._channels: list[bytes] = []  # packets of SCTP
         self._acks: _Acks | None = None
         self._loop = asyncio.get_running_loop()
         self._flushing = False
@@ -50,8 +52,10 @@ class Dtls:
         transport.transport._recv = self._receive
         transport._send_data = self._send_data  # type: ignore[method-assign]
         transport._write_ssl = self._write_ssl  # type: ignore[method-assign]
-        # aiortc is waiting where it always has: this datagram, of no protocol, is all that it will get there.
-        self._connection._queue.put_nowait((b"\xff", 1))
+        self._connection._queue.put_nowait((_NOTHING, 1))  # aiortc is waiting where it always has, for the last time
+        for each in self._connection._protocols:
+            if isinstance(each.transport, UdpTransport):
+                each.transport.on_records = self._came
 
     # --- out ------------------------------------------------------------------------------------------
 
@@ -115,19 +119,25 @@ class Dtls:
                     queue.put_nowait(None)
                     break
                 datagrams.append(item[0])
-            await self._take(datagrams)
+            self._take(datagrams)
+            if self._channels and self._acks:
+                packets, self._channels = self._channels, []
+                await self._acks.take(packets)
         return self._left.popleft()
 
-    async def _take(self, datagrams: list[bytes]) -> None:
+    def _came(self, records: list[bytes]) -> None:
+        """From our own sockets, past aioice."""
+        self._take(records)
+        # A sign of life for those who watch for one (ice.py), and what wakes `_receive`.
+        self._connection.data_received(_NOTHING, 1)
+
+    def _take(self, datagrams: list[bytes]) -> None:
         acks = self._association()
         other: list[bytes] = []
-        channels: list[bytes] = []
         for text in self._decrypted(datagrams):
-            (channels if acks and text[:2] == acks.port else other).append(text)
+            (self._channels if acks and text[:2] == acks.port else other).append(text)
         if other:
             self._on_other(other)
-        if acks and channels:
-            await acks.take(channels)
 
     def _decrypted(self, datagrams: list[bytes]) -> list[bytes]:
         texts: list[bytes] = []
@@ -135,7 +145,8 @@ class Dtls:
         size = 0
         for datagram in datagrams:
             if not is_record(datagram):
-                self._left.append(datagram)
+                if datagram is not _NOTHING:
+                    self._left.append(datagram)
                 continue
             if size + len(datagram) > _GROUP_BYTES:
                 self._open(group, texts)

@@ -14,21 +14,24 @@ import socket
 import struct
 from asyncio import trsock
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from procs import log
 
 UDP_SEGMENT, UDP_GRO = 103, 104  # linux/udp.h; not in Python's socket module before 3.12
-READS_A_WAKE = 8  # of up to 64 KiB each: then others have their turn
+READS_A_WAKE, BYTES_A_WAKE = 64, 1 << 19  # then others have their turn
 MAX_JOINED = 64_000  # bytes the kernel cuts in one call, its headers apart
 MAX_SEGMENTS = 64
 WAITING_BYTES = 1 << 20
 Address = tuple[str, int]
 _ANCILLARY_BYTES = socket.CMSG_SPACE(4)
+_RECORD = b"\x17"  # the first byte of a DTLS record of application data (RFC 7983)
 
 
 class UdpTransport(asyncio.DatagramTransport):
-    """Reads a bound, non-blocking UDP socket for a protocol, and writes for anybody."""
+    """Reads a bound, non-blocking UDP socket for a protocol, and writes for anybody. If `on_records` is set, it gets
+    the DTLS records of application data, all that came together; nothing needs to look for STUN in those."""
 
     def __init__(self, sock: socket.socket, protocol: asyncio.DatagramProtocol) -> None:
         super().__init__({"socket": trsock.TransportSocket(sock), "sockname": sock.getsockname()})
@@ -38,6 +41,7 @@ class UdpTransport(asyncio.DatagramTransport):
         self._waiting_bytes = 0
         self._buffer = memoryview(bytearray(1 << 16))
         self._can_segment, self._closing = True, False
+        self.on_records: Callable[[list[bytes]], None] | None = None
         self.dropped = 0
         with contextlib.suppress(OSError):  # an older kernel: one by one
             sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
@@ -47,18 +51,30 @@ class UdpTransport(asyncio.DatagramTransport):
     # --- in -------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
+        records: list[bytes] = []
+        try:
+            self._read_all(records)
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:  # an ICMP error that a datagram of ours has met
+            self._protocol.error_received(error)
+        if records and self.on_records:
+            self.on_records(records)
+
+    def _read_all(self, records: list[bytes]) -> None:
+        """Raises BlockingIOError when that was all."""
+        buffer, left = self._buffer, BYTES_A_WAKE
         for _ in range(READS_A_WAKE):
-            try:
-                size, ancillary, _, sender = self._sock.recvmsg_into([self._buffer], _ANCILLARY_BYTES)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:  # an ICMP error that a datagram of ours has met
-                self._protocol.error_received(error)
-                return
+            size, ancillary, _, sender = self._sock.recvmsg_into([buffer], _ANCILLARY_BYTES)
             step = int.from_bytes(ancillary[0][2][:4], "little") if ancillary else size
-            for start in range(0, size, step or 1):
-                self._protocol.datagram_received(bytes(self._buffer[start : min(start + step, size)]), sender)
-            if self._closing:
+            joined = bytes(buffer[:size])
+            for datagram in [joined] if step >= size else [joined[at : at + step] for at in range(0, size, step)]:
+                if self.on_records and datagram[:1] == _RECORD:
+                    records.append(datagram)
+                else:
+                    self._protocol.datagram_received(datagram, sender)
+            left -= size
+            if left < 0 or self._closing:
                 return
 
     # --- out ------------------------------------------------------------------------------------------
