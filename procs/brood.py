@@ -139,8 +139,9 @@ class Brood:
 
 
 def hatch(program: str, module: str, name: str) -> Brood:
-    """Fork the zygote; to be called in `__main__` before anything else is there. It imports `module`, whose function
-    `name` is the life of a child: it takes the bytes of its spec and runs with nothing open but stdin to stderr."""
+    """Fork the zygote; to be called in `__main__` before there is a thread, a socket or an event loop. It imports
+    `module`, whose function `name` is the life of a child: it takes the bytes of its spec and runs with nothing open
+    but stdin to stderr. What both need is best imported before, once."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
     leader = os.getpid()
@@ -166,9 +167,10 @@ class _Zygote:
         os.environ.pop("SUPERVISOR_ENABLED", None)  # these two are about the leader and its parent
         os.environ.pop("PLANARIA_PARENT", None)
         prctl.bind_to_parent(self._leader)
+        gc.disable()  # a quarter of the time that imports take would go into looking for garbage that they do not make
         self._be = getattr(importlib.import_module(module), name)
-        gc.collect()
         gc.freeze()  # a collection in a child would copy every page of what is shared
+        gc.enable()
         self._poll.register(self._sock, select.POLLIN)
         self._report(_Pong())
         while True:

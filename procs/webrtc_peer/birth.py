@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from procs import log
 from procs.messages import Spec, decode
-from procs.webrtc_peer import child
+from procs.webrtc_peer import spared
+
+with spared.libav():
+    from procs.webrtc_peer import child
 
 
 def live(spec: bytes) -> None:
