@@ -10,6 +10,7 @@
 | ws_link.sessions         | ROUTER - DEALER  | ws_link           | webrtc_peer    | see below        |
 | webrtc_peer.children     | ROUTER - DEALER  | webrtc_peer       | its children   | see below        |
 | tun_pump.packets         | ROUTER - DEALER  | tun_pump          | each tunnel    | see below        |
+| tun_pump.state           | ROUTER <- DEALER | tun_pump          | scripts        | Request -> Reply |
 
 At warden.heartbeat every process says `Heartbeat`, and webrtc_peer `Watching`.
 
@@ -63,6 +64,7 @@ WS_LINK_WORK = "ws_link.work"
 WS_LINK_SESSIONS = "ws_link.sessions"
 WEBRTC_PEER_CHILDREN = "webrtc_peer.children"
 TUN_PUMP_PACKETS = "tun_pump.packets"
+TUN_PUMP_STATE = "tun_pump.state"
 HIGH_WATER = 64  # messages; a frozen reader must not grow its writer
 HIGHER_WATER = {WEBRTC_PEER_CHILDREN: 512}  # a child that joins gets seconds of a stream at once
 RESEND_S = 0.25  # an unanswered idempotent request goes out again this often

@@ -62,7 +62,7 @@ class Bitrate(msgspec.Struct, frozen=True, tag="bitrate"):
 
 
 class Describe(msgspec.Struct, frozen=True, tag="describe"):
-    """To a producer, or to ws_link: say what you are and how you are doing. Idempotent."""
+    """To a producer, to ws_link, or to tun_pump: say what you are and how you are doing. Idempotent."""
 
 
 class Look(msgspec.Struct, frozen=True, tag="look"):
@@ -195,6 +195,30 @@ class PairingCode(msgspec.Struct, frozen=True, tag="pairing_code"):
     ttl: Count  # seconds
 
 
+class TunnelPeer(msgspec.Struct, frozen=True):
+    """One peer as tun_pump sees it."""
+
+    peer: str
+    is_up: bool  # its session has been heard of within 3 s
+    plane: Count
+    path: str
+    remote: str
+    mtu: Count
+    allowed: list[str]
+    traffic: dict[str, float]  # counters since tun_pump started
+    stats: dict[str, float]  # of its session, as PeerUp has them
+
+
+class TunnelState(msgspec.Struct, frozen=True, tag="tunnel_state"):
+    """tun_pump's answer to Describe."""
+
+    interface: str  # "" while nothing is configured
+    addresses: list[str]
+    mtu: Count
+    peers: list[TunnelPeer]
+    dropped: dict[str, int]  # packets of no peer's, by reason
+
+
 class Request(msgspec.Struct, frozen=True, tag="request"):
     """The header of a command: enough for anybody to decide about retrying or dropping it.
 
@@ -213,7 +237,7 @@ class Reply(msgspec.Struct, frozen=True, tag="reply"):
     id: Id
     ok: bool
     reason: Reason = ""
-    body: Description | SuiteState | LinkState | PairingCode | None = None
+    body: Description | SuiteState | LinkState | PairingCode | TunnelState | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

@@ -9,6 +9,8 @@ from procs.errors import ParentGone
 SIGKILL = 9  # not from `signal`, whose import costs a quick starter 4 ms
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITY_VERSION_3 = 0x20080522
 
 
 def bind_to_parent(parent: int = 0, number: int = SIGKILL) -> bool:
@@ -40,6 +42,17 @@ def _is_supervisord(pid: int) -> bool:
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent dies, so that none escapes. Not inherited by children."""
     _prctl("PR_SET_CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, 1)
+
+
+def drop_privileges() -> None:
+    """Have none of root's capabilities any more, nor get them by what is started. Only this thread and those that it
+    starts from now on: to be called before there are others. Who it runs as stays the same."""
+    import ctypes
+
+    _prctl("PR_SET_NO_NEW_PRIVS", _PR_SET_NO_NEW_PRIVS, 1)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    if ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()):
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def _prctl(name: str, option: int, value: int) -> None:

@@ -85,7 +85,7 @@ def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None], sin
     `since`: when it was all started, as in our logs; '' if it was up before.
     """
     deadline = time.monotonic() + limit_s
-    say(f"waiting for {', '.join(sorted(name for role in plan.suite.roles for name in roles.PROGRAMS[role]))}")
+    say(f"waiting for {', '.join(sorted({name for role in plan.suite.roles for name in roles.PROGRAMS[role]}))}")
     while why := why_not_serving(root, plan):
         _refuse_hopeless(root, plan)
         if time.monotonic() > deadline:
@@ -151,7 +151,7 @@ def why_not_serving(root: Path, plan: Plan) -> str:
 
 def _program_of(why: str) -> str:
     """The program whose log may tell more about what stands in `why_not_serving`."""
-    programs = ("hub", "ws_link", "proxy", "webrtc_peer", "warden")
+    programs = ("hub", "ws_link", "proxy", "webrtc_peer", "tun_pump", "warden")
     named = next((name for name in programs if why.startswith((name, f"the {name}"))), "")
     return {"": "go2rtc", "proxy": "proxy_0"}.get(named, named)
 

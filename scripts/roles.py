@@ -6,12 +6,18 @@ from collections.abc import Collection, Mapping
 
 from procs.settings import Address, Kind
 
-PROGRAMS = {"hub": ("hub",), "device": ("ws_link", "proxy", "webrtc_peer"), "streams": ("go2rtc",)}
+PROGRAMS = {
+    "hub": ("hub",),
+    "device": ("ws_link", "proxy", "webrtc_peer"),
+    "streams": ("go2rtc",),
+    "tun": ("tun_pump", "webrtc_peer"),
+}
 _SECTIONS = {
     "hub": "fcgi-program:hub",
     "ws_link": "program:ws_link",
     "proxy": "program:proxy",
     "webrtc_peer": "program:webrtc_peer",
+    "tun_pump": "program:tun_pump",
     "go2rtc": "program:go2rtc",
 }
 NAME = "roles.conf"  # in capture_programs.FOLDER, which supervisord.conf includes: what stands there later wins
@@ -25,14 +31,15 @@ def _parse(text: str) -> frozenset[str]:
 
 
 ROLES = Kind(_parse, f"some of {' '.join(PROGRAMS)}")
-ALL = frozenset(PROGRAMS)
+DEFAULT = frozenset({"hub", "device", "streams"})  # needs neither root nor a device of the kernel
 
 
 def is_off(name: str, roles: Collection[str]) -> bool:
-    """Whether a process, as supervisorctl names it, has a role that is off."""
+    """Whether a process, as supervisorctl names it, is of roles that are all off."""
     kind = name.partition(":")[0].partition(" ")[0]
     kind = "go2rtc" if kind == "headless_agent" or kind.startswith("capture_") else kind
-    return any(kind in programs and role not in roles for role, programs in PROGRAMS.items())
+    of = {role for role, programs in PROGRAMS.items() if kind in programs}
+    return bool(of) and not of & set(roles)
 
 
 def conf(roles: Collection[str], hub: Address, variables: Mapping[str, str]) -> str:

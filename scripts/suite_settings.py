@@ -59,7 +59,10 @@ class Suite(settings.Settings):
     """Settings that are not about one stream."""
 
     roles: frozenset[str] = option(
-        roles.ALL, roles.ROLES, env=("PLANARIA_ROLES",), help="what runs here: hub (server), device, streams (go2rtc)"
+        roles.DEFAULT,
+        roles.ROLES,
+        env=("PLANARIA_ROLES",),
+        help="what runs here: hub (server), device, streams (go2rtc), tun (a tunnel to peers)",
     )
     api: Address = option(
         Address("127.0.0.1", 1984), ADDRESS, env=("PLANARIA_GO2RTC_API",), help="go2rtc's API and pages listen here"

@@ -1,11 +1,12 @@
 """The part of the settings that is about the way through the wall: the hub, the device's link to it, what it shows,
-its proxies.
+its proxies, and the tunnel to peers.
 
 hub: {listen: 127.0.0.1:8000}                        as `python -m procs.hub --help` lists
 device: {backend: wss://hub.example.org/ws/device}   as `python -m procs.ws_link --help` lists
 watch: {stream: door}                                as `python -m procs.webrtc_peer --help` lists
 upstreams:                                           what beside go2rtc can be reached (procs/proxy/options.py)
   files: {url: http://127.0.0.1:8080, prefix: /files, rules: ["GET,HEAD /**"]}
+tunnel: {address: 10.77.0.1/24, peers: {bob: {allowed: 10.77.0.2/32}}}    as procs/agent/network.py has it
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from procs import settings
+from procs.agent import network
+from procs.agent.network import Tunnel
 from procs.carrier import trust
 from procs.errors import ConfigError
 from procs.hub import options as hub_options
@@ -30,7 +33,7 @@ from procs.ws_link import identity
 from procs.ws_link.options import Link
 from scripts import settings_file
 
-SECTIONS = ("hub", "device", "watch", "upstreams")
+SECTIONS = ("hub", "device", "watch", "upstreams", "tunnel")
 ADOPT = "hub-adopt.json"  # what the hub of this machine takes for a device of its admin's
 
 
@@ -41,6 +44,7 @@ class Wall(NamedTuple):
     link: Link
     rtsp: str  # of the go2rtc of this machine
     upstreams: dict[str, Any]
+    tunnel: dict[str, str]  # as run/tunnel.json is to have it
     variables: dict[str, str]
 
     @property
@@ -60,9 +64,10 @@ class Wall(NamedTuple):
 
     def files(self, run_dir: Path, roles: frozenset[str]) -> dict[str, str]:
         """Name -> text of what the processes find in run/. Makes the device's identity if there is none yet."""
+        found = {network.NAME: json.dumps(self.tunnel)} if "tun" in roles else {}
         if "device" not in roles:
-            return {}
-        found = {
+            return found
+        found |= {
             proxy.NAME: json.dumps({"upstreams": self.upstreams}),
             watch.NAME: json.dumps({"rtsp": self.rtsp} if self.rtsp else {}),
         }
@@ -109,9 +114,11 @@ def load(
             f" PLANARIA_HUB_CA={hub.cert}), or leave one of the roles hub and device out"
         )
     proxy.upstreams(sections["upstreams"], f"{name}: upstreams")
+    tunnel = network.document_of(sections["tunnel"], f"{name}: tunnel")
+    network.check(settings.load(Tunnel, Layers(document=tunnel, document_name=f"{name}: tunnel")))
     variables = {}
     for cls, section in ((Hub, sections["hub"]), (Link, device), (Peer, sections["watch"])):
         for key, option in settings.options_of(cls).items():
             if option.env and key in section and not any(environment.get(v) or env_file.get(v) for v in option.env):
                 variables[option.env[0]] = str(section[key])
-    return Wall(hub, link, str(rtsp) if "streams" in roles else "", sections["upstreams"], variables)
+    return Wall(hub, link, str(rtsp) if "streams" in roles else "", sections["upstreams"], tunnel, variables)

@@ -44,6 +44,7 @@ LIMITS = {
     "ws_link": Limits(20.0, 4.0, 200),
     "proxy": Limits(20.0, 4.0, 300),
     "webrtc_peer": Limits(40.0, 4.0, 300),  # its zygote imports 60 MB of code first
+    "tun_pump": Limits(20.0, 4.0, 200),
     "keeper": Limits(20.0, 4.0, 100),
     "warden": Limits(20.0, 4.0, 100),
     "supervisord": Limits(20.0, SUPERVISORD_S, 200),

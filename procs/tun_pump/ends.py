@@ -1,0 +1,65 @@
+"""The sessions that packets go to: which are there, what each can take, and how much is on its way to it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from procs.agent.conduit import Conduit
+from procs.messages import PeerUp, PumpUp
+
+SILENT_S = 3.0
+
+
+class End:
+    """Of one peer."""
+
+    def __init__(self, until: float) -> None:
+        self.conduit = Conduit()
+        self.until = until
+        self.up: PeerUp | None = None  # the last one
+
+
+class Ends:
+    """Of all that are configured. At first each is thought to be there: who was before we were killed is heard of
+    within a second, and what its peers send needs not wait for that."""
+
+    def __init__(self, peers: Iterable[str], now: float) -> None:
+        self._of = {peer: End(now + SILENT_S) for peer in peers}
+
+    def __getitem__(self, peer: str) -> End:
+        return self._of[peer]
+
+    def heard(self, peer: str, at: int, seen: int, now: float) -> End | None:
+        """Something came of it; None if it is no peer of ours."""
+        end = self._of.get(peer)
+        if end:
+            end.conduit.heard(at, seen)
+            end.until = now + SILENT_S
+        return end
+
+    def there(self, now: float) -> list[str]:
+        """Those that packets are sent to."""
+        return [peer for peer, end in self._of.items() if now < end.until]
+
+    def gone(self, now: float) -> list[str]:
+        """Those that have just fallen silent, told once."""
+        found = [peer for peer, end in self._of.items() if end.up and now >= end.until]
+        for peer in found:
+            self._of[peer].up = None
+        return found
+
+    def is_there(self, peer: str, now: float) -> bool:
+        """Whether packets are sent to it."""
+        return now < self._of[peer].until
+
+
+def has_changed(before: PeerUp | None, now: PeerUp) -> bool:
+    """Whether it is worth a line in the log."""
+    return before is None or any(
+        getattr(before, name) != getattr(now, name) for name in ("pid", "mtu", "plane", "path", "remote")
+    )
+
+
+def pump_up(end: End, mtu: int, addresses: list[str]) -> PumpUp:
+    """What a session is told each second."""
+    return PumpUp(mtu, addresses, end.conduit.at, end.conduit.news().seen)

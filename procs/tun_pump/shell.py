@@ -1,0 +1,176 @@
+"""The process: one interface, one socket of the bus, and what was decided between them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import uvloop
+import zmq
+import zmq.asyncio
+
+from procs import bus, line, log, prctl
+from procs.agent import tun
+from procs.agent.conduit import packets_of
+from procs.agent.network import Tunnel
+from procs.agent.switch import Switch
+from procs.errors import Refused
+from procs.messages import Command, Describe, PeerUp, Reply, TunnelPeer, TunnelState, decode_to_pump
+from procs.tun_pump import ends, masquerade
+
+TELL_S = 1.0
+
+
+class Alive(Protocol):
+    """What life.run gives a process."""
+
+    run_dir: Path
+
+    def beat(self) -> None:
+        """The main loop turns."""
+
+    def serving(self) -> None:
+        """The work is there to be had."""
+
+
+def serve(tunnel: Tunnel, alive: Alive) -> None:
+    """Be the pump, for ever. What needs root is done first, before there is a thread that could keep its rights."""
+    device = _claim(tunnel, alive.run_dir) if tunnel.address else None
+    with contextlib.suppress(OSError):  # where even that is forbidden there is nothing to be dropped
+        prctl.drop_privileges()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Pump(tunnel, device, alive).run())
+
+
+def mark_of(run_dir: Path) -> str:
+    """By which an interface is known as ours: as its alias, whoever lists it sees whose it is."""
+    return f"planaria {run_dir.resolve()}"[:255]
+
+
+def _claim(tunnel: Tunnel, run_dir: Path) -> tun.TunDevice:
+    device, elsewhere = tun.claim(tunnel, mark_of(run_dir))
+    masquerade.apply(tunnel, run_dir)
+    for network in elsewhere:
+        log.warning("this machine has another route there, which stays", prefix=str(network))
+    for network in {each for many in tunnel.allowed.values() for each in many if not each.prefixlen}:
+        log.info("a default route through the tunnel is for you to make", prefix=str(network))
+    return device
+
+
+class Pump:
+    """Without a device it only says that it is idle."""
+
+    def __init__(self, tunnel: Tunnel, device: tun.TunDevice | None, alive: Alive) -> None:
+        self._tunnel, self._device, self._alive = tunnel, device, alive
+        self._switch = Switch(tunnel)
+        self._ends = ends.Ends(tunnel.allowed, time.monotonic())
+        self._addresses = [str(address) for address in tunnel.address]
+        self._strangers = self._spoofed = 0
+
+    async def run(self) -> None:
+        """All of it. Raises what ends us."""
+        self._line = line.binder(self._alive.run_dir, bus.TUN_PUMP_PACKETS, self._heard)
+        state = bus.binder(zmq.asyncio.Context.instance(), zmq.ROUTER, self._alive.run_dir, bus.TUN_PUMP_STATE)
+        doing: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(self._tick()),
+            asyncio.ensure_future(bus.respond(state, self._describe)),
+        ]
+        if self._device:
+            self._device.start(self._from_interface)
+            log.info("the tunnel is there", interface=self._device.name, addresses=",".join(self._addresses))
+        else:
+            log.info("idle: not configured")
+        self._alive.serving()
+        doing += [self._line.broken, *([self._device.broken] if self._device and self._device.broken else [])]
+        done, _ = await asyncio.wait(doing, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    def _from_interface(self, packets: list[bytes]) -> None:
+        sorted_, answers = self._switch.sort(packets)
+        now = time.monotonic()
+        for peer, its in sorted_.items():
+            taken = self._send(peer, its) if self._ends.is_there(peer, now) else 0
+            self._switch.sent(peer, its, taken)
+        if answers and self._device:
+            self._device.write(answers)
+
+    def _send(self, peer: str, packets: list[bytes]) -> int:
+        """How many of them went."""
+        conduit, before = self._ends[peer].conduit, self._ends[peer].conduit.dropped
+        for message, body in conduit.batches(packets):
+            if not self._line.say(message, body, to=peer):
+                conduit.lost(len(packets_of(body)))
+        return len(packets) - (conduit.dropped - before)
+
+    def _heard(self, peer: str, data: bytes, body: bytes) -> None:
+        """Of the end of a session."""
+        try:
+            message = decode_to_pump(data)
+            end = self._ends.heard(peer, message.at, message.seen, time.monotonic())
+            if not end:
+                self._strangers += 1
+            elif isinstance(message, PeerUp):
+                self._is_up(end, message)
+            else:
+                self._from_peer(peer, end, packets_of(body))
+        except Refused as reason:
+            log.warning("malformed bus message", reason=str(reason))
+
+    def _from_peer(self, peer: str, end: ends.End, packets: list[bytes]) -> None:
+        if self._device:
+            self._device.write(self._switch.admit(peer, packets))
+        if end.conduit.is_news_due():
+            self._line.say(end.conduit.news(), to=peer)
+
+    def _is_up(self, end: ends.End, message: PeerUp) -> None:
+        before, end.up = end.up, message
+        self._switch.takes(message.peer, message.mtu)
+        if ends.has_changed(before, message):
+            told = {"peer": message.peer, "plane": message.plane, "path": message.path, "mtu": message.mtu}
+            log.info("a peer's session", **told, remote=message.remote)
+        if before is None or before.pid != message.pid:
+            self._line.say(ends.pump_up(end, self._tunnel.mtu, self._addresses), to=message.peer)
+
+    async def _tick(self) -> NoReturn:
+        while True:
+            self._alive.beat()
+            now = time.monotonic()
+            for peer in self._ends.gone(now):
+                log.info("a peer's session is gone", peer=peer)
+            for peer in self._ends.there(now) if self._device else []:
+                self._line.say(ends.pump_up(self._ends[peer], self._tunnel.mtu, self._addresses), to=peer)
+            self._warn()
+            await asyncio.sleep(TELL_S)
+
+    def _warn(self) -> None:
+        spoofed = sum(each.spoofed for each in self._switch.traffic.values())
+        if spoofed > self._spoofed:
+            log.warning("packets were dropped whose source is not in their peer's prefixes", packets=spoofed)
+            self._spoofed = spoofed
+
+    async def _describe(self, command: Command) -> Reply:
+        if not isinstance(command, Describe):
+            raise Refused("is not for tun_pump")
+        return Reply(id=0, ok=True, body=self._state())
+
+    def _state(self) -> TunnelState:
+        dropped = {
+            "homeless": self._switch.homeless,
+            "strangers": self._strangers,
+            "not_taken_by_kernel": self._device.dropped if self._device else 0,
+        }
+        name = self._device.name if self._device else ""
+        peers = [self._peer(peer) for peer in self._tunnel.allowed]
+        return TunnelState(name, self._addresses, self._tunnel.mtu, peers, dropped)
+
+    def _peer(self, peer: str) -> TunnelPeer:
+        up = self._ends[peer].up
+        allowed = [str(network) for network in self._tunnel.allowed[peer]]
+        figures = self._switch.traffic[peer].figures()
+        if up is None:
+            return TunnelPeer(peer, False, 0, "", "", self._tunnel.mtu, allowed, figures, {})
+        return TunnelPeer(peer, True, up.plane, up.path, up.remote, up.mtu, allowed, figures, up.stats)
