@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -33,6 +34,25 @@ from procs import backoff, settings
 from procs.errors import ConfigError, PlanariaError
 from procs.settings import ROOT, Layers
 from procs.ws_link.options import Link
+
+# It is the published package `agent` of peers, too: `from agent import AgentCore`, `from agent.tun import create_tun`.
+__path__ = [str(Path(__file__).with_name("agent_api"))]
+_API = {
+    **dict.fromkeys(("AgentSettings", "load_settings"), "config"),
+    **dict.fromkeys(("AgentCore", "PeerSession"), "core"),
+    "SignalingClient": "signaling",
+    **dict.fromkeys(("Transport", "ChatTransport", "JsonTransport", "BytesTransport", "TunTransport"), "transport"),
+    "create_transport": "transport",
+    **dict.fromkeys(("TunDevice", "create_tun", "create_tap", "check_tun_support", "get_interface_info"), "tun"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """What of that package is asked for: aiortc takes a quarter of a second, and a device's side needs none of it."""
+    if name not in _API:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"scripts.agent_api.{_API[name]}"), name)
+
 
 PROXIES = 2
 STEADY_S = 10.0  # a run that lasted for so long ends a row of failures

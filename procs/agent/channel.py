@@ -33,6 +33,11 @@ class Channel(AsyncIOEventEmitter):
         self.opened_times = 0
 
     @property
+    def below(self) -> RTCDataChannel | None:
+        """The one of now; None between two connections."""
+        return self._below
+
+    @property
     def readyState(self) -> str:
         """connecting, open or closed."""
         if self._is_over:

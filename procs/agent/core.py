@@ -17,7 +17,8 @@ from procs import log
 from procs.agent.caps import Caps
 from procs.agent.channel import Channel
 from procs.agent.identity import Identity, Trust, folder_in
-from procs.agent.session import NO_CAPS, PeerSession
+from procs.agent.planes import PACKED, RECORDS
+from procs.agent.session import PeerSession
 from procs.agent.settings import AgentSettings
 from procs.agent.signaling import SignalingClient
 from procs.errors import LinkLost
@@ -38,10 +39,10 @@ class AgentCore:
         signaling: SignalingClient,
         identity: Identity | None = None,
         *,
-        can: Caps = NO_CAPS,
+        can: Caps | None = None,
     ) -> None:
         self.settings, self.signaling = settings, signaling
-        self._identity, self._can = identity or own_identity(settings), can
+        self._identity, self._can = identity or own_identity(settings), can or _can(settings)
         self._sessions: dict[str, PeerSession] = {}
         self._task: asyncio.Task[None] | None = None
         self.on_session: Callable[[PeerSession], Any] = lambda session: None
@@ -145,6 +146,10 @@ class AgentCore:
     def _signalling_is_back(self) -> None:
         for session in self._sessions.values():
             session.signalling_is_back()
+
+
+def _can(settings: AgentSettings) -> Caps:
+    return Caps(planes=[RECORDS, PACKED] if settings.mode == "tun" else [])
 
 
 def own_identity(settings: AgentSettings) -> Identity:

@@ -22,7 +22,7 @@ class Datagrams:
     """`on_packets(packets)` is called with what comes, on any plane. Without a connection nothing is taken."""
 
     def __init__(self, ours: Caps) -> None:
-        self.on_packets: Callable[[Sequence[bytes]], None] = lambda packets: None
+        self.on_packets: Callable[[Sequence[bytes]], object] = lambda packets: None
         self._ours = self._theirs = ours
         self._records: Records | None = None
         self._packing: Packing | None = None

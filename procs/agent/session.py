@@ -26,7 +26,7 @@ from procs.agent.datagrams import Datagrams
 from procs.agent.identity import Identity
 from procs.agent.path import NoConnection, Path
 from procs.agent.settings import AgentSettings
-from procs.agent.transports import Transport, create_transport
+from procs.agent.transports import Transport, TunTransport, create_transport
 from procs.backoff import delays
 from procs.errors import LinkLost, Refused
 from procs.wire.envelope import Candidate
@@ -96,10 +96,13 @@ class PeerSession:
 
     @property
     def transport(self) -> Transport:
-        """One of the mode that the settings say, on the main channel."""
+        """One of the mode that the settings say, on the main channel; a tun one with our packets beside it."""
         if self._transport is None:
-            self._transport = create_transport(self._settings.mode)
-            self._transport.attach_channel(self.main)
+            self._transport = made = create_transport(self._settings.mode)
+            if isinstance(made, TunTransport):
+                made.attach_session(self.datagrams)
+            else:
+                made.attach_channel(self.main)
         return self._transport
 
     @property
@@ -300,8 +303,14 @@ class PeerSession:
             self.control.bind(path.open(CONTROL))
         if self.signed:
             self.datagrams.bind(path, self.caps, is_opener=self._answer is None)
-        else:
-            path.quicken()
+            return
+        path.quicken()
+        if self._our_caps.planes:  # a published agent's packets are messages of the main channel
+            self.main.on("open", self._packets_on_main)
+
+    def _packets_on_main(self) -> None:
+        if self.main.below and not self.signed:
+            self.datagrams.bind_channel(self.main.below, packed=False)
 
     def _has_opened(self, below: RTCDataChannel) -> None:
         """The peer has opened a channel."""

@@ -12,11 +12,12 @@ can be awaited for room for more. `on_message` gets the bytes that come, as publ
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from procs import log
 from procs.agent.channel import Channel
+from procs.agent.datagrams import Datagrams
 from procs.errors import ConfigError, LinkLost, Refused
 
 T = TypeVar("T", bound=Callable[[Any], Any])
@@ -30,6 +31,14 @@ class _Room:
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._channel.room().__await__()
+
+
+class _Sent:
+    """Awaited: at once."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
 
 
 class Transport:
@@ -46,6 +55,11 @@ class Transport:
         """Carry over this channel from now on, whatever connections it has."""
         self.channel = channel
         channel.on("message", self._take)
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether what comes is given to anybody."""
+        return bool(self._on_message or self._on_value)
 
     def on_message(self, taker: T) -> T:
         """Have each message that comes given to `taker`, as bytes; also good as a decorator."""
@@ -130,7 +144,29 @@ class BytesTransport(Transport):
 
 
 class TunTransport(Transport):
-    """One IP packet a message. For a peer of ours, `session.datagrams` is better."""
+    """One IP packet a message, on the best plane that the session has. A packet that there is no room for, or no
+    connection, is dropped, as any network does it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._datagrams: Datagrams | None = None
+        self.dropped = 0
+
+    def attach_session(self, datagrams: Datagrams) -> None:
+        """Carry over these."""
+        self._datagrams = datagrams
+        datagrams.on_packets = self._packets
+
+    def send(self, message: bytes) -> Awaitable[None]:
+        """Send a packet."""
+        if self._datagrams is None:
+            return super().send(message)
+        self.dropped += 1 - self._datagrams.send([message])
+        return _Sent()
+
+    def _packets(self, packets: Sequence[bytes]) -> None:
+        for packet in packets:
+            self._take(packet)
 
 
 TRANSPORTS: dict[str, type[Transport]] = {

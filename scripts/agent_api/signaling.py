@@ -1,0 +1,5 @@
+"""agent.signaling"""
+
+from procs.agent.signaling import SignalingClient
+
+__all__ = ["SignalingClient"]
