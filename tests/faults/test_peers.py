@@ -13,9 +13,11 @@ import pytest
 from procs.agent.caps import Caps
 from procs.agent.channel import Channel
 from procs.agent.core import AgentCore
+from procs.agent.identity import Trust
 from procs.agent.session import PeerSession
 from procs.agent.signaling import SignalingClient
 from procs.agent.transports import create_transport
+from tests import golden, signal_minimal
 from tests.agents import identity_of, meeting, settings, until
 
 
@@ -180,3 +182,41 @@ def test_a_goodbye_ends_the_session_at_both_ends(tmp_path: Path) -> None:
             assert (await alice.connect_to("bob")) is not session
 
     asyncio.run(work())
+
+
+def test_a_published_agent_is_let_in_where_that_is_allowed_and_only_there(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with meeting(tmp_path, "alice") as (server, (strict,)):
+            own = settings("zoe", server)
+            identity = identity_of("zoe", tmp_path, Trust(allow_unsigned=True))
+            zoe = AgentCore(own, SignalingClient(own), identity)
+            await zoe.start(5)
+            async with signal_minimal.agent(server.url, "old") as old:
+                await old.call("alice")
+                await until(lambda: any(frame["type"] == "bye" for frame in server.seen))
+                assert (known := strict.get_session("old")) and not known.connections
+                old.peers.clear()
+                await old.call("zoe")
+                heard: list[bytes] = []
+                zoe.on_session = lambda session: session.transport.on_message(heard.append)
+                await old.say("zoe", "from long ago")
+                await until(lambda: heard == [b"from long ago"])
+            async with signal_minimal.agent(server.url, "older", label="another") as older:
+                session = await zoe.connect_to("older")
+                await until(session.is_connected)
+                assert not session.signed
+                assert list(older.peers) == ["zoe"]
+            _hold_against_the_transcript(server.seen)
+            await zoe.stop()
+
+    asyncio.run(work())
+
+
+def _hold_against_the_transcript(frames: list[dict[str, Any]]) -> None:
+    """Each frame has at least the fields that the published one of its type has."""
+    published = {said.frame["type"]: said.frame for said in golden.transcript("signal") if said.sender != "server"}
+    for frame in frames:
+        assert published[frame["type"]].keys() - frame.keys() <= {"token"}, frame
+        if frame["type"] == "candidate" and frame["candidate"]:
+            assert frame["candidate"].keys() >= {"candidate", "sdpMid", "sdpMLineIndex"}
+    assert {frame["type"] for frame in frames} >= {"register", "offer", "answer", "candidate", "bye"}
