@@ -8,15 +8,18 @@ from procs.agent.network import Tunnel
 from procs.agent.packets import (
     MIN_MTU4,
     MIN_MTU6,
+    Network,
     Prefixes,
     clamped,
     destination,
     is_whole,
     may_be_split,
+    overlap,
     source,
     split,
 )
 from procs.agent.packets import too_big as told
+from procs.errors import ConfigError
 
 FIGURES = (
     "sent_packets", "sent_bytes", "received_packets", "received_bytes", "too_big", "spoofed", "malformed", "lost",
@@ -41,12 +44,26 @@ class Switch:
     """`homeless` counts packets of ours that are for nobody's address."""
 
     def __init__(self, tunnel: Tunnel) -> None:
+        self._allowed = dict(tunnel.allowed)
         self._prefixes = Prefixes(tunnel.allowed)
         self._own = {address.ip.packed for address in tunnel.address}
         self._mtu = dict.fromkeys(tunnel.allowed, tunnel.mtu)
         self._most = tunnel.mtu
         self.traffic = {peer: Traffic() for peer in tunnel.allowed}
         self.homeless = 0
+
+    def allow(self, peer: str, networks: Sequence[Network]) -> None:
+        """One more peer, or other prefixes of one. Raises ConfigError when they overlap with another's."""
+        allowed = {**self._allowed, peer: tuple(networks)}
+        if twice := overlap(allowed):
+            raise ConfigError(f"allowed: {twice} overlap: an address is behind one peer only")
+        self._allowed, self._prefixes = allowed, Prefixes(allowed)
+        self._mtu.setdefault(peer, self._most)
+        self.traffic.setdefault(peer, Traffic())
+
+    def allowed(self, peer: str) -> Sequence[Network]:
+        """Its prefixes."""
+        return self._allowed.get(peer, ())
 
     def takes(self, peer: str, mtu: int) -> None:
         """The largest packet that a peer's session carries whole."""

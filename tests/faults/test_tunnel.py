@@ -1,0 +1,134 @@
+"""The tunnel of one process: real interfaces in namespaces, real sessions between them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+
+import pytest
+
+from procs.agent import netlink
+from procs.agent.caps import Caps
+from procs.agent.network import Tunnel
+from procs.agent.tunnel import TunTransport, claimed
+from procs.errors import ConfigError, Refused
+from tests import nat
+from tests.agents import meeting, until
+from tests.nat import Place
+
+pytestmark = pytest.mark.skipif(bool(nat.why_not() or not os.access("/dev/net/tun", os.W_OK)), reason="needs root, TUN")
+NAMES = ("alice", "bob", "eve")
+
+
+def tunnel_of(name: str) -> Tunnel:
+    """Each has an address, and is told nothing of the others."""
+    last = NAMES.index(name) + 1
+    return Tunnel(address=(ip_interface(f"10.77.0.{last}/24"), ip_interface(f"fd77::{last}/64")))
+
+
+@pytest.fixture
+def places() -> Iterator[dict[str, Place]]:
+    made = {name: Place(name) for name in NAMES}
+    yield made
+    for place in made.values():
+        place.end()
+
+
+async def echo(places: dict[str, Place], near: str, far: str, address: str, size: int) -> bool:
+    """Whether a datagram comes back whole."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    loop = asyncio.get_running_loop()
+    with places[far].entered():
+        there = socket.socket(family, socket.SOCK_DGRAM)
+    with places[near].entered():
+        here = socket.socket(family, socket.SOCK_DGRAM)
+    with there, here:
+        there.setblocking(False)
+        here.setblocking(False)
+        there.bind((address, 0))
+        here.connect(there.getsockname()[:2])
+        sent = os.urandom(size)
+        for _ in range(20):  # the first may be lost, each way, for its sender to be told
+            with contextlib.suppress(TimeoutError, OSError):
+                async with asyncio.timeout(0.5):
+                    await loop.sock_sendall(here, sent)
+                    got, sender = await loop.sock_recvfrom(there, 65536)
+                    await loop.sock_sendto(there, got, sender)
+                    return await loop.sock_recv(here, 65536) == sent
+    return False
+
+
+def test_one_interface_serves_many_peers(places: dict[str, Place], tmp_path: Path) -> None:
+    async def work() -> None:
+        ends: dict[str, TunTransport] = {}
+        for name in NAMES:
+            with places[name].entered():
+                ends[name] = TunTransport(tunnel_of(name))
+        can = Caps(planes=[2, 1])
+        async with meeting(tmp_path, *NAMES, can=can) as (_, agents):
+            cores = dict(zip(NAMES, agents, strict=True))
+            for name, core in cores.items():
+                core._can = ends[name].caps
+                core.on_session = ends[name].join
+                ends[name].start()
+            for name in ("bob", "eve"):
+                ends["alice"].join(await cores["alice"].connect_to(name))
+            await until(lambda: all(peer.is_up and peer.allowed for end in ends.values() for peer in end.peers()))
+            for number, name in ((2, "bob"), (3, "eve")):
+                for address in (f"10.77.0.{number}", f"fd77::{number}"):
+                    assert await echo(places, "alice", name, address, 100)
+                    assert await echo(places, "alice", name, address, 4000), "larger than the MTU"
+            figures = {peer.peer: peer for peer in ends["alice"].peers()}
+            assert figures["bob"].allowed == ["10.77.0.2/32", "fd77::2/128"] and figures["bob"].plane == 2
+            assert figures["eve"].traffic["received_bytes"] > 8000 and not figures["eve"].traffic["spoofed"]
+            # One that claims another's address gets nothing by it.
+            with places["eve"].entered():
+                made = netlink.link("mvp-tun0")
+                assert made
+                netlink.set_addresses(made.number, [ip_interface("10.77.0.2/24")])
+                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            with sock:
+                sock.sendto(b"I am bob", ("10.77.0.1", 9))
+            await until(lambda: {p.peer: p for p in ends["alice"].peers()}["eve"].traffic["spoofed"] == 1)
+        for name in NAMES:
+            ends[name].close()
+            with places[name].entered():
+                assert netlink.link("mvp-tun0") is None, "who ends in peace leaves nothing"
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("addresses", "expected"),
+    [
+        (["10.77.0.2/24", "fd77::2/64", "192.0.2.1/32"], "10.77.0.2/32 fd77::2/128"),
+        ([], "10.77.0.0/24 fd77::/64"),
+        (["10.77.0.1/24"], "this machine's own"),
+        (["192.0.2.1/24"], "not in this machine's networks"),
+        (["bob"], "is no address"),
+    ],
+)
+def test_a_peer_has_what_it_claims_in_our_networks(addresses: list[str], expected: str) -> None:
+    def told() -> str:
+        try:
+            return " ".join(map(str, claimed(tunnel_of("alice"), Caps(addresses=addresses))))
+        except ConfigError as error:
+            return str(error)
+
+    assert expected in told()
+
+
+def test_a_peer_that_nothing_is_allowed_is_refused(places: dict[str, Place]) -> None:
+    class Stranger:
+        peer = "mallory"
+
+    with places["alice"].entered():
+        end = TunTransport(tunnel_of("alice").but(allowed={"bob": (ip_network("10.77.0.2/32"),)}))
+    with pytest.raises(Refused, match="mallory"):
+        end.join(Stranger())  # type: ignore[arg-type]
+    end.close()
