@@ -9,7 +9,7 @@ from collections.abc import Callable
 from procs.errors import PlanariaError
 from procs.settings import ROOT, command_line
 from scripts import suite
-from tests.bench import hub, page, producer, proxy, recovery, watch
+from tests.bench import channel, hub, page, producer, proxy, recovery, tunnel, watch
 from tests.bench.measure import Result, Size
 
 BENCHES: dict[str, Callable[[Size], Result]] = {
@@ -19,6 +19,8 @@ BENCHES: dict[str, Callable[[Size], Result]] = {
     "hub": hub.bench,
     "page": page.bench,
     "watch": watch.bench,
+    "channel": channel.bench,
+    "tunnel": tunnel.bench,
 }
 EXAMPLES = """\
   python -m tests.bench producer

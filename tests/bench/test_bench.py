@@ -53,6 +53,17 @@ WATCH = {
     "figures": {"cpu_ms_per_viewer_second", "first_frame_ms_p50", "playing_again_s_p95", "private_mb"},
     "ratios": {"reencode_cpu_over_ours", "cpu_vs_go2rtc"},
 }
+CHANNEL = {"figures": {"mbit_s", "ping_us_p50"}, "ratios": {"mbit_vs_plain_aiortc"}}
+TUNNEL = {
+    "figures": {"plane1_mbit_s", "plane2_mbit_s", "ping_ms", "ping_load_ms_p99", "small_pps"},
+    "ratios": {
+        "plane1_vs_plain_aiortc",
+        "plane2_vs_wireguard_go",
+        "pps_vs_wireguard_go",
+        "plane1_loss1_vs_bare",
+        "plane2_loss1_vs_bare",
+    },
+}
 
 
 def result_of(bench: str) -> dict[str, Any]:
@@ -107,6 +118,19 @@ def test_the_watch_bench_too() -> None:
     result = result_of("watch")
     keeps_to(WATCH, result)
     assert {"first_frame_extra_ms_p50", "glass_extra_ms_p50"} <= set(result["figures"])  # they may be less than nothing
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason=nat.why_not())
+@pytest.mark.needs("ip", "nsenter")
+def test_the_channel_bench_too() -> None:
+    keeps_to(CHANNEL, result_of("channel"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason=nat.why_not())
+@pytest.mark.needs("ip", "nsenter", "ss", "iperf3", "wireguard-go", "wg")
+@pytest.mark.long
+def test_the_tunnel_bench_too() -> None:
+    keeps_to(TUNNEL, result_of("tunnel"))
 
 
 def test_an_unknown_bench_is_one_line() -> None:

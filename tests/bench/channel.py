@@ -1,0 +1,50 @@
+"""Channel: what a data channel between two of our agents carries, and how soon an answer is back.
+
+The peer, in turn with ours: aiortc as it comes, on asyncio, with its own sockets. Both are two processes in two network
+namespaces with a wire between; messages of 16 KiB, ordered and reliable, bounded by bufferedAmount.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from tests.bench import peers_ground
+from tests.bench.measure import Result, Size, median, percentile, say
+from tests.bench.peers_ground import Pair
+
+
+class Plan(NamedTuple):
+    """How much is measured."""
+
+    rounds: int
+    bulk_s: float
+    pings: int
+
+
+PLANS: dict[Size, Plan] = {"full": Plan(7, 5.0, 1000), "quick": Plan(4, 3.0, 500), "least": Plan(1, 0.5, 20)}
+KINDS = ("ours", "plain")
+
+
+def bench(size: Size) -> Result:
+    """Run it all. Raises NotHere without root."""
+    peers_ground.need()
+    plan = PLANS[size]
+    result = Result("channel", targets={"mbit_vs_plain_aiortc": "aim: >= 1.8", "mbit_s": "16 KiB, reliable"})
+    result.peers = {"plain": "aiortc as it comes, on asyncio"}
+    rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    pings: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    with ExitStack() as stack:
+        wire = stack.enter_context(peers_ground.straight())
+        pairs: dict[str, Pair] = {kind: stack.enter_context(peers_ground.pair(wire, kind)) for kind in KINDS}
+        for number in range(plan.rounds):
+            say(f"channels, round {number + 1} of {plan.rounds}")
+            for kind, each in pairs.items():
+                pings[kind].append(percentile(each.asked("pings", plan.pings), 0.5))
+                rates[kind].append(each.asked("bulk", plan.bulk_s))
+    for kind, prefix in (("ours", ""), ("plain", "plain.")):
+        result.figures[f"{prefix}mbit_s"] = round(median(rates[kind]), 1)
+        result.figures[f"{prefix}ping_us_p50"] = round(median(pings[kind]), 1)
+    result.ratio("mbit_vs_plain_aiortc", rates["ours"], rates["plain"])
+    result.ratio("ping_vs_plain_aiortc", pings["ours"], pings["plain"])
+    return result

@@ -1,0 +1,146 @@
+"""Tunnel: what planes 1 and 2 carry between two network namespaces, how soon, and what loss does to them.
+
+Peers, in turn with ours over the same wire: wireguard-go, aiortc as it comes with one packet a message, and the wire
+itself. All tunnels stand from the start to the end; only one is used at a time. TCP is one flow of iperf3 with BBR.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from tests.bench import icmp, peers_ground
+from tests.bench.measure import Result, Size, median, percentile, say
+from tests.bench.peers_ground import FAR, Wire
+
+# Their interfaces' names and MTUs: what fits whole into what carries it.
+TUNNELS = {"plane2": ("records", 1380), "plane1": ("packed", 1158), "plain": ("plain", 1160), "wireguard": ("", 1420)}
+LOSSY = ("bare", "plane2", "plane1")
+LOSS, DELAY_S = 0.01, 0.01
+BBR = ("-C", "bbr")
+SMALL = ("-u", "-l", "64", "-b", "0")
+
+
+class Plan(NamedTuple):
+    """How much is measured."""
+
+    rounds: int
+    bulk_s: float
+    pings: int
+    lossy_rounds: int
+    lossy_s: float
+
+
+PLANS: dict[Size, Plan] = {
+    "full": Plan(5, 4.0, 100, 3, 8.0),
+    "quick": Plan(2, 2.0, 40, 1, 4.0),
+    "least": Plan(1, 0.6, 5, 1, 0.8),
+}
+Found = dict[str, list[float]]
+
+
+def bench(size: Size) -> Result:
+    """Run it all. Raises NotHere without root, /dev/net/tun, iperf3 or wireguard-go."""
+    peers_ground.need("iperf3", "wireguard-go", "wg", "ss")
+    plan = PLANS[size]
+    result = Result("tunnel", targets=_targets())
+    result.peers = {
+        "wireguard": "wireguard-go, in the same namespaces",
+        "plain": "aiortc as it comes, one packet a message",
+        "bare": "the wire itself",
+    }
+    with peers_ground.straight() as wire, ExitStack() as stack:
+        targets = {name: _stand(stack, wire, name, number) for number, name in enumerate(TUNNELS)}
+        _clean(result, plan, wire, targets)
+    with peers_ground.lossy(LOSS, DELAY_S) as wire, ExitStack() as stack:
+        targets = {name: FAR if name == "bare" else _stand(stack, wire, name, 9) for name in LOSSY[:2]}
+        targets[LOSSY[2]] = _stand(stack, wire, LOSSY[2], 8)
+        _lossy(result, plan, wire, targets)
+    return result
+
+
+def _stand(stack: ExitStack, wire: Wire, name: str, number: int) -> str:
+    """Set up that tunnel; the far address in it."""
+    kind, mtu = TUNNELS[name]
+    near, far = f"10.77.{number}.1", f"10.77.{number}.2"
+    ends = [(f"{name}a", near, mtu), (f"{name}b", far, mtu)]
+    say(f"{name} stands up")
+    stack.enter_context(peers_ground.pair(wire, kind, ends) if kind else peers_ground.wireguard(wire, ends))
+    return far
+
+
+def _clean(result: Result, plan: Plan, wire: Wire, targets: dict[str, str]) -> None:
+    """A wire that loses nothing."""
+    rates: Found = {name: [] for name in targets}
+    quiet: Found = {name: [] for name in targets}
+    loaded: Found = {name: [] for name in targets}
+    small: Found = {name: [] for name in ("plane2", "wireguard")}
+    for number in range(plan.rounds):
+        say(f"a clean wire, round {number + 1} of {plan.rounds}")
+        for name, target in targets.items():
+            quiet[name].append(median(_pings(wire, target, plan.pings, 0.01)))
+            rate, pings = _loaded(wire, target, plan.bulk_s)
+            rates[name].append(rate)
+            loaded[name] += pings
+        for name, counts in small.items():
+            counts.append(_small_pps(wire, targets[name], plan.bulk_s))
+    for name, prefix in (("plane2", ""), ("plane1", "plane1."), ("wireguard", "wireguard."), ("plain", "plain.")):
+        key = f"{name}_mbit_s" if name.startswith("plane") else f"{name}.mbit_s"
+        result.figures[key] = round(median(rates[name]), 1)
+        result.figures[f"{prefix}ping_ms"] = round(median(quiet[name]), 3)
+        if loaded[name]:
+            result.figures[f"{prefix}ping_load_ms_p99"] = round(percentile(loaded[name], 0.99), 2)
+    result.figures["small_pps"] = round(median(small["plane2"]))
+    result.figures["ping_extra_ms"] = round(result.figures["ping_ms"] - result.figures["wireguard.ping_ms"], 3)
+    result.ratio("plane1_vs_plain_aiortc", rates["plane1"], rates["plain"])
+    result.ratio("plane2_vs_wireguard_go", rates["plane2"], rates["wireguard"])
+    result.ratio("pps_vs_wireguard_go", small["plane2"], small["wireguard"])
+
+
+def _lossy(result: Result, plan: Plan, wire: Wire, targets: dict[str, str]) -> None:
+    """One that loses a packet in a hundred, each way, with a round trip of 20 ms."""
+    rates: Found = {name: [] for name in targets}
+    for number in range(plan.lossy_rounds):
+        say(f"a lossy wire, round {number + 1} of {plan.lossy_rounds}")
+        for name, target in targets.items():
+            rates[name].append(_mbit_s(wire, target, plan.lossy_s))
+    for name in targets:
+        result.figures[f"{name}_loss1_mbit_s"] = round(median(rates[name]), 2)
+    for name in LOSSY[1:]:
+        result.ratio(f"{name}_loss1_vs_bare", rates[name], rates["bare"])
+
+
+def _mbit_s(wire: Wire, target: str, seconds: float) -> float:
+    received: float = peers_ground.iperf(wire, target, seconds, *BBR)["sum_received"]["bits_per_second"]
+    return max(received, 1) / 1e6
+
+
+def _small_pps(wire: Wire, target: str, seconds: float) -> float:
+    """UDP packets of 64 bytes that arrive in a second when as many are sent as can be."""
+    end = peers_ground.iperf(wire, target, seconds, *SMALL)["sum"]
+    arrived: float = end["packets"] - end["lost_packets"]
+    return max(1.0, arrived / float(end["seconds"]))
+
+
+def _loaded(wire: Wire, target: str, seconds: float) -> tuple[float, list[float]]:
+    """The rate of TCP, and pings meanwhile; those of the first moments and the last count, too."""
+    with ThreadPoolExecutor(1) as beside:
+        asked = beside.submit(_pings, wire, target, int(seconds / 0.02), 0.02)
+        rate = _mbit_s(wire, target, seconds)
+        return rate, asked.result()
+
+
+def _pings(wire: Wire, target: str, count: int, interval_s: float) -> list[float]:
+    with wire.near.entered():
+        return icmp.pings_ms(target, count, interval_s)
+
+
+def _targets() -> dict[str, str]:
+    return {
+        "plane1_vs_plain_aiortc": "aim: >= 2",
+        "plane2_vs_wireguard_go": "aim: >= 0.9",
+        "plane2_loss1_vs_bare": "aim: >= 0.6",
+        "ping_extra_ms": "aim: <= 0.5",
+        "ping_load_ms_p99": "aim: < 20",
+    }
