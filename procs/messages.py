@@ -31,6 +31,7 @@ Text = Annotated[str, msgspec.Meta(max_length=2000)]
 Rid = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 _SESSION_ID = r"^[!-~]{1,128}\Z"  # it is an identity on the bus, too
 SessionId = Annotated[str, msgspec.Meta(pattern=_SESSION_ID)]
+EncoderName = Annotated[str, msgspec.Meta(pattern=r"^encoder \d{1,18}\Z")]  # on the bus; a session can't have it
 Method = Annotated[str, msgspec.Meta(min_length=1, max_length=20)]
 Target = Annotated[str, msgspec.Meta(min_length=1, max_length=8192)]
 Status = Annotated[int, msgspec.Meta(ge=100, le=599)]
@@ -330,6 +331,24 @@ class Spec(msgspec.Struct, frozen=True, tag="spec"):
         return f"Spec({self.session_id!r}, {self.stream!r}, ...)"  # there are credentials in ice_servers
 
 
+class EncoderSpec(msgspec.Struct, frozen=True, tag="encoder_spec"):
+    """What a child of webrtc_peer is born with that encodes a stream anew, for all viewers who take nothing else."""
+
+    name: EncoderName
+    stream: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    codec: Literal["vp8", "opus", "pcma", "pcmu"]
+    run_dir: str
+
+
+class Encoding(msgspec.Struct, frozen=True, tag="encoding"):
+    """An encoder to its leader, at once after its start and each second while its loop turns."""
+
+    encoder: EncoderName
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    made: Count  # units
+    skipped: Count  # units that came too late to be worth it
+
+
 class Beat(msgspec.Struct, frozen=True, tag="beat"):
     """A child of webrtc_peer to its leader, at once after its start and each second."""
 
@@ -340,6 +359,14 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
     path: Literal["", "direct", "relayed"] = ""
     silent_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # since anything came from the viewer; while connected
     stats: Annotated[dict[Name, float], msgspec.Meta(max_length=64)] = {}
+    takes: Annotated[list[Name], msgspec.Meta(max_length=16)] = []  # codecs that its answer named; [] before that
+
+
+class Takes(msgspec.Struct, frozen=True, tag="takes"):
+    """A child to its leader, at its answer: the codecs that it named, of which some are to be made. Idempotent."""
+
+    session_id: SessionId
+    codecs: Annotated[list[Name], msgspec.Meta(max_length=16)]
 
 
 class UnitsWanted(msgspec.Struct, frozen=True, tag="units_wanted"):
@@ -362,14 +389,15 @@ class RateWanted(msgspec.Struct, frozen=True, tag="rate_wanted"):
 
 
 class Unit(msgspec.Struct, frozen=True, tag="unit"):
-    """The leader to a child: a picture or a piece of sound, which travels beside it: an Annex-B access unit with its
-    parameter sets before each keyframe, or a frame as RTP carries it.
+    """The leader to a child, or an encoder to its leader: a picture or a piece of sound, which travels beside it: an
+    Annex-B access unit with its parameter sets before each keyframe, a frame of AAC with its ADTS header, or a frame as
+    RTP carries it.
 
     `number` counts those of one kind of a stream; after a gap in it comes a keyframe.
     """
 
     kind: Literal["video", "audio"]
-    codec: Literal["h264", "opus", "pcma", "pcmu"]
+    codec: Literal["h264", "vp8", "opus", "pcma", "pcmu", "aac"]
     number: Count
     time_us: Count  # when it is to be seen, on a clock of the stream that never jumps back
     is_keyframe: bool = False
@@ -422,10 +450,12 @@ FromWorker = Ready | TicketWanted | JobDone
 ToWorker = TicketGrant | TicketRefused | Job
 FromPeer = SessionsReady | Signal | SignalTaken
 ToPeer = Signal | SignalTaken
-FromChild = Beat | Signal | UnitsWanted | KeyframeWanted | RateWanted
+FromSession = Beat | Signal | Takes | UnitsWanted | KeyframeWanted | RateWanted
+FromChild = FromSession | Unit | Encoding
 ToChild = Signal | Unit | Source
 ToPump = PeerUp | Packets
 FromPump = PumpUp | Packets
+ToEncoder = Unit | Keyframe | Bitrate
 
 _ENCODER = msgspec.msgpack.Encoder()
 
@@ -509,4 +539,10 @@ def decode_to_pump(data: bytes) -> ToPump:
 def decode_from_pump(data: bytes) -> FromPump:
     """What tun_pump sends to the end of a session. Raises Refused."""
     message: FromPump = decode(data, FromPump)  # type: ignore[arg-type]
+    return message
+
+
+def decode_to_encoder(data: bytes) -> ToEncoder:
+    """What the leader of webrtc_peer sends to an encoder. Raises Refused."""
+    message: ToEncoder = decode(data, ToEncoder)  # type: ignore[arg-type]
     return message

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError
 from aiortc.sdp import candidate_from_sdp
 
 from procs import proc
@@ -67,6 +71,11 @@ class Peered:
         """All that it and those before it have written."""
         return self.log.read_text()
 
+    def log_lines(self, event: str) -> list[dict[str, Any]]:
+        """Those of an event."""
+        lines = [json.loads(line) for line in self.logged().splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("event") == event]
+
 
 @contextmanager
 def peered(run_dir: Path, go2rtc: Go2rtc | None = None, *, children: str = "", **environ: str) -> Iterator[Peered]:
@@ -98,38 +107,72 @@ def watch(hub: JsonHub, session_id: str, stream: str = "") -> None:
     hub.send("watch_request", asked | ({"stream": stream} if stream else {}))
 
 
+class Watcher:
+    """aiortc as the viewer of a session. `pictures` that could be decoded; `loudest` sample of each piece of sound, in
+    all the last ones."""
+
+    def __init__(self, hub: JsonHub, session_id: str, *, only: Sequence[str] = (), sound: bool = False) -> None:
+        """`only`: the codecs of pictures that it takes, such as VP8."""
+        self._hub, self._session_id, self._taken = hub, session_id, 0
+        self._works: list[asyncio.Task[None]] = []
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.pictures = 0
+        self.loudest: deque[int] = deque(maxlen=50)
+        video = self.pc.addTransceiver("video", "recvonly")
+        if only:
+            can = RTCRtpReceiver.getCapabilities("video")
+            video.setCodecPreferences([codec for codec in can.codecs if codec.name in only] if can else [])
+        if sound:
+            self.pc.addTransceiver("audio", "recvonly")
+        self.pc.on("track", lambda track: self._works.append(asyncio.ensure_future(self._see(track))))
+
+    async def __aenter__(self) -> Self:
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        sdp = {"type": "offer", "sdp": self.pc.localDescription.sdp}
+        self._hub.send("signal_offer", {"session_id": self._session_id, "sdp": sdp})
+        answer = (await asyncio.to_thread(heard, self._hub, "signal_answer", self._session_id))["sdp"]
+        await self.pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
+        self.answer: str = answer["sdp"]
+        self._works.append(asyncio.ensure_future(self._trickle()))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for work in self._works:
+            work.cancel()
+        await self.pc.close()
+
+    async def until(self, look: Callable[[], Any], within_s: float = 20.0) -> None:
+        """Wait for what tells nobody. Fails the test after the limit."""
+        async with asyncio.timeout(within_s):
+            while not look():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    @property
+    def hears(self) -> bool:
+        """Whether there is a tone in all of the last second."""
+        return len(self.loudest) == self.loudest.maxlen and min(self.loudest) > 1000
+
+    async def _see(self, track: Any) -> None:
+        with suppress(MediaStreamError):
+            while True:
+                frame = await track.recv()
+                self.pictures += track.kind == "video"
+                if track.kind == "audio":
+                    self.loudest.append(max(map(abs, array("h", bytes(frame.planes[0])))))
+
+    async def _trickle(self) -> None:
+        while True:
+            for payload in of(self._hub, "signal_ice", self._session_id)[self._taken :]:
+                self._taken += 1
+                if payload["candidate"]:
+                    candidate = candidate_from_sdp(payload["candidate"]["candidate"].removeprefix("candidate:"))
+                    candidate.sdpMid = payload["candidate"]["sdpMid"]
+                    await self.pc.addIceCandidate(candidate)
+            await asyncio.sleep(0.02)
+
+
 async def pictures(hub: JsonHub, session_id: str, count: int, within_s: float = 20.0) -> int:
     """Be the viewer of a session: offer, and count the pictures that can be decoded, up to `count`."""
-    pc, seen, enough = RTCPeerConnection(RTCConfiguration(iceServers=[])), 0, asyncio.Event()
-    pc.addTransceiver("video", "recvonly")
-    works: list[asyncio.Task[None]] = []
-
-    async def see(track: Any) -> None:
-        nonlocal seen
-        while seen < count:
-            await track.recv()
-            seen += 1
-        enough.set()
-
-    pc.on("track", lambda track: works.append(asyncio.ensure_future(see(track))))
-    try:
-        async with asyncio.timeout(within_s):
-            await pc.setLocalDescription(await pc.createOffer())
-            sdp = {"type": "offer", "sdp": pc.localDescription.sdp}
-            hub.send("signal_offer", {"session_id": session_id, "sdp": sdp})
-            answer = (await asyncio.to_thread(heard, hub, "signal_answer", session_id))["sdp"]
-            await pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
-            taken = 0
-            while not enough.is_set():
-                for payload in of(hub, "signal_ice", session_id)[taken:]:
-                    taken += 1
-                    if payload["candidate"]:
-                        candidate = candidate_from_sdp(payload["candidate"]["candidate"].removeprefix("candidate:"))
-                        candidate.sdpMid = payload["candidate"]["sdpMid"]
-                        await pc.addIceCandidate(candidate)
-                await asyncio.sleep(0.02)
-    finally:
-        for work in works:
-            work.cancel()
-        await pc.close()
-    return seen
+    async with Watcher(hub, session_id) as watcher:
+        await watcher.until(lambda: watcher.pictures >= count, within_s)
+    return count

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from procs import log
-from procs.messages import Spec, decode
-from procs.webrtc_peer import spared
+from procs.messages import EncoderSpec, Spec, decode
+from procs.webrtc_peer import encoder, spared
 
 with spared.libav():
     from procs.webrtc_peer import child
@@ -13,4 +13,7 @@ with spared.libav():
 def live(spec: bytes) -> None:
     """Be the child of this spec."""
     log.configure("webrtc_peer")
-    child.live(decode(spec, Spec))
+    told: Spec | EncoderSpec = decode(spec, Spec | EncoderSpec)  # type: ignore[arg-type]
+    if isinstance(told, EncoderSpec):
+        encoder.live(told)
+    child.live(told)

@@ -25,6 +25,7 @@ from procs.messages import (
     Signal,
     Source,
     Spec,
+    Takes,
     Unit,
     UnitsWanted,
     decode_to_child,
@@ -138,6 +139,7 @@ class Session:
                 await self._peer.answer(sdp, [name for name, _, _ in names], profile)
             except Refused as reason:
                 raise Over("error", str(reason)) from None
+            self._say(Takes(self._spec.session_id, self._peer.takes))
 
     async def _beat(self) -> None:
         while True:
@@ -147,6 +149,7 @@ class Session:
                     pid=os.getpid(),
                     state=cast(Any, self._peer.state if self._peer.state in ("new", "connected") else "connecting"),
                     wants=self._wants,
+                    takes=self._peer.takes,
                     path=cast(Any, self._peer.path),
                     silent_s=self._peer.silent_s if self._peer.state == "connected" else 0.0,
                     stats=await self._peer.stats(),

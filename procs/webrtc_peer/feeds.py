@@ -1,16 +1,20 @@
-"""Streams to children: each is pulled once while somebody watches it, and goes to all who do."""
+"""Streams to children: each is pulled once while somebody watches it, and goes to all who do. What some of them can't
+take is made for them, once."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
-from typing import NoReturn
+from collections.abc import Iterable
+from typing import NoReturn, Protocol
 
+from procs import log
 from procs.errors import Refused
 from procs.line import Line
-from procs.messages import Source, Unit, encode
+from procs.messages import Bitrate, Encoding, Keyframe, Source, Unit, encode
 from procs.settings import Address
+from procs.webrtc_peer import codecs
+from procs.webrtc_peer.encoders import Encoder, Encoders, Forks
 from procs.webrtc_peer.fanout import Fanout, Piece
 from procs.webrtc_peer.pull import Pulls, State
 from procs.webrtc_peer.wishes import Wishes
@@ -18,14 +22,27 @@ from procs.webrtc_peer.wishes import Wishes
 TICK_S = 0.03
 
 
-class Feeds:
-    """Of all sessions. `on_unknown` hears of a stream that go2rtc does not have, and of why."""
+class Leader(Protocol):
+    """Who has the children."""
 
-    def __init__(self, line: Line, rtsp: Address, wishes: Wishes, on_unknown: Callable[[str, str], None]) -> None:
-        self._line, self._wishes, self._on_unknown = line, wishes, on_unknown
+    def is_unknown(self, stream: str, why: str) -> None:
+        """go2rtc has no such stream for us."""
+
+    def is_refused(self, session_id: str, why: str) -> None:
+        """There is no picture for this session."""
+
+
+class Feeds:
+    """Of all sessions. In the fan-out, a stream's pictures go by its name; those made of it by `_made_key` of that."""
+
+    def __init__(self, line: Line, run_dir: str, rtsp: Address, wishes: Wishes, brood: Forks, leader: Leader) -> None:
+        self._line, self._wishes, self._leader = line, wishes, leader
         self._pulls = Pulls(rtsp, self._on_unit, self._on_state)
         self._fanout = Fanout()
+        self._encoders = Encoders(run_dir, brood, self._is_ready, self._is_gone)
         self._streams: dict[str, str] = {}  # session -> what it shows
+        self._takes: dict[str, set[str]] = {}  # session or encoder -> codecs; all until it is known
+        self._rates: dict[str, int] = {}  # of sessions whose pictures are made
         self._joined: set[str] = set()
         self._too_late = asyncio.Event()  # somebody waits for a keyframe that may not come
 
@@ -38,7 +55,10 @@ class Feeds:
         """A session is over."""
         stream = self._streams.pop(session_id, "")
         self._joined.discard(session_id)
+        self._takes.pop(session_id, None)
+        self._rates.pop(session_id, None)
         self._fanout.leave(session_id)
+        self._encoders.left(session_id)
         self._wishes.left(stream, session_id)
         if stream and stream not in self._streams.values():
             self._pulls.unwant(stream)
@@ -48,26 +68,66 @@ class Feeds:
         if session_id in self._streams:
             self._say(session_id, self._pulls.state(self._streams[session_id]))
 
+    def takes(self, session_id: str, named: Iterable[str]) -> None:
+        """A child has promised its viewer these codecs."""
+        takes = codecs.KINDS.keys() & set(named)
+        if session_id in self._streams and takes and self._takes.get(session_id) != takes:
+            self._takes[session_id] = takes
+            self._encode_for(session_id)
+
     def join(self, session_id: str) -> None:
         """A child can send from now on."""
         if session_id in self._joined or session_id not in self._streams:
             return
         self._joined.add(session_id)
         stream = self._streams[session_id]
-        can_ask = self._wishes.can_ask(stream)
-        joined = self._fanout.join(session_id, stream, time.monotonic(), can_ask=can_ask)
+        key, is_made = (_made_key(stream), True) if self._is_made(session_id) else (stream, False)
+        can_ask = is_made or self._wishes.can_ask(stream)
+        joined = self._fanout.join(session_id, key, time.monotonic(), can_ask=can_ask)
         if joined.ask_keyframe:
-            self._wishes.keyframe(stream)
+            self._ask_keyframe(session_id)
             self._too_late.set()
         self._send_all(session_id, joined.pieces)
 
     def again(self, session_id: str) -> None:
         """A child's viewer lost the picture: have its source make a keyframe, or send what is known once more."""
         stream = self._streams.get(session_id, "")
-        if self._wishes.can_ask(stream):
-            self._wishes.keyframe(stream)
+        if self._is_made(session_id) or self._wishes.can_ask(stream):
+            self._ask_keyframe(session_id)
         elif stream:
             self._send_all(session_id, self._fanout.again(session_id, time.monotonic()))
+
+    def rate(self, session_id: str, bits_per_s: int) -> None:
+        """A child's viewer can take so much."""
+        stream = self._streams.get(session_id, "")
+        if self._is_made(session_id):
+            self._rates[session_id] = bits_per_s
+            self._tell_rate(self._encoders.of(stream, "vp8"))
+        elif stream:
+            self._wishes.rate(stream, session_id, bits_per_s)
+
+    # Encoders
+
+    def encoding(self, message: Encoding) -> None:
+        """An encoder says that it is well."""
+        self._encoders.heard(message, time.monotonic())
+
+    def made(self, name: str, unit: Unit, data: bytes) -> None:
+        """What an encoder has made. Raises Refused for what it was not asked for."""
+        encoder = self._encoders.named(name)
+        if not encoder:
+            return  # it was not needed any more
+        if unit.codec != encoder.codec:
+            raise Refused(f"{name} makes {encoder.codec}, and sends {unit.codec}")
+        self._push(encoder.stream, unit, data, is_made=True)
+
+    def gone(self, child: str, how: str) -> None:
+        """A child has ended, which may be an encoder."""
+        self._encoders.gone(child, how, time.monotonic())
+
+    def look(self, now: float) -> None:
+        """Do what is due."""
+        self._encoders.tick(now)
 
     async def watch(self) -> NoReturn:
         """Raise what ends us."""
@@ -83,33 +143,89 @@ class Feeds:
                 for session_id, pieces in self._fanout.due(time.monotonic()):
                     self._send_all(session_id, pieces)
 
-    def _on_unit(self, stream: str, unit: Unit, data: bytes) -> None:
-        message = encode(unit)  # once for all
-        for session_id in self._fanout.push(stream, unit, data):
-            self._send(session_id, message, data)
+    def _encode_for(self, session_id: str) -> None:
+        stream, takes = self._streams[session_id], self._takes.get(session_id)
+        has = codecs.names(self._pulls.state(stream).codecs)
+        if not takes or not has:
+            return
+        for codec in self._encoders.needs(session_id, stream, codecs.to_make(has, takes), time.monotonic()):
+            why = f"this device encodes as many streams as it may already, and its {codec.upper()} is one too many"
+            log.warning("no encoder", session=session_id, stream=stream, codec=codec)
+            if codecs.KINDS[codec] == "video":
+                self._leader.is_refused(session_id, why)
 
-    def _send_all(self, session_id: str, pieces: Iterable[Piece]) -> None:
+    def _is_ready(self, encoder: Encoder) -> None:
+        self._takes[encoder.name] = codecs.sources_of(encoder.codec)
+        is_picture = codecs.KINDS[encoder.codec] == "video"
+        can_ask = is_picture and self._wishes.can_ask(encoder.stream)
+        joined = self._fanout.join(encoder.name, encoder.stream, time.monotonic(), can_ask=can_ask)
+        if joined.ask_keyframe:
+            self._wishes.keyframe(encoder.stream)
+            self._too_late.set()
+        self._send_all(encoder.name, joined.pieces)
+        self._tell_rate(encoder)
+
+    def _is_gone(self, encoder: Encoder) -> None:
+        self._fanout.leave(encoder.name)
+        self._takes.pop(encoder.name, None)
+
+    def _tell_rate(self, encoder: Encoder | None) -> None:
+        rates = [self._rates[user] for user in encoder.users if user in self._rates] if encoder else []
+        if encoder and rates:
+            self._line.say(Bitrate(min(rates)), to=encoder.name)
+
+    def _ask_keyframe(self, session_id: str) -> None:
+        stream = self._streams[session_id]
+        if not self._is_made(session_id):
+            self._wishes.keyframe(stream)
+        elif (encoder := self._encoders.of(stream, "vp8")) and encoder.has_begun:
+            self._line.say(Keyframe(), to=encoder.name)
+
+    def _is_made(self, session_id: str) -> bool:
+        return "vp8" in self._takes.get(session_id, ())
+
+    # Units
+
+    def _on_unit(self, stream: str, unit: Unit, data: bytes) -> None:
+        self._push(stream, unit, data, is_made=False)
+
+    def _push(self, stream: str, unit: Unit, data: bytes, *, is_made: bool) -> None:
+        message = encode(unit)  # once for all
+        made = _made_key(stream)
+        keys = [made if is_made else stream] if unit.kind == "video" else [stream, made]
+        for child in [child for key in keys for child in self._fanout.push(key, unit, data)]:
+            if child not in self._takes or unit.codec in self._takes[child]:
+                self._send(child, message, data)
+
+    def _send_all(self, child: str, pieces: Iterable[Piece]) -> None:
+        takes = self._takes.get(child)
         for unit, data in pieces:
-            if not self._send(session_id, encode(unit), data):
+            if (takes is None or unit.codec in takes) and not self._send(child, encode(unit), data):
                 return
 
-    def _send(self, session_id: str, message: bytes, data: bytes) -> bool:
+    def _send(self, child: str, message: bytes, data: bytes) -> bool:
         try:
-            if self._line.send(message, data, to=session_id):
+            if self._line.send(message, data, to=child):
                 return True
         except Refused:  # a picture larger than the bus takes: as good as lost
             pass
-        self._fanout.missed(session_id)
+        self._fanout.missed(child)
         return False
 
     def _on_state(self, stream: str, state: State) -> None:
         if state.state == "starting":
             self._fanout.forget(stream)
+            self._fanout.forget(_made_key(stream))
         if state.is_unknown:
-            self._on_unknown(stream, state.why)
+            self._leader.is_unknown(stream, state.why)
         for session_id in [each for each, shown in self._streams.items() if shown == stream]:
             self._say(session_id, state)
+            self._encode_for(session_id)
 
     def _say(self, session_id: str, state: State) -> None:
         source = Source(state=state.state, codecs=list(state.codecs), why=state.why[:500])  # type: ignore[arg-type]
         self._line.say(source, to=session_id)
+
+
+def _made_key(stream: str) -> str:
+    return f"{stream} made"  # no stream has such a name

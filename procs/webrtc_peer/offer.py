@@ -12,6 +12,7 @@ from aiortc import codecs, sdp
 from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpCodecParameters
 
 from procs.errors import Refused
+from procs.webrtc_peer.codecs import KINDS
 
 MAX_SDP = 64 * 1024
 MAX_CANDIDATES = 64
@@ -28,7 +29,7 @@ class Offer(NamedTuple):
     sdp: str
     candidates: list[str]  # a=candidate lines, whole
     mid: str  # of the first section, at which our own candidates are told
-    profiles: list[str]  # of H.264 that the viewer takes, best first
+    profiles: list[str]  # of H.264 that the viewer takes, best first; none where it takes VP8 alone
     audio: set[str]  # of AUDIO, that it takes
 
 
@@ -49,31 +50,38 @@ def read(text: str) -> Offer:
     if not videos:
         raise Refused("the offer has no video that we could send: it needs a video section, recvonly or sendrecv")
     profiles = _profiles(videos[0].rtp.codecs)
-    if not profiles:
-        raise Refused(
-            "the viewer takes no H.264 with packetization-mode=1, and this camera's picture is not re-encoded"
-        )
+    if not profiles and not any(codec.name.lower() == "vp8" for codec in videos[0].rtp.codecs):
+        raise Refused("the viewer takes neither H.264 with packetization-mode=1 nor VP8")
     heard = {c.name.lower() for each in sections if each.kind == "audio" for c in each.rtp.codecs}
     return Offer(cleaned, candidates[:MAX_CANDIDATES], parsed.media[0].rtp.muxId, profiles, heard & set(AUDIO))
 
 
 def limit_codecs(offer: Offer, video: str, audio: str) -> None:
     """Have aiortc's table, which is of this whole process, hold what this session sends: H.264 named as the viewer
-    named it (`video`: the stream's own profile, "" if unknown), and one audio codec ("" if none is sent)."""
-    profile = next((each for each in offer.profiles if each[:4] == video[:4]), offer.profiles[0])
+    named it (`video`: the stream's own profile, "" if unknown), or VP8, and one audio codec ("" if none is sent)."""
     feedback = [RTCRtcpFeedback("nack"), RTCRtcpFeedback("nack", "pli"), RTCRtcpFeedback("goog-remb")]
-    named = {"level-asymmetry-allowed": "1", "packetization-mode": "1", "profile-level-id": profile}
+    name, named = "video/VP8", {}
+    if offer.profiles:
+        profile = next((each for each in offer.profiles if each[:4] == video[:4]), offer.profiles[0])
+        named = {"level-asymmetry-allowed": "1", "packetization-mode": "1", "profile-level-id": profile}
+        name = "video/H264"
     codecs.CODECS["video"] = [
-        RTCRtpCodecParameters("video/H264", 90000, payloadType=97, rtcpFeedback=feedback, parameters=dict(named)),
+        RTCRtpCodecParameters(name, 90000, payloadType=97, rtcpFeedback=feedback, parameters=dict(named)),
         RTCRtpCodecParameters("video/rtx", 90000, payloadType=98, parameters={"apt": 97}),
     ]
     wanted = [audio] if audio else list(AUDIO)  # an audio section that stays silent needs a codec, too
     codecs.CODECS["audio"] = [RTCRtpCodecParameters(*AUDIO[each]) for each in wanted]
 
 
+def video_for(offer: Offer) -> str:
+    """The video codec that the viewer gets: the stream's own wherever it takes that."""
+    return "h264" if offer.profiles else "vp8"
+
+
 def audio_for(offer: Offer, stream: Sequence[str]) -> str:
-    """The audio codec of the stream, when the viewer takes it; else ""."""
-    return next((each for each in stream if each in offer.audio), "")
+    """The audio codec that the viewer gets: the stream's own, or else one that is made of it; "" for none."""
+    sounds = [each for each in stream if KINDS.get(each) == "audio"]
+    return next((each for each in [*sounds, *AUDIO] if each in offer.audio), "") if sounds else ""
 
 
 def _profiles(offered: list[RTCRtpCodecParameters]) -> list[str]:

@@ -54,6 +54,7 @@ class Peer:
         self._senders: list[RTCRtpSender] = []
         self._sent: dict[str, Sender] = {}
         self._offer: offer.Offer | None = None
+        self.takes: list[str] = []  # codecs that the answer names
         self._taken: list[Json] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard_at = time.monotonic()
@@ -94,9 +95,10 @@ class Peer:
             self._say_answer()  # the first one was lost on its way
             return
         self._offer = parsed
-        audio = offer.audio_for(parsed, codecs)
+        video, audio = offer.video_for(parsed), offer.audio_for(parsed, codecs)
         if audio:
             self._tracks["audio"] = Track("audio")
+        self.takes = [video, audio] if audio else [video]
         offer.limit_codecs(parsed, profile, audio)
         try:
             await self._negotiate(parsed.sdp)

@@ -15,7 +15,7 @@ from procs import log
 from procs.errors import LinkLost, Refused
 from procs.settings import Address
 from procs.webrtc_peer import rtsp
-from procs.webrtc_peer.sorter import OnUnit, Sorter
+from procs.webrtc_peer.sorter import OnUnit, Sorter, can_pass
 
 LINGER_S = 10.0  # a page that is loaded again finds the stream running
 FIRST_UNIT_S = 15.0  # a camera that has to be reached first
@@ -29,7 +29,7 @@ class State(NamedTuple):
     """How a stream is: as messages.Source, which it becomes. `is_unknown`: go2rtc has nothing of that name for us."""
 
     state: str  # starting, live or dry
-    codecs: tuple[str, ...] = ()  # h264/<profile-level-id>, opus, pcma, pcmu
+    codecs: tuple[str, ...] = ()  # h264/<profile-level-id>, opus, pcma, pcmu, aac
     why: str = ""
     is_unknown: bool = False
 
@@ -132,4 +132,5 @@ class Pulls:
 
 def codecs_of(tracks: Sequence[rtsp.Track]) -> tuple[str, ...]:
     """As messages.Source has them."""
-    return tuple(f"{track.codec}/{track.profile}" if track.profile else track.codec for track in tracks)
+    passed = [track for track in tracks if can_pass(track)]
+    return tuple(f"{track.codec}/{track.profile}" if track.profile else track.codec for track in passed)

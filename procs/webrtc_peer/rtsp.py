@@ -19,8 +19,10 @@ from procs.errors import LinkLost, Refused
 ANSWER_S = 10.0  # go2rtc starts a producer for DESCRIBE
 KEEPALIVE_S = 20.0  # go2rtc gives up on a client that says nothing for a minute
 MAX_ANSWER = 64 * 1024
-# The first of these that a stream has is taken: what a viewer's browser is sure to play, and we pass on as it is.
-QUERY = "video=h264&audio=opus,pcma,pcmu"
+# The first of these that a stream has is taken: what a viewer's browser is sure to play, and we pass on as it is; else
+# whatever sound there is.
+QUERY = "video=h264&audio=opus,pcma,pcmu&audio"
+_NAMES = {"mpeg4-generic": "aac"}  # of RTP; ours
 
 
 class Answer(NamedTuple):
@@ -35,11 +37,11 @@ class Track(NamedTuple):
     """One track of a stream's description."""
 
     kind: str  # video or audio
-    codec: str  # lower case: h264, opus, pcma, ...
+    codec: str  # lower case: h264, opus, pcma, aac, ...
     clock: int  # ticks a second of its RTP times
     payload_type: int
     control: str
-    sets: tuple[bytes, ...] = ()  # H.264: parameter sets
+    sets: tuple[bytes, ...] = ()  # H.264: parameter sets; AAC: its AudioSpecificConfig
     profile: str = ""  # H.264: profile-level-id, lower case
 
 
@@ -215,9 +217,9 @@ def described(sdp: str, base: str) -> list[Track]:
         control = re.search(r"^a=control:(\S+)", section, re.MULTILINE)
         if found and control and kind not in tracks:
             url = control[1] if "://" in control[1] else f"{base}/{control[1]}"
-            tracks[kind] = Track(
-                kind, found[2].lower(), int(found[3]), int(found[1]), url, _sets(section), _profile(section)
-            )
+            codec = _NAMES.get(found[2].lower(), found[2].lower())
+            sets = _config(section) if codec == "aac" else _sets(section)
+            tracks[kind] = Track(kind, codec, int(found[3]), int(found[1]), url, sets, _profile(section))
     return list(tracks.values())
 
 
@@ -226,6 +228,11 @@ def _sets(section: str) -> tuple[bytes, ...]:
     with contextlib.suppress(binascii.Error):
         return tuple(base64.b64decode(each, validate=True) for each in found[1].split(",")) if found else ()
     return ()
+
+
+def _config(section: str) -> tuple[bytes, ...]:
+    found = re.search(r"mode=AAC-hbr\b", section) and re.search(r"\bconfig=((?:[0-9a-fA-F]{2})+)", section)
+    return (bytes.fromhex(found[1]),) if found else ()
 
 
 def _profile(section: str) -> str:

@@ -84,7 +84,7 @@ class Sender:
         if self._codec is None or self._pause or self._over.done():
             return
         try:
-            while self._left or self._next(self._codec.clockRate):
+            while self._left or self._next(self._codec):
                 if self._has_to_pause():
                     self._pause = asyncio.get_running_loop().call_later(PAUSE_S, self._resume)
                     return
@@ -97,9 +97,9 @@ class Sender:
         self._burst = 0
         self.send()
 
-    def _next(self, clock: int) -> bool:
+    def _next(self, codec: RTCRtpCodecParameters) -> bool:
         """Take the next unit, if there is one."""
-        found = self._track.next(clock)
+        found = self._track.next(codec.name.lower(), codec.clockRate)
         if found is None:
             return False
         self._left = deque(found.payloads)

@@ -16,12 +16,16 @@ from procs import bus, line, log
 from procs.errors import Refused
 from procs.messages import (
     Beat,
+    Encoding,
     FromChild,
+    FromSession,
     KeyframeWanted,
     RateWanted,
     SessionsReady,
     Signal,
     SignalTaken,
+    Takes,
+    Unit,
     UnitsWanted,
     decode_from_child,
     decode_to_peer,
@@ -29,6 +33,7 @@ from procs.messages import (
 )
 from procs.unanswered import Seen, Unanswered
 from procs.webrtc_peer import go2rtc
+from procs.webrtc_peer.encoders import Forks
 from procs.webrtc_peer.feeds import Feeds
 from procs.webrtc_peer.figures import Figures
 from procs.webrtc_peer.options import STREAM, Peer
@@ -55,14 +60,8 @@ class Alive(Protocol):
         """The work is there to be had."""
 
 
-class Brood(Protocol):
+class Brood(Forks, Protocol):
     """What brood.hatch gives a leader."""
-
-    def fork(self, child: str, spec: bytes) -> None:
-        """Have a child born."""
-
-    def kill(self, child: str) -> None:
-        """Have it ended."""
 
     def watch(
         self, ready: Callable[[], None], born: Callable[[str, int], None], ended: Callable[[str, int], None]
@@ -96,7 +95,9 @@ class Shell:
         """All of it. Raises what ends us."""
         # Here, and not before: what is in it wants a running loop.
         self._line = line.binder(self._alive.run_dir, bus.WEBRTC_PEER_CHILDREN, self._heard)
-        self._feeds = Feeds(self._line, self._settings.rtsp_at, self._wishes, self._is_unknown)
+        self._feeds = Feeds(
+            self._line, str(self._alive.run_dir), self._settings.rtsp_at, self._wishes, self._brood, self
+        )
         works = (
             self._beat(),
             self._brood.watch(self._alive.serving, self._sessions.born, self._ended),
@@ -163,40 +164,58 @@ class Shell:
             self._first_stream = go2rtc.preferred(names)
         return self._first_stream
 
-    def _is_unknown(self, stream: str, why: str) -> None:
+    # What the feeds tell us
+
+    def is_unknown(self, stream: str, why: str) -> None:
+        """go2rtc has no such stream for us."""
         if stream == self._first_stream:
             self._first_stream = ""
         for session_id in self._sessions.ids:
             if self._sessions.stream_of(session_id) == stream:
                 self._act(self._sessions.end(session_id, "error", why))
 
+    def is_refused(self, session_id: str, why: str) -> None:
+        """There is no picture for this session."""
+        self._act(self._sessions.end(session_id, "error", why))
+
     # Towards the children
 
     def _heard(self, name: str, data: bytes, body: bytes) -> None:
         try:
             message = decode_from_child(data)
-            if message.session_id != name:
-                raise Refused(f"{name!r} speaks for {message.session_id!r}")
-            self._said(message, body)
+            self._said(name, message, body)
         except Refused as reason:
             log.warning("malformed bus message", reason=str(reason))
 
-    def _said(self, message: FromChild, body: bytes) -> None:
+    def _said(self, name: str, message: FromChild, body: bytes) -> None:
+        if isinstance(message, Unit):
+            self._feeds.made(name, message, body)
+            return
+        speaker = message.encoder if isinstance(message, Encoding) else message.session_id
+        if speaker != name:
+            raise Refused(f"{name!r} speaks for {speaker!r}")
+        if isinstance(message, Encoding):
+            self._feeds.encoding(message)
+        else:
+            self._said_of_session(message, body)
+
+    def _said_of_session(self, message: FromSession, body: bytes) -> None:
         session_id = message.session_id
-        stream = self._sessions.stream_of(session_id)
-        if not stream:
+        if not self._sessions.stream_of(session_id):
             return  # of one that is over
         if isinstance(message, Beat):
             self._beaten(message)
         elif isinstance(message, Signal):
             log.debug("frame of a child", kind=message.kind, session=session_id)
             self._act(self._sessions.answered(message.kind, session_id, body))
+        elif isinstance(message, Takes):
+            self._feeds.takes(session_id, message.codecs)
         elif isinstance(message, UnitsWanted):
             self._feeds.join(session_id)
         elif isinstance(message, KeyframeWanted):
             self._feeds.again(session_id)
         elif isinstance(message, RateWanted):
-            self._wishes.rate(stream, session_id, message.bits_per_s)
+            self._feeds.rate(session_id, message.bits_per_s)
 
     def _beaten(self, beat: Beat) -> None:
         is_first = not self._sessions.has_beaten(beat.session_id)
@@ -205,6 +224,7 @@ class Shell:
         self._figures.take(self._sessions.stream_of(beat.session_id), beat, time.monotonic())
         if is_first:
             self._feeds.tell(beat.session_id)
+        self._feeds.takes(beat.session_id, beat.takes)
         if beat.wants:
             self._feeds.join(beat.session_id)
         self._pass(beat.session_id)
@@ -218,7 +238,9 @@ class Shell:
             waiting.popleft()
 
     def _ended(self, child: str, status: int) -> None:
-        self._act(self._sessions.gone(child, f"exit {status}" if status >= 0 else f"signal {-status}"))
+        how = f"exit {status}" if status >= 0 else f"signal {-status}"
+        self._act(self._sessions.gone(child, how))
+        self._feeds.gone(child, how)
 
     # What the pure part has decided
 
@@ -227,6 +249,7 @@ class Shell:
             await asyncio.sleep(TICK_S)
             now = time.monotonic()
             self._act(self._sessions.tick(now))
+            self._feeds.look(now)
             for session_id in self._sessions.ids:
                 self._pass(session_id)
             self._out.late(now)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from procs.errors import Refused
-from procs.media import depacketizer
+from procs.media import aac, depacketizer
 from procs.messages import Unit
+from procs.webrtc_peer.codecs import PASSED
 from procs.webrtc_peer.rtsp import Track
 
 JUMP_US = 1_000_000  # RTP time and the wall's may part by this; then the source has begun a new count
-CODECS = ("h264", "opus", "pcma", "pcmu")
 OnUnit = Callable[[str, Unit, bytes], None]
 
 
@@ -49,6 +49,7 @@ class Sorter:
         self._timelines = {"video": Timeline(), "audio": Timeline()}
         self._numbers = {"video": 0, "audio": 0}
         self._pictures_of: depacketizer.H264 | None = None
+        self._frames_of: aac.Framer | None = None
         self._tracks: dict[int, Track] = {}
         self._on_first: Callable[[], None] | None = None
         self._needs_keyframe = True
@@ -56,12 +57,14 @@ class Sorter:
 
     def begin(self, tracks: Sequence[Track], on_first: Callable[[], None]) -> None:
         """A connection has been made; `on_first` is called before its first picture is given out, a keyframe."""
-        self._tracks = {track.payload_type: track for track in tracks if track.codec in CODECS}
+        self._tracks = {track.payload_type: track for track in tracks if can_pass(track)}
         self._on_first, self._needs_keyframe = on_first, True
         for track in self._tracks.values():
             self._timelines[track.kind].begin(track.clock)
             if track.kind == "video":
                 self._pictures_of = depacketizer.H264(track.sets)
+            elif track.codec == "aac":
+                self._frames_of = aac.Framer(track.sets[0])
 
     def take(self, data: bytes) -> None:
         """One RTP packet."""
@@ -73,7 +76,9 @@ class Sorter:
         track = self._tracks.get(packet.payload_type)
         if track is None:
             return
-        if track.kind == "audio":
+        if track.codec == "aac":
+            self._frames(track, packet)
+        elif track.kind == "audio":
             self._give(track, packet.time, packet.payload)
         elif self._pictures_of:
             for unit in self._pictures_of.push(packet):
@@ -83,6 +88,14 @@ class Sorter:
                     self.pictures += 1
                     self._give(track, unit.time, unit.data, is_keyframe=unit.is_keyframe)
 
+    def _frames(self, track: Track, packet: depacketizer.Packet) -> None:
+        assert self._frames_of
+        try:
+            for at, frame in enumerate(self._frames_of.frames(packet.payload)):
+                self._give(track, (packet.time + at * aac.SAMPLES) & 0xFFFFFFFF, frame)
+        except Refused:
+            self.refused += 1
+
     def _give(self, track: Track, rtp: int, data: bytes, *, is_keyframe: bool = False) -> None:
         if track.kind == "video" and self._on_first:
             self._on_first()
@@ -91,3 +104,11 @@ class Sorter:
         number = self._numbers[track.kind] = self._numbers[track.kind] + 1
         kind, codec = cast(Any, track.kind), cast(Any, track.codec)
         self._on_unit(self._stream, Unit(kind, codec, number, time_us, is_keyframe), data)
+
+
+def can_pass(track: Track) -> bool:
+    """Whether units can be made of it."""
+    try:
+        return track.codec in PASSED and (track.codec != "aac" or bool(aac.Framer(b"".join(track.sets))))
+    except Refused:
+        return False

@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 from aiortc import MediaStreamTrack
 
-from procs.media import packetizer
+from procs.media import packetizer, vp8
 from procs.messages import Unit
 
 PAYLOAD = 1200  # bytes; with all headers, a relay's too, it passes whatever a path is made of
 UNITS_MAX = 256
 BYTES_MAX = 8 << 20
-CLOCKS = {"h264": 90_000, "opus": 48_000, "pcma": 8_000, "pcmu": 8_000}
 
 
 class Next(NamedTuple):
@@ -55,14 +54,20 @@ class Track(MediaStreamTrack):
         """Nobody asks for frames."""
         raise NotImplementedError
 
-    def next(self, clock: int) -> Next | None:
-        """The unit that has waited longest, for a codec with so many ticks a second; None when none waits."""
+    def next(self, codec: str, clock: int) -> Next | None:
+        """The unit of this codec, with so many ticks a second, that has waited longest; None when none waits."""
         while self._queue:
             unit, data = self._queue.popleft()
             self._bytes -= len(data)
-            if CLOCKS[unit.codec] != clock:
+            if unit.codec != codec:
                 continue  # the stream has changed its codec since we answered
             self.units += 1
             ticks = (unit.time_us * clock + 500_000) // 1_000_000
-            return Next([data] if self.kind == "audio" else packetizer.payloads(data, PAYLOAD), ticks)
+            return Next(_payloads(unit, data), ticks)
         return None
+
+
+def _payloads(unit: Unit, data: bytes) -> list[bytes]:
+    if unit.kind == "audio":
+        return [data]
+    return packetizer.payloads(data, PAYLOAD) if unit.codec == "h264" else vp8.payloads(data, PAYLOAD, unit.number)

@@ -22,6 +22,7 @@ from procs.messages import (
     Command,
     Describe,
     Description,
+    Encoding,
     Keyframe,
     KeyframeWanted,
     Packets,
@@ -33,6 +34,7 @@ from procs.messages import (
     Signal,
     SignalTaken,
     Source,
+    Takes,
     Unit,
     UnitsWanted,
     encode,
@@ -47,8 +49,10 @@ EACH = {
     messages.decode_to_peer: [SIGNAL, SignalTaken(1)],
     messages.decode_from_child: [
         Beat("s", 1, "connected", True, "relayed", 0.5, {"loss": 0.1}), SIGNAL, UnitsWanted("s"), KeyframeWanted("s"),
-        RateWanted("s", 500_000),
+        RateWanted("s", 500_000), Takes("s", ["vp8", "opus"]), Encoding("encoder 1", 1, 5, 0),
+        Unit("video", "h264", 5, 1_000_000, True),
     ],
+    messages.decode_to_encoder: [Unit("audio", "aac", 5, 1_000_000), Keyframe(), Bitrate(500_000)],
     messages.decode_to_child: [SIGNAL, Unit("video", "h264", 5, 1_000_000, True), Source("dry", ["h264"], "why")],
     messages.decode_to_pump: [PeerUp("bob", 1, 1380, 2, "direct", "192.0.2.1:5", {"rtt_ms": 1.5}, 7, 8), PACKETS],
     messages.decode_from_pump: [PumpUp(1380, ["10.77.0.1/24"], 7, 8), PACKETS],
@@ -78,6 +82,7 @@ def test_each_message_comes_back_as_it_went_and_no_other_is_taken(decode: Callab
         Beat("s", 1, "lost"),  # type: ignore[arg-type]
         Beat("s" * 129, 1, "new"),
         RateWanted("s", 1),
+        Encoding("s", 1, 0, 0),
     ],
 )
 def test_what_is_out_of_its_limits_is_refused(wrong: msgspec.Struct) -> None:

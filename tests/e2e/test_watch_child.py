@@ -155,7 +155,7 @@ def test_what_a_viewer_lost_it_gets_again(media: Go2rtc, tmp_path: Path, monkeyp
     [
         (lambda sdp: "hello", "no video"),
         (lambda sdp: sdp.replace("a=recvonly", "a=sendonly"), "no video"),
-        (lambda sdp: sdp.replace("H264/90000", "AV1/90000"), "no H.264"),
+        (lambda sdp: re.sub("(H264|VP8)/90000", "AV1/90000", sdp), "neither H.264"),
         (lambda sdp: re.sub(r"a=ice-\w+:\S+\r\n", "", sdp), "can't be answered"),
         (lambda sdp: {"not": "text"}, "no SDP"),
     ],

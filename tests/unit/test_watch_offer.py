@@ -40,8 +40,7 @@ AUDIO = (
         (HEAD, "no video"),
         (HEAD + AUDIO, "no video"),
         (HEAD + video(BASELINE, direction="sendonly"), "no video"),
-        (HEAD + video("VP8"), "H.264"),
-        (HEAD + video("packetization-mode=0;profile-level-id=42e01f"), "packetization-mode"),
+        (HEAD + video("packetization-mode=0;profile-level-id=42e01f"), "packetization-mode=1 nor VP8"),
         (HEAD + "m=video x\r\n", "no SDP"),
         ("a" * (offer.MAX_SDP + 1), "too long"),
     ],
@@ -67,10 +66,19 @@ def test_the_first_choice_is_what_every_browser_decodes_or_the_streams_own() -> 
         assert codecs.CODECS["video"][0].parameters["profile-level-id"] == chosen
 
 
-def test_sound_is_sent_as_the_stream_has_it_or_not_at_all() -> None:
+def test_who_takes_no_h264_gets_vp8() -> None:
+    read = offer.read(HEAD + video("VP8"))
+    assert offer.video_for(read) == "vp8"
+    offer.limit_codecs(read, "42e01f", "")
+    assert [codec.mimeType for codec in codecs.CODECS["video"]] == ["video/VP8", "video/rtx"]
+    assert offer.video_for(offer.read(HEAD + video("VP8", BASELINE))) == "h264", "which nobody has to make"
+
+
+def test_sound_is_the_streams_own_or_else_made_of_it() -> None:
     read = offer.read(HEAD + video(BASELINE) + AUDIO)
     assert offer.audio_for(read, ["h264", "pcma"]) == "pcma"
-    assert offer.audio_for(read, ["h264", "pcmu"]) == ""
+    assert offer.audio_for(read, ["h264", "pcmu"]) == offer.audio_for(read, ["h264", "aac"]) == "opus"
+    assert offer.audio_for(read, ["h264"]) == "" and offer.audio_for(offer.read(HEAD + video(BASELINE)), ["aac"]) == ""
     offer.limit_codecs(read, "", "pcma")
     assert [codec.mimeType for codec in codecs.CODECS["audio"]] == ["audio/PCMA"]
 
