@@ -1,10 +1,13 @@
 """How much one viewer can take: its reports of loss and its own estimate, to a bit rate to ask the source for. Pure.
 
-Promises: nothing is asked for while all goes well; less at once when packets are lost, more again in small steps, each
-asked for at most once a second and only when it differs by a tenth; never below FLOOR.
+Promises: nothing is asked for while all goes well; less at once when packets are lost, more again in small steps and
+never far beyond what was seen to arrive, each asked for at most once a second and only when it differs by a tenth;
+never below FLOOR.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 FLOOR = 150_000  # bit/s
 NO_LIMIT = 200_000_000  # what `RateWanted` says when the viewer takes whatever comes
@@ -12,9 +15,13 @@ LOSSY, CLEAN = 0.10, 0.02  # fraction lost, above which to slow down, below whic
 PERSISTS_S = 2.0  # an estimate below what is sent counts when it stays there: browsers begin far too low
 SETTLING_S = 4.0
 EVERY_S = 1.0
-DOWN, UP = 0.85, 1.08
+UP = 1.1  # a second
+AHEAD = 2.0  # how far the limit may be above what was sent lately: of more the path has not shown that it takes it
+ABOVE = 1.25  # the same of the viewer's estimate: encoders give less than they may
+FREE_AFTER_S = 30.0  # without a reason to slow down
 STEP = 0.10
 WINDOW_S = 1.0
+LATELY = 4  # windows
 
 
 class Rate:
@@ -23,6 +30,9 @@ class Rate:
     def __init__(self) -> None:
         self.sent_bits = 0.0
         self.limit: int | None = None
+        self._lately: deque[float] = deque(maxlen=LATELY)
+        self._estimate = float("inf")
+        self._slowed_at = self._raised_at = 0.0
         self._asked = NO_LIMIT
         self._asked_at = float("-inf")
         self._began = self._window = -1.0
@@ -36,6 +46,7 @@ class Rate:
         self._bytes += size
         if now - self._window >= WINDOW_S:
             self.sent_bits = self._bytes * 8 / (now - self._window)
+            self._lately.append(self.sent_bits)
             self._window, self._bytes = now, 0
 
     def reported(self, lost: float, now: float) -> int | None:
@@ -44,23 +55,34 @@ class Rate:
             return None
         base = min(self.limit or NO_LIMIT, self.sent_bits)
         if lost > LOSSY:
-            self.limit = max(FLOOR, int(base * (1 - lost / 2)))
+            self._slow_down(base * (1 - lost / 2), now)
         elif lost < CLEAN and self.limit:
-            self.limit = int(self.limit * UP)
-            if self.limit > 2 * self.sent_bits:  # the source gives no more than that anyway
-                self.limit = None
+            self.limit = self._more(self.limit, now)
         return self._ask(now)
 
     def estimated(self, bits: int, now: float) -> int | None:
         """REMB: what the viewer believes that its path takes. As `reported`."""
+        self._estimate = bits
         if not self.sent_bits or now - self._began < SETTLING_S or bits >= self.sent_bits * (1 - STEP):
             self._low_since = None
             return None
         self._low_since = now if self._low_since is None else self._low_since
         if now - self._low_since < PERSISTS_S:
             return None
-        self.limit = max(FLOOR, int(bits * DOWN))
+        self._slow_down(bits, now)
         return self._ask(now)
+
+    def _slow_down(self, bits: float, now: float) -> None:
+        self.limit = max(FLOOR, int(bits))
+        self._slowed_at = self._raised_at = now
+
+    def _more(self, limit: int, now: float) -> int | None:
+        """What is to become of it after a clean report, of which there may be one a second, or twenty."""
+        if now - self._slowed_at >= FREE_AFTER_S:
+            return None
+        raised = limit * UP ** min(now - self._raised_at, 2 * EVERY_S)
+        self._raised_at = now
+        return max(limit, int(min(raised, AHEAD * max(self._lately), ABOVE * self._estimate)))
 
     def _ask(self, now: float) -> int | None:
         wanted = self.limit or NO_LIMIT

@@ -27,6 +27,7 @@ from aiortc.rtp import HeaderExtensions
 
 from procs import log
 from procs.webrtc_peer import srtp
+from procs.webrtc_peer.again import Again
 from procs.webrtc_peer.track import Track
 
 B = TypeVar("B", bytes, memoryview)
@@ -59,6 +60,7 @@ class Sender:
         self._pause: asyncio.TimerHandle | None = None
         self._burst, self._sent_at = 0, 0.0  # packets since the last pause, and when
         self.packets = self.octets = self.again = 0
+        self._budget = Again()
         sender.replaceTrack(track)
         sender._run_rtp = self._run  # type: ignore[method-assign]
         sender._retransmit = self._retransmit  # type: ignore[method-assign, assignment]
@@ -175,6 +177,8 @@ class Sender:
         """In the place of RTCRtpSender._retransmit."""
         kept, packet = self._history.get(number % HISTORY, (-1, b""))
         if kept != number:
+            return
+        if not self._budget.may(number, len(packet), self.octets, self._of("rtt"), time.monotonic()):
             return
         self.again += 1
         rtx = self._of("rtx_payload_type")
