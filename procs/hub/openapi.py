@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from procs.hub import answers
-from procs.hub.rest import after_body
+from procs.hub.rest import after_body, for_any_page
 
 Who = Literal["anybody", "user", "viewer", "owner", "admin", "machine"]
 JSON = "application/json"
@@ -58,7 +58,8 @@ class Route(NamedTuple):
     `call`: a method (* for all), a blank, and a path; its variables may say what they look like: {id:[0-9]+}.
     `body`: the struct that it must be. `answer`: a type of JSON (or a tuple of some), or a media type, or WEBSOCKET.
     `query`: a struct of what may stand there. `also`: statuses that don't follow from the rest, such as 409.
-    `takes`: the media type of a body that is no JSON. `ok`: the status of what went well.
+    `takes`: the media type of a body that is no JSON. `ok`: the status of what went well. `is_shared`: pages of other
+    sites may call it.
     """
 
     call: str
@@ -70,6 +71,7 @@ class Route(NamedTuple):
     also: tuple[int, ...] = ()
     takes: str = ""
     ok: int = 200
+    is_shared: bool = False
 
     @property
     def method(self) -> str:
@@ -87,7 +89,8 @@ class Route(NamedTuple):
         path = _VARIABLE.sub(lambda found: f"{{{found[1]}:{found[2] or '[^/]+'}}}", self.path)
         if self.method == "GET":
             return web.get(path, self.handler)
-        return web.route(self.method, path, after_body(self.handler) if self.body or self.takes else self.handler)
+        handler = after_body(self.handler) if self.body or self.takes else self.handler
+        return web.route(self.method, path, for_any_page(handler) if self.is_shared else handler)
 
     @property
     def summary(self) -> str:

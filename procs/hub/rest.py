@@ -22,6 +22,7 @@ MAX_BODY = 64 * 1024
 BODY_S = 10.0  # for a whole body
 _STARTED = web.RequestKey("started", bool)
 SANDBOXED = web.RequestKey("sandboxed", bool)  # what a device has said is answered at the hub's own origin
+_ANY_PAGE = web.RequestKey("any page", bool)
 # What people call something: one line, and not blank.
 NAME = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*\Z"
 _JSON = "application/json"
@@ -31,6 +32,12 @@ _ALWAYS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
     "Cross-Origin-Resource-Policy": "same-origin",
+}
+# Who asks is known by a token that the page has been given, and by nothing that a browser sends by itself: with * it
+# hands no answer to a page that had it send cookies, and those of other sites are refused anyway (access.py).
+_FOR_ANY_PAGE = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "Location, Link, ETag, Accept-Patch, Retry-After, WWW-Authenticate",
 }
 # Nothing of it runs, loads, asks or is shown inside anything, and it counts as of no origin: it is there to be fetched.
 _SANDBOX = {
@@ -105,6 +112,16 @@ def after_body(handler: Handler) -> Handler:
     return run
 
 
+def for_any_page(handler: Handler) -> Handler:
+    """A handler whose answers, whatever they are, other sites' pages may read (CORS)."""
+
+    async def run(request: web.Request) -> web.StreamResponse:
+        request[_ANY_PAGE] = True
+        return await handler(request)
+
+    return run
+
+
 def query(request: web.Request, kind: type[T]) -> T:
     """The query as a struct of this kind. Raises HTTPBadRequest."""
     try:
@@ -172,6 +189,8 @@ async def on_prepare(request: web.Request, response: web.StreamResponse) -> None
     response.headers.update(_ALWAYS)
     if request.get(SANDBOXED):
         response.headers.update(_SANDBOX)
+    if request.get(_ANY_PAGE):
+        response.headers.update(_FOR_ANY_PAGE)
     for name, value in _ELSE.items():
         response.headers.setdefault(name, value)
     if request.secure:

@@ -122,6 +122,30 @@ def test_a_player_sees_the_device(hub: Process, owner: Http, cam: str) -> None:
         assert owner("DELETE", place).status == 404 and patched(owner, place, "").status == 404
 
 
+def test_a_page_of_another_site_may_play_with_a_token_and_not_with_a_cookie(
+    hub: Process, owner: Http, cam: str
+) -> None:
+    path = f"/api/devices/{urllib.parse.quote(cam)}/whep"
+    other = {"Origin": "https://player.example", "Sec-Fetch-Site": "cross-site", "Content-Type": SDP}
+    for asked in (path, f"{path}/some-session"):
+        allowed = hub.http("OPTIONS", asked, headers=other | {"Access-Control-Request-Method": "POST"})
+        assert allowed.status == 204 and allowed.headers["Access-Control-Allow-Origin"] == "*"
+        assert allowed.headers["Access-Control-Allow-Methods"] == "POST, PATCH, DELETE"
+        assert "Authorization" in allowed.headers["Access-Control-Allow-Headers"]
+    with hub_rig.device(hub, cam) as at:
+        _, answer = played(owner, cam, at, None)
+        assert owner("DELETE", answer.headers["Location"]).headers["Access-Control-Allow-Origin"] == "*"
+    exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
+    assert {"Location", "Link"} <= set(exposed) and "Access-Control-Allow-Credentials" not in answer.headers
+    for refused, status in ((posted(hub.http, cam), 401), (posted(owner, cam, kind="text/plain"), 415)):
+        assert (refused.status, refused.headers["Access-Control-Allow-Origin"]) == (status, "*")
+    login = {"username": "owner", "password": "a good password"}
+    cookie = str(hub.http("POST", "/api/session", login).headers["Set-Cookie"]).partition(";")[0]
+    answer = hub.http("POST", path, OFFER.encode(), headers=other | {"Cookie": cookie})
+    assert (answer.status, answer.detail) == (403, "This request comes from another site's page")
+    assert "Access-Control-Allow-Origin" not in owner("GET", "/api/devices").headers
+
+
 def test_a_device_that_goes_on_looking_is_not_waited_for(hub: Process, owner: Http, cam: str) -> None:
     with hub_rig.device(hub, cam) as at:
         _, answer = played(owner, cam, at, {"candidate": HOST, "sdpMid": "0"})

@@ -26,6 +26,11 @@ ANSWER_S = 10.0  # for the device
 GATHER_S = 0.5
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "POST, PATCH, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
+    "Access-Control-Max-Age": "7200",  # no browser keeps it for longer
+}
 _QUOTED = re.compile(r'[^\x20-\x7e]|["\\]')
 
 
@@ -166,6 +171,16 @@ async def delete(request: web.Request) -> web.Response:
     """DELETE /api/devices/{id}/whep/{session}: enough of it."""
     await watching.end(request.app[HUB], await _session(request), "user_ended", viewer=False)
     return answer({"message": "Watch session ended"})
+
+
+async def options(_: web.Request) -> web.Response:
+    """OPTIONS /api/devices/{id}/whep: what a browser asks before it lets another site's page post."""
+    return web.Response(status=204, headers={**_PREFLIGHT, "Accept-Post": SDP})
+
+
+async def options_of_session(_: web.Request) -> web.Response:
+    """OPTIONS /api/devices/{id}/whep/{session}: what a browser asks before it lets another site's page go on."""
+    return web.Response(status=204, headers={**_PREFLIGHT, "Accept-Patch": FRAGMENT})
 
 
 async def _session(request: web.Request) -> Watch[Watcher]:
