@@ -32,7 +32,7 @@ LOOK_S = 0.25
 class Carrier(Protocol):
     """The part of `session.datagrams` that carries packets."""
 
-    on_packets: Callable[[Sequence[bytes]], None]
+    on_packets: Callable[[Sequence[bytes]], object]
 
     @property
     def plane(self) -> int:
