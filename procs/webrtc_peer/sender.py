@@ -2,8 +2,8 @@
 
 aiortc builds three objects and awaits four coroutines for each packet, and makes a system call for it. Here a unit
 leaves while it is being taken, without a task that has to be woken for it, and packets of one size go to the kernel in
-one call, which it cuts (UDP GSO, udp(7)); where that can't be (a relay, an older kernel) they go one by one. A large
-picture leaves in portions, so that no queue on the way overflows.
+one call, which it cuts; through a relay they go one by one. A large picture leaves in portions, so that no queue on the
+way overflows.
 Private names of aiortc 1.16 and aioice 0.13, as in peer.py and ice.py.
 """
 
@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import secrets
-import socket
 import struct
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from aiortc import RTCRtpSender
 from aiortc.rtcdtlstransport import State
@@ -26,15 +24,13 @@ from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtp import HeaderExtensions
 
 from procs import log
+from procs.agent.udp import UdpTransport
 from procs.webrtc_peer import srtp
 from procs.webrtc_peer.again import Again
 from procs.webrtc_peer.track import Track
 
-B = TypeVar("B", bytes, memoryview)
 HISTORY = 1024  # packets that a viewer can ask for again: a keyframe of 1080p takes hundreds
 PAUSE_S = 0.001  # after a portion: about 120 Mbit/s
-UDP_SEGMENT = 103  # linux/udp.h; not in Python's socket module before 3.12
-MAX_BUFFER = 60_000  # of one call with UDP_SEGMENT
 _random = functools.partial(secrets.randbits, 32)
 _NTP_TO_UNIX_NS = 2_208_988_800 * 1_000_000_000
 _TIME = b"\xab\xcd\xef"
@@ -54,7 +50,6 @@ class Sender:
         self._head_size = 12
         self._around: tuple[bytes, bytes, bytes] | None = None  # the header extension, cut at the time of sending
         self._room = srtp.Portion()
-        self._sockets: dict[Any, socket.socket | None] = {}  # transport -> what takes segments
         self._codec: RTCRtpCodecParameters | None = None  # while we may send
         self._left, self._rtp_time = deque[bytes](), 0  # of the unit under way
         self._pause: asyncio.TimerHandle | None = None
@@ -143,35 +138,12 @@ class Sender:
         if pair is None:
             raise ConnectionError("there is no path")
         transport, to = pair.protocol.transport, pair.remote_addr
-        sock = self._socket(transport)
         for run in _runs(datagrams):
-            if sock is None or not self._segmented(sock, run, to, transport):
+            if isinstance(transport, UdpTransport):
+                transport.send_cut(b"".join(run), len(run[0]), to)
+            else:  # a relay's
                 for datagram in run:
                     transport.sendto(bytes(datagram), to)
-
-    def _socket(self, transport: Any) -> socket.socket | None:
-        """What sends at once and in segments, which no transport does; None where a relay stands between."""
-        if transport not in self._sockets:
-            itself = transport.get_extra_info("socket")
-            self._sockets[transport] = itself and socket.socket(fileno=os.dup(itself.fileno()))
-        return self._sockets[transport]
-
-    def _segmented(self, sock: socket.socket, run: list[memoryview], to: tuple[str, int], transport: Any) -> bool:
-        """Whether the kernel took them all at once."""
-        try:
-            if len(run) == 1:
-                sock.sendto(run[0], socket.MSG_DONTWAIT, to)
-            else:
-                size = struct.pack("H", len(run[0]))
-                sock.sendmsg(run, [(socket.IPPROTO_UDP, UDP_SEGMENT, size)], socket.MSG_DONTWAIT, to)
-        except BlockingIOError:
-            return False  # its buffer is full: the transport keeps them until there is room
-        except OSError as error:
-            if len(run) > 1:
-                log.info("no UDP segmentation here", why=str(error))
-                self._sockets[transport] = None
-            return False  # and the transport has its own way with errors
-        return True
 
     async def _retransmit(self, number: int) -> None:
         """In the place of RTCRtpSender._retransmit."""
@@ -225,16 +197,15 @@ def _ntp() -> int:
     return (time.time_ns() + _NTP_TO_UNIX_NS << 32) // 1_000_000_000
 
 
-def _runs(datagrams: Sequence[B]) -> list[list[B]]:
+def _runs(datagrams: Sequence[memoryview]) -> list[list[memoryview]]:
     """Cut into what the kernel can take at once: all of one size but the last, which may be shorter."""
-    runs: list[list[B]] = []
-    size = room = 0
+    runs: list[list[memoryview]] = []
+    size = 0
     for datagram in datagrams:
-        if len(datagram) > size or len(datagram) > room:
+        if len(datagram) > size:
             runs.append([])
-            size, room = len(datagram), MAX_BUFFER
+            size = len(datagram)
         runs[-1].append(datagram)
-        room -= len(datagram)
         if len(datagram) < size:
             size = 0  # this one was the last
     return runs
