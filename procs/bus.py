@@ -9,6 +9,7 @@
 | ws_link.work             | ROUTER - DEALER  | ws_link           | each proxy     | see below        |
 | ws_link.sessions         | ROUTER - DEALER  | ws_link           | webrtc_peer    | see below        |
 | webrtc_peer.children     | ROUTER - DEALER  | webrtc_peer       | its children   | see below        |
+| webrtc_peer.tunnels      | ROUTER - DEALER  | webrtc_peer       | its children   | see below        |
 | tun_pump.packets         | ROUTER - DEALER  | tun_pump          | each tunnel    | see below        |
 | tun_pump.state           | ROUTER <- DEALER | tun_pump          | scripts        | Request -> Reply |
 
@@ -23,7 +24,9 @@ Both ways at ws_link.work a message is two frames, a struct of messages.py and a
 
 At ws_link.sessions, in the same form, webrtc_peer (identity "webrtc_peer") says `SessionsReady`; both say `Signal`, and
 `SignalTaken` for one of the other's. At webrtc_peer.children a child, whose identity is its session's id, says `Beat`,
-`Signal`, `UnitsWanted`, `KeyframeWanted`, `RateWanted`; it is told `Signal`, `Unit`, `Source`.
+`Signal`, `UnitsWanted`, `KeyframeWanted`, `RateWanted`; it is told `Signal`, `Unit`, `Source`. At webrtc_peer.tunnels
+one that has a session with another agent, whose id is its identity, says `TunnelBeat`, `AgentFrame`; it is told
+`Signalling`, `AgentFrame`.
 
 At tun_pump.packets whoever has a session for IP packets, a child of webrtc_peer, whose identity is the id of its peer,
 says `PeerUp` each second and is told `PumpUp`; both say `Packets`, whose body holds several. How much may be on its way
@@ -63,6 +66,7 @@ WS_LINK_STATE = "ws_link.state"
 WS_LINK_WORK = "ws_link.work"
 WS_LINK_SESSIONS = "ws_link.sessions"
 WEBRTC_PEER_CHILDREN = "webrtc_peer.children"
+WEBRTC_PEER_TUNNELS = "webrtc_peer.tunnels"
 TUN_PUMP_PACKETS = "tun_pump.packets"
 TUN_PUMP_STATE = "tun_pump.state"
 HIGH_WATER = 64  # messages; a frozen reader must not grow its writer

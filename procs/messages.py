@@ -445,6 +445,47 @@ class Packets(msgspec.Struct, frozen=True, tag="packets"):
     seen: Count  # the last `at` that it has heard from the other side
 
 
+class TunnelSpec(msgspec.Struct, frozen=True, tag="tunnel_spec"):
+    """What a child of webrtc_peer is born with that has a session with another agent, for the tunnel."""
+
+    me: SessionId
+    peer: SessionId
+    run_dir: str
+    udp_range: tuple[int, int]
+    ice_servers: list[dict[str, Any]]
+    mtu: Annotated[int, msgspec.Meta(ge=576, le=65535)]
+    addresses: list[str]
+    trust: str  # whose keys are taken, as procs/agent/identity.py has it
+    allow_unsigned: bool
+    key: str = ""  # of the peer, where the settings name it
+    label: str = "mvp"  # of the main channel
+
+    def __repr__(self) -> str:
+        return f"TunnelSpec({self.me!r}, {self.peer!r}, ...)"  # there are credentials in ice_servers
+
+
+class AgentFrame(msgspec.Struct, frozen=True, tag="agent_frame"):
+    """A frame of signalling between two agents, which travels beside it, between webrtc_peer and the child of that
+    peer."""
+
+    peer: SessionId
+
+
+class Signalling(msgspec.Struct, frozen=True, tag="signalling"):
+    """webrtc_peer to such a child, at its first beat and at each change: whether frames go out."""
+
+    is_up: bool
+
+
+class TunnelBeat(msgspec.Struct, frozen=True, tag="tunnel_beat"):
+    """Such a child to webrtc_peer, at once after its start, at each change and each second: how its session is."""
+
+    peer: SessionId
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    state: Literal["new", "connecting", "connected", "waiting", "closed"]
+    why: Reason = ""  # it is not connected
+
+
 ToWarden = Heartbeat | Watching
 FromWorker = Ready | TicketWanted | JobDone
 ToWorker = TicketGrant | TicketRefused | Job
@@ -456,6 +497,8 @@ ToChild = Signal | Unit | Source
 ToPump = PeerUp | Packets
 FromPump = PumpUp | Packets
 ToEncoder = Unit | Keyframe | Bitrate
+FromTunnel = TunnelBeat | AgentFrame
+ToTunnel = Signalling | AgentFrame
 
 _ENCODER = msgspec.msgpack.Encoder()
 
@@ -545,4 +588,16 @@ def decode_from_pump(data: bytes) -> FromPump:
 def decode_to_encoder(data: bytes) -> ToEncoder:
     """What the leader of webrtc_peer sends to an encoder. Raises Refused."""
     message: ToEncoder = decode(data, ToEncoder)  # type: ignore[arg-type]
+    return message
+
+
+def decode_from_tunnel(data: bytes) -> FromTunnel:
+    """What a child of webrtc_peer that has a tunnel's session sends to its leader. Raises Refused."""
+    message: FromTunnel = decode(data, FromTunnel)  # type: ignore[arg-type]
+    return message
+
+
+def decode_to_tunnel(data: bytes) -> ToTunnel:
+    """What the leader of webrtc_peer sends to such a child. Raises Refused."""
+    message: ToTunnel = decode(data, ToTunnel)  # type: ignore[arg-type]
     return message

@@ -83,11 +83,12 @@ class PeerSession:
         self._wants = False
         self._back_off: Iterator[float] = delays(cap_s=AGAIN_S)
         self._due_at = float("inf")  # for our next offer
-        self._lost_at = 0.0
+        self._lost_at = self._connected_at = 0.0
         self._inbox: asyncio.Queue[Routed | Error | None] = asyncio.Queue(MAX_WAITING)
         self._changed = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
         self._transport: Transport | None = None
+        self.main.on("open", self._main_opened)
         self._task = asyncio.create_task(self._run(), name=f"session {peer}")
 
     def is_connected(self) -> bool:
@@ -109,6 +110,16 @@ class PeerSession:
     def pc(self) -> RTCPeerConnection | NoConnection:
         """The connection of now, as published; it is another after each loss."""
         return self.path.pc if self.path else NoConnection()
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Figures of this session, over all its connections."""
+        found: dict[str, float] = {"connections": self.connections, **self.datagrams.stats}
+        if self.state == "connected":
+            found["for_s"] = round(time.monotonic() - self._connected_at, 1)
+        if self.control.round_trip_ms:
+            found["round_trip_ms"] = round(self.control.round_trip_ms, 3)
+        return found
 
     @property
     def is_idle(self) -> bool:
@@ -294,8 +305,8 @@ class PeerSession:
 
     def _connected(self, path: Path) -> None:
         self.connections += 1
+        self._connected_at = time.monotonic()
         self._back_off = delays(cap_s=AGAIN_S)
-        self._become("connected", "")
         log.info("connected to a peer", peer=self.peer, path=path.kind, at=path.remote, signed=self.signed)
         if self._answer:  # it was the peer who offered; what is ours to open still is
             self._channels.open(path, also_main=False)
@@ -303,13 +314,12 @@ class PeerSession:
             self.control.bind(path.open(CONTROL))
         if self.signed:
             self.datagrams.bind(path, self.caps, is_opener=self._answer is None)
-            return
-        path.quicken()
-        if self._our_caps.planes:  # a published agent's packets are messages of the main channel
-            self.main.on("open", self._packets_on_main)
+        else:
+            path.quicken()
+        self._become("connected", "")
 
-    def _packets_on_main(self) -> None:
-        if self.main.below and not self.signed:
+    def _main_opened(self) -> None:
+        if self._our_caps.planes and self.main.below and not self.signed:  # a published agent's packets come on it
             self.datagrams.bind_channel(self.main.below, packed=False)
 
     def _has_opened(self, below: RTCDataChannel) -> None:

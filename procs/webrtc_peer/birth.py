@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from procs import log
-from procs.messages import EncoderSpec, Spec, decode
+from procs.messages import EncoderSpec, Spec, TunnelSpec, decode
 from procs.webrtc_peer import encoder, spared
 
 with spared.libav():
-    from procs.webrtc_peer import child
+    from procs.webrtc_peer import child, tunnel_child
 
 
 def live(spec: bytes) -> None:
     """Be the child of this spec."""
     log.configure("webrtc_peer")
-    told: Spec | EncoderSpec = decode(spec, Spec | EncoderSpec)  # type: ignore[arg-type]
+    told: Spec | EncoderSpec | TunnelSpec = decode(spec, Spec | EncoderSpec | TunnelSpec)  # type: ignore[arg-type]
     if isinstance(told, EncoderSpec):
         encoder.live(told)
+    if isinstance(told, TunnelSpec):
+        tunnel_child.live(told)
     child.live(told)

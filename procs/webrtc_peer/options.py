@@ -1,6 +1,7 @@
 """What watch sessions are told: where go2rtc is, which stream is shown, from which ports.
 
-`make up` writes run/webrtc_peer.json with what it knows of go2rtc; beside it counts the environment.
+`make up` writes run/webrtc_peer.json with what it knows of go2rtc, and run/tunnel.json with the peers of the tunnel;
+beside them counts the environment.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import unquote, urlsplit
 
 from procs import settings
-from procs.agent.settings import PORTS
+from procs.agent import network
+from procs.agent.network import Tunnel
+from procs.agent.settings import PORTS, AgentSettings, load_settings
 from procs.settings import ADDRESS, SWITCH, Address, Kind, Layers, matching, option
 
 NAME = "webrtc_peer.json"
@@ -75,6 +78,9 @@ class Peer(settings.Settings):
         None, ADDRESS, env=("PLANARIA_GO2RTC_RTSP",), help=f"go2rtc's RTSP; default: port {RTSP_PORT} of the same host"
     )
     verbose: bool = option(False, SWITCH, help="log each frame of a session")
+    # Of the tunnel's sessions with other agents; None where there is no tunnel.
+    agent: AgentSettings | None = None
+    tunnel: Tunnel | None = None
 
     @property
     def rtsp_at(self) -> Address:
@@ -92,4 +98,9 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     flags = settings.parse_flags(parser, Peer, sys.argv[1:] if argv is None else argv)
     environment, env_file = settings.from_environment(environ)
     path = settings.run_dir(environ) / NAME
-    return settings.load(Peer, Layers(flags, environment, env_file, settings.written(path), str(path)))
+    found = settings.load(Peer, Layers(flags, environment, env_file, settings.written(path), str(path)))
+    path = settings.run_dir(environ) / network.NAME
+    tunnel = settings.load(Tunnel, Layers(document=settings.written(path), document_name=str(path)))
+    if not tunnel.allowed:
+        return found
+    return found.but(agent=load_settings(environ), tunnel=network.check(tunnel))

@@ -1,4 +1,5 @@
-"""The leader: signalling between ws_link and the children, a child for each session, their streams."""
+"""The leader: signalling between ws_link and the children, a child for each session, their streams; and the tunnel's
+peers (calls.py)."""
 
 from __future__ import annotations
 
@@ -34,6 +35,7 @@ from procs.messages import (
 from procs.unanswered import Seen, Unanswered
 from procs.webrtc_peer import go2rtc
 from procs.webrtc_peer.encoders import Forks
+from procs.webrtc_peer.calls import Calls
 from procs.webrtc_peer.feeds import Feeds
 from procs.webrtc_peer.figures import Figures
 from procs.webrtc_peer.options import STREAM, Peer
@@ -90,6 +92,8 @@ class Shell:
         self._sessions = Sessions(Template(str(run_dir), settings.udp_range))
         self._out, self._seen = Unanswered(SIGNALS_KEPT_S), Seen()
         self._first_stream = ""
+        agent, tunnel = settings.agent, settings.tunnel
+        self._calls = Calls(agent, tunnel, run_dir, brood) if agent and tunnel else None
 
     async def run(self) -> None:
         """All of it. Raises what ends us."""
@@ -100,13 +104,14 @@ class Shell:
         )
         works = (
             self._beat(),
-            self._brood.watch(self._alive.serving, self._sessions.born, self._ended),
+            self._brood.watch(self._alive.serving, self._born, self._ended),
             self._announce(),
             self._hear_link(),
             self._tick(),
             self._feeds.tick(),
             self._feeds.watch(),
             self._wishes.keep_rates(),
+            *([self._calls.run()] if self._calls else []),
         )
         doing = [self._line.broken, *(asyncio.ensure_future(work) for work in works)]
         done, _ = await asyncio.wait(doing, return_when="FIRST_COMPLETED")
@@ -237,10 +242,17 @@ class Shell:
                 return
             waiting.popleft()
 
+    def _born(self, child: str, pid: int) -> None:
+        self._sessions.born(child, pid)
+        if self._calls:
+            self._calls.born(child, pid)
+
     def _ended(self, child: str, status: int) -> None:
         how = f"exit {status}" if status >= 0 else f"signal {-status}"
         self._act(self._sessions.gone(child, how))
         self._feeds.gone(child, how)
+        if self._calls:
+            self._calls.ended(child, how)
 
     # What the pure part has decided
 

@@ -1,0 +1,119 @@
+"""The tunnel's sessions as they run in a suite: two webrtc_peer at a hub; in the place of each tun_pump is the test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import zmq
+
+from procs import bus, line
+from procs.agent import network
+from procs.agent.conduit import Conduit, packets_of
+from procs.messages import PeerUp, decode_to_pump
+from tests import hub_rig
+from tests.agents import until
+from tests.peered import Peered, peered
+from tests.tunnelled import section
+
+OTHER = {"alice": "bob", "bob": "alice"}
+
+
+class Pump:
+    """What tun_pump is to one side."""
+
+    def __init__(self, me: str, run_dir: Path) -> None:
+        self.peer = OTHER[me]
+        self.ups: list[PeerUp] = []
+        self.came: list[bytes] = []
+        self._conduit = Conduit()
+        self._line = line.binder(run_dir, bus.TUN_PUMP_PACKETS, self._heard)
+
+    def send(self, *packets: bytes) -> None:
+        """Have the peer get these."""
+        for message, body in self._conduit.batches(packets):
+            self._line.say(message, body, to=self.peer)
+
+    def end(self) -> None:
+        """Be gone."""
+        asyncio.get_running_loop().remove_reader(int(self._line._sock.getsockopt(zmq.FD)))
+        self._line._sock.context.destroy(linger=0)
+
+    def _heard(self, peer: str, data: bytes, body: bytes) -> None:
+        message = decode_to_pump(data)
+        assert peer == self.peer
+        self._conduit.heard(message.at, message.seen)
+        if isinstance(message, PeerUp):
+            self.ups.append(message)
+        else:
+            self.came += packets_of(body)
+
+
+@contextmanager
+def suites(folder: Path) -> Iterator[tuple[hub_rig.Process, dict[str, Peered]]]:
+    """A hub, and both sides' webrtc_peer."""
+    with ExitStack() as stack:
+        (folder / "hub").mkdir()
+        hub = stack.enter_context(hub_rig.process(folder / "hub", command=(*hub_rig.HUB, "--only", "signal")))
+        found = {}
+        for me in OTHER:
+            run_dir = folder / me
+            run_dir.mkdir()
+            (run_dir / network.NAME).write_text(json.dumps(network.document_of(section(me), "tunnel")))
+            url = f"ws://127.0.0.1:{hub.port}/ws/signal"
+            found[me] = stack.enter_context(peered(run_dir, AGENT_ID=me, SIGNALING_URL=url))
+        yield hub, found
+
+
+@asynccontextmanager
+async def pumps(folder: Path) -> AsyncIterator[tuple[Pump, Pump]]:
+    """Both."""
+    both = Pump("alice", folder / "alice"), Pump("bob", folder / "bob")
+    try:
+        yield both
+    finally:
+        for each in both:
+            each.end()
+
+
+async def passes(one: Pump, other: Pump, number: int) -> None:
+    """Packets go both ways, sooner or later."""
+    there, back = (b"\x45" + kind + bytes([number]) * 1300 for kind in (b"there", b"back"))
+
+    def is_there() -> bool:
+        one.send(there)
+        other.send(back)
+        return there in other.came and back in one.came
+
+    await until(is_there, 25)
+
+
+def test_packets_pass_again_whoever_was_killed(tmp_path: Path) -> None:
+    with suites(tmp_path) as (hub, sides):
+
+        async def work() -> None:
+            async with pumps(tmp_path) as (alice, bob):
+                await passes(alice, bob, 1)
+                assert alice.ups[-1].plane == 2 and alice.ups[-1].mtu == 1380 and alice.ups[-1].path == "direct"
+                (child,) = sides["alice"].children()
+                os.kill(child, signal.SIGKILL)
+                await until(lambda: any(up.pid != child for up in alice.ups))
+                await passes(alice, bob, 2)
+                sides["bob"].kill()
+                sides["bob"].start()
+                await passes(alice, bob, 3)
+                (frozen,) = sides["bob"].children()
+                os.kill(frozen, signal.SIGSTOP)
+                await until(lambda: sides["bob"].children() not in ([frozen], []))
+                await passes(alice, bob, 4)
+                hub.kill()
+                before = len(bob.ups)
+                await until(lambda: len(bob.ups) > before + 1)
+                await passes(alice, bob, 5)
+
+        asyncio.run(work())
