@@ -9,38 +9,28 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
-import msgspec
 from aiortc import RTCDataChannel, RTCPeerConnection
 
 from procs import log
-from procs.agent import caps
 from procs.agent.caps import Caps
+from procs.agent.cargo import Cargo
 from procs.agent.channel import Channel
-from procs.agent.channels import Channels
-from procs.agent.control import Control
-from procs.agent.datagrams import LABEL as PACKETS
-from procs.agent.datagrams import Datagrams
+from procs.agent.hand import NO_CAPS, Hand
 from procs.agent.identity import Identity
 from procs.agent.path import NoConnection, Path
 from procs.agent.settings import AgentSettings
-from procs.agent.transports import Transport, TunTransport, create_transport
-from procs.backoff import delays
+from procs.agent.transports import Transport, transport_of
+from procs.agent.turns import Turns
 from procs.errors import LinkLost, Refused
-from procs.wire.envelope import Candidate
-from procs.wire.signal import Answer, Bye, Error, Frame, Offer, Routed, Trickle
+from procs.wire.signal import Answer, Error, Frame, Offer, Routed, Trickle
 
 TRY_S = 20.0  # from an offer to a connection
 SILENT_S = 3.0  # of a peer that beats each second
-GRACE_S = 1.5  # that the side with the larger id waits for the other's offer
-PATIENCE_S = 60.0  # for a peer to come back, whom we had not called
-AGAIN_S = 10.0  # the longest pause between two calls of a peer that is not there
 LOOK_S = 0.25
 MAX_WAITING = 256  # frames
-CONTROL = "planaria"  # label of our own channel, on which both sides beat
-NO_CAPS = Caps()
 
 State = Literal["new", "connecting", "connected", "waiting", "closed"]
 
@@ -48,8 +38,7 @@ State = Literal["new", "connecting", "connected", "waiting", "closed"]
 class PeerSession:
     """`send(frame)` takes a frame for the peer, and says whether it went. Made where an event loop runs.
 
-    `on_state(session)` and `on_channel(channel)` are called as their names say; `keep`: a peer that says goodbye is
-    called again.
+    `on_state(session)` is called at each change of `state`; `keep`: a peer that says goodbye is called again.
     """
 
     def __init__(
@@ -63,33 +52,39 @@ class PeerSession:
         can: Caps = NO_CAPS,
         keep: bool = False,
     ) -> None:
-        self.me, self.peer, self._settings, self._identity, self._send = me, peer, settings, identity, send
-        self._our_caps, self._keep = can, keep
-        self.datagrams = Datagrams(can)
-        self._channels = Channels(settings.data_channel_label, is_smaller=me < peer)
-        self.main = self._channels.main
+        self.me, self.peer, self._settings, self._send = me, peer, settings, send
+        self._hand = Hand(me, peer, identity, can)
+        self._turns = Turns(is_smaller=me < peer, keep=keep)
+        self._cargo = Cargo(settings.data_channel_label, can, is_smaller=me < peer)
+        self.main, self.datagrams = self._cargo.main, self._cargo.datagrams
         self.on_state: Callable[[PeerSession], None] = lambda session: None
-        self.on_channel: Callable[[Channel], None] = lambda channel: None
         self.state: State = "new"
         self.why = ""  # it is not connected
-        self.signed = False  # the peer speaks our own dialect, and has proven who it is
         self.caps = NO_CAPS  # of the peer
         self.connections = 0  # so far
-        self.control = Control()
         self.path: Path | None = None
         self._id = ""  # of the negotiation
         self._offer: Offer | None = None  # ours, that waits for its answer
         self._answer: Answer | None = None  # ours, to the offer of this id
-        self._wants = False
-        self._back_off: Iterator[float] = delays(cap_s=AGAIN_S)
-        self._due_at = float("inf")  # for our next offer
-        self._lost_at = self._connected_at = 0.0
+        self._connected_at = 0.0
         self._inbox: asyncio.Queue[Routed | Error | None] = asyncio.Queue(MAX_WAITING)
-        self._changed = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
         self._transport: Transport | None = None
-        self.main.on("open", self._main_opened)
         self._task = asyncio.create_task(self._run(), name=f"session {peer}")
+
+    @property
+    def signed(self) -> bool:
+        """Whether the peer is one of ours, and has proven who it is."""
+        return self._cargo.signed
+
+    @property
+    def on_channel(self) -> Callable[[Channel], None]:
+        """Called with each channel, beside the main one, that the peer opens."""
+        return self._cargo.on_channel
+
+    @on_channel.setter
+    def on_channel(self, taker: Callable[[Channel], None]) -> None:
+        self._cargo.on_channel = taker
 
     def is_connected(self) -> bool:
         """Whether there is a connection now."""
@@ -99,11 +94,7 @@ class PeerSession:
     def transport(self) -> Transport:
         """One of the mode that the settings say, on the main channel; a tun one with our packets beside it."""
         if self._transport is None:
-            self._transport = made = create_transport(self._settings.mode)
-            if isinstance(made, TunTransport):
-                made.attach_session(self.datagrams)
-            else:
-                made.attach_channel(self.main)
+            self._transport = transport_of(self._settings.mode, self.main, self.datagrams)
         return self._transport
 
     @property
@@ -117,23 +108,21 @@ class PeerSession:
         found: dict[str, float] = {"connections": self.connections, **self.datagrams.stats}
         if self.state == "connected":
             found["for_s"] = round(time.monotonic() - self._connected_at, 1)
-        if self.control.round_trip_ms:
-            found["round_trip_ms"] = round(self.control.round_trip_ms, 3)
+        if round_trip_ms := self._cargo.control.round_trip_ms:
+            found["round_trip_ms"] = round(round_trip_ms, 3)
         return found
 
     @property
     def is_idle(self) -> bool:
         """Whether it only waits for the peer to call."""
-        return self.state in ("waiting", "new") and self._due_at == float("inf")
+        return self.state in ("waiting", "new") and not self._turns.is_waiting
 
     # What others do with it
 
     def offer(self) -> None:
         """Call the peer, and call it again whenever it is lost."""
-        self._wants = True
-        if self.state in ("new", "waiting"):
-            self._due_at = 0.0
-            self._wake()
+        self._turns.want()
+        self._wake()
 
     def take(self, frame: Routed | Error) -> None:
         """What the peer says by way of the signalling server, or the server of the peer."""
@@ -144,13 +133,13 @@ class PeerSession:
         """Frames go out again. What was on its way may not have arrived."""
         if self.state == "connecting" and self._offer:
             self._send(self._offer)
-        elif self.state == "waiting" and self._due_at < float("inf"):
-            self._due_at = 0.0
+        else:
+            self._turns.now()
             self._wake()
 
     def channel(self, label: str, **options: Any) -> Channel:
         """The channel of this label; ours to open if there is none yet. `options` as of aiortc's createDataChannel."""
-        return self._channels.get(label, self.path if self.state == "connected" else None, options)
+        return self._cargo.channels.get(label, self.path if self.state == "connected" else None, options)
 
     async def opened(self, within_s: float | None = None) -> Channel:
         """Wait until the main channel is open. Raises LinkLost when it is not by then."""
@@ -163,7 +152,7 @@ class PeerSession:
     async def close(self, why: str = "") -> None:
         """It is over, and the peer is told."""
         if self.state != "closed":
-            self._send(Bye(self.me, self.peer, self._id, why))
+            self._send(self._hand.bye(self._id, why))
             self._end(why or "we have closed it")
         if self._closing:
             await asyncio.wait(self._closing)
@@ -207,9 +196,7 @@ class PeerSession:
         """What the connection has become, and what is late."""
         path = self.path
         if path is None:
-            if self.state == "waiting" and now - self._lost_at > PATIENCE_S and not (self._wants or self._keep):
-                self._due_at = float("inf")
-            if now >= self._due_at:
+            if self._turns.is_due(now):
                 await self._call()
         elif path.state in ("failed", "closed"):
             self._lost("the connection has ended" if self.state == "connected" else "no way to the peer was found")
@@ -219,8 +206,7 @@ class PeerSession:
             elif self.signed and path.silent_s > SILENT_S:
                 self._lost(f"nothing from the peer for {SILENT_S:g} s")
             else:
-                self.control.beat(now)
-                self.datagrams.beat(now, self.control.heard_at)
+                self._cargo.beat(now)
         elif now - path.began_at > TRY_S:
             self._lost(f"no connection within {TRY_S:g} s")
 
@@ -228,15 +214,12 @@ class PeerSession:
 
     async def _call(self) -> None:
         """Offer."""
-        self._due_at = float("inf")
+        self._turns.begun()
         self._id = secrets.token_hex(8)
-        self.signed = False
+        self._cargo.signed = False
         path = self.path = self._new_path()
-        self._channels.open(path, also_main=True)
-        sdp = await path.offer()
-        offer = self._identity.signed(Offer(self.me, self.peer, sdp, self._id), self._caps_text())
-        assert isinstance(offer, Offer)
-        self._offer = offer
+        self._cargo.offered(path)
+        self._offer = offer = self._hand.offer(await path.offer(), self._id, self.connections)
         self._become("connecting", "")
         if not self._send(offer):
             self._lost("no connection to the signalling server")
@@ -249,28 +232,22 @@ class PeerSession:
             if self._answer:
                 self._send(self._answer)  # it was lost
             return
-        if self._offer and self.me < self.peer:
+        if self._offer and self._turns.is_smaller:
             self._send(self._offer)  # theirs may come from a new life of the peer, which has not seen it
             return
         try:
-            signed = self._identity.check(offer)
-            theirs = caps.read(offer.auth.caps) if offer.auth and signed else NO_CAPS
+            signed, theirs = self._hand.read(offer)
         except Refused as reason:  # and what there is between us, which others may want to end, goes on
             log.warning("an offer is refused", peer=self.peer, why=str(reason))
-            self._send(Bye(self.me, self.peer, offer.session, str(reason)))
+            self._send(self._hand.bye(offer.session, str(reason)))
             return
         self._drop()
-        self._id, self.signed, self._due_at = offer.session, signed, float("inf")
-        self.caps = theirs
+        self._turns.begun()
+        self._id, self._cargo.signed, self.caps = offer.session, signed, theirs
         path = self.path = self._new_path()
         self._become("connecting", "")
         sdp = await path.answer(offer.sdp)
-        answer = Answer(self.me, self.peer, sdp, offer.session)
-        if signed:
-            signed_answer = self._identity.signed(answer, self._caps_text(), offer.sdp)
-            assert isinstance(signed_answer, Answer)
-            answer = signed_answer
-        self._answer = answer
+        self._answer = answer = self._hand.answer(sdp, offer, self.connections, signed=signed)
         if not self._send(answer):
             self._lost("no connection to the signalling server")
             return
@@ -280,25 +257,20 @@ class PeerSession:
         offer, path = self._offer, self.path
         if not offer or not path or answer.session not in (self._id, ""):
             return  # it is too late
-        self.signed = self._identity.check(answer, offer.sdp)
-        self.caps = caps.read(answer.auth.caps) if answer.auth and self.signed else NO_CAPS
+        self._cargo.signed, self.caps = self._hand.read(answer, offer.sdp)
         self._offer = None
         await path.accept(answer.sdp)
-
-    def _caps_text(self) -> str:
-        return msgspec.structs.replace(self._our_caps, restarts=self.connections).text
 
     def _new_path(self) -> Path:
         negotiation = self._id
 
         def found(text: str | None) -> None:
             if negotiation == self._id:
-                candidate = Candidate(text, "0", 0) if text else None
-                self._send(Trickle(self.me, self.peer, candidate, negotiation))
+                self._send(self._hand.candidate(text, negotiation))
 
         def channel(below: RTCDataChannel) -> None:
             if path is self.path:
-                self._has_opened(below)
+                self._cargo.opened(below)
 
         path = Path(self._settings, self._wake, found, channel)
         return path
@@ -306,38 +278,16 @@ class PeerSession:
     def _connected(self, path: Path) -> None:
         self.connections += 1
         self._connected_at = time.monotonic()
-        self._back_off = delays(cap_s=AGAIN_S)
+        self._turns.connected()
         log.info("connected to a peer", peer=self.peer, path=path.kind, at=path.remote, signed=self.signed)
-        if self._answer:  # it was the peer who offered; what is ours to open still is
-            self._channels.open(path, also_main=False)
-        elif self.signed:
-            self.control.bind(path.open(CONTROL))
-        if self.signed:
-            self.datagrams.bind(path, self.caps, is_opener=self._answer is None)
-        else:
-            path.quicken()
+        self._cargo.connected(path, self.caps, by_us=self._answer is None)
         self._become("connected", "")
-
-    def _main_opened(self) -> None:
-        if self._our_caps.planes and self.main.below and not self.signed:  # a published agent's packets come on it
-            self.datagrams.bind_channel(self.main.below, packed=False)
-
-    def _has_opened(self, below: RTCDataChannel) -> None:
-        """The peer has opened a channel."""
-        if below.label == CONTROL and self.signed:
-            self.control.bind(below)
-            return
-        if below.label == PACKETS and self.signed:
-            self.datagrams.bind_channel(below)
-            return
-        if made := self._channels.take(below, is_published=not self.signed):
-            self.on_channel(made)
 
     # Ends
 
     def _left(self, why: str) -> None:
         """The peer has said goodbye."""
-        if self._keep:
+        if self._turns.keep:
             self._lost(f"the peer has left: {why}")
         else:
             self._end(f"the peer has left{': ' + why if why else ''}")
@@ -346,27 +296,21 @@ class PeerSession:
         """The connection has gone, or did not come to be: another one is to be had."""
         if self.state == "closed":
             return
-        if self.state == "connected":
-            self._lost_at = time.monotonic()
         log.info("no connection to a peer", peer=self.peer, why=why)
         self._drop()
-        if self._wants or self._keep or self.me < self.peer:
-            grace_s = 0.0 if self.me < self.peer else GRACE_S
-            self._due_at = time.monotonic() + grace_s + next(self._back_off)
+        self._turns.lost(time.monotonic())
         self._become("waiting", why)
 
     def _end(self, why: str) -> None:
         self._drop()
         self._become("closed", why)
-        self._channels.end()
+        self._cargo.channels.end()
         self._wake()
 
     def _drop(self) -> None:
         """This connection is nobody's any more."""
         path, self.path, self._offer, self._answer = self.path, None, None, None
-        self.control.unbind()
-        self.datagrams.unbind()
-        self._channels.unbind()
+        self._cargo.unbind()
         if path:
             task = asyncio.create_task(path.close())
             self._closing.add(task)

@@ -182,3 +182,13 @@ def create_transport(mode: str) -> Transport:
     if mode not in TRANSPORTS:
         raise ConfigError(f"mode={mode!r}: must be one of {', '.join(TRANSPORTS)}")
     return TRANSPORTS[mode]()
+
+
+def transport_of(mode: str, channel: Channel, datagrams: Datagrams) -> Transport:
+    """The transport of a mode, on a session's main channel or, for packets, beside it."""
+    made = create_transport(mode)
+    if isinstance(made, TunTransport):
+        made.attach_session(datagrams)
+    else:
+        made.attach_channel(channel)
+    return made
