@@ -62,18 +62,18 @@ class Prefixes:
                     if (network.version, network.prefixlen) == (version, length)
                 }
                 self._by_mask[size].append(((1 << bits) - (1 << (bits - length)), of))
-        self._known: dict[bytes, str] = {}
+        self.known: dict[bytes, str] = {}  # of addresses that have been asked for
 
     def peer(self, address: bytes) -> str:
         """Whose it is; "" if it is nobody's."""
-        found = self._known.get(address)
+        found = self.known.get(address)
         if found is None:
             number = int.from_bytes(address, "big")
             every = (of.get(number & mask) for mask, of in self._by_mask[len(address)])
             found = next((peer for peer in every if peer), "")
-            if len(self._known) >= _MAX_KNOWN:  # somebody tries them all
-                self._known.clear()
-            self._known[address] = found
+            if len(self.known) >= _MAX_KNOWN:  # somebody tries them all
+                self.known.clear()
+            self.known[address] = found
         return found
 
 

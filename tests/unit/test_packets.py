@@ -130,7 +130,7 @@ def test_an_address_belongs_to_who_is_allowed_it() -> None:
     assert Prefixes({"all": [IPv4Network("0.0.0.0/0")]}).peer(ME4) == "all"
     for number in range(10_000):
         table.peer(number.to_bytes(4, "big"))
-    assert len(table._known) <= 4096
+    assert len(table.known) <= 4096
 
 
 def test_prefixes_of_two_that_overlap_are_named() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_interface, ip_network
 
+import pytest
+
 from procs.agent.network import Tunnel
 from procs.agent.packets import is_whole
 from procs.agent.switch import Switch
@@ -27,22 +29,26 @@ def test_each_packet_goes_to_who_has_its_address() -> None:
     assert switch.homeless == 3
 
 
-def test_nobody_sends_from_an_address_that_is_not_its() -> None:
+@pytest.mark.parametrize("body", [b"1", b"1" * 40])  # those of 40 bytes and more go the short way
+def test_nobody_sends_from_an_address_that_is_not_its(body: bytes) -> None:
     switch = Switch(TUNNEL)
-    good = v4(b"1", source=BOB4, to=ME4), v6(b"1", source=BOB6, to=ME6)
-    bad = v4(b"1", source=EVE4, to=ME4), v4(b"1", source=ME4, to=ME4), v6(b"1", source=ME6, to=ME6)
-    assert switch.admit("bob", [*good, *bad, b"", b"garbage" * 9, good[0][:-1]]) == list(good)
-    assert switch.admit("eve", [v4(b"1", source=ME4, to=ME4)]) == []
+    good = v4(body, source=BOB4, to=ME4), v6(body, source=BOB6, to=ME6)
+    bad = v4(body, source=EVE4, to=ME4), v4(body, source=ME4, to=ME4), v6(body, source=ME6, to=ME6)
+    for _ in range(2):  # the second time every address is known
+        assert switch.admit("bob", [*good, *bad, b"", b"garbage" * 9, good[0][:-1], good[0] + b"x"]) == list(good)
+        assert switch.admit("eve", [v4(body, source=ME4, to=ME4)]) == []
     figures = switch.traffic["bob"].figures()
-    assert (figures["received_packets"], figures["spoofed"], figures["malformed"]) == (2, 3, 3)
-    assert figures["received_bytes"] == sum(map(len, good)) and switch.traffic["eve"].spoofed == 1
+    assert (figures["received_packets"], figures["spoofed"], figures["malformed"]) == (4, 6, 8)
+    assert figures["received_bytes"] == 2 * sum(map(len, good)) and switch.traffic["eve"].spoofed == 2
 
 
 def test_what_a_session_can_not_carry_is_split_or_its_sender_told() -> None:
     switch = Switch(TUNNEL)
     whole, strict = v4(bytes(1300)), v4(bytes(1300), flags=DONT_FRAGMENT)
-    assert switch.sort([whole, strict]) == ({"bob": [whole, strict]}, [])
+    assert switch.sort([whole, strict, whole]) == ({"bob": [whole, strict, whole]}, [])
     switch.takes("bob", 1158)
+    small = v4(bytes(100))
+    assert switch.sort([small, whole])[0]["bob"][0] == small
     sorted_, answers = switch.sort([whole, strict, v6(bytes(1200)), v6(bytes(1300)), v4(bytes(1300), to=EVE4)])
     assert [len(each) for each in sorted_["bob"]] == [1156, 184, 1240], "two fragments, and what IPv6 always carries"
     assert len(answers) == 2 and all(map(is_whole, answers)) and switch.traffic["bob"].too_big == 2
