@@ -6,7 +6,6 @@ takes an interface for a tunnel: makes it, or takes over what one of ours has le
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import fcntl
@@ -16,10 +15,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from struct import pack
+from typing import TYPE_CHECKING
 
 from procs.agent import netlink
 from procs.agent.network import INTERFACE, Tunnel
 from procs.errors import ConfigError, NotHere, PlanariaError
+
+if TYPE_CHECKING:
+    import asyncio
 
 TunError = PlanariaError  # what the published helpers raise, by its published name
 DEVICE = Path("/dev/net/tun")
@@ -72,13 +75,13 @@ class TunDevice:
 
     def start(self, take: Take) -> None:
         """From now on `take` gets what comes, as many at once as there are, in the running event loop."""
-        loop = asyncio.get_running_loop()
+        loop = _loop()
         self._take, self.broken = take, self.broken or loop.create_future()
         loop.add_reader(self.fd, self._readable)
 
     def pause(self) -> None:
         """Leave the rest to the kernel, until `start`."""
-        asyncio.get_running_loop().remove_reader(self.fd)
+        _loop().remove_reader(self.fd)
 
     def _readable(self) -> None:
         try:
@@ -125,6 +128,8 @@ class TunDevice:
 
     async def read_loop(self, callback: Callable[[bytes], None]) -> None:
         """Call back with each packet, until the device is closed."""
+        import asyncio
+
         came = asyncio.Event()
         waiting: list[bytes] = []
 
@@ -165,6 +170,12 @@ class TunDevice:
     async def close_async(self) -> None:
         """The same."""
         self.close()
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    import asyncio  # here: one that takes an interface over again has it before it pays for an event loop
+
+    return asyncio.get_running_loop()
 
 
 def claim(tunnel: Tunnel, mark: str, *, offload: bool = False) -> tuple[TunDevice, list[netlink.Network]]:

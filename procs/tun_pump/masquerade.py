@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 from procs import log
@@ -51,6 +50,8 @@ def _forward(path: Path) -> None:
 
 
 def _nft(text: str) -> None:
+    import subprocess  # here: few need it, and packets are waiting
+
     try:
         done = subprocess.run(
             ["nft", "-f", "-"], input=text, text=True, capture_output=True, timeout=LIMIT_S, check=False

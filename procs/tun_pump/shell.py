@@ -3,61 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import uvloop
 import zmq
 import zmq.asyncio
 
-from procs import bus, line, log, prctl
+from procs import bus, line, log
 from procs.agent import tun
 from procs.agent.conduit import packets_of
 from procs.agent.network import Tunnel
 from procs.agent.switch import Switch
 from procs.errors import Refused
 from procs.messages import Command, Describe, PeerUp, Reply, TunnelPeer, TunnelState, decode_to_pump
-from procs.tun_pump import ends, masquerade
+from procs.tun_pump import ends
+from procs.tun_pump.interface import Alive
 
 TELL_S = 1.0
 
 
-class Alive(Protocol):
-    """What life.run gives a process."""
-
-    run_dir: Path
-
-    def beat(self) -> None:
-        """The main loop turns."""
-
-    def serving(self) -> None:
-        """The work is there to be had."""
-
-
-def serve(tunnel: Tunnel, alive: Alive) -> None:
-    """Be the pump, for ever. What needs root is done first, before there is a thread that could keep its rights."""
-    device = _claim(tunnel, alive.run_dir) if tunnel.address else None
-    with contextlib.suppress(OSError):  # where even that is forbidden there is nothing to be dropped
-        prctl.drop_privileges()
+def serve(tunnel: Tunnel, device: tun.TunDevice | None, alive: Alive) -> None:
+    """Be the pump, for ever."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(Pump(tunnel, device, alive).run())
-
-
-def mark_of(run_dir: Path) -> str:
-    """By which an interface is known as ours: as its alias, whoever lists it sees whose it is."""
-    return f"planaria {run_dir.resolve()}"[:255]
-
-
-def _claim(tunnel: Tunnel, run_dir: Path) -> tun.TunDevice:
-    device, elsewhere = tun.claim(tunnel, mark_of(run_dir))
-    masquerade.apply(tunnel, run_dir)
-    for network in elsewhere:
-        log.warning("this machine has another route there, which stays", prefix=str(network))
-    for network in {each for many in tunnel.allowed.values() for each in many if not each.prefixlen}:
-        log.info("a default route through the tunnel is for you to make", prefix=str(network))
-    return device
 
 
 class Pump:

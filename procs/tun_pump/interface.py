@@ -1,0 +1,54 @@
+"""The first that the process does: it takes the interface, and gives up the rights that this needs.
+
+Nothing is imported here that takes long: from the moment that the interface is open the kernel keeps packets for us
+(procs/agent/tun.py, QUEUE) that would be lost before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Protocol
+
+from procs import log, prctl
+from procs.agent import tun
+from procs.agent.network import Tunnel
+from procs.tun_pump import masquerade
+
+
+class Alive(Protocol):
+    """What life.run gives a process."""
+
+    run_dir: Path
+
+    def beat(self) -> None:
+        """The main loop turns."""
+
+    def serving(self) -> None:
+        """The work is there to be had."""
+
+
+def serve(tunnel: Tunnel, alive: Alive) -> None:
+    """Be the pump, for ever. What needs root is done before there is a thread that could keep its rights."""
+    device = _claim(tunnel, alive.run_dir) if tunnel.address else None
+    with contextlib.suppress(OSError):  # where even that is forbidden there is nothing to be dropped
+        prctl.drop_privileges()
+
+    from procs.tun_pump import shell
+
+    shell.serve(tunnel, device, alive)
+
+
+def mark_of(run_dir: Path) -> str:
+    """By which an interface is known as ours: as its alias, whoever lists it sees whose it is."""
+    return f"planaria {run_dir.resolve()}"[:255]
+
+
+def _claim(tunnel: Tunnel, run_dir: Path) -> tun.TunDevice:
+    device, elsewhere = tun.claim(tunnel, mark_of(run_dir))
+    masquerade.apply(tunnel, run_dir)
+    for network in elsewhere:
+        log.warning("this machine has another route there, which stays", prefix=str(network))
+    for network in {each for many in tunnel.allowed.values() for each in many if not each.prefixlen}:
+        log.info("a default route through the tunnel is for you to make", prefix=str(network))
+    return device
