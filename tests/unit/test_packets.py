@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procs.agent.packets import Prefixes, checksum, clamped, is_whole,
-    may_be_split, overlap, split, too_big
+from procs.agent.packets import Prefixes, checksum, clamped, is_whole, may_be_split, overlap, split, too_big
 
 ME4, BOB4 = ip_address("10.77.0.1").packed, ip_address("10.77.0.2").packed
 ME6, BOB6 = ip_address("fd77::1").packed, ip_address("fd77::2").packed
