@@ -34,8 +34,8 @@ from procs.messages import (
 )
 from procs.unanswered import Seen, Unanswered
 from procs.webrtc_peer import go2rtc
-from procs.webrtc_peer.encoders import Forks
 from procs.webrtc_peer.calls import Calls
+from procs.webrtc_peer.encoders import Forks
 from procs.webrtc_peer.feeds import Feeds
 from procs.webrtc_peer.figures import Figures
 from procs.webrtc_peer.options import STREAM, Peer
