@@ -1,20 +1,19 @@
-"""The password of the hub's first account: shown once, and made anew through the store where it is lost."""
+"""The password of the hub's first account: shown once, and made anew through the store where it is lost.
+
+What speaks to stores is imported only where it is lost: that would be more than half of what `make status` costs.
+"""
 
 from __future__ import annotations
 
 import secrets
 from pathlib import Path
-
-from sqlalchemy import Connection, select
+from typing import TYPE_CHECKING
 
 from procs.errors import Unhealthy
-from procs.hub.first_start import ADMIN, PASSWORD_FILE
-from procs.hub.options import Hub
-from procs.hub.people import passwords
-from procs.hub.people.accounts import set_password
-from procs.hub.store import migrate
-from procs.hub.store.engine import Store
-from procs.hub.store.models import SCHEMA, users
+from procs.hub.options import ADMIN, PASSWORD_FILE, Hub
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 
 def take(run_dir: Path) -> str:
@@ -33,6 +32,11 @@ def reset(hub: Hub, run_dir: Path) -> str:
 
     A hub that runs forgets an old password that was given by HTTP Basic within a minute. Raises Unhealthy, StoreDown.
     """
+    from procs.hub.people import passwords
+    from procs.hub.store import migrate
+    from procs.hub.store.engine import Store
+    from procs.hub.store.models import SCHEMA
+
     password = secrets.token_urlsafe(12)
     kept = passwords.hashed(password)
     store = Store(hub.store_url(run_dir))
@@ -49,6 +53,11 @@ def reset(hub: Hub, run_dir: Path) -> str:
 
 
 def _set(connection: Connection, kept: str) -> None:
+    from sqlalchemy import select
+
+    from procs.hub.people.accounts import set_password
+    from procs.hub.store.models import users
+
     key = connection.execute(select(users.c.id).where(users.c.username == ADMIN)).scalar()
     if key is None:
         raise Unhealthy(f"the hub's store has no account {ADMIN}")

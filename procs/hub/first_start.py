@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select, update
 from procs import log
 from procs.errors import ConfigError, Refused
 from procs.hub.devices.registry import add_device
-from procs.hub.options import Hub
+from procs.hub.options import ADMIN, PASSWORD_FILE, Hub
 from procs.hub.people import passwords
 from procs.hub.people.accounts import add_user, has_users
 from procs.hub.store import migrate
@@ -23,8 +23,6 @@ from procs.hub.store.models import devices, users
 from procs.wire.challenge import Verifier
 from procs.wire.envelope import Id
 
-ADMIN = "admin"
-PASSWORD_FILE = "admin-password"
 ADOPT_FILE = "hub-adopt.json"
 
 

@@ -14,6 +14,8 @@ from procs import settings
 from procs.errors import ConfigError
 from procs.settings import ADDRESS, PATH, SWITCH, TEXT, Address, Kind, Layers, matching, one_of, option, whole
 
+ADMIN = "admin"  # the first account
+PASSWORD_FILE = "admin-password"  # in the run directory, until somebody has seen it
 LOCAL = "localhost"  # what is below it leads browsers to their own machine, without any DNS
 EXAMPLES = """\
   python -m procs.hub
