@@ -13,6 +13,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -172,12 +173,34 @@ class Process:
         return self.metric(f'refused_total{{reason="{reason}"}}')
 
 
+@functools.cache
+def _new_store() -> bytes:
+    """A store with its tables and nobody in it. The migrations cost half a second of a processor, so they are run once
+    in a run of tests, and where it is about them (test_hub_store, test_hub_postgres, test_hub)."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(f"sqlite:///{folder}/hub.sqlite")
+        migrate.bring_up_to_date(store)
+        store.engine.dispose()
+        return Path(folder, "hub.sqlite").read_bytes()
+
+
+def lay_out_store(run_dir: Path) -> str:
+    """Put a store with its tables there, unless there is one; returns its address."""
+    file = run_dir / "hub.sqlite"
+    if not file.exists():
+        file.write_bytes(_new_store())
+        file.chmod(0o600)
+    return f"sqlite:///{file}"
+
+
 @contextmanager
 def process(
     run_dir: Path, *, stdin: int = subprocess.DEVNULL, command: tuple[str, ...] = CHEAP_HUB, **environ: str
 ) -> Iterator[Process]:
     """Run a hub, and wait until it serves. PLANARIA_HUB chooses where it listens; default: a free port."""
     run_dir.mkdir(mode=0o700, exist_ok=True)
+    if "DATABASE_URL" not in environ:
+        lay_out_store(run_dir)
     port = int(environ["PLANARIA_HUB"].rpartition(":")[2]) if "PLANARIA_HUB" in environ else free_port()
     settings = {"PLANARIA_HUB": f"127.0.0.1:{port}", "PLANARIA_RUN_DIR": str(run_dir), "PLANARIA_SUITE": "test"}
     settings["PLANARIA_ADMIN_PASSWORD"] = ADMIN_PASSWORD
@@ -194,8 +217,7 @@ def process(
 async def within(run_dir: Path, *routes: web.RouteDef, **settings: Any) -> AsyncIterator[tuple[State, Http]]:
     """A hub in this event loop, with routes of the test's own before its own, and its admin. Ask it by `ask`."""
     chosen = Settings(admin_password=ADMIN_PASSWORD, **settings)
-    store = Store(f"sqlite:///{run_dir / 'hub.sqlite'}")
-    migrate.bring_up_to_date(store)
+    store = Store(lay_out_store(run_dir))
     store.exclusively(lambda c: add_user(c, "admin", "", CHEAP(ADMIN_PASSWORD), 0.0, is_admin=True))
     state = State(chosen, store)
     runner = app.runner(state, *routes)

@@ -21,7 +21,7 @@ from scripts import suite
 from tests.clone import EVERY_ROLE, Clone
 from tests.e2e.test_browser import Shown, shown
 from tests.faults import invariants
-from tests.hub_rig import Http
+from tests.hub_rig import Http, lay_out_store
 from tests.rig import clean_environ, until
 
 ADMIN = "admin"
@@ -180,7 +180,7 @@ def served(clone: Clone, folder: Path) -> Iterator[Site]:
     """The clone, brought up as at a first start: with no account yet. Down at the end, its settings as they were."""
     suite.kill_all(clone.root)
     (clone.root / "run/admin-password").unlink(missing_ok=True)
-    hub = {"listen": clone.hub, "database_url": f"sqlite:///{folder}/hub.sqlite"}
+    hub = {"listen": clone.hub, "database_url": lay_out_store(folder)}
     clone.write_settings(roles=EVERY_ROLE, workers=2, hub=hub)
     try:
         done = clone.make("up")

@@ -21,6 +21,7 @@ from procs.errors import Refused
 from procs.messages import Pair, PairingCode
 from procs.settings import ROOT
 from tests.faults.test_agent import Agent, agent
+from tests.hub_rig import CHEAP_HUB, lay_out_store
 from tests.linked import linked, state_of
 from tests.rig import Go2rtc, clean_environ, free_port, go2rtc, until
 
@@ -36,6 +37,7 @@ class Hub:
         self.trust = ssl.create_default_context(cafile=cert) if cert else None
         self.tls = {"PLANARIA_HUB_CERT": str(cert), "PLANARIA_HUB_KEY": str(cert)} if cert else {}
         run_dir.mkdir(mode=0o700)
+        lay_out_store(run_dir)
         self.start()
 
     def start(self) -> None:
@@ -43,7 +45,7 @@ class Hub:
         more = {"PLANARIA_HUB": f"127.0.0.1:{self.port}", "PLANARIA_ADMIN_PASSWORD": PASSWORD} | self.tls
         with (self.run_dir / "hub.log").open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "procs.hub"],
+                [sys.executable, *CHEAP_HUB],
                 env=clean_environ(PLANARIA_RUN_DIR=str(self.run_dir), **more),
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -18,6 +18,7 @@ from scripts import reach, suite
 from tests.clone import EVERY_ROLE, Clone
 from tests.faults import faults, invariants
 from tests.faults.origin import Origin, content
+from tests.hub_rig import lay_out_store
 from tests.rig import until
 
 ADMIN, PASSWORD = "admin", "correct horse battery"
@@ -142,7 +143,7 @@ def walled(clone: Clone, folder: Path) -> Iterator[Ground]:
             "files": {**here, "prefix": "/files", "max_upload": "60M"},
             "small": {**here, "prefix": "/small", "max_upload": "1M"},
         }
-        hub = {"listen": clone.hub, "database_url": f"sqlite:///{folder}/hub.sqlite"}
+        hub = {"listen": clone.hub, "database_url": lay_out_store(folder)}
         sources = {"pictures": f"http://127.0.0.1:{origin.port}/pictures"}
         clone.write_settings(roles=EVERY_ROLE, workers=1, hub=hub, upstreams=upstreams, sources=sources)
         try:

@@ -16,10 +16,9 @@ from procs.hub.people import accounts, logins
 from procs.hub.people.accounts import CACHED_S, MAX_LOGIN_S, PAGE_TTL_S, VIEW_TTL_S, Accounts, WrongPassword, add_user
 from procs.hub.people.logins import MAX_TOKENS, Session
 from procs.hub.people.roles import VIEWER
-from procs.hub.store import migrate
 from procs.hub.store.engine import Store
 from procs.hub.store.models import api_tokens
-from tests.hub_rig import CHEAP
+from tests.hub_rig import CHEAP, lay_out_store
 
 TTL_S, DAY_S = 3600.0, 86_400.0
 Case = Callable[[Accounts, "Clock"], Awaitable[None]]
@@ -36,8 +35,7 @@ class Clock:
 
 def run(tmp_path: Path, case: Case, ttl_s: float = TTL_S) -> None:
     """Run a case with one user, ann."""
-    store = Store(f"sqlite:///{tmp_path / 'hub.sqlite'}")
-    migrate.bring_up_to_date(store)
+    store = Store(lay_out_store(tmp_path))
     store.exclusively(lambda c: add_user(c, "ann", "", CHEAP("right"), 0.0))
     clock = Clock()
 

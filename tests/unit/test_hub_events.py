@@ -15,8 +15,8 @@ from procs.hub.devices.events import KEPT, KEPT_S, MAX_TEXT, MAX_WAITING, NOISE,
 from procs.hub.metrics import Counts
 from procs.hub.people.roles import OWNER, VIEWER
 from procs.hub.store import engine as store
-from procs.hub.store import migrate
 from procs.hub.store.engine import Store
+from tests.hub_rig import lay_out_store
 
 DEVICES = 1200
 Case = Callable[[Events, "Clock", Store], Awaitable[None]]
@@ -33,8 +33,7 @@ class Clock:
 
 def run(tmp_path: Path, case: Case) -> None:
     """Run a case with devices of the keys 1 to DEVICES."""
-    made, clock = Store(f"sqlite:///{tmp_path / 'hub.sqlite'}"), Clock()
-    migrate.bring_up_to_date(made)
+    made, clock = Store(lay_out_store(tmp_path)), Clock()
     device = text("INSERT INTO devices VALUES (:key, :key, 'name', 'camera', NULL, NULL, 0, NULL)")
     with made.engine.begin() as connection:
         connection.execute(device, [{"key": key} for key in range(1, DEVICES + 1)])
