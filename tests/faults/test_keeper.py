@@ -23,6 +23,7 @@ from tests.clone import Clone
 from tests.rig import clean_environ, until
 
 pytestmark = pytest.mark.timeout(300)  # alone, the first one installs from the package index
+TURNS = 20 if os.environ.get("PLANARIA_LONG") else 8
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
 
 
@@ -125,7 +126,7 @@ def test_nothing_escapes_make_down_at_any_moment_of_a_revival(clone: Clone) -> N
     """Without the lock too, and however far the keeper is."""
     suite.kill_all(clone.root)
     chance, environ = random.Random(SEED), clean_environ()
-    for turn in range(20):
+    for turn in range(TURNS):
         start.start(clone.root, environ)
         until(lambda: watching(clone))
         kill_supervisord(clone)
