@@ -21,7 +21,7 @@ GRACES_S = {
     "stopped": 6.0,  # the promise: whatever is frozen is replaced by then
     "handover": 6.0,  # the new supervisord's keeper waits while the one that started it still watches it
 }
-LOOK_EVERY_S = 0.1
+LOOK_EVERY_S = 0.2
 WAITING = " (waiting)"  # stands behind the name of a copy that serves only once another one has ended
 
 
@@ -196,7 +196,7 @@ def _short(words: tuple[str, ...]) -> str:
 
 
 class Census(threading.Thread):
-    """Looks ten times a second and keeps what was broken for longer than it may be; each case once.
+    """Looks five times a second and keeps what was broken for longer than it may be; each case once.
 
     For use in a `with` block. `excused` may be changed at any time.
     """

@@ -179,6 +179,7 @@ class Subject:
         found = Recovery()
         all_new_ns = 0
         while True:
+            began = time.monotonic()
             self._note_new_pids(gone, first_ns, found)
             if len(found.new_pid_ms) == len(gone):  # what the old ones have sent last is no sign of the new ones
                 all_new_ns = all_new_ns or time.monotonic_ns()
@@ -190,7 +191,8 @@ class Subject:
                 return found
             if now_ms > within_s * 1000:
                 return found
-            time.sleep(LOOK_EVERY_S)
+            # To look takes a while where there are many processes; what comes back needs the processor more than we.
+            time.sleep(max(LOOK_EVERY_S, 2 * (time.monotonic() - began)))
 
     def _note_new_pids(self, gone: Mapping[str, int], first_ns: int, found: Recovery) -> None:
         if len(found.new_pid_ms) < len(gone):

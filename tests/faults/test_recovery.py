@@ -1,7 +1,7 @@
 """Nothing stays down: every process of a real suite is killed, frozen and hung, its disk is full, its clock is set.
 
 The short form of `make chaos`: what is here is found by itself, so a later program joins by being in supervisord.conf.
-In every test a census looks ten times a second for second copies, orphans, zombies, and what stays stopped.
+In every test a census looks five times a second for second copies, orphans, zombies, and what stays stopped.
 """
 
 from __future__ import annotations
