@@ -21,6 +21,7 @@ from procs.hub.tunnel.origins import label_of
 from procs.streams import Stream
 from procs.wire.mux1 import Head
 from tests import hub_rig
+from tests.e2e.chromium import ARGUMENTS
 from tests.rig import free_port
 from tests.unit.test_hub_proxy_route import Viewer, viewing
 
@@ -168,10 +169,8 @@ async def browser() -> AsyncIterator[BrowserContext]:
     async with async_playwright() as playwright:
         found = await playwright.chromium.launch(
             executable_path=shutil.which("chromium"),
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
-                  "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP *.test 127.0.0.1",
-                  "--disable-popup-blocking"],
-        )  # fmt: skip
+            args=[*ARGUMENTS, "--host-resolver-rules=MAP *.test 127.0.0.1", "--disable-popup-blocking"],
+        )
         yield await found.new_context(ignore_https_errors=True)
         await found.close()
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests import hub_rig
 from tests.hub_rig import ADMIN_PASSWORD, Process, Talker
@@ -37,17 +36,6 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 def _tell_streams(talker: Talker) -> None:
     talker.say("capabilities", {"device_id": DEVICE, "streams": STREAMS})
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium."""
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from tests import hub_rig
+from tests.e2e.chromium import chromium
 
 pytestmark = pytest.mark.needs("chromium")
 Run = Callable[..., Any]
@@ -21,10 +20,7 @@ NOW = "Date.UTC(2026, 10, 22, 17, 30)"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Evaluates an expression with a module as `it`, in a page of the hub's origin."""
-    with hub_rig.process(tmp_path_factory.mktemp("hub")) as hub, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+    with hub_rig.process(tmp_path_factory.mktemp("hub")) as hub, chromium() as browser:
         page = browser.new_context(timezone_id="Europe/Berlin", locale="en-GB").new_page()
         page.goto(f"http://127.0.0.1:{hub.port}/health")
 
@@ -32,7 +28,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             return page.evaluate(f"async () => {{ const it = await import('/page/{module}'); return {expression}; }}")
 
         yield evaluate
-        browser.close()
 
 
 @pytest.mark.parametrize(
