@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -15,6 +17,7 @@ from procs.settings import ROOT
 from scripts import suite
 from tests.rig import clean_environ, free_port
 
+_BEING_WRITTEN = shutil.ignore_patterns("*.pyc.*")
 EVERY_ROLE = "hub device streams"
 _FIRST_LINE = b"#!" + bytes(ROOT / ".venv/bin/python") + b"\n"
 # As pip writes it where there is a blank in the path.
@@ -37,19 +40,10 @@ class Clone:
 
     def install(self) -> None:
         """Give it what `make up` would install and fetch, as links to ours: that takes a second, not half a minute."""
-        for name in (".venv", "go2rtc/bin"):
+        link_venv(self.root)
+        for name in ("go2rtc/bin", *(str(path.relative_to(ROOT)) for path in (ROOT / "procs").rglob("__pycache__"))):
             if (ROOT / name).is_dir():
-                being_written = shutil.ignore_patterns("*.pyc.*")
-                shutil.copytree(ROOT / name, self.root / name, symlinks=True, copy_function=_link, ignore=being_written)
-        # These say where their checkout is.
-        venv = self.root / ".venv"
-        for path in [venv / "pyvenv.cfg", venv / "stamp", *venv.glob("bin/*"), *venv.glob("lib/*/*/planaria.pth")]:
-            data, mode = path.read_bytes(), path.stat().st_mode
-            if not path.is_symlink() and bytes(ROOT) in data:
-                path.unlink()  # it is a link to ours
-                data = data.replace(_FIRST_LINE, _FIRST_LINES)
-                path.write_bytes(data.replace(bytes(ROOT), bytes(self.root)))
-                path.chmod(mode)
+                shutil.copytree(ROOT / name, self.root / name, copy_function=_link, ignore=_BEING_WRITTEN)
 
     def write_settings(self, **more: object) -> None:
         """planaria.yaml with the ports, the common settings, and more."""
@@ -89,6 +83,40 @@ class Clone:
     def living(self) -> list[int]:
         """Pids of its processes."""
         return proc.marked(self.root)
+
+
+def link_venv(root: Path, place: Path | None = None) -> None:
+    """Make `root`/.venv of links to ours, with what requirements.txt names and nothing that only tests need. `place`:
+    what its checkout is called, where that is not `root`."""
+    unwanted = _of_tests_alone()
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return _BEING_WRITTEN(folder, names) | (unwanted if os.path.basename(folder) == "site-packages" else set())
+
+    shutil.copytree(ROOT / ".venv", root / ".venv", symlinks=True, copy_function=_link, ignore=ignored)
+    # These say where their checkout is.
+    venv = root / ".venv"
+    for path in [venv / "pyvenv.cfg", venv / "stamp", *venv.glob("bin/*"), *venv.glob("lib/*/*/planaria.pth")]:
+        data, mode = path.read_bytes(), path.stat().st_mode
+        if not path.is_symlink() and bytes(ROOT) in data:
+            path.unlink()  # it is a link to ours
+            data = data.replace(_FIRST_LINE, _FIRST_LINES)
+            path.write_bytes(data.replace(bytes(ROOT), bytes(place or root)))
+            path.chmod(mode)
+
+
+def _of_tests_alone() -> set[str]:
+    """What lies in site-packages and belongs to nothing that requirements.txt names, nor to what a new .venv has."""
+    named = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.txt").read_text(), re.M)
+    wanted = {_plain(name) for name in (*named, "pip", "setuptools")}
+    ours, others = set[str](), set[str]()
+    for each in importlib.metadata.distributions():
+        (ours if _plain(each.name) in wanted else others).update(path.parts[0] for path in each.files or ())
+    return others - ours
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def said(done: subprocess.CompletedProcess[str]) -> list[str]:

@@ -54,14 +54,13 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
-    """A clone in a directory with a blank in its name, brought up once; ended, whatever happens. It has streams alone,
-    since most tests of it start it again and again; those of the rest ask for `roles=EVERY_ROLE`."""
+    """A clone in a directory with a blank in its name, ready to be brought up; ended, whatever happens. It has streams
+    alone, since most tests of it start it again and again; those of the rest ask for `roles=EVERY_ROLE`."""
     made = Clone(tmp_path_factory.mktemp("a clone"))
     made.settings["roles"] = "streams"
     made.write_settings()
     made.install()
-    done = made.make("up")
-    assert done.returncode == 0, done.stderr
+    suite.prepare_run_dir(made.root)
     yield made
     suite.kill_all(made.root)
 

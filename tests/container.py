@@ -20,6 +20,7 @@ import yaml
 
 from procs.settings import ROOT
 from tests import dockerfile
+from tests.clone import link_venv
 from tests.rig import children, clean_environ, command_line, until
 
 DOCKERFILE = ROOT / "docker/Dockerfile"
@@ -92,6 +93,11 @@ class Image:
         listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(listed, capture_output=True, check=True).stdout.decode().split("\0")
         self._context = [name for name in names if name and (ROOT / name).is_file()]
+
+    def seed(self) -> None:
+        """Have pip find everything, so that it downloads nothing."""
+        link_venv(self.app, Path("/app"))
+        (self.app / ".venv/stamp").unlink()
 
     def build(self, stage: list[dockerfile.Instruction]) -> None:
         """Do what one stage says. Its apt-get lines are left to a machine that is its own."""

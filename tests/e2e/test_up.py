@@ -21,7 +21,7 @@ from procs import proc
 from procs.settings import Address
 from scripts import health, suite
 from scripts.suite_settings import Suite
-from tests.clone import Clone, said
+from tests.clone import Clone, link_venv, said
 from tests.decoding import seen_in
 from tests.rig import clean_environ, until
 from tests.viewers import RtspViewer
@@ -29,8 +29,14 @@ from tests.viewers import RtspViewer
 pytestmark = pytest.mark.timeout(300)  # the first `make up` installs from the package index
 
 
-def test_make_up_in_a_clean_clone_plays(tmp_path: Path) -> None:
+# The README's first command. What costs half a minute of a processor is pip's work, and the same for everybody: it is
+# done once a run at the checkout itself, before any test.
+@pytest.mark.parametrize("is_installed", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_make_up_in_a_clean_clone_plays(tmp_path: Path, is_installed: bool) -> None:
     clone = Clone(tmp_path)
+    if is_installed:
+        link_venv(tmp_path)
+        (tmp_path / ".venv/stamp").unlink()  # pip has to see for itself
     try:
         done = clone.make("up")
         assert done.returncode == 0, done.stderr
