@@ -83,6 +83,7 @@ def keeps_to(agreed: dict[str, set[str]], result: dict[str, Any]) -> None:
 
 
 @pytest.mark.needs("ffmpeg", "libEGL.so.1", "libEGL_mesa.so.0", "libOpenGL.so.0")
+@pytest.mark.long
 def test_the_producer_bench_prints_one_object_with_the_agreed_names() -> None:
     keeps_to(PRODUCER, result_of("producer"))
 
@@ -94,6 +95,7 @@ def test_the_recovery_bench_too() -> None:
 
 
 @pytest.mark.needs("nginx", "ssh", "sshd", "wrk")
+@pytest.mark.long
 def test_the_proxy_bench_too() -> None:
     result = result_of("proxy")
     keeps_to(PROXY, result)
