@@ -1,6 +1,7 @@
 """People use a device through the hub, and do not notice that whoever carries their requests is killed each second.
 
-WALL_S=60 makes each of the two runs take that many seconds; -s shows the counts. Each is killed once; with LONG=1, twice.
+WALL_S=60 makes each of the two runs take that many seconds; -s shows the counts. Each is killed once; with LONG=1,
+twice.
 """
 
 from __future__ import annotations
