@@ -40,10 +40,8 @@ def _fragments(nal: bytes, size: int) -> list[bytes]:
     if len(nal) <= size:
         return [nal]
     indicator, kind = nal[0] & 0xE0 | _FU_A, nal[0] & 0x1F
-    first, middle, last = (bytes((indicator, kind | bits)) for bits in (_START, 0, _END))
-    step = size - 2
-    starts = range(1, len(nal), step)
-    found = [middle + nal[at : at + step] for at in starts]
-    found[0] = first + nal[1 : 1 + step]
-    found[-1] = last + nal[starts[-1] :]
+    head, step = bytes((indicator, kind)), size - 2
+    found = [head + nal[at : at + step] for at in range(1, len(nal), step)]
+    found[0] = bytes((indicator, kind | _START)) + nal[1 : 1 + step]
+    found[-1] = bytes((indicator, kind | _END)) + found[-1][2:]
     return found
