@@ -326,6 +326,7 @@ class Spec(msgspec.Struct, frozen=True, tag="spec"):
     run_dir: str
     udp_range: tuple[int, int]  # where its sockets are bound, both ends included
     lease_s: float  # it is not to wait for an offer for longer
+    rtsp: tuple[str, int] = ("127.0.0.1", 8554)  # go2rtc's address, for what a viewer says
 
     def __repr__(self) -> str:
         return f"Spec({self.session_id!r}, {self.stream!r}, ...)"  # there are credentials in ice_servers
@@ -409,6 +410,7 @@ class Source(msgspec.Struct, frozen=True, tag="source"):
     state: Literal["starting", "live", "dry"]
     codecs: Annotated[list[Name], msgspec.Meta(max_length=16)] = []  # as Unit has them; [] while unknown
     why: Reason = ""  # it is dry
+    hears: Literal["", "pcma", "pcmu"] = ""  # how one can speak to it
 
 
 class PeerUp(msgspec.Struct, frozen=True, tag="peer_up"):

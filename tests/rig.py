@@ -116,7 +116,7 @@ def command_line(pid: int) -> list[str]:
 def go2rtc(
     document: Mapping[str, Any] | None = None,
     *,
-    sources: Mapping[str, str] | None = None,
+    sources: Mapping[str, str | list[str]] | None = None,
     webrtc: Mapping[str, Any] | None = None,
     run_dir: Path | None = None,
 ) -> Iterator[Go2rtc]:

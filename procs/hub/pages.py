@@ -37,6 +37,7 @@ _HEADERS = {
     hdrs.CACHE_CONTROL: "no-cache",  # asked for each time, and told again only when it is another
     "Content-Security-Policy": _POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
 }
 
 

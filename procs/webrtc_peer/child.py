@@ -30,11 +30,13 @@ from procs.messages import (
     UnitsWanted,
     decode_to_child,
 )
+from procs.settings import Address
+from procs.webrtc_peer.mouth import Mouth, Piece
 from procs.webrtc_peer.peer import Json, Peer
 
 BEAT_S = 1.0
 LOOK_S = 0.25
-SOURCE_WAIT_S = 0.5  # for the stream's codecs to be known; one that starts slower is sent without sound
+SOURCE_WAIT_S = 0.5  # for the stream's codecs to be known; of one that starts slower the sound is Opus
 CONNECT_S = 20.0
 SILENT_S = 10.0
 KEYFRAME_EVERY_S = 0.5  # a viewer that has lost its picture says so many times a second
@@ -74,9 +76,10 @@ class Session:
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
         self._line = line.connector(Path(spec.run_dir), bus.WEBRTC_PEER_CHILDREN, spec.session_id, self._take)
-        self._peer = Peer(spec.ice_servers, spec.udp_range, self._signal, self._keyframe, self._rate)
+        self._peer = Peer(spec.ice_servers, spec.udp_range, self._signal, self._keyframe, self._rate, self._hear)
         self._peer.on_state(self._state_changed)
         self._source = Source(state="starting")
+        self._mouth: Mouth | None = None
         self._source_known = asyncio.Event()
         self._offers: asyncio.Queue[str] = asyncio.Queue(4)
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -136,7 +139,7 @@ class Session:
             names = [each.partition("/") for each in self._source.codecs]
             profile = next((rest for name, _, rest in names if name == "h264"), "")
             try:
-                await self._peer.answer(sdp, [name for name, _, _ in names], profile)
+                await self._peer.answer(sdp, [name for name, _, _ in names], profile, self._source.hears)
             except Refused as reason:
                 raise Over("error", str(reason)) from None
             self._say(Takes(self._spec.session_id, self._peer.takes))
@@ -193,6 +196,12 @@ class Session:
 
     def _rate(self, bits_per_s: int) -> None:
         self._say(RateWanted(session_id=self._spec.session_id, bits_per_s=bits_per_s))
+
+    def _hear(self, piece: Piece) -> None:
+        """The viewer talks, as the answer has allowed it."""
+        if self._mouth is None:
+            self._mouth = Mouth(Address(*self._spec.rtsp), self._spec.stream, self._peer.voice)
+        self._mouth.push(piece)
 
     def _say(self, message: Any, body: bytes = b"") -> None:
         if not self._line.say(message, body):

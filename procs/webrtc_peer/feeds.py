@@ -4,6 +4,7 @@ take is made for them, once."""
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Iterable
 from typing import NoReturn, Protocol
@@ -12,10 +13,10 @@ from procs import log
 from procs.errors import Refused
 from procs.line import Line
 from procs.messages import Bitrate, Encoding, Keyframe, Source, Unit, encode
-from procs.settings import Address
-from procs.webrtc_peer import codecs
+from procs.webrtc_peer import codecs, go2rtc
 from procs.webrtc_peer.encoders import Encoder, Encoders, Forks
 from procs.webrtc_peer.fanout import Fanout, Piece
+from procs.webrtc_peer.options import Peer
 from procs.webrtc_peer.pull import Pulls, State
 from procs.webrtc_peer.wishes import Wishes
 
@@ -35,9 +36,10 @@ class Leader(Protocol):
 class Feeds:
     """Of all sessions. In the fan-out, a stream's pictures go by its name; those made of it by `_made_key` of that."""
 
-    def __init__(self, line: Line, run_dir: str, rtsp: Address, wishes: Wishes, brood: Forks, leader: Leader) -> None:
+    def __init__(self, line: Line, run_dir: str, settings: Peer, wishes: Wishes, brood: Forks, leader: Leader) -> None:
         self._line, self._wishes, self._leader = line, wishes, leader
-        self._pulls = Pulls(rtsp, self._on_unit, self._on_state)
+        hears = functools.partial(go2rtc.hears, settings.go2rtc_http)
+        self._pulls = Pulls(settings.rtsp_at, self._on_unit, self._on_state, hears)
         self._fanout = Fanout()
         self._encoders = Encoders(run_dir, brood, self._is_ready, self._is_gone)
         self._streams: dict[str, str] = {}  # session -> what it shows
@@ -223,7 +225,7 @@ class Feeds:
             self._encode_for(session_id)
 
     def _say(self, session_id: str, state: State) -> None:
-        source = Source(state=state.state, codecs=list(state.codecs), why=state.why[:500])  # type: ignore[arg-type]
+        source = Source(state.state, list(state.codecs), state.why[:500], state.hears)  # type: ignore[arg-type]
         self._line.say(source, to=session_id)
 
 

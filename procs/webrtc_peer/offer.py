@@ -31,6 +31,8 @@ class Offer(NamedTuple):
     mid: str  # of the first section, at which our own candidates are told
     profiles: list[str]  # of H.264 that the viewer takes, best first; none where it takes VP8 alone
     audio: set[str]  # of AUDIO, that it takes
+    voice: str  # mid of the section by which it can speak; "" for none
+    speaks: set[str]  # of AUDIO, there
 
 
 def read(text: str) -> Offer:
@@ -53,12 +55,21 @@ def read(text: str) -> Offer:
     if not profiles and not any(codec.name.lower() == "vp8" for codec in videos[0].rtp.codecs):
         raise Refused("the viewer takes neither H.264 with packetization-mode=1 nor VP8")
     heard = {c.name.lower() for each in sections if each.kind == "audio" for c in each.rtp.codecs}
-    return Offer(cleaned, candidates[:MAX_CANDIDATES], parsed.media[0].rtp.muxId, profiles, heard & set(AUDIO))
+    voice = next((each for each in parsed.media if each.kind == "audio" and each.direction == "sendonly"), None)
+    return Offer(
+        cleaned,
+        candidates[:MAX_CANDIDATES],
+        parsed.media[0].rtp.muxId,
+        profiles,
+        heard & set(AUDIO),
+        voice.rtp.muxId if voice else "",
+        {c.name.lower() for c in voice.rtp.codecs} & set(AUDIO) if voice else set(),
+    )
 
 
-def limit_codecs(offer: Offer, video: str, audio: str) -> None:
+def limit_codecs(offer: Offer, video: str) -> None:
     """Have aiortc's table, which is of this whole process, hold what this session sends: H.264 named as the viewer
-    named it (`video`: the stream's own profile, "" if unknown), or VP8, and one audio codec ("" if none is sent)."""
+    named it (`video`: the stream's own profile, "" if unknown), or VP8; and of sound whatever may be agreed on."""
     feedback = [RTCRtcpFeedback("nack"), RTCRtcpFeedback("nack", "pli"), RTCRtcpFeedback("goog-remb")]
     name, named = "video/VP8", {}
     if offer.profiles:
@@ -69,8 +80,7 @@ def limit_codecs(offer: Offer, video: str, audio: str) -> None:
         RTCRtpCodecParameters(name, 90000, payloadType=97, rtcpFeedback=feedback, parameters=dict(named)),
         RTCRtpCodecParameters("video/rtx", 90000, payloadType=98, parameters={"apt": 97}),
     ]
-    wanted = [audio] if audio else list(AUDIO)  # an audio section that stays silent needs a codec, too
-    codecs.CODECS["audio"] = [RTCRtpCodecParameters(*AUDIO[each]) for each in wanted]
+    codecs.CODECS["audio"] = [RTCRtpCodecParameters(*each) for each in AUDIO.values()]
 
 
 def video_for(offer: Offer) -> str:
@@ -79,9 +89,10 @@ def video_for(offer: Offer) -> str:
 
 
 def audio_for(offer: Offer, stream: Sequence[str]) -> str:
-    """The audio codec that the viewer gets: the stream's own, or else one that is made of it; "" for none."""
+    """The audio codec that the viewer gets: the stream's own, or else one that is made of it; "" for none. A stream of
+    which nothing is known yet may have sound."""
     sounds = [each for each in stream if KINDS.get(each) == "audio"]
-    return next((each for each in [*sounds, *AUDIO] if each in offer.audio), "") if sounds else ""
+    return next((each for each in [*sounds, *AUDIO] if each in offer.audio), "") if sounds or not stream else ""
 
 
 def _profiles(offered: list[RTCRtpCodecParameters]) -> list[str]:

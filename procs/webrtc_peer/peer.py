@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aioice import Candidate, Connection
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.rtp import (
     RTCP_PSFB_APP,
     RTCP_PSFB_FIR,
@@ -20,6 +20,7 @@ from aiortc.rtp import (
     AnyRtcpPacket,
     RtcpPsfbPacket,
     RtcpRrPacket,
+    RtpPacket,
     unpack_remb_fci,
 )
 
@@ -28,6 +29,7 @@ from procs.agent import ice, nomination
 from procs.errors import Refused
 from procs.messages import Unit
 from procs.webrtc_peer import offer
+from procs.webrtc_peer.mouth import Piece
 from procs.webrtc_peer.rate import Rate
 from procs.webrtc_peer.sender import Sender
 from procs.webrtc_peer.track import Track
@@ -36,7 +38,8 @@ Json = dict[str, Any]
 
 
 class Peer:
-    """`say(kind, payload)` takes what the viewer is to be told; `wants_keyframe()`, `wants_rate(bits)` its wishes."""
+    """`say(kind, payload)` takes what the viewer is to be told; `wants_keyframe()`, `wants_rate(bits)` its wishes,
+    `hears(piece)` what it says."""
 
     def __init__(
         self,
@@ -45,9 +48,11 @@ class Peer:
         say: Callable[[str, Json], None],
         wants_keyframe: Callable[[], None],
         wants_rate: Callable[[int], None],
+        hears: Callable[[Piece], None] = lambda piece: None,
     ) -> None:
         self._servers, self._udp_range = servers, udp_range
         self._say, self._wants_keyframe, self._wants_rate = say, wants_keyframe, wants_rate
+        self._hears = hears
         self._connection: Connection | None = None  # of ICE
         self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self._tracks = {"video": Track("video")}
@@ -55,6 +60,7 @@ class Peer:
         self._sent: dict[str, Sender] = {}
         self._offer: offer.Offer | None = None
         self.takes: list[str] = []  # codecs that the answer names
+        self.voice = ""  # the one in which the viewer may talk
         self._taken: list[Json] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard_at = time.monotonic()
@@ -86,8 +92,9 @@ class Peer:
         """Call this at each change of `state`."""
         self._pc.on("connectionstatechange", changed)
 
-    async def answer(self, sdp: str, codecs: Sequence[str], profile: str) -> None:
-        """Take an offer and say the answer. `codecs`: of the stream. Raises Refused; the session is over then."""
+    async def answer(self, sdp: str, codecs: Sequence[str], profile: str, voice: str = "") -> None:
+        """Take an offer and say the answer. `codecs`: of the stream; `voice`: in which one can speak to it, "" where
+        nobody can. Raises Refused; the session is over then."""
         parsed = offer.read(sdp)
         if self._offer is not None:
             if parsed.sdp != self._offer.sdp:
@@ -99,9 +106,10 @@ class Peer:
         if audio:
             self._tracks["audio"] = Track("audio")
         self.takes = [video, audio] if audio else [video]
-        offer.limit_codecs(parsed, profile, audio)
+        self.voice = voice if voice in parsed.speaks else ""
+        offer.limit_codecs(parsed, profile)
         try:
-            await self._negotiate(parsed.sdp)
+            await self._negotiate(parsed, audio)
         except Exception as error:  # aiortc raises whatever comes to it, and the offer is a stranger's
             raise Refused(f"the offer can't be answered: {type(error).__name__}: {error}") from None
         self._say_answer()
@@ -162,17 +170,26 @@ class Peer:
         """Tell the viewer and the TURN server that it is over. Nothing depends on it."""
         await self._pc.close()
 
-    async def _negotiate(self, sdp: str) -> None:
+    async def _negotiate(self, parsed: offer.Offer, audio: str) -> None:
         for track in self._tracks.values():
             sender = self._pc.addTrack(track)
             self._sent[track.kind] = Sender(sender, track)
             self._senders.append(sender)
-        await self._pc.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
+        await self._pc.setRemoteDescription(RTCSessionDescription(parsed.sdp, "offer"))
         if self._pc.sctp:  # it is answered, since a section can't be left out, and then never begun
             self._pc.sctp.start = _never  # type: ignore[method-assign, assignment]
         for transceiver in self._pc.getTransceivers():
             ours = transceiver.sender in self._senders
             transceiver.direction = "sendonly" if ours else "inactive"
+            if transceiver.kind == "audio" and ours:
+                _limit(transceiver, audio)
+            elif self.voice and transceiver.mid == parsed.voice and not ours:
+                transceiver.direction = "recvonly"
+                _limit(transceiver, self.voice)
+                if transceiver._bundled:  # with a transport that is not used any more: so aiortc leaves it
+                    transceiver.receiver.setTransport(self._senders[-1].transport)
+                    transceiver.sender.setTransport(self._senders[-1].transport)
+                transceiver.receiver._handle_rtp_packet = self._spoken  # type: ignore[method-assign]
         self._connection = connection = self._senders[0].transport.transport.iceGatherer._connection
         for transceiver in self._pc.getTransceivers():  # more than one only where the viewer can't bundle
             ice.prepare(transceiver.receiver.transport.transport.iceGatherer._connection, self._udp_range)
@@ -182,6 +199,10 @@ class Peer:
         take = video._handle_rtcp_packet
         video._handle_rtcp_packet = functools.partial(self._feedback, take)  # type: ignore[method-assign]
         await self._pc.setLocalDescription()
+
+    async def _spoken(self, packet: RtpPacket, arrival_time_ms: int) -> None:
+        """In the place of RTCRtpReceiver._handle_rtp_packet, which would decode it."""
+        self._hears(Piece(packet.sequence_number, packet.timestamp, packet.payload))
 
     def _say_answer(self) -> None:
         # Ours are not all in it: what STUN and TURN add is still to come.
@@ -232,6 +253,11 @@ class Peer:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.warning("ICE", why=f"{type(error).__name__}: {error}")
+
+
+def _limit(transceiver: RTCRtpTransceiver, codec: str) -> None:
+    """Have it answer with this codec alone."""
+    transceiver._codecs = [each for each in transceiver._codecs if each.name.lower() == codec]
 
 
 async def _never(*_: object) -> None:

@@ -7,8 +7,9 @@ it ends LINGER_S after its last viewer; its times never jump back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from procs import log
@@ -32,6 +33,7 @@ class State(NamedTuple):
     codecs: tuple[str, ...] = ()  # h264/<profile-level-id>, opus, pcma, pcmu, aac
     why: str = ""
     is_unknown: bool = False
+    hears: str = ""  # pcma or pcmu: how one can speak to it
 
 
 OnState = Callable[[str, State], None]
@@ -40,8 +42,15 @@ OnState = Callable[[str, State], None]
 class Pulls:
     """All streams that are wanted. `on_unit(stream, unit, data)` takes what comes, `on_state(stream, state)` news."""
 
-    def __init__(self, go2rtc: Address, on_unit: OnUnit, on_state: OnState = lambda stream, state: None) -> None:
-        self._go2rtc, self._on_unit, self._on_state = go2rtc, on_unit, on_state
+    def __init__(
+        self,
+        go2rtc: Address,
+        on_unit: OnUnit,
+        on_state: OnState = lambda stream, state: None,
+        hears: Callable[[str], Awaitable[str]] | None = None,
+    ) -> None:
+        """`hears`: how one can speak to a stream; may raise Refused."""
+        self._go2rtc, self._on_unit, self._on_state, self._hears = go2rtc, on_unit, on_state, hears
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ends: dict[str, asyncio.TimerHandle] = {}
         self._states: dict[str, State] = {}
@@ -103,14 +112,14 @@ class Pulls:
             failures = 0 if sorter.pictures > began else failures + 1
             unknown_since = (unknown_since or now) if is_unknown else None
             unknown = unknown_since is not None and now - unknown_since >= UNKNOWN_AFTER_S
-            self._is_now(stream, State("dry", self.state(stream).codecs, why, unknown))
+            self._is_now(stream, self.state(stream)._replace(state="dry", why=why, is_unknown=unknown))
             await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
 
     async def _pull(self, stream: str, sorter: Sorter) -> None:
         """One connection, until it ends. Raises what ended it."""
         self.connects += 1
         player = await rtsp.describe(self._go2rtc.host, self._go2rtc.port, stream)
-        live = State("live", codecs_of(player.tracks))
+        live = State("live", codecs_of(player.tracks), hears=await self._asked(stream))
         sorter.begin(player.tracks, lambda: self._is_now(stream, live))
         playing = asyncio.ensure_future(player.play(sorter.take))
         limit_s, since = FIRST_UNIT_S, time.monotonic()
@@ -128,6 +137,12 @@ class Pulls:
         finally:
             player.close()
             playing.cancel()
+
+    async def _asked(self, stream: str) -> str:
+        """Whom one can't ask hears nothing."""
+        with contextlib.suppress(Refused):
+            return await self._hears(stream) if self._hears else ""
+        return ""
 
 
 def codecs_of(tracks: Sequence[rtsp.Track]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from procs.errors import LinkLost, Refused
 ANSWER_S = 10.0  # go2rtc starts a producer for DESCRIBE
 KEEPALIVE_S = 20.0  # go2rtc gives up on a client that says nothing for a minute
 MAX_ANSWER = 64 * 1024
+MAX_WAITING = 64 * 1024
 # The first of these that a stream has is taken: what a viewer's browser is sure to play, and we pass on as it is; else
 # whatever sound there is.
 QUERY = "video=h264&audio=opus,pcma,pcmu&audio"
@@ -82,6 +83,11 @@ class Connection(asyncio.Protocol):
             raise LinkLost("closed")
         lines = [f"{method} {url} RTSP/1.0", f"CSeq: {self._sequence}", "User-Agent: planaria", *more, "", ""]
         self._transport.write("\r\n".join(lines).encode())
+
+    def write(self, data: bytes) -> None:
+        """Send a packet, framed by whoever calls. One that nobody takes in time is left out."""
+        if self._transport and self._transport.get_write_buffer_size() < MAX_WAITING:
+            self._transport.write(data)
 
     def hand(self, take: Callable[[bytes], None]) -> None:
         """Give each RTP packet to this from now on."""
@@ -184,19 +190,20 @@ class Player:
 async def describe(host: str, port: int, stream: str) -> Player:
     """Connect and ask for a stream. Raises LinkLost, OSError; NoSuchStream when go2rtc has nothing for us."""
     url = f"rtsp://{host}:{port}/{stream}"
-    connection, tracks = await _describe(host, port, f"{url}?{QUERY}", url)
+    connection, tracks = await description(host, port, f"{url}?{QUERY}", url)
     if any(track.codec == "h264" for track in tracks):
         return Player(connection, url, tracks)
     connection.close()
     # It says the same, 404, of a stream that it does not know and of one that has nothing of what was asked for.
-    connection, tracks = await _describe(host, port, url, url)
+    connection, tracks = await description(host, port, url, url)
     connection.close()
     has = ", ".join(track.codec.upper() for track in tracks)
     raise NoSuchStream(f"{stream} has {has}, and no H.264 to pass on" if has else f"go2rtc has no stream {stream}")
 
 
-async def _describe(host: str, port: int, asked: str, base: str) -> tuple[Connection, list[Track]]:
-    """A new connection, since go2rtc ends each that it has refused something; no tracks where it has."""
+async def description(host: str, port: int, asked: str, base: str) -> tuple[Connection, list[Track]]:
+    """A new connection, since go2rtc ends each that it has refused something; no tracks where it has. Raises LinkLost,
+    OSError."""
     async with asyncio.timeout(ANSWER_S):
         _, connection = await asyncio.get_running_loop().create_connection(Connection, host, port)
     try:

@@ -70,6 +70,7 @@ class Template(NamedTuple):
 
     run_dir: str
     udp_range: tuple[int, int]
+    rtsp: tuple[str, int] = ("127.0.0.1", 8554)
 
 
 class _Session:
@@ -117,7 +118,7 @@ class Sessions:
         self._over.pop(session_id, None)
         self._sessions[session_id] = _Session(child, stream, now)
         servers = [_plain(server) for server in request.ice_servers]
-        spec = Spec(session_id, request.user_id, stream, servers, *self._template, lease_s=OFFER_S)
+        spec = Spec(session_id, request.user_id, stream, servers, *self._template[:2], OFFER_S, self._template.rtsp)
         return [Fork(child, spec)]
 
     def signalled(self, kind: Kind, session_id: str, body: bytes, now: float) -> list[Action]:

@@ -89,7 +89,7 @@ class Shell:
         self._warden = bus.connector(context, zmq.PUSH, run_dir, bus.WARDEN_HEARTBEAT)
         self._figures = Figures()
         self._wishes = Wishes(context, run_dir)
-        self._sessions = Sessions(Template(str(run_dir), settings.udp_range))
+        self._sessions = Sessions(Template(str(run_dir), settings.udp_range, settings.rtsp_at))
         self._out, self._seen = Unanswered(SIGNALS_KEPT_S), Seen()
         self._first_stream = ""
         agent, tunnel = settings.agent, settings.tunnel
@@ -99,9 +99,7 @@ class Shell:
         """All of it. Raises what ends us."""
         # Here, and not before: what is in it wants a running loop.
         self._line = line.binder(self._alive.run_dir, bus.WEBRTC_PEER_CHILDREN, self._heard)
-        self._feeds = Feeds(
-            self._line, str(self._alive.run_dir), self._settings.rtsp_at, self._wishes, self._brood, self
-        )
+        self._feeds = Feeds(self._line, str(self._alive.run_dir), self._settings, self._wishes, self._brood, self)
         works = (
             self._beat(),
             self._brood.watch(self._alive.serving, self._born, self._ended),

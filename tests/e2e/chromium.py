@@ -18,9 +18,12 @@ ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backg
 
 
 @contextlib.contextmanager
-def chromium(program: str = "") -> Iterator[Browser]:
-    """A browser, which may not leave this machine. `program`: what starts it, if it is to be elsewhere."""
+def chromium(program: str = "", *more: str) -> Iterator[Browser]:
+    """A browser, which may not leave this machine. `program`: what starts it, if it is to be elsewhere; `more`:
+    flags."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program or shutil.which("chromium"), args=ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=program or shutil.which("chromium"), args=[*ARGUMENTS, *more]
+        )
         yield browser
         browser.close()

@@ -12,6 +12,7 @@ const PATHS = {
   stop: "M6 6h12v12H6z",
   camera: "M3 8h4l2-3h6l2 3h4v11H3zM12 17a4 4 0 1 0 0-8 4 4 0 0 0 0 8z",
   floating: "M3 5h18v7M11 19H3V5M14 15h7v5h-7z",
+  talk: "M12 15a3 3 0 0 0 3-3V6a3 3 0 0 0-6 0v6a3 3 0 0 0 3 3zM5 11a7 7 0 0 0 14 0M12 18v3",
   full: "M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5",
   back: "M15 5l-7 7 7 7",
   away: "M3 3l18 18M8 6h7a2 2 0 0 1 2 2v3l5-3v8M4 6a2 2 0 0 0-2 2v8a2 2 0 0 0 2 2h11a2 2 0 0 0 1.7-1",

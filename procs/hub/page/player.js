@@ -7,7 +7,7 @@ import { sentence } from "./words.js";
 
 const MEASURE_MS = 1000;
 
-/** {element, video}, which plays until the signal. `changed({state, figures?})`: how it is; what is measured, once that is. */
+/** {element, video, watch}, which plays until the signal. `changed({state, figures?})`: how it is; what is measured, once that is. */
 export function player(deviceId, name, changed, signal) {
   const video = h("video", { autoplay: true, playsinline: true, controls: true, "aria-label": `Live: ${name}` });
   video.muted = true; // not by the attribute, which does not count for what a script has made
@@ -32,7 +32,7 @@ export function player(deviceId, name, changed, signal) {
   };
   const measuring = setInterval(measure, MEASURE_MS);
   signal.addEventListener("abort", () => clearInterval(measuring));
-  return { element, video };
+  return { element, video, watch };
 }
 
 /** Over the picture; nothing while it moves. */

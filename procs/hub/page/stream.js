@@ -6,6 +6,7 @@ import { follow, h, named, setText } from "./dom.js";
 import { icon } from "./icons.js";
 import { asKnown } from "./live.js";
 import { player } from "./player.js";
+import { talkButton } from "./talk.js";
 import { streamState } from "./words.js";
 
 const SNAPSHOT_MS = 30_000; // an idle camera has to start first
@@ -37,7 +38,7 @@ export function streamTile(deviceId, stream, isOnline, thumbnails, signal) {
     play.replaceChildren(icon(label.toLowerCase()), label);
     play.setAttribute("aria-label", `${label} ${stream.name}`);
     screen.replaceChildren(playing ? playing.element : still);
-    larger.replaceChildren(...(playing ? enlarging(playing, stream.name) : []));
+    larger.replaceChildren(...(playing ? [playing.talk, ...enlarging(playing, stream.name)] : []));
     if (!playing) describe(figures, {});
     sayState();
     thumbnails.set(still, image, deviceId, isOnline() && !playing ? current : null);
@@ -45,7 +46,9 @@ export function streamTile(deviceId, stream, isOnline, thumbnails, signal) {
   const begin = () => {
     const ends = new AbortController();
     playing = { ends, state: "connecting" };
-    Object.assign(playing, player(deviceId, stream.name, tell, AbortSignal.any([signal, ends.signal])));
+    const until = AbortSignal.any([signal, ends.signal]);
+    Object.assign(playing, player(deviceId, stream.name, tell, until));
+    playing.talk = talkButton(stream.name, playing.watch, until);
   };
   play.addEventListener("click", () => {
     playing?.ends.abort();

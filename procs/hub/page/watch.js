@@ -18,6 +18,7 @@ const NEEDLESS_FREE = 2; // attempts that were not needed, as the picture moved 
 const NEEDLESS_MS = 500; // on a narrow way a second stream is what it needs least
 const NEEDLESS_MAX_MS = 4000;
 const FORGIVEN_MS = 30_000;
+const HEARS_MS = 5000;
 const UNSEEN_MS = 30_000; // a page that nobody sees; then it watches no more
 
 const HUB_PATH = "through the hub";
@@ -43,6 +44,8 @@ export class Watch {
   #needless = 0;
   #reachedMs = GIVE_UP_MS; // how long it took to reach the device
   #why = "";
+  #askedTwice = false;
+  #said = null; // the track of a microphone, while the viewer talks
   #timers = new Timers();
 
   constructor(deviceId, name, video, tell, signal) {
@@ -117,6 +120,7 @@ export class Watch {
     this.#isDoomed = false;
     unreached.delete(this.#deviceId);
     session.show(this.#video);
+    session.speak(this.#said);
     before?.close();
     this.#frames.begin();
     this.#played();
@@ -252,6 +256,24 @@ export class Watch {
     this.#drop();
     this.#shown?.close();
     this.#shown = null;
+  }
+
+  /** Whether what the viewer says is heard, by the way that the picture takes now. A camera that had still to start when
+   * the device answered may have a loudspeaker after all: the device is asked once more. */
+  async hears() {
+    if (this.#shown?.hears === false && !this.#askedTwice) {
+      this.#askedTwice = true;
+      this.#ask();
+      const until = performance.now() + HEARS_MS;
+      while (this.#attempt && performance.now() < until) await new Promise((done) => setTimeout(done, HEARS_MS / 50));
+    }
+    return Boolean(this.#shown?.hears);
+  }
+
+  /** Have this track of a microphone heard at the device, also by what takes the place of the session; null to end. */
+  speak(track) {
+    this.#said = track;
+    this.#shown?.speak(track);
   }
 
   /** What has come so far, and of which source: what is counted of one can't be compared with another. */

@@ -9,6 +9,7 @@ export class Session {
   #id = "";
   #media = new MediaStream();
   #connection = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+  #voice; // what the viewer says goes out there
   #early = []; // candidates that came before the answer
   #over = new AbortController();
   #screen = new AbortController(); // of the video that shows it
@@ -64,6 +65,16 @@ export class Session {
     this.#connection.close();
   }
 
+  /** Whether the device has said that it takes what a viewer says. */
+  get hears() {
+    return this.#voice?.currentDirection === "sendonly";
+  }
+
+  /** Have this track of a microphone heard at the device; null for silence. */
+  speak(track) {
+    if (this.hears) this.#voice.sender.replaceTrack(track).catch(() => {}); // it has just ended
+  }
+
   /** What the browser counts. */
   async report() {
     return [...(await this.#connection.getStats()).values()];
@@ -74,6 +85,7 @@ export class Session {
     const asked = live.ask("watch_request", { device_id: deviceId, stream });
     preferred(this.#connection.addTransceiver("video", { direction: "recvonly" }));
     this.#connection.addTransceiver("audio", { direction: "recvonly" });
+    this.#voice = this.#connection.addTransceiver("audio", { direction: "sendonly" });
     const [ready, offer] = await Promise.all([asked, this.#connection.createOffer()]);
     this.#id = ready.session_id;
     if (this.#over.signal.aborted) {
