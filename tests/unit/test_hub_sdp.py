@@ -19,6 +19,16 @@ HOST = "candidate:1 1 udp 2130706431 192.168.1.7 49152 typ host"
 RELAY = "candidate:2 1 udp 1 203.0.113.9 50000 typ relay raddr 0.0.0.0 rport 0"
 
 
+def test_who_may_only_look_is_not_heard() -> None:
+    voice = AUDIO.replace("recvonly", "sendonly")
+    assert sdp.silenced(HEAD + VIDEO + AUDIO + voice) == HEAD + VIDEO + AUDIO + AUDIO.replace("recvonly", "inactive")
+    both = VIDEO.replace("recvonly", "sendrecv") + AUDIO.replace("a=recvonly\r\n", "").replace("\r\n", "\n")
+    muted = sdp.silenced(HEAD + both)
+    assert muted.count("a=recvonly") == 2 and "sendrecv" not in muted
+    assert [line for line in muted.split("\r\n") if "ice" in line] == ["a=ice-ufrag:abcd"] * 2
+    sdp.silenced("")
+
+
 def test_an_offer_has_to_take_video() -> None:
     sdp.check_offer(HEAD + AUDIO + VIDEO)
     sdp.check_offer((HEAD + VIDEO.replace("recvonly", "sendrecv")).replace("\r\n", "\n"))

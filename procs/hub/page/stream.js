@@ -3,6 +3,7 @@
 import { deviceCall, download } from "./api.js";
 import { action } from "./controls.js";
 import { follow, h, named, setText } from "./dom.js";
+import { fleet } from "./fleet.js";
 import { icon } from "./icons.js";
 import { asKnown } from "./live.js";
 import { player } from "./player.js";
@@ -38,7 +39,7 @@ export function streamTile(deviceId, stream, isOnline, thumbnails, signal) {
     play.replaceChildren(icon(label.toLowerCase()), label);
     play.setAttribute("aria-label", `${label} ${stream.name}`);
     screen.replaceChildren(playing ? playing.element : still);
-    larger.replaceChildren(...(playing ? [playing.talk, ...enlarging(playing, stream.name)] : []));
+    larger.replaceChildren(...(playing ? [...playing.talk, ...enlarging(playing, stream.name)] : []));
     if (!playing) describe(figures, {});
     sayState();
     thumbnails.set(still, image, deviceId, isOnline() && !playing ? current : null);
@@ -48,7 +49,8 @@ export function streamTile(deviceId, stream, isOnline, thumbnails, signal) {
     playing = { ends, state: "connecting" };
     const until = AbortSignal.any([signal, ends.signal]);
     Object.assign(playing, player(deviceId, stream.name, tell, until));
-    playing.talk = talkButton(stream.name, playing.watch, until);
+    const mayTalk = fleet.get(deviceId)?.role === "owner"; // it is more than looking
+    playing.talk = mayTalk ? [talkButton(stream.name, playing.watch, until)] : [];
   };
   play.addEventListener("click", () => {
     playing?.ends.abort();

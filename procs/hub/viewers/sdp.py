@@ -12,6 +12,7 @@ from procs.wire.envelope import Candidate
 MAX_CANDIDATES = 64  # of one fragment
 MAX_LINE = 1024
 _VIDEO = re.compile(r"m=video\s")
+_DIRECTIONS = ("a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive")
 _AWAY = ("a=sendonly", "a=inactive")
 
 
@@ -54,6 +55,18 @@ def with_candidates(text: str, candidates: Iterable[Candidate], *, is_all: bool)
         if any(line.startswith("a=candidate:") for line in section) and "a=end-of-candidates" not in section:
             section.append("a=end-of-candidates")
     return "".join(f"{line}\r\n" for line in [*head, *(line for section in sections for line in section)])
+
+
+def silenced(text: str) -> str:
+    """An offer by which nobody can be heard, or seen, where it leads to: what it would send it does not."""
+    silent = {"a=sendonly": "a=inactive", "a=sendrecv": "a=recvonly"}
+    found = []
+    for section in re.split(r"(?m)^(?=m=)", text):
+        lines = re.split(r"\r\n|\n|\r", section)
+        if section.startswith("m=") and not any(line.startswith(_DIRECTIONS) for line in lines):
+            lines.insert(1, "a=recvonly")
+        found += [silent.get(line.rstrip(), line) for line in lines if line]
+    return "".join(f"{line}\r\n" for line in found)
 
 
 def _sections(found: list[str]) -> Iterator[list[str]]:

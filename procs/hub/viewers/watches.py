@@ -82,6 +82,7 @@ class Watch(Generic[V]):
     settled_at: float = 0.0
     to_device: Held = field(default_factory=Held)
     to_viewer: Held = field(default_factory=Held)
+    may_talk: bool = False  # and be heard at the device, which is more than looking
     ufrag: str = ""  # of the viewer's ICE, where the hub has to know it
     view: View | None = None  # by which it ends with what lets its viewer in
     said: set[int] = field(default_factory=set)  # by the device, since the last offer

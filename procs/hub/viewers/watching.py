@@ -9,12 +9,15 @@ import contextlib
 import functools
 import time
 
+import msgspec
+
 from procs import log
 from procs.errors import LinkLost, Refused
 from procs.hub.devices.presence import Control
+from procs.hub.people.roles import OWNER, Role, lesser
 from procs.hub.state import State, now
 from procs.hub.tunnel.views import View
-from procs.hub.viewers import ice
+from procs.hub.viewers import ice, sdp
 from procs.hub.viewers.peer import Viewer, Watcher
 from procs.hub.viewers.watches import RESUME, VIEWER, Kind, Watch
 from procs.wire import envelope
@@ -77,7 +80,8 @@ async def request(hub: State, viewer: Viewer, frame: Envelope) -> None:
     """watch_request of a viewer: begin a session."""
     wanted = envelope.parse(frame, envelope.ViewerWatchRequest)
     user, control = viewer.session.user, hub.presence.control(wanted.device_id)
-    if not await _may_watch(hub, user.id, wanted.device_id):
+    role = await _role(hub, user.id, wanted.device_id)
+    if role is None:
         viewer.peer.refuse("device of somebody else, or of nobody", user=user.username)
         return await _say(viewer, NOT_FOUND, frame)
     if control is None:
@@ -86,6 +90,7 @@ async def request(hub: State, viewer: Viewer, frame: Envelope) -> None:
     watch: Watch[Watcher] = Watch(
         viewer, user.id, wanted.device_id, control.instance, now(), kind, wanted.stream, viewer.session.login
     )
+    watch.may_talk = lesser(role, viewer.session.role) == OWNER
     try:
         await begin(hub, watch, control)
     except NoWatch as error:
@@ -95,9 +100,10 @@ async def request(hub: State, viewer: Viewer, frame: Envelope) -> None:
     await _ready(hub, viewer, watch, frame)
 
 
-async def _may_watch(hub: State, user_id: int, device_id: str) -> bool:
+async def _role(hub: State, user_id: int, device_id: str) -> Role | None:
+    """What a user may do with a device; None where they may not even know of it."""
     device = await hub.registry.find(device_id)
-    return device is not None and await hub.registry.role(device, user_id) is not None
+    return await hub.registry.role(device, user_id) if device else None
 
 
 async def _ready(hub: State, viewer: Viewer, watch: Watch[Watcher], frame: Envelope) -> None:
@@ -110,7 +116,7 @@ async def resume(hub: State, viewer: Viewer, frame: Envelope) -> None:
     session_id = envelope.parse(frame, envelope.WatchResume).session_id
     user = viewer.session.user
     watch = hub.watches.by_user(user.id, session_id, RESUME) if viewer.can_resume else None
-    if watch is None or not await _may_watch(hub, user.id, watch.device_id):
+    if watch is None or await _role(hub, user.id, watch.device_id) is None:
         return await _say(viewer, NO_SESSION, frame)
     if not hub.watches.resume(watch, viewer):
         return await _say(viewer, TOO_MANY, frame)
@@ -136,6 +142,9 @@ async def from_viewer(hub: State, viewer: Viewer, frame: Envelope) -> None:
 async def to_device(hub: State, watch: Watch[Watcher], kind: str, signal: _Signal) -> bool:
     """Hand on what a viewer says; False where the device is away, and won't be back in this session."""
     if isinstance(signal, envelope.SignalOffer):
+        if not watch.may_talk:
+            heard = msgspec.structs.replace(signal.sdp, sdp=sdp.silenced(signal.sdp.sdp))
+            signal = envelope.SignalOffer(signal.session_id, heard)
         watch.said.clear()
         watch.to_viewer.clear()
         watch.to_device.add(kind, signal)

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from procs.errors import Refused
 from procs.hub.people.access import asked_for, signed_in
+from procs.hub.people.roles import OWNER
 from procs.hub.rest import answer, busy, query, refusal
 from procs.hub.state import HUB, State, now
 from procs.hub.viewers import sdp, watching
@@ -86,7 +87,7 @@ async def post(request: web.Request) -> web.Response:
     may be used.
     """
     hub, session = request.app[HUB], await signed_in(request)
-    device, _ = await asked_for(request)
+    device, role = await asked_for(request)
     offer = await _sent(request, SDP)
     stream = query(request, Wanted).stream
     try:
@@ -100,7 +101,7 @@ async def post(request: web.Request) -> web.Response:
         raise refusal(web.HTTPNotFound, "The device has no such stream")
     player, user = _Player(), session.user.id
     watch: Watch[Watcher] = Watch(player, user, device.device_id, control.instance, now(), WHEP, stream, session.login)
-    watch.ufrag = sdp.ufrag(offer)
+    watch.ufrag, watch.may_talk = sdp.ufrag(offer), role == OWNER
     try:
         await watching.begin(hub, watch, control)
     except watching.NoWatch as error:
