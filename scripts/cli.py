@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The suite from a shell: up, status, logs, password, keyframe, bitrate. (Down: scripts/down.py, which needs nothing.)
+And from agent to agent, with or without a suite: connect, listen, send-file, receive, ping, bench, peers.
 
 scripts/cli.py up                        start everything, wait until it serves, say where
 scripts/cli.py up --foreground           start everything and be its supervisord: for containers and systemd
@@ -8,6 +9,7 @@ scripts/cli.py password                  show the password made for the hub's fi
 scripts/cli.py password --reset          make it another one, and show that
 scripts/cli.py keyframe omega-0          the next picture is a keyframe
 scripts/cli.py bitrate omega-0 2M        encode at another rate from the next picture on
+scripts/cli.py connect bob               talk to another agent; each such verb has its own --help
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ from scripts import (
 )
 from scripts import status as show_status
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg, to_yaml, write_atomically
+from scripts.peer import parser as between_agents
 from scripts.suite_settings import Plan, load_plan
 
 UNDER_SYSTEMD = "NOTIFY_SOCKET"  # set where systemd starts us (scripts/planaria.service)
@@ -288,6 +291,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("stream", metavar="STREAM", help="such as omega-0; it must be watched by somebody")
         if verb is bitrate:
             sub.add_argument("rate", metavar="RATE", help=BITRATE.allowed)
+    between_agents.add(verbs)
     return parser
 
 

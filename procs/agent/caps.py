@@ -13,7 +13,8 @@ Address = Annotated[str, msgspec.Meta(max_length=64)]
 
 
 class Caps(msgspec.Struct, frozen=True):
-    """`planes`: on which it takes IP packets, the best one first; none: it wants none."""
+    """`planes`: on which it takes IP packets, the best one first; none: it wants none. `does`: what a command line is
+    there for, such as chat or receive."""
 
     planes: Annotated[list[Plane], msgspec.Meta(max_length=8)] = []
     mtu: Annotated[int, msgspec.Meta(ge=576, le=65535)] = 1380
@@ -21,6 +22,7 @@ class Caps(msgspec.Struct, frozen=True):
     packing: Annotated[int, msgspec.Meta(ge=0, le=9)] = 1
     addresses: Annotated[list[Address], msgspec.Meta(max_length=16)] = []
     restarts: Annotated[int, msgspec.Meta(ge=0)] = 0
+    does: Annotated[str, msgspec.Meta(max_length=16)] = ""
 
     @property
     def text(self) -> str:

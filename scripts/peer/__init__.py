@@ -1,0 +1,1 @@
+"""What scripts/cli.py does between agents: chat, pipes, files, measuring."""

@@ -1,0 +1,250 @@
+"""The command line between agents, with real processes: pipes, chat, files that go on after kills, clear refusals."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from procs.settings import ROOT
+from tests import hub_rig
+from tests.hub_rig import Process
+from tests.rig import clean_environ, until
+
+ALONE = (*hub_rig.HUB, "--only", "signal")
+LIMIT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """Where they meet."""
+    with hub_rig.process(tmp_path_factory.mktemp("hub"), command=ALONE) as running:
+        yield running
+
+
+@dataclass
+class Machine:
+    """Somebody's, with a run directory of its own."""
+
+    hub: Process
+    place: Path
+    name: str
+
+    def start(self, *words: str, stdin: int = subprocess.DEVNULL, **environ: str) -> subprocess.Popen[bytes]:
+        """Run the command line. Its stderr is in `said`."""
+        run_dir = self.place / self.name
+        run_dir.mkdir(exist_ok=True)
+        settings = {"AGENT_ID": self.name, "SIGNALING_URL": self.hub.ws("/ws/signal"), "PLANARIA_RUN_DIR": str(run_dir)}
+        with (run_dir / "said").open("ab") as said:
+            command = [sys.executable, "scripts/cli.py", *words]
+            environment = clean_environ(**(settings | environ))
+            return subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=said
+            )
+
+    def run(self, *words: str, data: bytes | None = None, environ: dict[str, str] | None = None) -> tuple[int, bytes]:
+        """Until it ends: exit code and standard output."""
+        with ended(
+            self.start(*words, stdin=subprocess.DEVNULL if data is None else subprocess.PIPE, **(environ or {}))
+        ) as its:
+            out, _ = its.communicate(data, timeout=LIMIT_S)
+            return its.returncode, out
+
+    @contextlib.contextmanager
+    def listening(self, *words: str, stdin: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
+        """Run it, once its agent is at the server."""
+        (self.place / self.name).mkdir(exist_ok=True)
+        (self.place / self.name / "said").write_bytes(b"")
+        with ended(self.start(*words, stdin=stdin)) as its:
+            until(lambda: b"* " in (self.place / self.name / "said").read_bytes(), LIMIT_S)
+            yield its
+
+    @property
+    def said(self) -> str:
+        """What all of its runs have told."""
+        return (self.place / self.name / "said").read_text()
+
+
+@contextlib.contextmanager
+def ended(its: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is gone afterwards."""
+    try:
+        yield its
+    finally:
+        its.kill()
+        its.wait()
+        for pipe in (its.stdin, its.stdout):
+            if pipe:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+@pytest.fixture
+def pair(hub: Process, tmp_path: Path) -> tuple[Machine, Machine]:
+    """Alice and Bob."""
+    return Machine(hub, tmp_path, "alice"), Machine(hub, tmp_path, "bob")
+
+
+def a_tar(size: int) -> bytes:
+    """Something as `tar c .` writes it."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("empty"))
+        about = tarfile.TarInfo("größe 🪱")
+        about.size = size
+        tar.addfile(about, io.BytesIO(os.urandom(size)))
+    return out.getvalue()
+
+
+def test_a_tar_goes_through_both_ways_while_the_hub_dies(hub: Process, pair: tuple[Machine, Machine]) -> None:
+    """With end of file for each direction, and exit codes."""
+    alice, bob = pair
+    there, back = a_tar(6_000_000), a_tar(500_000)
+    with bob.listening("listen", "--mode", "bytes", stdin=subprocess.PIPE) as listener:
+        assert listener.stdin and listener.stdout
+        with ended(alice.start("connect", "bob", "--mode", "bytes", stdin=subprocess.PIPE)) as caller:
+            assert caller.stdin
+            said = threading.Thread(target=say, args=(caller.stdin, there))
+            said.start()
+            heard = listener.stdout.read(1_000_000)
+            hub.restart()
+            heard += listener.stdout.read(len(there) - len(heard))
+            said.join()
+            assert hashlib.sha256(heard).digest() == hashlib.sha256(there).digest()
+            listener.stdin.write(back)  # the other direction is open still
+            listener.stdin.close()
+            assert caller.stdout and caller.stdout.read() == back
+            assert listener.stdout.read() == b"", "and nothing more"
+            assert (caller.wait(LIMIT_S), listener.wait(LIMIT_S)) == (0, 0)
+
+
+def say(pipe: IO[bytes], data: bytes) -> None:
+    """All of it, and that it was all; as fast as it is taken."""
+    pipe.write(data)
+    pipe.close()
+
+
+def test_who_takes_no_more_says_so(pair: tuple[Machine, Machine]) -> None:
+    alice, bob = pair
+    with bob.listening("listen", "--mode", "bytes") as listener:
+        assert listener.stdout
+        with ended(alice.start("connect", "bob", "--mode", "bytes", stdin=subprocess.PIPE)) as caller:
+            assert caller.stdin
+            caller.stdin.write(b"begin")
+            caller.stdin.flush()
+            assert listener.stdout.read(5) == b"begin"
+            listener.stdout.close()  # as `| head` does
+            with contextlib.suppress(BrokenPipeError):
+                caller.stdin.write(bytes(1_000_000))
+                caller.stdin.close()
+            assert (listener.wait(LIMIT_S), caller.wait(LIMIT_S)) == (6, 11)
+    assert "takes no more: standard output" in alice.said
+
+
+def test_lines_of_json(pair: tuple[Machine, Machine]) -> None:
+    alice, bob = pair
+    with bob.listening("listen", "--mode", "json") as listener:
+        code, out = alice.run("connect", "bob", "--mode", "json", data='{"größe": [1, null]}\n\n"last"'.encode())
+        assert (code, out) == (0, b"")
+        heard, _ = listener.communicate(timeout=LIMIT_S)
+        assert [json.loads(line) for line in heard.splitlines()] == [{"größe": [1, None]}, "last"]
+        assert listener.returncode == 0
+    with bob.listening("listen", "--mode", "json") as listener:
+        code, _ = alice.run("connect", "bob", "--mode", "json", data=b"1\nno json\n")
+        assert code == 10 and "line 2 is no JSON" in alice.said
+        assert listener.wait(LIMIT_S) == 11
+
+
+def test_chat_and_an_interrupt(pair: tuple[Machine, Machine]) -> None:
+    alice, bob = pair
+    with bob.listening("listen", stdin=subprocess.PIPE) as listener:
+        assert listener.stdin and listener.stdout
+        with ended(alice.start("connect", "bob", "--json", stdin=subprocess.PIPE)) as caller:
+            assert caller.stdin and caller.stdout
+            caller.stdin.write("grüß dich 🪱\x1b[2J\n".encode())
+            caller.stdin.flush()
+            assert listener.stdout.readline().decode() == "alice: grüß dich 🪱\ufffd[2J\n", "a terminal is safe"
+            listener.stdin.write(b"hallo\n")
+            listener.stdin.flush()
+            assert json.loads(caller.stdout.readline()) == {"from": "bob", "text": "hallo"}
+            caller.send_signal(signal.SIGINT)
+            assert caller.wait(LIMIT_S) == 130
+        until(lambda: "the peer has left" in bob.said)
+        code, _ = alice.run("connect", "bob", data=b"again\n")
+        assert code == 0 and listener.stdout.readline() == b"alice: again\n"
+    assert "Traceback" not in alice.said + bob.said
+
+
+def test_a_file_goes_on_after_either_side_was_killed(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
+    alice, bob = pair
+    film = tmp_path / "film.bin"
+    film.write_bytes(os.urandom(20_000_000))
+    into = tmp_path / "into"
+
+    def arrived() -> int:
+        return max((part.stat().st_size for part in into.glob(".*.part")), default=0)
+
+    with ended(alice.start("send-file", str(film), "bob", "--within", "50")) as first:
+        with bob.listening("receive", "--into", str(into)) as receiver:
+            until(lambda: arrived() > 2_000_000, LIMIT_S)
+            receiver.kill()
+            receiver.wait()
+        before = arrived()
+        with bob.listening("receive", "--into", str(into)):
+            until(lambda: arrived() > before + 2_000_000, LIMIT_S)
+            first.kill()
+            first.wait()
+            before = arrived()
+            assert before < 20_000_000
+            code, out = alice.run("send-file", str(film), "bob", "--json")
+    sent = json.loads(out)
+    assert (
+        code == 0 and sent["resumed_at"] >= before and sent["sha256"] == hashlib.sha256(film.read_bytes()).hexdigest()
+    )
+    assert [each.name for each in into.iterdir()] == ["film.bin"]
+    assert (into / "film.bin").read_bytes() == film.read_bytes()
+
+
+def test_what_cannot_be_is_said_and_a_forgotten_peer_is_met_anew(
+    hub: Process, pair: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    alice, bob = pair
+    cases: tuple[tuple[tuple[str, ...], dict[str, str], int, str], ...] = (
+        (("connect", "nobody", "--within", "1"), {}, 11, "no connection to 'nobody': peer not connected"),
+        (("connect", "bob"), {"AGENT_ID": ""}, 2, "AGENT_ID is not set"),
+        (("send-file", str(tmp_path), "bob"), {}, 10, "is no file"),
+        (("send-file", str(tmp_path / "none"), "bob"), {}, 10, "No such file"),
+        (("peers", "--forget", "bob"), {}, 2, "no peer that is known"),
+    )
+    for words, environ, code, said in cases:
+        (tmp_path / "alice").mkdir(exist_ok=True)
+        (tmp_path / "alice/said").write_bytes(b"")
+        assert alice.run(*words, environ=environ) == (code, b""), words
+        assert said in alice.said.splitlines()[-1] and "Traceback" not in alice.said
+    with bob.listening("receive", "--into", str(tmp_path / "into")):
+        assert alice.run("connect", "bob", "--mode", "json")[0] == 10
+        assert "is there for 'receive', not for 'json'" in alice.said
+        (tmp_path / "alice/agent/key").unlink()  # alice is another one now
+        assert alice.run("ping", "bob", "--count", "1", "--within", "5")[0] == 11
+        assert "HAS ANOTHER KEY" in alice.said and "HAS ANOTHER KEY" in bob.said
+    assert bob.run("peers", "--forget", "alice")[0] == 0
+    with bob.listening("listen"):
+        code, out = alice.run("ping", "bob", "--count", "3", "--interval", "0.05", "--json")
+        pongs = [json.loads(line) for line in out.splitlines()]
+        assert code == 0 and [pong["seq"] for pong in pongs] == [1, 2, 3] and pongs[0]["path"] == "direct"
+        assert all(pong["ms"] > 0 for pong in pongs)
+        code, out = alice.run("bench", "bob", "--seconds", "0.3", "--json")
+        assert code == 0 and json.loads(out)["there_mbit_s"] > 0 < json.loads(out)["back_mbit_s"]
