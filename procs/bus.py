@@ -11,9 +11,8 @@
 | webrtc_peer.children     | ROUTER - DEALER  | webrtc_peer       | its children   | see below        |
 | webrtc_peer.tunnels      | ROUTER - DEALER  | webrtc_peer       | its children   | see below        |
 | tun_pump.packets         | ROUTER - DEALER  | tun_pump          | each tunnel    | see below        |
-| tun_pump.state           | ROUTER <- DEALER | tun_pump          | scripts        | Request -> Reply |
 
-At warden.heartbeat every process says `Heartbeat`, and webrtc_peer `Watching`.
+At warden.heartbeat every process says `Heartbeat`, webrtc_peer `Watching`, and tun_pump `TunnelState`.
 
 The warden is asked how the suite is, and to restart a process of it, by scripts/cli.py, by ws_link for the hub of this
 device, and by the hub for its own machine.
@@ -68,7 +67,6 @@ WS_LINK_SESSIONS = "ws_link.sessions"
 WEBRTC_PEER_CHILDREN = "webrtc_peer.children"
 WEBRTC_PEER_TUNNELS = "webrtc_peer.tunnels"
 TUN_PUMP_PACKETS = "tun_pump.packets"
-TUN_PUMP_STATE = "tun_pump.state"
 HIGH_WATER = 64  # messages; a frozen reader must not grow its writer
 HIGHER_WATER = {WEBRTC_PEER_CHILDREN: 512}  # a child that joins gets seconds of a stream at once
 RESEND_S = 0.25  # an unanswered idempotent request goes out again this often

@@ -40,6 +40,7 @@ Headers = Annotated[list[tuple[str, str]], msgspec.Meta(max_length=256)]  # in o
 
 StreamName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Figure = Annotated[float, msgspec.Meta(ge=0)]
+Where = Annotated[str, msgspec.Meta(max_length=100)]  # an address and a port
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
@@ -63,7 +64,7 @@ class Bitrate(msgspec.Struct, frozen=True, tag="bitrate"):
 
 
 class Describe(msgspec.Struct, frozen=True, tag="describe"):
-    """To a producer, to ws_link, or to tun_pump: say what you are and how you are doing. Idempotent."""
+    """To a producer, or to ws_link: say what you are and how you are doing. Idempotent."""
 
 
 class Look(msgspec.Struct, frozen=True, tag="look"):
@@ -163,6 +164,34 @@ class Watching(msgspec.Struct, frozen=True, tag="watching"):
     totals: Annotated[list[WatchTotals], msgspec.Meta(max_length=64)]
 
 
+class TunnelPeer(msgspec.Struct, frozen=True):
+    """How the tunnel to one peer does. Packets are counted since whoever tells was started."""
+
+    peer: SessionId
+    is_up: bool  # packets go to it
+    plane: Count = 0  # as PeerUp has it, and so the next three
+    path: Literal["", "direct", "relayed"] = ""
+    remote: Where = ""
+    mtu: Count = 0
+    round_trip_ms: Figure | None = None  # None: not known yet
+    sent_packets: Count = 0
+    sent_bytes: Count = 0
+    received_packets: Count = 0
+    received_bytes: Count = 0
+    dropped: dict[str, int] = {}  # packets, by reason
+
+
+class TunnelState(msgspec.Struct, frozen=True, tag="tunnel_state"):
+    """tun_pump to the warden, each second: its interface, and how it does."""
+
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    interface: Instance  # "" while nothing is configured
+    addresses: Annotated[list[Name], msgspec.Meta(max_length=16)] = []
+    mtu: Count = 0
+    peers: Annotated[list[TunnelPeer], msgspec.Meta(max_length=64)] = []
+    dropped: dict[str, int] = {}  # packets that are of no peer, by reason
+
+
 class SuiteState(msgspec.Struct, frozen=True, tag="suite_state"):
     """The warden's answer to Look."""
 
@@ -170,6 +199,7 @@ class SuiteState(msgspec.Struct, frozen=True, tag="suite_state"):
     troubles: list[str]  # what is wrong though every process lives: a stream that is watched and dry
     bounds_s: list[float] = []  # of the buckets of all `recoveries`
     watching: list[WatchSession] | None = None  # None: there is no webrtc_peer that would say so
+    tunnel: TunnelState | None = None  # None: there is no tun_pump
 
 
 class LinkState(msgspec.Struct, frozen=True, tag="link_state"):
@@ -196,30 +226,6 @@ class PairingCode(msgspec.Struct, frozen=True, tag="pairing_code"):
     ttl: Count  # seconds
 
 
-class TunnelPeer(msgspec.Struct, frozen=True):
-    """One peer as tun_pump sees it."""
-
-    peer: str
-    is_up: bool  # its session has been heard of within 3 s
-    plane: Count
-    path: str
-    remote: str
-    mtu: Count
-    allowed: list[str]
-    traffic: dict[str, float]  # counters since tun_pump started
-    stats: dict[str, float]  # of its session, as PeerUp has them
-
-
-class TunnelState(msgspec.Struct, frozen=True, tag="tunnel_state"):
-    """tun_pump's answer to Describe."""
-
-    interface: str  # "" while nothing is configured
-    addresses: list[str]
-    mtu: Count
-    peers: list[TunnelPeer]
-    dropped: dict[str, int]  # packets of no peer's, by reason
-
-
 class Request(msgspec.Struct, frozen=True, tag="request"):
     """The header of a command: enough for anybody to decide about retrying or dropping it.
 
@@ -238,7 +244,7 @@ class Reply(msgspec.Struct, frozen=True, tag="reply"):
     id: Id
     ok: bool
     reason: Reason = ""
-    body: Description | SuiteState | LinkState | PairingCode | TunnelState | None = None
+    body: Description | SuiteState | LinkState | PairingCode | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -425,7 +431,7 @@ class PeerUp(msgspec.Struct, frozen=True, tag="peer_up"):
     mtu: Annotated[int, msgspec.Meta(ge=576, le=65535)]  # of an IP packet that it takes whole
     plane: Annotated[int, msgspec.Meta(ge=0, le=3)] = 0  # 0: a peer that is not ours, one packet a message
     path: Literal["", "direct", "relayed"] = ""
-    remote: Text = ""  # the address that it is reached at
+    remote: Where = ""  # the address that it is reached at
     stats: Annotated[dict[Name, float], msgspec.Meta(max_length=64)] = {}
     at: Count = 0
     seen: Count = 0
@@ -488,7 +494,7 @@ class TunnelBeat(msgspec.Struct, frozen=True, tag="tunnel_beat"):
     why: Reason = ""  # it is not connected
 
 
-ToWarden = Heartbeat | Watching
+ToWarden = Heartbeat | Watching | TunnelState
 FromWorker = Ready | TicketWanted | JobDone
 ToWorker = TicketGrant | TicketRefused | Job
 FromPeer = SessionsReady | Signal | SignalTaken

@@ -37,6 +37,7 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
         "hub": _hub(plan) if "hub" in plan.suite.roles else None,
         "device": _device(link) if link else None,
         "watching": msgspec.to_builtins(seen.watching) if seen else None,
+        "tunnel": msgspec.to_builtins(seen.tunnel) if seen and "tun" in plan.suite.roles else None,
         "streams": _streams(plan) if "streams" in plan.suite.roles else [],
         "degraded": [*_missing(root, processes), *reach.missing(link), *reach.missing_go2rtc(plan), *troubles],
     }
@@ -135,6 +136,11 @@ def show(answer: dict[str, Any]) -> None:
     if answer["watching"]:
         print()
         print_table([WATCHING, *map(watcher, answer["watching"])])
+    if tunnel := answer["tunnel"]:
+        print()
+        print_table([TUNNEL, *map(peer_row, tunnel["peers"])])
+        where = f"{tunnel['interface']} {' '.join(tunnel['addresses'])}" if tunnel["interface"] else "not configured"
+        print(f"tunnel: {where}")
     if answer["degraded"]:
         print("\nDEGRADED\n" + "\n".join(f"  {each}" for each in answer["degraded"]))
 
@@ -174,6 +180,26 @@ def watcher(its: dict[str, Any]) -> tuple[str, ...]:
         "-" if round_trip_ms is None else f"{round_trip_ms:.0f} ms",
         f"{its['packets_again']:.0f} of {its['packets']:.0f}",
         f"{its['dropped']:.0f}",
+    )
+
+
+TUNNEL = ("PEER", "STATE", "PLANE", "PATH", "ADDRESS", "MTU", "ROUND TRIP", "SENT", "RECEIVED", "DROPPED")
+
+
+def peer_row(its: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of one peer of the tunnel, under TUNNEL."""
+    round_trip_ms = its["round_trip_ms"]
+    return (
+        its["peer"],
+        "up" if its["is_up"] else "down",
+        str(its["plane"]) if its["is_up"] else "-",
+        its["path"] or "-",
+        its["remote"] or "-",
+        str(its["mtu"] or "-"),
+        "-" if round_trip_ms is None else f"{round_trip_ms:.1f} ms",
+        f"{its['sent_bytes'] / 1e6:.1f} MB",
+        f"{its['received_bytes'] / 1e6:.1f} MB",
+        str(sum(its["dropped"].values())),
     )
 
 

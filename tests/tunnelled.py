@@ -19,9 +19,8 @@ import zmq
 from procs import bus, line
 from procs.agent import network
 from procs.agent.conduit import Conduit, packets_of
-from procs.errors import BusError
 from procs.line import Line
-from procs.messages import Describe, PeerUp, PumpUp, TunnelState, decode_from_pump
+from procs.messages import PeerUp, PumpUp, TunnelPeer, TunnelState, decode_from_pump, decode_to_warden
 from tests.nat import Place
 from tests.rig import clean_environ, until
 
@@ -42,6 +41,8 @@ class Side:
         self.me, self.place, self.run_dir = me, place, folder / me
         self.run_dir.mkdir()
         self.log = folder / f"{me}.log"
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._told = bus.binder(self._context, zmq.PULL, self.run_dir, bus.WARDEN_HEARTBEAT)
         self.tell(**change)
         self.start()
 
@@ -65,12 +66,26 @@ class Side:
         self.process.kill()
         self.process.wait()
 
+    def end(self) -> None:
+        """For good."""
+        self.kill()
+        self._context.destroy(linger=0)
+
     def state(self) -> TunnelState:
-        """What it says of itself."""
-        with bus.Requester(self.run_dir, bus.TUN_PUMP_STATE) as requester:
-            body = requester.ask(Describe(), within_s=20).body
-        assert isinstance(body, TunnelState)
-        return body
+        """What it says of itself next."""
+        while self._told.poll(0):
+            self._told.recv()
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            if self._told.poll(1000):
+                said = decode_to_warden(self._told.recv())
+                if isinstance(said, TunnelState) and said.pid == self.process.pid:
+                    return said
+        raise AssertionError(self.log.read_text())
+
+    def peer(self) -> TunnelPeer:
+        """What it says of the other one."""
+        return self.state().peers[0]
 
 
 class Joint:
@@ -104,7 +119,9 @@ class Joint:
             for me, other in others.items():
                 conduit = self._conduits[me]
                 seen = conduit.news().seen
-                up = PeerUp(other, os.getpid(), self.mtu, 2, "direct", "192.0.2.1:9", {"rtt_ms": 1.0}, conduit.at, seen)
+                up = PeerUp(
+                    other, os.getpid(), self.mtu, 2, "direct", "192.0.2.1:9", {"round_trip_ms": 1.0}, conduit.at, seen
+                )
                 self._lines[me].say(up)
             await asyncio.sleep(0.1)
         for each in self._lines.values():
@@ -147,19 +164,11 @@ def tunnel(folder: Path, **change: Any) -> Iterator[tuple[Side, Side, Joint]]:
     joint = Joint(folder)
     try:
         for side in sides:
-            until(lambda side=side: all(peer.is_up for peer in _state(side)))  # type: ignore[misc]
+            until(lambda side=side: side.peer().is_up)  # type: ignore[misc]
         yield sides[0], sides[1], joint
     finally:
         joint.end()
         for side in sides:
-            side.kill()
+            side.end()
         for place in places:
             place.end()
-
-
-def _state(side: Side) -> list[Any]:
-    try:
-        return list(side.state().peers)
-    except BusError:
-        time.sleep(0.1)
-        raise AssertionError(side.log.read_text()) from None

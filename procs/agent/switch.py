@@ -25,23 +25,26 @@ from procs.agent.packets import (
 from procs.agent.packets import too_big as told
 from procs.errors import ConfigError
 
-FIGURES = (
-    "sent_packets", "sent_bytes", "received_packets", "received_bytes", "too_big", "spoofed", "malformed", "lost",
-)  # fmt: skip
+PASSED = ("sent_packets", "sent_bytes", "received_packets", "received_bytes")
+DROPPED = ("too_big", "spoofed", "malformed", "lost")
 
 
 class Traffic:
-    """Of one peer, since we started. Those after received_bytes count packets that were dropped."""
+    """Of one peer, since we started."""
 
-    __slots__ = FIGURES
+    __slots__ = PASSED + DROPPED
 
     def __init__(self) -> None:
         self.sent_packets = self.sent_bytes = self.received_packets = self.received_bytes = 0
         self.too_big = self.spoofed = self.malformed = self.lost = 0
 
-    def figures(self) -> dict[str, float]:
-        """By name."""
-        return {name: getattr(self, name) for name in FIGURES}
+    def passed(self) -> dict[str, int]:
+        """What TunnelPeer says of packets."""
+        return {name: getattr(self, name) for name in PASSED}
+
+    def dropped(self) -> dict[str, int]:
+        """Packets, by reason."""
+        return {name: getattr(self, name) for name in DROPPED}
 
 
 class Switch:

@@ -12,59 +12,21 @@ The supervised suite does the same in two processes (tun_pump, and a child of we
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from ipaddress import ip_interface
-from typing import Protocol
 
 from procs import log
 from procs.agent import tun
 from procs.agent.caps import Caps
 from procs.agent.network import Tunnel
 from procs.agent.packets import Network
+from procs.agent.planes import PACKED, RECORDS
+from procs.agent.session import PeerSession
 from procs.agent.switch import Switch
 from procs.errors import ConfigError, Refused
 from procs.messages import TunnelPeer
 
-PLANES = [2, 1]
 LOOK_S = 0.25
-
-
-class Carrier(Protocol):
-    """The part of `session.datagrams` that carries packets."""
-
-    on_packets: Callable[[Sequence[bytes]], object]
-
-    @property
-    def plane(self) -> int:
-        """Which one."""
-
-    @property
-    def mtu(self) -> int:
-        """Of a packet that it takes whole now."""
-
-    @property
-    def stats(self) -> dict[str, float]:
-        """Counters."""
-
-    def send(self, packets: Sequence[bytes]) -> int:
-        """How many it took."""
-
-
-class Session(Protocol):
-    """The part of a PeerSession that is needed here."""
-
-    peer: str
-
-    @property
-    def datagrams(self) -> Carrier:
-        """What carries packets to the peer."""
-
-    @property
-    def caps(self) -> Caps:
-        """What the peer has said of itself, once it is connected."""
-
-    def is_connected(self) -> bool:
-        """Whether it is now."""
 
 
 class TunTransport:
@@ -77,13 +39,15 @@ class TunTransport:
         for network in elsewhere:
             log.warning("this machine has another route there, which stays", prefix=str(network))
         self._switch = Switch(tunnel)
-        self._sessions: dict[str, Session] = {}
-        self._learned: set[str] = set()
+        self._sessions: dict[str, PeerSession] = {}
+        self._learned: dict[str, int] = {}  # of which of its connections
 
     @property
     def caps(self) -> Caps:
         """What peers are told of us."""
-        return Caps(planes=PLANES, mtu=self.tunnel.mtu, addresses=[str(each) for each in self.tunnel.address])
+        return Caps(
+            planes=[RECORDS, PACKED], mtu=self.tunnel.mtu, addresses=[str(each) for each in self.tunnel.address]
+        )
 
     def start(self) -> None:
         """Carry packets from now on, in the running event loop."""
@@ -91,25 +55,23 @@ class TunTransport:
         self._loop = asyncio.get_running_loop()
         self._look()
 
-    def join(self, session: Session) -> None:
+    def join(self, session: PeerSession) -> None:
         """Carry this peer's packets, whatever connections its session has. Raises Refused for one whom nothing is
         allowed."""
         peer = session.peer
         if not self._learns and not self._switch.allowed(peer):
             raise Refused(f"{peer!r} has no addresses in the tunnel; add it to allowed")
         self._sessions[peer] = session
-        self._learned.discard(peer)
+        self._learned.pop(peer, None)
         session.datagrams.on_packets = lambda packets: self._from_peer(peer, packets)
 
     def peers(self) -> list[TunnelPeer]:
         """How all are doing."""
-        found = []
-        for peer, session in self._sessions.items():
-            below, allowed = session.datagrams, [str(each) for each in self._switch.allowed(peer)]
-            figures = self._switch.traffic[peer].figures() if allowed else {}
-            is_up = session.is_connected()
-            found.append(TunnelPeer(peer, is_up, below.plane, "", "", below.mtu, allowed, figures, below.stats))
-        return found
+        return [self._peer(peer, session) for peer, session in self._sessions.items()]
+
+    def allowed(self, peer: str) -> Sequence[Network]:
+        """The addresses of a peer."""
+        return self._switch.allowed(peer)
 
     def close(self) -> None:
         """Have no interface any more. One that is killed leaves it, for the next one to go on with."""
@@ -119,8 +81,8 @@ class TunTransport:
     def _look(self) -> None:
         """What sessions have become: they fall to another plane, and their peers come back as others."""
         for peer, session in self._sessions.items():
-            if self._learns and peer not in self._learned and session.is_connected():
-                self._learned.add(peer)
+            if self._learns and session.is_connected() and self._learned.get(peer) != session.connections:
+                self._learned[peer] = session.connections
                 self._learn(peer, session.caps)
             if self._switch.allowed(peer):
                 self._switch.takes(peer, session.datagrams.mtu)
@@ -147,6 +109,20 @@ class TunTransport:
     def _from_peer(self, peer: str, packets: Sequence[bytes]) -> None:
         if self._switch.allowed(peer) and self.device.fd >= 0:
             self.device.write(self._switch.admit(peer, packets))
+
+    def _peer(self, peer: str, session: PeerSession) -> TunnelPeer:
+        below, path, traffic = session.datagrams, session.path, self._switch.traffic.get(peer)
+        return TunnelPeer(
+            peer,
+            is_up=below.is_up,
+            plane=below.plane,
+            path="" if not path else "relayed" if path.kind == "relayed" else "direct",
+            remote=path.remote if path else "",
+            mtu=below.mtu,
+            round_trip_ms=session.stats.get("round_trip_ms"),
+            **(traffic.passed() if traffic else {}),
+            dropped=traffic.dropped() if traffic else {},
+        )
 
 
 def claimed(tunnel: Tunnel, caps: Caps) -> list[Network]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any, NoReturn
 
@@ -16,7 +17,7 @@ from procs.agent.conduit import packets_of
 from procs.agent.network import Tunnel
 from procs.agent.switch import Switch
 from procs.errors import Refused
-from procs.messages import Command, Describe, PeerUp, Reply, TunnelPeer, TunnelState, decode_to_pump
+from procs.messages import PeerUp, TunnelPeer, TunnelState, decode_to_pump
 from procs.tun_pump import ends
 from procs.tun_pump.interface import Alive
 
@@ -42,11 +43,9 @@ class Pump:
     async def run(self) -> None:
         """All of it. Raises what ends us."""
         self._line = line.binder(self._alive.run_dir, bus.TUN_PUMP_PACKETS, self._heard)
-        state = bus.binder(zmq.asyncio.Context.instance(), zmq.ROUTER, self._alive.run_dir, bus.TUN_PUMP_STATE)
-        doing: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(self._tick()),
-            asyncio.ensure_future(bus.respond(state, self._describe)),
-        ]
+        context = zmq.asyncio.Context.instance()
+        self._warden = bus.connector(context, zmq.PUSH, self._alive.run_dir, bus.WARDEN_HEARTBEAT)
+        doing: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._tick())]
         if self._device:
             self._device.start(self._from_interface)
             log.info("the tunnel is there", interface=self._device.name, addresses=",".join(self._addresses))
@@ -112,6 +111,7 @@ class Pump:
                 log.info("a peer's session is gone", peer=peer)
             for peer in self._ends.there(now) if self._device else []:
                 self._line.say(ends.pump_up(self._ends[peer], self._tunnel.mtu, self._addresses), to=peer)
+            bus.send_one(self._warden, self._told())
             self._warn()
             await asyncio.sleep(TELL_S)
 
@@ -121,25 +121,28 @@ class Pump:
             log.warning("packets were dropped whose source is not in their peer's prefixes", packets=spoofed)
             self._spoofed = spoofed
 
-    async def _describe(self, command: Command) -> Reply:
-        if not isinstance(command, Describe):
-            raise Refused("is not for tun_pump")
-        return Reply(id=0, ok=True, body=self._state())
-
-    def _state(self) -> TunnelState:
+    def _told(self) -> TunnelState:
+        """For the warden."""
+        if not self._device:
+            return TunnelState(os.getpid(), "")
         dropped = {
             "homeless": self._switch.homeless,
             "strangers": self._strangers,
-            "not_taken_by_kernel": self._device.dropped if self._device else 0,
+            "not_taken_by_kernel": self._device.dropped,
         }
-        name = self._device.name if self._device else ""
         peers = [self._peer(peer) for peer in self._tunnel.allowed]
-        return TunnelState(name, self._addresses, self._tunnel.mtu, peers, dropped)
+        return TunnelState(os.getpid(), self._device.name, self._addresses, self._tunnel.mtu, peers, dropped)
 
     def _peer(self, peer: str) -> TunnelPeer:
-        up = self._ends[peer].up
-        allowed = [str(network) for network in self._tunnel.allowed[peer]]
-        figures = self._switch.traffic[peer].figures()
-        if up is None:
-            return TunnelPeer(peer, False, 0, "", "", self._tunnel.mtu, allowed, figures, {})
-        return TunnelPeer(peer, True, up.plane, up.path, up.remote, up.mtu, allowed, figures, up.stats)
+        up, traffic = self._ends[peer].up, self._switch.traffic[peer]
+        return TunnelPeer(
+            peer,
+            is_up=up is not None,
+            plane=up.plane if up else 0,
+            path=up.path if up else "",
+            remote=up.remote if up else "",
+            mtu=up.mtu if up else 0,
+            round_trip_ms=up.stats.get("round_trip_ms") if up else None,
+            **traffic.passed(),
+            dropped=traffic.dropped(),
+        )

@@ -13,7 +13,7 @@ import zmq
 
 from procs import bus, journal, log, proc, settings
 from procs.errors import ParentGone, Refused
-from procs.messages import Command, Look, Reply, Restart, Watching, decode_to_warden
+from procs.messages import Command, Look, Reply, Restart, TunnelState, Watching, decode_to_warden
 from procs.warden import go2rtc, metrics, notify, table
 from procs.warden.history import RESTARTED, History
 from procs.warden.limits import GO2RTC_EVERY_S, LIMITS, STACK_S, SUPERVISORD_EVERY_S, kind_of
@@ -182,6 +182,9 @@ class _Loop:
             if isinstance(beat, Watching):
                 if beat.pid == self._relatives.pid_of("webrtc_peer"):
                     self.state.watched.take(beat, time.monotonic())
+            elif isinstance(beat, TunnelState):
+                if beat.pid == self._relatives.pid_of("tun_pump"):
+                    self.state.tunnel.take(beat, time.monotonic())
             elif self._relatives.is_ours(beat, time.monotonic()):
                 self._policy.see_processes(self._relatives.known())
                 self._sign(beat.pid, time.monotonic())

@@ -17,6 +17,7 @@ from procs.warden.history import BUCKETS_S, HOUR_S, RESTARTED, History
 from procs.warden.metrics import family, histogram
 from procs.warden.policy import GO2RTC, SUPERVISORD, Policy
 from procs.warden.table import Row
+from procs.warden.tunnel import Tunnelled
 from procs.warden.watching import Watched
 
 FRESH_S = 0.1
@@ -35,6 +36,7 @@ class State:
         self.streams: dict[str, Stream] = {}
         self.dropped: dict[int, int] = {}  # pid -> pictures
         self.watched = Watched()
+        self.tunnel = Tunnelled()
         self.refused = 0  # messages and events that made no sense
         self._ends: deque[tuple[float, str]] = deque()  # of the last hour: when, and who
         self._last: dict[str, tuple[str, str]] = {}  # how each process ended last, and when
@@ -58,7 +60,7 @@ class State:
         """What `text` waits for."""
         os.eventfd_read(self.wanted)
         self.told(now)
-        self._text = self._metrics() + self.watched.text(now)
+        self._text = self._metrics() + self.watched.text(now) + self.tunnel.text(now)
         self._printed.set()
 
     def ended(self, process: str, kind: str, reason: str, at: str = "") -> None:
@@ -85,7 +87,8 @@ class State:
         away = supervised.keys() - {name for name, _, _ in known}
         rows += [self._process(name, 0, None, supervised[name], hour[name], now) for name in away]
         rows.sort(key=lambda row: row.name)
-        self._answer = SuiteState(rows, self._troubles(now), list(BUCKETS_S), self.watched.sessions(now))
+        watching, tunnel = self.watched.sessions(now), self.tunnel.state(now)
+        self._answer = SuiteState(rows, self._troubles(now), list(BUCKETS_S), watching, tunnel)
         return self._answer
 
     def _process(

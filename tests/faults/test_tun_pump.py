@@ -99,9 +99,9 @@ def test_a_connection_outlives_the_pump(joined: tuple[Side, Side, Joint]) -> Non
     assert until(lambda: joint.told.get("alice")).addresses == ADDRESSES["alice"]
     for side in (alice, bob):
         assert rights(side.process.pid) == {("0" * 16, "0" * 16, "1")}, "nothing of root's is left, in any thread"
-    peer = alice.state().peers[0]
+    peer = alice.peer()
     assert (peer.peer, peer.plane, peer.path, peer.remote) == ("bob", 2, "direct", "192.0.2.1:9")
-    assert peer.traffic["sent_bytes"] > 1_000_000 and peer.traffic["received_packets"] > 100
+    assert peer.round_trip_ms == 1.0 and peer.sent_bytes > 1_000_000 and peer.received_packets > 100
 
 
 class Echo:
@@ -142,7 +142,7 @@ def test_packets_of_any_size_pass(joined: tuple[Side, Side, Joint]) -> None:
         assert all(echo.passes(size) for size in (1, 1320, 1352, 4000, 20_000))
     # The session carries less from now on, as when it falls back to a data channel.
     joint.mtu = 1158
-    until(lambda: alice.state().peers[0].mtu == bob.state().peers[0].mtu == 1158)
+    until(lambda: alice.peer().mtu == bob.peer().mtu == 1158)
     v4, v6 = echoes
     for sock in (v4.here, v4.there):
         sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
@@ -166,26 +166,22 @@ def _largest(sock: socket.socket) -> int:
 def test_what_a_peer_may_not_send_is_counted_and_dropped(joined: tuple[Side, Side, Joint]) -> None:
     alice, _, joint = joined
     stranger = bytes([192, 0, 2, 7])
-    before = alice.state().peers[0].traffic
+    before = alice.peer().received_packets
     good = v4(b"1" * 16, source=BOB4, to=ME4)
     joint.give("alice", [v4(b"1", source=stranger, to=ME4), v4(b"1", source=ME4, to=ME4), v6(b"1", source=ME6, to=ME6)])
     joint.give("alice", [b"garbage" * 30, b"\x45", good, v6(b"1", source=BOB6, to=ME6)])
-    found = until(lambda: _grown(before, alice.state().peers[0].traffic, "received_packets", 2))
+    found = until(lambda: its if (its := alice.peer()).received_packets >= before + 2 else None).dropped
     assert (found["spoofed"], found["malformed"]) == (3, 2)
     with alice.place.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.sendto(b"to nobody", ("10.77.0.99", 9))
     until(lambda: alice.state().dropped["homeless"] >= 1)
 
 
-def _grown(before: dict[str, float], now: dict[str, float], name: str, by: int) -> dict[str, float] | None:
-    return {key: now[key] - before[key] for key in now} if now[name] >= before[name] + by else None
-
-
 def test_new_settings_leave_nothing_of_the_old(tmp_path: Path) -> None:
     place = Place("alice")
+    peers = {"bob": {"allowed": ["10.77.0.2/32", "192.168.50.0/24"]}}
+    side = Side("alice", place, tmp_path, peers=peers, masquerade="1")
     try:
-        peers = {"bob": {"allowed": ["10.77.0.2/32", "192.168.50.0/24"]}}
-        side = Side("alice", place, tmp_path, peers=peers, masquerade="1")
         assert side.state().interface == "mvp-tun0"
         assert "192.168.50.0/24 dev mvp-tun0" in place.run("ip", "route") and "masquerade" in place.run(
             "nft", "list", "ruleset"
@@ -203,8 +199,8 @@ def test_new_settings_leave_nothing_of_the_old(tmp_path: Path) -> None:
         (side.run_dir / network.NAME).unlink()
         side.start()
         assert side.state().interface == "" and "idle: not configured" in side.log.read_text()
-        side.kill()
     finally:
+        side.end()
         place.end()
 
 

@@ -78,14 +78,17 @@ def test_one_interface_serves_many_peers(places: dict[str, Place], tmp_path: Pat
                 ends[name].start()
             for name in ("bob", "eve"):
                 ends["alice"].join(await cores["alice"].connect_to(name))
-            await until(lambda: all(peer.is_up and peer.allowed for end in ends.values() for peer in end.peers()))
+            await until(
+                lambda: all(its.is_up and end.allowed(its.peer) for end in ends.values() for its in end.peers())
+            )
             for number, name in ((2, "bob"), (3, "eve")):
                 for address in (f"10.77.0.{number}", f"fd77::{number}"):
                     assert await echo(places, "alice", name, address, 100)
                     assert await echo(places, "alice", name, address, 4000), "larger than the MTU"
             figures = {peer.peer: peer for peer in ends["alice"].peers()}
-            assert figures["bob"].allowed == ["10.77.0.2/32", "fd77::2/128"] and figures["bob"].plane == 2
-            assert figures["eve"].traffic["received_bytes"] > 8000 and not figures["eve"].traffic["spoofed"]
+            assert (figures["bob"].plane, figures["bob"].path, figures["bob"].mtu) == (2, "direct", 1380)
+            assert [str(each) for each in ends["alice"].allowed("bob")] == ["10.77.0.2/32", "fd77::2/128"]
+            assert figures["eve"].received_bytes > 8000 and not figures["eve"].dropped["spoofed"]
             # One that claims another's address gets nothing by it.
             with places["eve"].entered():
                 made = netlink.link("mvp-tun0")
@@ -94,7 +97,7 @@ def test_one_interface_serves_many_peers(places: dict[str, Place], tmp_path: Pat
                 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             with sock:
                 sock.sendto(b"I am bob", ("10.77.0.1", 9))
-            await until(lambda: {p.peer: p for p in ends["alice"].peers()}["eve"].traffic["spoofed"] == 1)
+            await until(lambda: {p.peer: p for p in ends["alice"].peers()}["eve"].dropped["spoofed"] == 1)
         for name in NAMES:
             ends[name].close()
             with places[name].entered():

@@ -1,0 +1,51 @@
+"""What is said of the tunnel: to Prometheus, and in a row of `make status`."""
+
+from __future__ import annotations
+
+import itertools
+
+import msgspec
+
+from procs.messages import MAX_BYTES, TunnelPeer, TunnelState, decode_to_warden, encode
+from procs.warden.tunnel import Tunnelled
+from procs.warden.watching import FRESH_S
+from scripts import status
+
+BOB = TunnelPeer(
+    "bob", True, 2, "relayed", "192.0.2.1:9", 1380, 12.5, 10, 1_000_000, 20, 2_500_000, {"spoofed": 3, "lost": 1}
+)
+SAID = TunnelState(7, "mvp-tun0", ["10.77.0.1/24"], 1380, [BOB, TunnelPeer("eve", is_up=False)], {"homeless": 4})
+
+
+def test_prometheus_reads_each_peer() -> None:
+    tunnel = Tunnelled()
+    assert tunnel.text(1.0) == "" and tunnel.state(1.0) is None
+    tunnel.take(SAID, 1.0)
+    lines = tunnel.text(1.5).splitlines()
+    for line in (
+        'planaria_tunnel_up{peer="bob",path="relayed",plane="2"} 1',
+        'planaria_tunnel_round_trip_seconds{peer="bob"} 0.0125',
+        'planaria_tunnel_sent_bytes_total{peer="bob"} 1000000',
+        'planaria_tunnel_received_packets_total{peer="eve"} 0',
+        'planaria_tunnel_dropped_packets_total{peer="bob",reason="spoofed"} 3',
+        'planaria_tunnel_dropped_packets_total{peer="",reason="homeless"} 4',
+    ):
+        assert line in lines
+    families = [line.split()[2] for line in lines if line.startswith("# TYPE")]
+    order = [line.split("{")[0] for line in lines if not line.startswith("#")]
+    assert len(set(families)) == len(families) and [name for name, _ in itertools.groupby(order)] == families
+    assert tunnel.state(1.5) is SAID and tunnel.state(1.1 + FRESH_S) is None
+
+
+def test_the_largest_of_it_goes_through_the_bus() -> None:
+    peer = msgspec.structs.replace(BOB, peer="x" * 64, remote="y" * 60, sent_bytes=2**60, received_bytes=2**60)
+    whole = msgspec.structs.replace(SAID, peers=[peer] * 64)
+    assert len(encode(whole)) < MAX_BYTES // 2 and decode_to_warden(encode(whole)) == whole
+
+
+def test_a_person_reads_a_row_for_each() -> None:
+    rows = [status.peer_row(msgspec.to_builtins(its)) for its in SAID.peers]
+    assert rows == [
+        ("bob", "up", "2", "relayed", "192.0.2.1:9", "1380", "12.5 ms", "1.0 MB", "2.5 MB", "4"),
+        ("eve", "down", "-", "-", "-", "-", "-", "0.0 MB", "0.0 MB", "0"),
+    ]
