@@ -12,8 +12,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from procs import log
-from procs.errors import ConfigError, PlanariaError, Unhealthy
+from procs.errors import ConfigError, NotHere, PlanariaError, Unhealthy
 from procs.settings import ROOT
+from procs.tun_pump import interface
 from scripts import service, suite
 
 
@@ -26,6 +27,15 @@ def _end_all() -> int:
         return suite.kill_all(ROOT)
 
 
+def _release() -> None:
+    """The tunnel's interface is made to outlive everything; this is where it is taken away."""
+    try:
+        for name in interface.release(ROOT / "run"):
+            print(f"  removed the interface {name}", file=sys.stderr)
+    except (OSError, NotHere) as error:
+        raise Unhealthy(f"the tunnel's interface stays: {error}; as root: make down") from None
+
+
 def main() -> int:
     """End them and say how many there were."""
     if sys.argv[1:]:
@@ -35,6 +45,7 @@ def main() -> int:
     try:
         warning = service.stop(ROOT)
         ended = _end_all()
+        _release()
         if warning:
             raise Unhealthy(warning)
     except PlanariaError as error:

@@ -64,7 +64,7 @@ class Wall(NamedTuple):
 
     def files(self, run_dir: Path, roles: frozenset[str]) -> dict[str, str]:
         """Name -> text of what the processes find in run/. Makes the device's identity if there is none yet."""
-        found = {network.NAME: json.dumps(self.tunnel)} if "tun" in roles else {}
+        found = {network.NAME: json.dumps(self.tunnel if "tun" in roles else {})}
         if "device" not in roles:
             return found
         found |= {

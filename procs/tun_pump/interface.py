@@ -44,6 +44,13 @@ def mark_of(run_dir: Path) -> str:
     return f"planaria {run_dir.resolve()}"[:255]
 
 
+def release(run_dir: Path) -> list[str]:
+    """Take away what outlives us: the interface, and rules of nft. Returns the interfaces' names. Raises OSError,
+    NotHere."""
+    masquerade.apply(Tunnel(), run_dir)
+    return tun.release(mark_of(run_dir))
+
+
 def _claim(tunnel: Tunnel, run_dir: Path) -> tun.TunDevice:
     device, elsewhere = tun.claim(tunnel, mark_of(run_dir))
     masquerade.apply(tunnel, run_dir)
