@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import uvloop
 import zmq.asyncio
@@ -34,7 +34,6 @@ from procs.messages import (
 )
 from procs.unanswered import Seen, Unanswered
 from procs.webrtc_peer import go2rtc
-from procs.webrtc_peer.calls import Calls
 from procs.webrtc_peer.encoders import Forks
 from procs.webrtc_peer.feeds import Feeds
 from procs.webrtc_peer.figures import Figures
@@ -42,6 +41,9 @@ from procs.webrtc_peer.options import STREAM, Peer
 from procs.webrtc_peer.sessions import Action, Fork, Kill, Over, Sessions, Tell, Template
 from procs.webrtc_peer.wishes import Wishes
 from procs.wire import envelope
+
+if TYPE_CHECKING:
+    from procs.webrtc_peer.calls import Calls
 
 NAME = "webrtc_peer"
 READY_EVERY_S = 1.0
@@ -92,8 +94,7 @@ class Shell:
         self._sessions = Sessions(Template(str(run_dir), settings.udp_range, settings.rtsp_at))
         self._out, self._seen = Unanswered(SIGNALS_KEPT_S), Seen()
         self._first_stream = ""
-        agent, tunnel = settings.agent, settings.tunnel
-        self._calls = Calls(agent, tunnel, run_dir, brood) if agent and tunnel else None
+        self._calls = _calls(settings, run_dir, brood)
 
     async def run(self) -> None:
         """All of it. Raises what ends us."""
@@ -285,6 +286,15 @@ class Shell:
         for sent in self._out.due(now):
             if not bus.send_work(self._link, sent.signal, sent.body):
                 return
+
+
+def _calls(settings: Peer, run_dir: Path, brood: Brood) -> Calls | None:
+    """Those to the tunnel's peers, if there are any."""
+    if not settings.agent or not settings.tunnel:
+        return None
+    from procs.webrtc_peer.calls import Calls  # here: aiohttp is for nobody else, and costs a start a tenth of a second
+
+    return Calls(settings.agent, settings.tunnel, run_dir, brood)
 
 
 def _log_end(over: Over) -> None:
