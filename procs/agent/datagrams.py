@@ -5,6 +5,7 @@ a message (1), or one packet a message for a peer that is not ours (0). It outli
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from aiortc import RTCDataChannel
@@ -16,10 +17,17 @@ from procs.agent.planes import PACKED, RECORDS, Planes
 from procs.agent.records import Records
 
 LABEL = "planaria-ip"  # of the channel of plane 1
+KEPT = 32  # the last packets of a time without a connection
+KEPT_S = 5.0
+HEARD_S = 1.5  # whom we have heard of in this time on the control channel lives
 
 
 class Datagrams:
-    """`on_packets(packets)` is called with what comes, on any plane. Without a connection nothing is taken."""
+    """`on_packets(packets)` is called with what comes, on any plane.
+
+    Without a connection nothing is taken but the last few packets, which go out as soon as the other side is heard
+    again: a TCP connection inside goes on then, and not when it next thinks of sending something again.
+    """
 
     def __init__(self, ours: Caps) -> None:
         self.on_packets: Callable[[Sequence[bytes]], object] = lambda packets: None
@@ -29,6 +37,7 @@ class Datagrams:
         self._planes: Planes | None = None
         self._before = dict.fromkeys(_COUNTS, 0)  # of connections that have gone
         self._refused = 0  # packets, while there was no connection
+        self._kept: deque[tuple[float, bytes]] = deque(maxlen=KEPT)
 
     @property
     def plane(self) -> int:
@@ -59,6 +68,8 @@ class Datagrams:
         """Send these, as many as there is room for; how many that was."""
         below = self._below
         if below is None:
+            now = time.monotonic()
+            self._kept.extend((now, packet) for packet in packets)
             self._refused += len(packets)
             return 0
         return below.send(packets)
@@ -80,6 +91,7 @@ class Datagrams:
             self._records.on_answer = self._answered
         else:
             path.quicken()
+            self._probe(now)
         if is_opener and PACKED in self._ours.planes and PACKED in theirs.planes:
             self.bind_channel(path.open(LABEL, **OPTIONS))
 
@@ -96,16 +108,27 @@ class Datagrams:
     def beat(self, now: float, heard_at: float) -> None:
         """Probe and choose, a few times a second; `heard_at`: when the control channel has said something last."""
         if self._planes is None or self._records is None:
+            self._send_kept(now)
             return
-        if now - heard_at < 1.5:
+        if now - heard_at < HEARD_S:
             self._planes.lives(heard_at)
-        if self._planes.must_probe(now):
-            self._records.probe()
+        self._probe(now)
         self._planes.check(now)
 
+    def _probe(self, now: float) -> None:
+        if self._planes and self._records and self._planes.must_probe(now):
+            self._records.probe()
+
     def _answered(self) -> None:
+        now = time.monotonic()
         if self._planes:
-            self._planes.answered(time.monotonic())
+            self._planes.answered(now)
+        self._send_kept(now)
+
+    def _send_kept(self, now: float) -> None:
+        if self._kept and (below := self._below):
+            below.send([packet for at, packet in self._kept if now - at < KEPT_S])
+            self._kept.clear()
 
     def _take(self, packets: Sequence[bytes]) -> None:
         self.on_packets(packets)

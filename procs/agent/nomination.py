@@ -1,9 +1,11 @@
-"""What aioice lacks: a session that began by a relay moves to the straight path once the other side has found it.
+"""What aioice lacks on the way to a straight path: to knock again at once when the other side is heard, to move there
+from a relay once the other side has found it, and to go on looking for it itself.
 
-aioice gives up all checks but the one that succeeded first, and that is often the relay's: holes in NATs take a round
-trip more. A browser goes on looking, finds the way straight, says so with each of its checks there (USE-CANDIDATE), and
-aioice would wait for its own check, which it has given up, for ever: everything went by the relay. Private names of
-aioice 0.13, as in ice.py.
+aioice sends a check again after half a second, though the hole in a NAT that it was lost at is there as soon as the
+other side's own check comes; and it gives up all checks but the one that succeeded first, which is often the relay's.
+A browser goes on looking, finds the way straight, says so with each of its checks there (USE-CANDIDATE), and aioice
+would wait for its own check, which it has given up, for ever: everything went by the relay. Private names of aioice
+0.13, as in ice.py.
 """
 
 from __future__ import annotations
@@ -17,19 +19,36 @@ _State = CandidatePair.State
 
 
 def follow(connection: Connection) -> None:
-    """Check anew a pair that the other side wants to use, where that was given up (RFC 8445, 7.3.1.4)."""
+    """Have incoming checks answered by checks of ours on the same pair, also while one is on its way and where it was
+    given up (RFC 8445, 7.3.1.4)."""
     check_incoming = connection.check_incoming
 
     def incoming(message: Any, address: tuple[str, int], protocol: Any) -> None:
-        if "USE-CANDIDATE" in message.attributes:
-            for pair in connection._check_list:
-                if pair.protocol is protocol and pair.remote_addr == address:
-                    _begin_again(pair)
+        for pair in connection._check_list:
+            if pair.protocol is protocol and pair.remote_addr == address and pair.state is _State.IN_PROGRESS:
+                if pair.task is None or pair.task.done():
+                    if "USE-CANDIDATE" in message.attributes:
+                        pair.task, pair.state = None, _State.WAITING
+                elif not connection._nominated:
+                    _knock_again(pair)
         check_incoming(message, address, protocol)
 
     connection.check_incoming = incoming  # type: ignore[method-assign, assignment]
 
 
-def _begin_again(pair: CandidatePair) -> None:
-    if pair.state is _State.IN_PROGRESS and pair.task and pair.task.done():
-        pair.task, pair.state = None, _State.WAITING
+def go_on(connection: Connection) -> None:
+    """Look for a straight path once more, though there is a relayed one. The other side has to do the same."""
+    for remote in connection._remote_candidates:
+        connection._pair_remote_candidate(remote)  # forms those pairs that are not there
+    for pair in list(connection._check_list):
+        is_straight = "relay" not in (pair.local_candidate.type, pair.remote_candidate.type)
+        if is_straight and pair.state is not _State.SUCCEEDED and (pair.task is None or pair.task.done()):
+            pair.task, pair.state = None, _State.WAITING
+            connection.check_start_task(pair)
+
+
+def _knock_again(pair: CandidatePair) -> None:
+    """Send the check of this pair again now. To begin another would lose the answer that may be here already."""
+    for transaction in pair.protocol.transactions.values():
+        if transaction._Transaction__addr == pair.remote_addr:  # type: ignore[attr-defined]
+            pair.protocol.send_stun(transaction._Transaction__request, pair.remote_addr)  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from aioice import Candidate, Connection
 from aiortc import RTCConfiguration, RTCDataChannel, RTCDtlsTransport, RTCPeerConnection, RTCSessionDescription
 
 from procs import log
-from procs.agent import ice
+from procs.agent import ice, nomination
 from procs.agent.dtls import Dtls
 from procs.agent.settings import AgentSettings
 from procs.errors import Refused
@@ -126,6 +126,11 @@ class Path:
         """Ask the STUN and TURN servers for more ways to us, from now on."""
         self._begin(self._gather())
 
+    def look_for_straight(self) -> None:
+        """Look once more for a way without a relay, if there is one on this one."""
+        if self._connection and self.kind == "relayed":
+            nomination.go_on(self._connection)
+
     async def close(self) -> None:
         """Tell the other side and the TURN server that it is over. Nothing depends on it."""
         for task in self._tasks:
@@ -139,6 +144,7 @@ class Path:
         self._connection = self.pc.sctp.transport.transport.iceGatherer._connection
         ice.prepare(self._connection, self._settings.udp_range)
         ice.on_sign(self._connection, self._heard)
+        nomination.follow(self._connection)
         await self.pc.setLocalDescription()
         lines = [line for line in self.pc.localDescription.sdp.splitlines() if line != "a=end-of-candidates"]
         return "\r\n".join(lines) + "\r\n"

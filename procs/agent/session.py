@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from aiortc import RTCDataChannel, RTCPeerConnection
@@ -30,6 +30,7 @@ from procs.wire.signal import Answer, Error, Frame, Offer, Routed, Trickle
 TRY_S = 20.0  # from an offer to a connection
 SILENT_S = 3.0  # of a peer that beats each second
 LOOK_S = 0.25
+STRAIGHT_S = (1.0, 4.0, 25.0)  # pauses between looking for a straight way, where there is only a relay
 MAX_WAITING = 256  # frames
 
 State = Literal["new", "connecting", "connected", "waiting", "closed"]
@@ -66,7 +67,9 @@ class PeerSession:
         self._id = ""  # of the negotiation
         self._offer: Offer | None = None  # ours, that waits for its answer
         self._answer: Answer | None = None  # ours, to the offer of this id
-        self._connected_at = 0.0
+        self._connected_at = self._straight_at = 0.0
+        self._straight_pauses: Iterator[float] = iter(())
+        self._kind = ""  # of path, as it was told last
         self._inbox: asyncio.Queue[Routed | Error | None] = asyncio.Queue(MAX_WAITING)
         self._closing: set[asyncio.Task[None]] = set()
         self._transport: Transport | None = None
@@ -207,6 +210,7 @@ class PeerSession:
                 self._lost(f"nothing from the peer for {SILENT_S:g} s")
             else:
                 self._cargo.beat(now)
+                self._straighten(path, now)
         elif now - path.began_at > TRY_S:
             self._lost(f"no connection within {TRY_S:g} s")
 
@@ -279,9 +283,19 @@ class PeerSession:
         self.connections += 1
         self._connected_at = time.monotonic()
         self._turns.connected()
+        self._straight_at, self._straight_pauses, self._kind = 0.0, iter(STRAIGHT_S), path.kind
         log.info("connected to a peer", peer=self.peer, path=path.kind, at=path.remote, signed=self.signed)
         self._cargo.connected(path, self.caps, by_us=self._answer is None)
         self._become("connected", "")
+
+    def _straighten(self, path: Path, now: float) -> None:
+        """A relay costs a way round; the other side looks at the same times."""
+        if now >= self._straight_at:
+            self._straight_at = now + next(self._straight_pauses, float("inf"))
+            path.look_for_straight()
+        if path.kind != self._kind:
+            self._kind = path.kind
+            log.info("another way to a peer", peer=self.peer, path=path.kind, at=path.remote)
 
     # Ends
 

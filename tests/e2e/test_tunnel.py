@@ -25,6 +25,12 @@ from tests.rig import clean_environ, free_port, until
 from tests.tunnelled import Side
 
 pytestmark = pytest.mark.skipif(bool(nat.why_not() or not os.access("/dev/net/tun", os.W_OK)), reason="needs root, TUN")
+# What keeps the homes' NATs apart, but not from coturn.
+APART = """
+table ip apart {
+  chain through { type filter hook forward priority filter; ip saddr 203.0.113.31 ip daddr 203.0.113.41 drop; }
+}
+"""
 BOB = {4: "10.77.0.2", 6: "fd77::2"}
 
 
@@ -51,6 +57,17 @@ class Home:
                 stderr=out,
             )
 
+    def kill_peer(self) -> None:
+        """webrtc_peer dies with its children, and is started again."""
+        self.peer.kill()
+        self.peer.wait()
+        self.start()
+
+    def kill_pump(self) -> None:
+        """tun_pump dies, and is started again."""
+        self.pump.kill()
+        self.pump.start()
+
     @property
     def child(self) -> int:
         """What has the session."""
@@ -76,11 +93,12 @@ class Home:
 
 
 @contextmanager
-def homes(folder: Path, *, symmetric: bool = False) -> Iterator[tuple[World, hub_rig.Process, Home, Home]]:
+def homes(folder: Path, *, rules: str = "") -> Iterator[tuple[World, hub_rig.Process, Home, Home]]:
     """Both, with a session between them."""
     with ExitStack() as stack:
         world = stack.enter_context(nat.world())
-        world.nat(symmetric=symmetric)
+        if rules:
+            world.internet.rules(rules)
         turn = stack.enter_context(nat.turn(world.turn, folder))
         (folder / "hub").mkdir()
         with world.hub.entered():
@@ -180,8 +198,8 @@ def test_a_connection_through_the_tunnel_outlives_whatever_is_killed(tmp_path: P
         flow = Flow(world, BOB[4])
         stalls = {
             "a session's child": flow.stall(lambda: os.kill(alice.child, signal.SIGKILL)),
-            "webrtc_peer": flow.stall(lambda: (bob.peer.kill(), bob.peer.wait(), bob.start())),
-            "tun_pump": flow.stall(lambda: (alice.pump.kill(), alice.pump.start())),
+            "webrtc_peer": flow.stall(bob.kill_peer),
+            "tun_pump": flow.stall(alice.kill_pump),
             "the hub": flow.stall(hub.kill),
         }
         flow.end()
@@ -189,11 +207,14 @@ def test_a_connection_through_the_tunnel_outlives_whatever_is_killed(tmp_path: P
         assert max(stalls.values()) < 15
 
 
-def test_where_no_path_is_straight_packets_go_by_turn(tmp_path: Path) -> None:
-    with homes(tmp_path, symmetric=True) as (world, _, alice, bob):
+def test_packets_go_by_turn_where_no_path_is_straight_and_straight_once_there_is_one(tmp_path: Path) -> None:
+    with homes(tmp_path, rules=APART) as (world, _, alice, bob):
         seen, theirs = alice.session(), bob.session()
         assert seen and theirs and {seen.path, theirs.path} == {"relayed"} and seen.plane == 2
         exchange(world, BOB[4], 1352)
         flow = Flow(world, BOB[6])
+        world.internet.rules("flush ruleset")
+        until(lambda: (its := alice.session()) and its.path == "direct", 40)
+        until(lambda: (its := bob.session()) and its.path == "direct", 40)
         flow.stall(lambda: None)
         flow.end()
