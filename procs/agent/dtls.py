@@ -22,7 +22,7 @@ from procs.agent.udp import UdpTransport
 DATAGRAMS_A_STEP = 256
 RELAY_WAITING = 512  # datagrams on their way into a TURN client, which has no bound of its own
 PACKETS_A_SACK = 2
-_APPLICATION, _VERSION = 23, b"\xfe\xfd"
+_RECORD = b"\x17\xfe\xfd"  # of application data, in DTLS 1.2
 _NOTHING = b"\xff"  # a datagram of no protocol
 _HEAD = 13  # of a record: type, version, epoch and number, length
 # OpenSSL reads up to 16 KiB at a time, and would lose the record that lies across the border.
@@ -64,20 +64,20 @@ class Dtls:
         if self._transport.state != "connected":
             self.dropped += len(texts)
             return 0
-        for text in texts:
-            self._encrypt(text)
+        self._encrypt(texts)
         return len(texts) - self._flush()
 
-    def _encrypt(self, text: bytes) -> None:
-        done = _SSL.SSL_write(self._session._ssl, text, len(text))
-        if done <= 0:
-            self._session._raise_ssl_error(self._session._ssl, done)
+    def _encrypt(self, texts: Sequence[bytes]) -> None:
+        write, session = _SSL.SSL_write, self._session._ssl
+        for text in texts:
+            if (done := write(session, text, len(text))) <= 0:
+                self._session._raise_ssl_error(session, done)
 
     async def _send_data(self, data: bytes) -> None:
         """In the place of RTCDtlsTransport._send_data."""
         if self._transport.state != "connected":
             raise ConnectionError("the DTLS session has ended")
-        self._encrypt(data)
+        self._encrypt([data])
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
@@ -142,17 +142,19 @@ class Dtls:
     def _decrypted(self, datagrams: list[bytes]) -> list[bytes]:
         texts: list[bytes] = []
         group: list[bytes] = []
-        size = 0
+        room = _GROUP_BYTES
         for datagram in datagrams:
-            if not is_record(datagram):
+            size = len(datagram)
+            # One whole record; what lies about its length would hide those that come after it.
+            if datagram[:3] != _RECORD or size < _HEAD or size != _HEAD + (datagram[11] << 8 | datagram[12]):
                 if datagram is not _NOTHING:
                     self._left.append(datagram)
                 continue
-            if size + len(datagram) > _GROUP_BYTES:
+            if size > room:
                 self._open(group, texts)
-                group, size = [], 0
+                group, room = [], _GROUP_BYTES
             group.append(datagram)
-            size += len(datagram)
+            room -= size
         self._open(group, texts)
         return texts
 
@@ -204,15 +206,6 @@ class _Acks:
             return
         self._held = 0
         await self._send()
-
-
-def is_record(datagram: bytes) -> bool:
-    """Whether this is one whole DTLS 1.2 record of application data."""
-    return (
-        datagram[0] == _APPLICATION
-        and datagram[1:3] == _VERSION
-        and len(datagram) == _HEAD + int.from_bytes(datagram[11:13], "big")
-    )
 
 
 def runs(records: bytes) -> list[tuple[bytes, int]]:

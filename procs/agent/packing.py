@@ -12,6 +12,9 @@ from typing import Any
 
 from aiortc import RTCDataChannel
 
+from procs.agent.conduit import packets_of
+from procs.errors import Refused
+
 MESSAGE_BYTES = 1160  # one SCTP packet of aiortc's; two halve the rate, and under loss cost the sender all its time
 HEAD = struct.Struct("!H")
 MTU = MESSAGE_BYTES - HEAD.size
@@ -67,13 +70,8 @@ def pack(packets: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def unpack(message: bytes) -> list[bytes]:
-    """The packets of a message. What is cut off is left out."""
-    packets = []
-    at = 0
-    while at + HEAD.size <= len(message):
-        (size,) = HEAD.unpack_from(message, at)
-        at += HEAD.size + size
-        if not size or at > len(message):
-            break
-        packets.append(message[at - size : at])
-    return packets
+    """The packets of a message; none of one that is cut short."""
+    try:
+        return packets_of(message)
+    except Refused:
+        return []

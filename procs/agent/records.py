@@ -18,6 +18,7 @@ MAX_PACKET = 2048
 PROBE, ANSWER, FRAME = b"\x01", b"\x02", b"\x03"
 RECENT = 16  # probes whose answer still counts
 _NUMBER_BYTES = 8
+_IP = frozenset((*range(0x40, 0x50), *range(0x60, 0x70)))  # how its packets begin
 
 
 class Records:
@@ -34,7 +35,7 @@ class Records:
 
     def send(self, packets: Sequence[bytes]) -> int:
         """Send these, as many as there is room for; how many that was."""
-        records = [each if is_ip(each) else FRAME + each for each in packets if 0 < len(each) <= MAX_PACKET]
+        records = [each if each[0] in _IP else FRAME + each for each in packets if 0 < len(each) <= MAX_PACKET]
         taken = self._dtls.write(records)
         self.sent += taken
         self.sent_bytes += sum(map(len, records))
@@ -47,7 +48,7 @@ class Records:
         self._dtls.write([_padded(PROBE, self._probe.to_bytes(_NUMBER_BYTES, "big"))])
 
     def _take(self, texts: list[bytes]) -> None:
-        packets = [each for each in texts if is_ip(each)]
+        packets = [each for each in texts if each[0] in _IP]
         if len(packets) < len(texts):
             packets += [each[1:] for each in texts if each[:1] == FRAME]
             for each in texts:
@@ -63,11 +64,6 @@ class Records:
             self._dtls.write([_padded(ANSWER, number)])
         elif text[:1] == ANSWER and 0 <= self._probe - int.from_bytes(number, "big") < RECENT:
             self.on_answer()
-
-
-def is_ip(packet: bytes) -> bool:
-    """Whether it begins as an IPv4 or IPv6 packet does."""
-    return packet[0] >> 4 in (4, 6)
 
 
 def _padded(kind: bytes, number: bytes) -> bytes:

@@ -25,7 +25,7 @@ from procs.agent.dtls import Dtls
 from procs.agent.packing import OPTIONS, Packing
 from procs.agent.records import Records
 
-BATCH = 64  # packets read at once
+BATCH, BATCH_BYTES = 64, 1 << 17  # of packets read at once
 HIGH_WATER = 1 << 18
 MESSAGE = bytes(16 * 1024)
 PING = b"p" * 64
@@ -37,9 +37,11 @@ PING = b"p" * 64
 def read(tun: int) -> list[bytes]:
     """What the kernel has for us."""
     packets: list[bytes] = []
+    left = BATCH_BYTES
     with contextlib.suppress(BlockingIOError):
-        while len(packets) < BATCH:
-            packets += (os.read(tun, 65536),)
+        while left > 0 and len(packets) < BATCH:
+            packets += (os.read(tun, 65600),)
+            left -= len(packets[-1])
     return packets
 
 
