@@ -23,7 +23,7 @@ class Plan(NamedTuple):
 
 
 PLANS: dict[Size, Plan] = {"full": Plan(7, 5.0, 1000), "quick": Plan(4, 3.0, 500), "least": Plan(1, 0.5, 20)}
-KINDS = ("ours", "plain")
+KINDS = {"ours": ("our_end", "2,1"), "plain": ("plain_end",)}
 
 
 def bench(size: Size) -> Result:
@@ -36,7 +36,9 @@ def bench(size: Size) -> Result:
     pings: dict[str, list[float]] = {kind: [] for kind in KINDS}
     with ExitStack() as stack:
         wire = stack.enter_context(peers_ground.straight())
-        pairs: dict[str, Pair] = {kind: stack.enter_context(peers_ground.pair(wire, kind)) for kind in KINDS}
+        pairs: dict[str, Pair] = {
+            kind: stack.enter_context(peers_ground.pair(wire, end)) for kind, end in KINDS.items()
+        }
         for number in range(plan.rounds):
             say(f"channels, round {number + 1} of {plan.rounds}")
             for kind, each in pairs.items():

@@ -6,10 +6,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any, NamedTuple
 from procs.errors import NotHere
 from procs.settings import ROOT
 from tests import emulator, nat
+from tests.bench.ends import OFFER
 from tests.nat import Place
 from tests.rig import until
 
@@ -75,62 +78,58 @@ def _places() -> Iterator[tuple[Place, Place]]:
 
 
 class Pair:
-    """Two connected ends (peer_end.py)."""
+    """Two connected ends (ends.py), whose words for each other are handed on."""
 
-    def __init__(self, offering: subprocess.Popen[str], answering: subprocess.Popen[str]) -> None:
-        self.ends = (offering, answering)
-        for giver, taker in (self.ends, self.ends[::-1]):
-            _tell(taker, _line(giver))
-        for end in self.ends:
-            assert _line(end) == "ready"
+    def __init__(self, ends: Sequence[subprocess.Popen[str]]) -> None:
+        self._ends = ends
+        self._answers: list[queue.Queue[Any]] = [queue.Queue(), queue.Queue()]
+        for at in range(2):
+            threading.Thread(target=self._hear, args=(at,), daemon=True).start()
+        for answers in self._answers:
+            assert answers.get(timeout=LIMIT_S) == "ready", "an end has died"
+
+    @property
+    def pids(self) -> list[int]:
+        """Of both."""
+        return [end.pid for end in self._ends]
 
     def asked(self, what: str, much: float) -> Any:
         """What the offering end has measured."""
-        _tell(self.ends[0], [what, much])
-        return _line(self.ends[0])
+        self._tell(0, json.dumps([what, much]) + "\n")
+        return self._answers[0].get(timeout=LIMIT_S + much)
 
+    def _hear(self, at: int) -> None:
+        for line in self._ends[at].stdout or ():
+            if line.startswith("{"):
+                self._tell(1 - at, line)
+            else:
+                self._answers[at].put(json.loads(line))
+        self._answers[at].put(None)
 
-def _line(end: subprocess.Popen[str]) -> Any:
-    assert end.stdout
-    line = end.stdout.readline()
-    assert line, "an end has died"
-    return json.loads(line)
-
-
-def _tell(end: subprocess.Popen[str], what: Any) -> None:
-    assert end.stdin
-    end.stdin.write(json.dumps(what) + "\n")
-    end.stdin.flush()
+    def _tell(self, at: int, line: str) -> None:
+        with contextlib.suppress(OSError):  # it has died, which is said elsewhere
+            stdin = self._ends[at].stdin
+            assert stdin
+            stdin.write(line)
+            stdin.flush()
 
 
 @contextmanager
-def pair(wire: Wire, kind: str, tunnel: Sequence[tuple[str, str, int]] = ()) -> Iterator[Pair]:
-    """Two ends of this kind. `tunnel`: name, address and MTU of the interface of each."""
+def pair(wire: Wire, program: Sequence[str], tunnel: Sequence[tuple[str, str, int]] = ()) -> Iterator[Pair]:
+    """Two ends of this kind, a module of this folder and its words. `tunnel`: name, address and MTU, at each end."""
+    module, *words = program
     ends: list[subprocess.Popen[str]] = []
     try:
-        for at, (place, role) in enumerate(((wire.near, "offer"), (wire.far, "answer"))):
-            words = [sys.executable, "-m", "tests.bench.peer_end", kind, role]
-            with _interface(place, *tunnel[at]) if tunnel else contextlib.nullcontext() as tun:
-                words += [] if tun is None else [str(tun)]
-                passed = [] if tun is None else [tun]
-                end = subprocess.Popen(place.command(*words), cwd=ROOT, stdin=-1, stdout=-1, text=True, pass_fds=passed)
-            ends.append(end)
-        yield Pair(ends[0], ends[1])
+        for at, (place, role) in enumerate(((wire.near, OFFER), (wire.far, "answer"))):
+            name, address, mtu = tunnel[at] if tunnel else ("", "", 0)
+            interface = [name, f"{address}/24", str(mtu)] if tunnel else []
+            command = place.command(sys.executable, "-m", f"tests.bench.{module}", role, *words, *interface)
+            ends.append(subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1, text=True))
+        yield Pair(ends)
     finally:
         for end in ends:
             end.kill()
-            end.communicate()
-
-
-@contextmanager
-def _interface(place: Place, name: str, address: str, mtu: int) -> Iterator[int]:
-    """A TUN, which whoever has taken over its descriptor keeps."""
-    descriptor = emulator._tun(place, name)
-    try:
-        _configure(place, name, address, mtu)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+            end.wait()
 
 
 def _configure(place: Place, name: str, address: str, mtu: int) -> None:

@@ -15,7 +15,12 @@ from tests.bench.measure import Result, Size, median, percentile, say
 from tests.bench.peers_ground import FAR, Wire
 
 # Their interfaces' names and MTUs: what fits whole into what carries it.
-TUNNELS = {"plane2": ("records", 1380), "plane1": ("packed", 1158), "plain": ("plain", 1160), "wireguard": ("", 1420)}
+TUNNELS: dict[str, tuple[tuple[str, ...], int]] = {
+    "plane2": (("our_end", "2,1"), 1380),
+    "plane1": (("our_end", "1"), 1158),
+    "plain": (("plain_end",), 1160),
+    "wireguard": ((), 1420),
+}
 LOSSY = ("bare", "plane2", "plane1")
 LOSS, DELAY_S = 0.01, 0.01
 BBR = ("-C", "bbr")
@@ -62,11 +67,11 @@ def bench(size: Size) -> Result:
 
 def _stand(stack: ExitStack, wire: Wire, name: str, number: int) -> str:
     """Set up that tunnel; the far address in it."""
-    kind, mtu = TUNNELS[name]
+    program, mtu = TUNNELS[name]
     near, far = f"10.77.{number}.1", f"10.77.{number}.2"
     ends = [(f"{name}a", near, mtu), (f"{name}b", far, mtu)]
     say(f"{name} stands up")
-    stack.enter_context(peers_ground.pair(wire, kind, ends) if kind else peers_ground.wireguard(wire, ends))
+    stack.enter_context(peers_ground.pair(wire, program, ends) if program else peers_ground.wireguard(wire, ends))
     return far
 
 

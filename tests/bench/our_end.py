@@ -1,0 +1,71 @@
+"""An end as our agents are: python -m tests.bench.our_end offer|answer PLANES [INTERFACE ADDRESS MTU]
+
+With an interface it is a tunnel on the best of these planes, as in the command line's tun mode; else a channel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from ipaddress import ip_interface
+from pathlib import Path
+
+import uvloop
+
+from procs.agent.caps import Caps
+from procs.agent.identity import Identity
+from procs.agent.network import Tunnel
+from procs.agent.session import PeerSession
+from procs.agent.settings import AgentSettings
+from procs.agent.tunnel import TunTransport
+from procs.wire.signal import Answer, Frame, Offer, Trickle, decode, encode
+from tests.bench import ends
+from tests.bench.ends import OFFER, Lines
+
+LIMIT_S = 30.0
+LOOK_S = 0.02
+
+
+async def main(lines: Lines, words: list[str]) -> None:
+    """A session, and what it is for."""
+    role, planes, *interface = words
+    offers = role == OFFER
+    me, peer = ("alice", "bob") if offers else ("bob", "alice")
+    tunnel = _tunnel(*interface) if interface else None
+    can = Caps(planes=[int(each) for each in planes.split(",")], mtu=tunnel.tunnel.mtu if tunnel else 1380)
+
+    def send(frame: Frame) -> bool:
+        lines.say(json.loads(encode(frame)))
+        return True
+
+    with tempfile.TemporaryDirectory(prefix="planaria-bench-") as folder:
+        session = PeerSession(me, peer, AgentSettings(agent_id=me), Identity(me, Path(folder)), send, can=can)
+        if tunnel:
+            tunnel.start()
+            tunnel.join(session)
+        if offers:
+            session.offer()
+        hearing = asyncio.create_task(_hear(lines, session))
+        channel = await session.opened(LIMIT_S)
+        async with asyncio.timeout(LIMIT_S):
+            # What it looks at tells nobody.
+            while tunnel and not (session.datagrams.is_up and tunnel.peers()[0].allowed):  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_S)
+        await ends.measure(lines, channel, offers=offers)
+        hearing.cancel()
+
+
+def _tunnel(name: str, address: str, mtu: str) -> TunTransport:
+    return TunTransport(Tunnel(interface=name, address=(ip_interface(address),), mtu=int(mtu)))
+
+
+async def _hear(lines: Lines, session: PeerSession) -> None:
+    while True:
+        frame = decode(json.dumps(await lines.frames.get()))
+        if isinstance(frame, (Offer, Answer, Trickle)):
+            session.take(frame)
+
+
+if __name__ == "__main__":
+    ends.run(main, uvloop.new_event_loop)
