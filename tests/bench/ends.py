@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from procs import prctl
@@ -22,6 +23,7 @@ MESSAGE = bytes(16 * 1024)
 PING = b"p" * 64
 OFFER = "offer"
 Json = dict[str, Any]
+Measure = Callable[[float], Awaitable[Any]]
 
 
 class Lines:
@@ -54,12 +56,13 @@ class Lines:
         self._asked.put_nowait(None)
 
 
-async def measure(lines: Lines, channel: Any, *, offers: bool) -> None:
-    """Do what is asked with an open channel; the side that does not offer helps."""
+async def measure(lines: Lines, channel: Any, *, offers: bool, **more: Measure) -> None:
+    """Do what is asked with an open channel, or `more`; the side that does not offer helps."""
     if not offers:
         _help(channel)
+    measures: dict[str, Measure] = {"bulk": partial(_bulk, channel), "pings": partial(_pings, channel), **more}
     async for what, much in lines.asked():
-        lines.say(await (_bulk(channel, much) if what == "bulk" else _pings(channel, int(much))))
+        lines.say(await measures[what](much))
 
 
 def _help(channel: Any) -> None:
@@ -98,12 +101,12 @@ async def _bulk(channel: Any, seconds: float) -> float:
     return sent * 8e-6 / (time.monotonic() - since_s)
 
 
-async def _pings(channel: Any, count: int) -> list[float]:
+async def _pings(channel: Any, count: float) -> list[float]:
     """Round trips in microseconds."""
     back: asyncio.Queue[Any] = asyncio.Queue()
     channel.on("message", back.put_nowait)
     took = []
-    for _ in range(count):
+    for _ in range(int(count)):
         since_s = time.perf_counter()
         channel.send(PING)
         await back.get()

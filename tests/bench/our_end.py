@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tempfile
 from ipaddress import ip_interface
 from pathlib import Path
 
 import uvloop
 
+from procs.agent import files
 from procs.agent.caps import Caps
+from procs.agent.file_io import Inbox, Outbox
 from procs.agent.identity import Identity
 from procs.agent.network import Tunnel
 from procs.agent.session import PeerSession
@@ -21,7 +24,7 @@ from procs.agent.settings import AgentSettings
 from procs.agent.tunnel import TunTransport
 from procs.wire.signal import Answer, Frame, Offer, Trickle, decode, encode
 from tests.bench import ends
-from tests.bench.ends import OFFER, Lines
+from tests.bench.ends import OFFER, Lines, Measure
 
 LIMIT_S = 30.0
 LOOK_S = 0.02
@@ -52,8 +55,27 @@ async def main(lines: Lines, words: list[str]) -> None:
             # What it looks at tells nobody.
             while tunnel and not (session.datagrams.is_up and tunnel.peers()[0].allowed):  # noqa: ASYNC110
                 await asyncio.sleep(LOOK_S)
-        await ends.measure(lines, channel, offers=offers)
+        await ends.measure(lines, channel, offers=offers, file=_sending_files(session, Path(folder)))
         hearing.cancel()
+
+
+def _sending_files(session: PeerSession, folder: Path) -> Measure:
+    """What sends a file of so many bytes, as the command line does, and gives the Mbit/s of it; the other side takes
+    it, on the channel of these."""
+    inboxes: list[Inbox] = []
+    session.on_channel = lambda channel: inboxes.append(Inbox(channel, session.peer, folder, _forget))
+
+    async def send(size: float) -> float:
+        path = folder / "file"
+        path.write_bytes(os.urandom(int(size)))
+        outbox = Outbox(session.channel(files.LABEL))
+        return size * 8e-6 / (await outbox.send(path)).took_s
+
+    return send
+
+
+def _forget(path: Path, offered: object, sha256: str) -> None:
+    path.unlink()
 
 
 def _tunnel(name: str, address: str, mtu: str) -> TunTransport:

@@ -25,6 +25,7 @@ from tests.nat import Place
 from tests.rig import until
 
 LIMIT_S = 30.0
+ASKED_S = 90.0
 NEAR, FAR = "10.9.0.1", "10.9.0.2"
 WIREGUARD_PORT = 51820
 
@@ -96,7 +97,7 @@ class Pair:
     def asked(self, what: str, much: float) -> Any:
         """What the offering end has measured."""
         self._tell(0, json.dumps([what, much]) + "\n")
-        return self._answers[0].get(timeout=LIMIT_S + much)
+        return self._answers[0].get(timeout=ASKED_S)
 
     def _hear(self, at: int) -> None:
         for line in self._ends[at].stdout or ():

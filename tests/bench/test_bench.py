@@ -53,7 +53,10 @@ WATCH = {
     "figures": {"cpu_ms_per_viewer_second", "first_frame_ms_p50", "playing_again_s_p95", "private_mb"},
     "ratios": {"reencode_cpu_over_ours", "cpu_vs_go2rtc"},
 }
-CHANNEL = {"figures": {"mbit_s", "ping_us_p50"}, "ratios": {"mbit_vs_plain_aiortc"}}
+CHANNEL = {
+    "figures": {"mbit_s", "ping_us_p50", "send_file_mbit_s"},
+    "ratios": {"mbit_vs_plain_aiortc", "send_file_vs_plain_aiortc"},
+}
 TUNNEL = {
     "figures": {"plane1_mbit_s", "plane2_mbit_s", "ping_ms", "ping_load_ms_p99", "small_pps"},
     "ratios": {
