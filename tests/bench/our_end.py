@@ -53,7 +53,7 @@ async def main(lines: Lines, words: list[str]) -> None:
         channel = await session.opened(LIMIT_S)
         async with asyncio.timeout(LIMIT_S):
             # What it looks at tells nobody.
-            while tunnel and not (session.datagrams.is_up and tunnel.peers()[0].allowed):  # noqa: ASYNC110
+            while tunnel and not (session.datagrams.is_up and tunnel.peers()[0].is_up):  # noqa: ASYNC110
                 await asyncio.sleep(LOOK_S)
         await ends.measure(lines, channel, offers=offers, file=_sending_files(session, Path(folder)))
         hearing.cancel()
