@@ -332,7 +332,8 @@ class Spec(msgspec.Struct, frozen=True, tag="spec"):
     run_dir: str
     udp_range: tuple[int, int]  # where its sockets are bound, both ends included
     lease_s: float  # it is not to wait for an offer for longer
-    rtsp: tuple[str, int] = ("127.0.0.1", 8554)  # go2rtc's address, for what a viewer says
+    # go2rtc's address, for what a viewer says, and whom to be there (user, password).
+    rtsp: tuple[str, int, tuple[str, str] | None] = ("127.0.0.1", 8554, None)
 
     def __repr__(self) -> str:
         return f"Spec({self.session_id!r}, {self.stream!r}, ...)"  # there are credentials in ice_servers

@@ -189,7 +189,8 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
         raise ConfigError("PLANARIA_GO2RTC_USERNAME and PLANARIA_GO2RTC_PASSWORD: set both or neither")
     _refuse_open_doors(suite)
     _refuse_wrong_wrapper(root, suite)
-    through = wall.load(sections, str(path), environment, env_file, suite.roles, suite.api, suite.rtsp)
+    login = {"username": suite.username, "password": suite.password} if suite.username else {}
+    through = wall.load(sections, str(path), environment, env_file, suite.roles, suite.api, suite.rtsp, login)
     by = f", exec_profile {suite.exec_profile}" if suite.exec_profile else ""
     profile = PROFILES.get(suite.exec_profile, {})
     common = Layers({}, environment, env_file, {**profile, **sections["producer"]}, f"{path}: producer{by}")

@@ -42,7 +42,7 @@ class Wall(NamedTuple):
 
     hub: Hub
     link: Link
-    rtsp: str  # of the go2rtc of this machine
+    watch: dict[str, str]  # what webrtc_peer has to know of go2rtc
     upstreams: dict[str, Any]
     tunnel: dict[str, str]  # as run/tunnel.json is to have it
     variables: dict[str, str]
@@ -69,7 +69,7 @@ class Wall(NamedTuple):
             return found
         found |= {
             proxy.NAME: json.dumps({"upstreams": self.upstreams}),
-            watch.NAME: json.dumps({"rtsp": self.rtsp} if self.rtsp else {}),
+            watch.NAME: json.dumps(self.watch),
         }
         if "hub" in roles and self.is_own_hub:
             own = identity.load(run_dir, self.link.device_id, self.link.device_secret)
@@ -92,6 +92,7 @@ def load(
     roles: frozenset[str],
     go2rtc: Address,
     rtsp: Address,
+    login: Mapping[str, str],
 ) -> Wall:
     """Read the sections of the settings file `name`. Raises ConfigError.
 
@@ -121,4 +122,5 @@ def load(
         for key, option in settings.options_of(cls).items():
             if option.env and key in section and not any(environment.get(v) or env_file.get(v) for v in option.env):
                 variables[option.env[0]] = str(section[key])
-    return Wall(hub, link, str(rtsp) if "streams" in roles else "", sections["upstreams"], tunnel, variables)
+    watch_of = {"rtsp": str(rtsp), **login} if "streams" in roles else dict(login)
+    return Wall(hub, link, watch_of, sections["upstreams"], tunnel, variables)

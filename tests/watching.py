@@ -26,6 +26,7 @@ from procs.media import sei
 from procs.messages import Beat, KeyframeWanted, RateWanted, Signal, Source, Spec, Unit, UnitsWanted, decode_from_child
 from procs.settings import Address
 from procs.webrtc_peer import fanout, pull
+from procs.webrtc_peer.rtsp_login import Server
 from tests.nat import Place
 
 RUN_CHILD = (
@@ -41,7 +42,7 @@ class Leader:
         self.run_dir = run_dir
         self.context = zmq.asyncio.Context()
         self.sock = bus.work_binder(self.context, run_dir, bus.WEBRTC_PEER_CHILDREN)
-        self.pulls = pull.Pulls(rtsp, self._unit, self._state)
+        self.pulls = pull.Pulls(Server(*rtsp), self._unit, self._state)
         self.fanout = fanout.Fanout()
         self.streams: dict[str, str] = {}
         self.said: defaultdict[tuple[str, str], asyncio.Queue[dict[str, Any]]] = defaultdict(asyncio.Queue)

@@ -30,9 +30,9 @@ from procs.messages import (
     UnitsWanted,
     decode_to_child,
 )
-from procs.settings import Address
 from procs.webrtc_peer.mouth import Mouth, Piece
 from procs.webrtc_peer.peer import Json, Peer
+from procs.webrtc_peer.rtsp_login import Server, User
 
 BEAT_S = 1.0
 LOOK_S = 0.25
@@ -200,12 +200,16 @@ class Session:
     def _hear(self, piece: Piece) -> None:
         """The viewer talks, as the answer has allowed it."""
         if self._mouth is None:
-            self._mouth = Mouth(Address(*self._spec.rtsp), self._spec.stream, self._peer.voice)
+            self._mouth = Mouth(_server(*self._spec.rtsp), self._spec.stream, self._peer.voice)
         self._mouth.push(piece)
 
     def _say(self, message: Any, body: bytes = b"") -> None:
         if not self._line.say(message, body):
             log.warning("the leader takes nothing", message=type(message).__name__, session=self._spec.session_id)
+
+
+def _server(host: str, port: int, user: tuple[str, str] | None) -> Server:
+    return Server(host, port, User(*user) if user else None)
 
 
 def _payload(body: bytes) -> Json:

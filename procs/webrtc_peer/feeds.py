@@ -38,7 +38,7 @@ class Feeds:
 
     def __init__(self, line: Line, run_dir: str, settings: Peer, wishes: Wishes, brood: Forks, leader: Leader) -> None:
         self._line, self._wishes, self._leader = line, wishes, leader
-        hears = functools.partial(go2rtc.hears, settings.go2rtc_http)
+        hears = functools.partial(go2rtc.hears, settings.go2rtc_http, settings.user)
         self._pulls = Pulls(settings.rtsp_at, self._on_unit, self._on_state, hears)
         self._fanout = Fanout()
         self._encoders = Encoders(run_dir, brood, self._is_ready, self._is_gone)

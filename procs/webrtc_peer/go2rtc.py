@@ -13,6 +13,7 @@ import msgspec
 from procs.errors import Refused
 from procs.webrtc_peer.mouth import CODECS, RATE
 from procs.webrtc_peer.options import Go2rtc
+from procs.webrtc_peer.rtsp_login import User
 
 LIMIT_S = 3.0
 MAX_BYTES = 8_000_000
@@ -48,15 +49,15 @@ def preferred(names: list[str]) -> str:
     return CAMERA if CAMERA in names else names[0]
 
 
-async def streams(api: Go2rtc) -> list[str]:
+async def streams(api: Go2rtc, user: User | None = None) -> list[str]:
     """Their names, in its order. Raises Refused with what is wrong."""
-    return list(await _ask(api, "/api/streams", dict[str, msgspec.Raw]))
+    return list(await _ask(api, user, "/api/streams", dict[str, msgspec.Raw]))
 
 
-async def hears(api: Go2rtc, stream: str) -> str:
+async def hears(api: Go2rtc, user: User | None, stream: str) -> str:
     """The codec in which somebody can speak to a stream that is running; "" where nobody listens, or this go2rtc passes
     no speech on by RTSP. Raises Refused."""
-    said = await _ask(api, f"/api/streams?src={quote(stream, safe='')}", _Stream)
+    said = await _ask(api, user, f"/api/streams?src={quote(stream, safe='')}", _Stream)
     if not said.offers:
         return ""
     listens = said.offers.backchannel
@@ -67,10 +68,10 @@ async def hears(api: Go2rtc, stream: str) -> str:
     return next((codec for codec in CODECS if codec in native), CODECS[0] if listens.transcode else "")
 
 
-async def _ask(api: Go2rtc, path: str, kind: type[T]) -> T:
+async def _ask(api: Go2rtc, user: User | None, path: str, kind: type[T]) -> T:
     try:
         async with asyncio.timeout(LIMIT_S):
-            answer = await _get(api, path)
+            answer = await _get(api, path, user)
     except (OSError, TimeoutError) as error:
         raise Refused(f"go2rtc does not answer: {error or 'too slow'}") from None
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -82,8 +83,8 @@ async def _ask(api: Go2rtc, path: str, kind: type[T]) -> T:
         raise Refused(f"whoever answers there is no go2rtc: {error}"[:200]) from None
 
 
-async def _get(api: Go2rtc, path: str) -> bytes:
-    login = f"Authorization: Basic {base64.b64encode(api.login.encode()).decode()}\r\n" if api.login else ""
+async def _get(api: Go2rtc, path: str, user: User | None) -> bytes:
+    login = f"Authorization: Basic {base64.b64encode(':'.join(user).encode()).decode()}\r\n" if user else ""
     reader, writer = await asyncio.open_connection(api.host, api.port)
     try:
         writer.write(f"GET {path} HTTP/1.0\r\nHost: {api.host}\r\n{login}\r\n".encode())

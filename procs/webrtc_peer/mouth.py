@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from procs import log
 from procs.errors import LinkLost, Refused
-from procs.settings import Address
 from procs.webrtc_peer import rtsp
+from procs.webrtc_peer.rtsp_login import Server
 
 CODECS = ("pcma", "pcmu")
 RATE = 8000
@@ -40,7 +40,7 @@ class Piece(NamedTuple):
 class Mouth:
     """Of one session. `codec`: what the viewer was told to speak."""
 
-    def __init__(self, at: Address, stream: str, codec: str) -> None:
+    def __init__(self, at: Server, stream: str, codec: str) -> None:
         self._at, self._stream, self._codec = at, stream, codec
         self._pieces: deque[Piece] = deque(maxlen=QUEUE)
         self._came = asyncio.Event()
@@ -78,7 +78,7 @@ class Mouth:
         base = f"rtsp://{self._at.host}:{self._at.port}/{self._stream}"
         # go2rtc describes nothing without something to be seen; it is not set up.
         asked = f"{base}?video&backchannel={self._codec}/{RATE}"
-        connection, tracks = await rtsp.description(self._at.host, self._at.port, asked, base)
+        connection, tracks = await rtsp.description(self._at, asked, base)
         track = next((each for each in tracks if each.codec == self._codec), None)
         if not track:
             connection.close()

@@ -16,6 +16,7 @@ from procs.agent import network
 from procs.agent.network import Tunnel
 from procs.agent.settings import PORTS, AgentSettings, load_settings
 from procs.settings import ADDRESS, SWITCH, Address, Kind, Layers, matching, option
+from procs.webrtc_peer.rtsp_login import Server, User
 
 NAME = "webrtc_peer.json"
 RTSP_PORT = 8554
@@ -45,10 +46,10 @@ class Go2rtc(str):
         return urlsplit(self).port or 80
 
     @property
-    def login(self) -> str:
-        """user:password, or ""."""
+    def user(self) -> User | None:
+        """Whose login is in it."""
         parts = urlsplit(self)
-        return f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
+        return User(unquote(parts.username), unquote(parts.password or "")) if parts.username else None
 
 
 def _parse_http(text: str) -> Go2rtc:
@@ -59,6 +60,7 @@ def _parse_http(text: str) -> Go2rtc:
 
 
 HTTP = Kind(_parse_http, "http://HOST[:PORT] without a path")
+LOGIN = matching(r"[!-~]*", "printable ASCII without blanks")
 STREAM = matching(r"[A-Za-z0-9_.:@-]{1,200}", "1 to 200 of A-Z a-z 0-9 _ . : @ -")
 
 
@@ -77,18 +79,27 @@ class Peer(settings.Settings):
     rtsp: Address | None = option(
         None, ADDRESS, env=("PLANARIA_GO2RTC_RTSP",), help=f"go2rtc's RTSP; default: port {RTSP_PORT} of the same host"
     )
+    username: str = option(
+        "", LOGIN, env=("PLANARIA_GO2RTC_USERNAME",), help="login of go2rtc; default: that in GO2RTC_HTTP"
+    )
+    password: str = option("", LOGIN, env=("PLANARIA_GO2RTC_PASSWORD",), help="its password", secret=True)
     verbose: bool = option(False, SWITCH, help="log each frame of a session")
     # Of the tunnel's sessions with other agents; None where there is no tunnel.
     agent: AgentSettings | None = None
     tunnel: Tunnel | None = None
 
     @property
-    def rtsp_at(self) -> Address:
+    def user(self) -> User | None:
+        """Whom to be at go2rtc, of API and RTSP alike, where it asks."""
+        return User(self.username, self.password) if self.username else self.go2rtc_http.user
+
+    @property
+    def rtsp_at(self) -> Server:
         """Where streams are pulled from."""
         if not self.rtsp:
-            return Address(self.go2rtc_http.host, RTSP_PORT)
+            return Server(self.go2rtc_http.host, RTSP_PORT, self.user)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.rtsp.host, self.rtsp.host)
-        return Address(host, self.rtsp.port)
+        return Server(host, self.rtsp.port, self.user)
 
 
 def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Peer:

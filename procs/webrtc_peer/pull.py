@@ -14,8 +14,8 @@ from typing import NamedTuple, NoReturn
 
 from procs import log
 from procs.errors import LinkLost, Refused
-from procs.settings import Address
 from procs.webrtc_peer import rtsp
+from procs.webrtc_peer.rtsp_login import Server
 from procs.webrtc_peer.sorter import OnUnit, Sorter, can_pass
 
 LINGER_S = 10.0  # a page that is loaded again finds the stream running
@@ -44,7 +44,7 @@ class Pulls:
 
     def __init__(
         self,
-        go2rtc: Address,
+        go2rtc: Server,
         on_unit: OnUnit,
         on_state: OnState = lambda stream, state: None,
         hears: Callable[[str], Awaitable[str]] | None = None,
@@ -118,7 +118,7 @@ class Pulls:
     async def _pull(self, stream: str, sorter: Sorter) -> None:
         """One connection, until it ends. Raises what ended it."""
         self.connects += 1
-        player = await rtsp.describe(self._go2rtc.host, self._go2rtc.port, stream)
+        player = await rtsp.describe(self._go2rtc, stream)
         live = State("live", codecs_of(player.tracks), hears=await self._asked(stream))
         sorter.begin(player.tracks, lambda: self._is_now(stream, live))
         playing = asyncio.ensure_future(player.play(sorter.take))

@@ -15,9 +15,11 @@ from collections.abc import Callable
 from typing import NamedTuple, cast
 
 from procs.errors import LinkLost, Refused
+from procs.webrtc_peer.rtsp_login import Login, Server, User
 
 ANSWER_S = 10.0  # go2rtc starts a producer for DESCRIBE
 KEEPALIVE_S = 20.0  # go2rtc gives up on a client that says nothing for a minute
+SET_LOGIN = "PLANARIA_GO2RTC_USERNAME and PLANARIA_GO2RTC_PASSWORD"
 MAX_ANSWER = 64 * 1024
 MAX_WAITING = 64 * 1024
 # The first of these that a stream has is taken: what a viewer's browser is sure to play, and we pass on as it is; else
@@ -55,7 +57,8 @@ class NoSuchStream(LinkLost):
 class Connection(asyncio.Protocol):
     """One connection. `over` is done, with LinkLost, when it has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, user: User | None = None) -> None:
+        self._login = Login(user) if user else None
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.over.add_done_callback(lambda over: over.exception())  # nobody has to look
         self._transport: asyncio.Transport | None = None
@@ -65,7 +68,15 @@ class Connection(asyncio.Protocol):
         self._take: Callable[[bytes], None] = lambda _: None
 
     async def ask(self, method: str, url: str, *more: str) -> Answer:
-        """A request and its answer. Raises LinkLost."""
+        """A request and its answer, with a login where that is asked for. Raises LinkLost."""
+        answer = await self._ask(method, url, *more)
+        if answer.status == 401 and self._login and self._login.take(answer.headers.get("www-authenticate", "")):
+            answer = await self._ask(method, url, *more)
+        if answer.status == 401:
+            raise LinkLost("go2rtc does not take the login" if self._login else f"go2rtc wants a login: {SET_LOGIN}")
+        return answer
+
+    async def _ask(self, method: str, url: str, *more: str) -> Answer:
         self._sequence += 1
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._answers[self._sequence] = answer
@@ -81,7 +92,8 @@ class Connection(asyncio.Protocol):
         """A request whose answer nobody waits for."""
         if not self._transport or self._transport.is_closing():
             raise LinkLost("closed")
-        lines = [f"{method} {url} RTSP/1.0", f"CSeq: {self._sequence}", "User-Agent: planaria", *more, "", ""]
+        login = self._login.headers(method, url) if self._login else []
+        lines = [f"{method} {url} RTSP/1.0", f"CSeq: {self._sequence}", "User-Agent: planaria", *login, *more, "", ""]
         self._transport.write("\r\n".join(lines).encode())
 
     def write(self, data: bytes) -> None:
@@ -135,7 +147,10 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, buffer: bytes, at: int, body: int) -> int:
         first, *lines = buffer[at:body].decode(errors="replace").split("\r\n")
-        headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+        headers: dict[str, str] = {}
+        for name, _, value in (line.partition(":") for line in lines):
+            before = headers.get(name.strip().lower(), "")
+            headers[name.strip().lower()] = f"{before}, {value.strip()}" if before else value.strip()
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > MAX_ANSWER:
             raise Refused("an answer of an impossible length")
@@ -187,25 +202,26 @@ class Player:
         self._connection.close()
 
 
-async def describe(host: str, port: int, stream: str) -> Player:
+async def describe(server: Server, stream: str) -> Player:
     """Connect and ask for a stream. Raises LinkLost, OSError; NoSuchStream when go2rtc has nothing for us."""
-    url = f"rtsp://{host}:{port}/{stream}"
-    connection, tracks = await description(host, port, f"{url}?{QUERY}", url)
+    url = f"rtsp://{server.host}:{server.port}/{stream}"
+    connection, tracks = await description(server, f"{url}?{QUERY}", url)
     if any(track.codec == "h264" for track in tracks):
         return Player(connection, url, tracks)
     connection.close()
     # It says the same, 404, of a stream that it does not know and of one that has nothing of what was asked for.
-    connection, tracks = await description(host, port, url, url)
+    connection, tracks = await description(server, url, url)
     connection.close()
     has = ", ".join(track.codec.upper() for track in tracks)
     raise NoSuchStream(f"{stream} has {has}, and no H.264 to pass on" if has else f"go2rtc has no stream {stream}")
 
 
-async def description(host: str, port: int, asked: str, base: str) -> tuple[Connection, list[Track]]:
+async def description(server: Server, asked: str, base: str) -> tuple[Connection, list[Track]]:
     """A new connection, since go2rtc ends each that it has refused something; no tracks where it has. Raises LinkLost,
     OSError."""
+    loop = asyncio.get_running_loop()
     async with asyncio.timeout(ANSWER_S):
-        _, connection = await asyncio.get_running_loop().create_connection(Connection, host, port)
+        _, connection = await loop.create_connection(lambda: Connection(server.user), server.host, server.port)
     try:
         answer = await connection.ask("DESCRIBE", asked, "Accept: application/sdp")
     except BaseException:

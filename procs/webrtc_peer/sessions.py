@@ -70,7 +70,7 @@ class Template(NamedTuple):
 
     run_dir: str
     udp_range: tuple[int, int]
-    rtsp: tuple[str, int] = ("127.0.0.1", 8554)
+    rtsp: tuple[str, int, tuple[str, str] | None] = ("127.0.0.1", 8554, None)
 
 
 class _Session:

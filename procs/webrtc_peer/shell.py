@@ -162,7 +162,7 @@ class Shell:
     async def _first(self) -> str:
         """The stream called camera, or go2rtc's first. Raises Refused."""
         if not self._first_stream:
-            names = await go2rtc.streams(self._settings.go2rtc_http)
+            names = await go2rtc.streams(self._settings.go2rtc_http, self._settings.user)
             if not names:
                 raise Refused("go2rtc has no streams")
             self._first_stream = go2rtc.preferred(names)
