@@ -30,7 +30,7 @@ from procs.errors import Refused
 from procs.messages import Unit
 from procs.webrtc_peer import offer
 from procs.webrtc_peer.mouth import Piece
-from procs.webrtc_peer.rate import Rate
+from procs.webrtc_peer.rate import Losses, Rate
 from procs.webrtc_peer.sender import Sender
 from procs.webrtc_peer.track import Track
 
@@ -66,7 +66,7 @@ class Peer:
         self._heard_at = time.monotonic()
         self._early: list[Json] = []  # candidates that overtook their offer
         self.refused_candidates = 0
-        self.rate = Rate()
+        self.rate, self._losses = Rate(), Losses()
 
     @property
     def state(self) -> str:
@@ -162,7 +162,7 @@ class Peer:
                 if each.type == "outbound-rtp":
                     found |= {"packets": each.packetsSent, "bytes": each.bytesSent}
                 elif each.type == "remote-inbound-rtp":
-                    found |= {"packets_lost": each.packetsLost, "loss": each.fractionLost / 256}
+                    found |= {"packets_lost": each.packetsLost, "loss": self._losses.fraction}
                     found |= {"round_trip_ms": each.roundTripTime * 1000} if each.roundTripTime else {}
         return found
 
@@ -234,7 +234,8 @@ class Peer:
         elif isinstance(packet, RtcpRrPacket):
             for report in packet.reports:
                 if report.ssrc == self._senders[0]._ssrc:
-                    self._want(self.rate.reported(report.fraction_lost / 256, now))
+                    lost = self._losses.reported(report.highest_sequence, report.packets_lost, now)
+                    self._want(None if lost is None else self.rate.reported(lost, now))
         await take(packet)
 
     def _want(self, bits_per_s: int | None) -> None:

@@ -21,7 +21,29 @@ ABOVE = 1.25  # the same of the viewer's estimate: encoders give less than they 
 FREE_AFTER_S = 30.0  # without a reason to slow down
 STEP = 0.10
 WINDOW_S = 1.0
+FEWEST = 10  # packets that say something of a path
 LATELY = 4  # windows
+
+
+class Losses:
+    """What part of the packets of a second was lost. A browser reports many times a second while it misses some, and
+    the fraction in one report is of a handful of packets: one of nine is no path that loses a tenth."""
+
+    def __init__(self) -> None:
+        self.fraction = 0.0
+        self._began: tuple[int, int, float] | None = None  # the second, at its beginning
+
+    def reported(self, highest: int, lost: int, now: float) -> float | None:
+        """A report's highest sequence number, and how many were lost in all. The fraction of a second that has ended
+        with it, None before."""
+        if self._began is None or highest < self._began[0]:
+            self._began = highest, lost, now
+        expected, missing = highest - self._began[0], lost - self._began[1]
+        if now - self._began[2] < WINDOW_S or expected < FEWEST:
+            return None
+        self.fraction = min(1.0, max(0.0, missing / expected))
+        self._began = highest, lost, now
+        return self.fraction
 
 
 class Rate:
@@ -50,7 +72,7 @@ class Rate:
             self._window, self._bytes = now, 0
 
     def reported(self, lost: float, now: float) -> int | None:
-        """A receiver report: the fraction lost since the last. Gives what to ask for now, None for no change."""
+        """The fraction of packets lost in the last second. Gives what to ask for now, None for no change."""
         if not self.sent_bits or now - self._began < SETTLING_S:  # the burst of who joins says little of the path
             return None
         base = min(self.limit or NO_LIMIT, self.sent_bits)

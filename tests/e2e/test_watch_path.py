@@ -86,7 +86,11 @@ def test_what_is_sent_follows_a_path_that_narrows_and_widens(run_dir: Path) -> N
     lost for good in between, and what is sent again does not fill the path further."""
     with watched(run_dir) as (link, warden, page):
         until(lambda: (its := warden.session()) and its.for_s > 6 and its.bits_per_s > 1.2 * NARROW, LIMIT_S)
-        link.to_far(rate=NARROW, delay_s=0.02)
+        link.to_far(loss=0.03)
+        until(lambda: (its := warden.session()) and its.packets_again > 6, LIMIT_S)
+        its = until(warden.session)
+        assert not its.asked_bits_per_s, "a little loss is no lack of room"
+        link.to_far(loss=0, rate=NARROW, delay_s=0.02)
         began = until(lambda: _fitting(warden.session()), LIMIT_S).for_s
         until(lambda: (its := _fitting(warden.session())) and its.for_s > began + 3, LIMIT_S)
         shown = len(player.pictures(page))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from procs.webrtc_peer.again import SAVED_MAX, Again
-from procs.webrtc_peer.rate import FLOOR, NO_LIMIT, Rate
+from procs.webrtc_peer.rate import FLOOR, NO_LIMIT, Losses, Rate
 
 SENT = 2_000_000
 
@@ -89,6 +89,17 @@ def test_a_path_that_narrows_is_filled_and_not_overfilled_and_one_that_widens_is
     wide = path.go(40, 10 * SENT)
     assert wide == sorted(wide) and wide[25] == 0.8 * SENT
     assert path.asked == NO_LIMIT
+
+
+def test_one_packet_of_a_handful_is_no_path_that_loses_a_tenth() -> None:
+    losses = Losses()
+    # Five packets a report, twenty reports a second; one of fifty packets is lost.
+    found = [losses.reported(5 * at, at // 10, at / 20) for at in range(100)]
+    said = [each for each in found if each is not None]
+    assert len(said) == 4 and all(0 <= each <= 0.04 for each in said)
+    assert losses.reported(1000, 9 + 250, 10.0) == losses.fraction > 0.4
+    assert losses.reported(1001, 259, 12.0) is None, "of one packet nothing follows"
+    assert losses.reported(10, 0, 14.0) is None and losses.reported(60, 0, 15.1) == 0.0, "a source that began again"
 
 
 def test_many_reports_a_second_raise_it_no_faster_than_one() -> None:
