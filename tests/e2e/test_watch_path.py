@@ -82,8 +82,8 @@ def watched(run_dir: Path) -> Iterator[tuple[Link, Warden, Page]]:
 
 
 def test_what_is_sent_follows_a_path_that_narrows_and_widens(run_dir: Path) -> None:
-    """The producer gives less at once, so that the viewer goes on seeing, and all of it again later. Nothing of it is
-    lost for good in between, and what is sent again does not fill the path further."""
+    """The producer gives less, so that the viewer goes on seeing, and all of it again later. What is sent again fills
+    the path no further, and a little loss alone changes nothing."""
     with watched(run_dir) as (link, warden, page):
         until(lambda: (its := warden.session()) and its.for_s > 6 and its.bits_per_s > 1.2 * NARROW, LIMIT_S)
         link.to_far(loss=0.03)
