@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -32,7 +32,7 @@ if __name__ == "__main__":
 
 from procs import bus, log, proc, settings
 from procs.capture import place
-from procs.errors import ConfigError, DeadlineExceeded, PlanariaError, Unhealthy
+from procs.errors import ConfigError, DeadlineExceeded, LinkLost, PlanariaError, Unhealthy
 from procs.keeper import start
 from procs.keeper.pace import Row
 from procs.messages import Bitrate, Command, Keyframe
@@ -51,6 +51,7 @@ from scripts import (
 )
 from scripts import status as show_status
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg, to_yaml, write_atomically
+from scripts.peer import known
 from scripts.peer import parser as between_agents
 from scripts.suite_settings import Plan, load_plan
 
@@ -205,21 +206,38 @@ def _running_plan() -> Plan:
 
 def status(arguments: argparse.Namespace) -> None:
     """What runs, and how many watch what. Exits 8 when something does not serve."""
+    agent = known.agent_status()
+    if not proc.supervisord(ROOT) and agent:
+        _agent_alone(arguments, agent)
+        return
     plan = _running_plan()
     if not proc.supervisord(ROOT):
         if any("procs.keeper" in proc.words(pid) for pid in proc.marked(ROOT)):
             raise Unhealthy("supervisord has died, and its keeper is about to start it again")
         raise Unhealthy("the suite is down; make up starts it")
-    answer = show_status.gather(ROOT, plan)
+    answer = show_status.gather(ROOT, plan) | ({"agent": agent} if agent else {})
     if arguments.json:
         print(json.dumps(answer))
     else:
         show_status.show(answer)
+        if agent:
+            known.show_agent(agent)
     if why := health.why_not_serving(ROOT, plan):
         raise Unhealthy(f"{why}; make up mends it")
     for process in answer["processes"]:
         if process["state"] not in show_status.WELL:
             raise Unhealthy(f"{process['name']}: {process['state']}: {process['said']}")
+
+
+def _agent_alone(arguments: argparse.Namespace, agent: dict[str, Any]) -> None:
+    """An agent needs no suite. Raises LinkLost when its server does not answer."""
+    if arguments.json:
+        print(json.dumps({"agent": agent, "suite": None}))
+    else:
+        known.show_agent(agent)
+        print("the suite is down; make up starts it")
+    if not agent["answers"]:
+        raise LinkLost(f"{agent['server']}: {agent['said']}")
 
 
 def logs(arguments: argparse.Namespace) -> None:

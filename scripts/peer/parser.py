@@ -10,6 +10,13 @@ from typing import Any
 
 WITHIN_S = 30.0
 MODES = ("chat", "json", "bytes", "tun")
+TUNNEL_FLAGS = {
+    "interface": "its name (default mvp-tun0)",
+    "address": "this machine's addresses in the tunnel, such as 10.77.0.1/24,fd77::1/64",
+    "mtu": "the largest packet (default 1380)",
+    "allowed": "PEER=PREFIX,... which addresses are behind which peer (default: those that each claims in our"
+    " networks); may be given several times",
+}
 FLAGS = {
     "id": ("agent_id", "who you are, to your peers; AGENT_ID"),
     "server": ("signaling_url", "where agents meet, such as ws://127.0.0.1:8000/ws/signal; SIGNALING_URL"),
@@ -45,9 +52,14 @@ def add(verbs: Any) -> None:
 
 
 def _do(name: str, arguments: argparse.Namespace) -> None:
-    from scripts.peer import verbs
+    if name == "peers":
+        from scripts.peer import known
 
-    getattr(verbs, name.replace("-", "_"))(arguments)
+        known.peers(arguments)
+    else:
+        from scripts.peer import verbs
+
+        getattr(verbs, name.replace("-", "_"))(arguments)
 
 
 def _seconds(text: str) -> float:
@@ -66,6 +78,9 @@ def _peer(sub: argparse.ArgumentParser) -> None:
 def _mode(sub: argparse.ArgumentParser) -> None:
     mode = os.environ.get("MODE", "chat")
     sub.add_argument("--mode", choices=MODES, default=mode, help="what is carried; MODE")
+    for flag, text in TUNNEL_FLAGS.items():
+        how = "append" if flag == "allowed" else "store"
+        sub.add_argument(f"--{flag}", action=how, metavar=flag.upper(), help=f"with --mode tun: {text}")
 
 
 def _connect(sub: argparse.ArgumentParser) -> None:
@@ -112,7 +127,8 @@ _AT = "SIGNALING_URL=ws://127.0.0.1:8000/ws/signal scripts/cli.py"
 VERBS = {
     "connect": (
         "call an agent, and talk or pipe; ends when standard input does, and what was sent has arrived",
-        f"examples:\n  AGENT_ID=alice {_AT} connect bob\n  tar c . | AGENT_ID=alice {_AT} connect bob --mode bytes",
+        f"examples:\n  AGENT_ID=alice {_AT} connect bob\n  tar c . | AGENT_ID=alice {_AT} connect bob --mode bytes\n"
+        f"  sudo AGENT_ID=alice {_AT} connect bob --mode tun --address 10.77.0.1/24",
     ),
     "listen": (
         "wait for agents that call: talk with all, or pipe with the first until both sides have ended",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from procs.agent import pipe
 from procs.agent.caps import Caps
 from procs.agent.channel import Channel
 from procs.agent.core import AgentCore
-from procs.agent.identity import Peers, folder_in, own_key, public_key
+from procs.agent.identity import folder_in
 from procs.agent.session import PeerSession
-from procs.errors import ConfigError, LinkLost
+from procs.errors import LinkLost
 from procs.settings import run_dir
-from scripts.peer import chat, measure, moving, piping
+from scripts.peer import chat, measure, moving, piping, tunneling
 from scripts.peer.ends import Stdin, Stdout
 from scripts.peer.joining import (
     connected,
@@ -32,7 +31,10 @@ from scripts.peer.joining import (
 
 def connect(arguments: argparse.Namespace) -> None:
     """Call a peer, and talk or pipe. Ends when standard input does; what was sent has arrived then."""
-    run(arguments, _connect(arguments))
+    if arguments.mode == "tun":
+        run(arguments, tunneling.run(arguments, tunneling.claimed(arguments)))
+    else:
+        run(arguments, _connect(arguments))
 
 
 async def _connect(arguments: argparse.Namespace) -> None:
@@ -56,7 +58,10 @@ async def _connect_by(core: AgentCore, arguments: argparse.Namespace) -> None:
 
 def listen(arguments: argparse.Namespace) -> None:
     """Wait for peers that call: talk with all of them, or pipe with the first until both sides have ended."""
-    run(arguments, _listen(arguments))
+    if arguments.mode == "tun":
+        run(arguments, tunneling.run(arguments, tunneling.claimed(arguments)))
+    else:
+        run(arguments, _listen(arguments))
 
 
 async def _listen(arguments: argparse.Namespace) -> None:
@@ -120,23 +125,6 @@ async def _measure(arguments: argparse.Namespace, how: Callable[[argparse.Namesp
         if not session.signed:
             raise LinkLost(f"{session.peer!r} is a published agent, which does not answer this")
         await or_replaced(core, how(arguments, session))
-
-
-def peers(arguments: argparse.Namespace) -> None:
-    """Whom this machine's agents know, and by which key."""
-    folder = folder_in(run_dir())
-    known = Peers(folder)
-    if arguments.forget and not known.forget(arguments.forget):
-        raise ConfigError(f"--forget {arguments.forget} (command line): is no peer that is known")
-    if arguments.approve:
-        known.pin(*arguments.approve, approved=True)
-    own, all_ = public_key(own_key(folder)), known.all()
-    if arguments.json:
-        print(json.dumps({"key": own, "peers": {each: pin.key for each, pin in all_.items()}}, ensure_ascii=False))
-        return
-    print(f"our own key: {own}")
-    for each, pin in sorted(all_.items()):
-        print(f"{each}  {pin.key}  {'approved' if pin.approved else 'at first use'} {pin.since}")
 
 
 def _history() -> Path:

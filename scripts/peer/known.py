@@ -1,0 +1,84 @@
+"""Whom this machine's agents know, and how this machine's agent stands at its server: peers, and a part of status."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import secrets
+import time
+from typing import Any
+
+from procs.errors import ConfigError, PlanariaError
+from procs.settings import run_dir
+
+SERVER_S = 5.0
+
+
+def peers(arguments: argparse.Namespace) -> None:
+    """Show them; approve or forget one."""
+    from procs.agent.identity import Peers, folder_in, own_key, public_key
+
+    folder = folder_in(run_dir())
+    known = Peers(folder)
+    if arguments.forget and not known.forget(arguments.forget):
+        raise ConfigError(f"--forget {arguments.forget} (command line): is no peer that is known")
+    if arguments.approve:
+        known.pin(*arguments.approve, approved=True)
+    own, all_ = public_key(own_key(folder)), known.all()
+    if arguments.json:
+        print(json.dumps({"key": own, "peers": {each: pin.key for each, pin in all_.items()}}, ensure_ascii=False))
+        return
+    print(f"our own key: {own}")
+    for each, pin in sorted(all_.items()):
+        print(f"{each}  {pin.key}  {'approved' if pin.approved else 'at first use'} {pin.since}")
+
+
+def agent_status() -> dict[str, Any] | None:
+    """The agent of this environment: who it is, whether its server answers, and whether somebody is registered there
+    under its name; None where no agent is set up. Raises ConfigError."""
+    from procs.agent.settings import load_settings  # here: make status has no agent as a rule
+
+    settings = load_settings(is_partial=True)
+    if not settings.agent_id or not settings.signaling_url:
+        return None
+    from procs.agent.identity import Peers, folder_in, own_key, public_key
+
+    logging.getLogger("planaria").setLevel(logging.ERROR)  # it says below what there is to be said
+    folder = folder_in(run_dir())
+    found: dict[str, Any] = {"id": settings.agent_id, "server": settings.signaling_url, "mode": settings.mode}
+    found |= {"key": public_key(own_key(folder)), "peers": len(Peers(folder).all())}
+    try:
+        answer_ms, is_there = asyncio.run(_asked(settings))
+    except (PlanariaError, OSError, TimeoutError) as error:
+        return found | {"answers": False, "said": str(error) or "no answer"}
+    return found | {"answers": True, "answer_ms": answer_ms, "is_registered": is_there}
+
+
+async def _asked(settings: Any) -> tuple[float, bool]:
+    """How fast the server answers, and whether our name is taken there. Under a name of its own: ours may be in use."""
+    from procs.agent.signaling import SignalingClient
+    from procs.wire.signal import Bye, Error
+
+    me, nobody = f"status-{secrets.token_hex(6)}", f"nobody-{secrets.token_hex(6)}"
+    client = SignalingClient(settings.but(agent_id=me))
+    away: set[str | None] = set()
+    async with asyncio.timeout(SERVER_S + 1):
+        await client.connect(SERVER_S)
+        began = time.perf_counter()
+        for peer in (settings.agent_id, nobody):  # a goodbye of somebody whom nobody knows does nothing there
+            await client.send(Bye(me, peer))
+        while nobody not in away:
+            frame = await client.take()
+            away |= {frame.sender or nobody} if isinstance(frame, Error) else set()
+        took_ms = (time.perf_counter() - began) * 1000
+        await client.close()
+    return round(took_ms, 2), settings.agent_id not in away
+
+
+def show_agent(its: dict[str, Any]) -> None:
+    """The same for people."""
+    how = f"answers in {its['answer_ms']:.1f} ms" if its["answers"] else its["said"]
+    there = "" if not its["answers"] else "; registered there" if its["is_registered"] else "; not registered there"
+    print(f"AGENT {its['id']}: {its['server']} {how}{there}; {its['peers']} peers known; key {its['key']}")
