@@ -28,8 +28,8 @@ one that has a session with another agent, whose id is its identity, says `Tunne
 `Signalling`, `AgentFrame`.
 
 At tun_pump.packets whoever has a session for IP packets, a child of webrtc_peer, whose identity is the id of its peer,
-says `PeerUp` each second and is told `PumpUp`; both say `Packets`, whose body holds several. How much may be on its way
-is counted in bytes (procs/agent/conduit.py).
+says `PeerUp` or `PeerAway` each second and is told `PumpUp`; both say `Packets`, whose body holds several. How much may
+be on its way is counted in bytes (procs/agent/conduit.py).
 
 Sockets lie in run/bus (0700) as ipc:// only. LINGER 0, small high-water marks, a size limit on every reader, and
 IMMEDIATE, so that a message to nobody fails at once instead of waiting in a queue. Never REQ/REP: a server that

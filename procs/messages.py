@@ -179,6 +179,7 @@ class TunnelPeer(msgspec.Struct, frozen=True):
     received_packets: Count = 0
     received_bytes: Count = 0
     dropped: dict[str, int] = {}  # packets, by reason
+    why: Reason = ""  # it is not up
 
 
 class TunnelState(msgspec.Struct, frozen=True, tag="tunnel_state"):
@@ -438,6 +439,14 @@ class PeerUp(msgspec.Struct, frozen=True, tag="peer_up"):
     seen: Count = 0
 
 
+class PeerAway(msgspec.Struct, frozen=True, tag="peer_away"):
+    """Such a one to tun_pump, at each change and each second while there is no session: why that is."""
+
+    peer: SessionId
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    why: Reason
+
+
 class PumpUp(msgspec.Struct, frozen=True, tag="pump_up"):
     """tun_pump to who said PeerUp, each second: the interface is there, and is like this."""
 
@@ -503,7 +512,7 @@ ToPeer = Signal | SignalTaken
 FromSession = Beat | Signal | Takes | UnitsWanted | KeyframeWanted | RateWanted
 FromChild = FromSession | Unit | Encoding
 ToChild = Signal | Unit | Source
-ToPump = PeerUp | Packets
+ToPump = PeerUp | PeerAway | Packets
 FromPump = PumpUp | Packets
 ToEncoder = Unit | Keyframe | Bitrate
 FromTunnel = TunnelBeat | AgentFrame

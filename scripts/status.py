@@ -191,7 +191,7 @@ def peer_row(its: dict[str, Any]) -> tuple[str, ...]:
     round_trip_ms = its["round_trip_ms"]
     return (
         its["peer"],
-        "up" if its["is_up"] else "down",
+        "up" if its["is_up"] else ": ".join(["down", *([its["why"][:80]] if its["why"] else [])]),
         str(its["plane"]) if its["is_up"] else "-",
         its["path"] or "-",
         its["remote"] or "-",

@@ -122,6 +122,7 @@ class TunTransport:
             round_trip_ms=session.stats.get("round_trip_ms"),
             **(traffic.passed() if traffic else {}),
             dropped=traffic.dropped() if traffic else {},
+            why=session.why[:500],
         )
 
 

@@ -17,6 +17,7 @@ class End:
         self.conduit = Conduit()
         self.until = until
         self.up: PeerUp | None = None  # the last one
+        self.why = ""  # there is none
 
 
 class Ends:
@@ -36,6 +37,11 @@ class Ends:
             end.conduit.heard(at, seen)
             end.until = now + SILENT_S
         return end
+
+    def away(self, peer: str, why: str) -> None:
+        """It has no session. Whether packets go to it is another question: there may be one soon."""
+        if end := self._of.get(peer):
+            end.why = why
 
     def there(self, now: float) -> list[str]:
         """Those that packets are sent to."""

@@ -17,7 +17,7 @@ from procs.agent.conduit import packets_of
 from procs.agent.network import Tunnel
 from procs.agent.switch import Switch
 from procs.errors import Refused
-from procs.messages import PeerUp, TunnelPeer, TunnelState, decode_to_pump
+from procs.messages import PeerAway, PeerUp, TunnelPeer, TunnelState, decode_to_pump
 from procs.tun_pump import ends
 from procs.tun_pump.interface import Alive
 
@@ -78,6 +78,9 @@ class Pump:
         """Of the end of a session."""
         try:
             message = decode_to_pump(data)
+            if isinstance(message, PeerAway):
+                self._ends.away(peer, message.why)
+                return
             end = self._ends.heard(peer, message.at, message.seen, time.monotonic())
             if not end:
                 self._strangers += 1
@@ -145,4 +148,5 @@ class Pump:
             round_trip_ms=up.stats.get("round_trip_ms") if up else None,
             **traffic.passed(),
             dropped=traffic.dropped(),
+            why="" if up else self._ends[peer].why,
         )

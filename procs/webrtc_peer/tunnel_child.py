@@ -25,6 +25,7 @@ from procs.errors import PlanariaError, Refused
 from procs.messages import (
     AgentFrame,
     Packets,
+    PeerAway,
     PeerUp,
     Signalling,
     TunnelBeat,
@@ -62,6 +63,7 @@ class TunnelSession:
         self._identity = Identity(spec.me, folder_in(self._run_dir), Trust(spec.trust, spec.allow_unsigned, known))
         self._conduit = Conduit()
         self._signalling_up = False
+        self._why = "no answer from the signalling server yet"  # there has been no session so far
 
     async def run(self) -> None:
         """Until something breaks, which is raised."""
@@ -114,8 +116,10 @@ class TunnelSession:
     def _tell(self) -> None:
         """Say how it goes: to the leader, and while packets go through to tun_pump."""
         session, spec = self._session, self._spec
+        self._why = session.why or self._why
         self._leader.say(TunnelBeat(spec.peer, os.getpid(), session.state, session.why[:500]))
         if not session.datagrams.is_up or not session.path:
+            self._pump.say(PeerAway(spec.peer, os.getpid(), self._why[:500]))
             return
         seen = self._conduit.news().seen
         up = PeerUp(

@@ -15,7 +15,7 @@ import zmq
 from procs import bus, line
 from procs.agent import network
 from procs.agent.conduit import Conduit, packets_of
-from procs.messages import PeerUp, decode_to_pump
+from procs.messages import PeerAway, PeerUp, decode_to_pump
 from tests import hub_rig
 from tests.agents import until
 from tests.peered import Peered, peered
@@ -31,6 +31,7 @@ class Pump:
         self.peer = OTHER[me]
         self.ups: list[PeerUp] = []
         self.came: list[bytes] = []
+        self.why = ""  # there is no session
         self._conduit = Conduit()
         self._line = line.binder(run_dir, bus.TUN_PUMP_PACKETS, self._heard)
 
@@ -47,6 +48,9 @@ class Pump:
     def _heard(self, peer: str, data: bytes, body: bytes) -> None:
         message = decode_to_pump(data)
         assert peer == self.peer
+        if isinstance(message, PeerAway):
+            self.why = message.why
+            return
         self._conduit.heard(message.at, message.seen)
         if isinstance(message, PeerUp):
             self.ups.append(message)
@@ -115,5 +119,23 @@ def test_packets_pass_again_whoever_was_killed(tmp_path: Path) -> None:
                 before = len(bob.ups)
                 await until(lambda: len(bob.ups) > before + 1)
                 await passes(alice, bob, 5)
+
+        asyncio.run(work())
+
+
+def test_a_peer_with_another_key_gets_no_session_and_it_is_said_why(tmp_path: Path) -> None:
+    with suites(tmp_path) as (_, sides):
+
+        async def work() -> None:
+            async with pumps(tmp_path) as (alice, bob):
+                await passes(alice, bob, 1)
+                sides["bob"].kill()
+                (tmp_path / "bob" / "agent" / "key").unlink()  # as somebody who calls himself bob
+                sides["bob"].start()
+                await until(lambda: "ANOTHER KEY" in alice.why and "ANOTHER KEY" in bob.why, 25)
+                before = len(alice.came)
+                bob.send(b"\x45" * 20)
+                await asyncio.sleep(0.3)
+                assert len(alice.came) == before
 
         asyncio.run(work())
