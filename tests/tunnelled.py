@@ -19,6 +19,7 @@ import zmq
 from procs import bus, line
 from procs.agent import network
 from procs.agent.conduit import Conduit, packets_of
+from procs.errors import DeadlineExceeded
 from procs.line import Line
 from procs.messages import PeerUp, PumpUp, TunnelPeer, TunnelState, decode_from_pump, decode_to_warden
 from tests.nat import Place
@@ -41,8 +42,6 @@ class Side:
         self.me, self.place, self.run_dir = me, place, folder / me
         self.run_dir.mkdir()
         self.log = folder / f"{me}.log"
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._told = bus.binder(self._context, zmq.PULL, self.run_dir, bus.WARDEN_HEARTBEAT)
         self.tell(**change)
         self.start()
 
@@ -66,22 +65,17 @@ class Side:
         self.process.kill()
         self.process.wait()
 
-    def end(self) -> None:
-        """For good."""
-        self.kill()
-        self._context.destroy(linger=0)
-
     def state(self) -> TunnelState:
-        """What it says of itself next."""
-        while self._told.poll(0):
-            self._told.recv()
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            if self._told.poll(1000):
-                said = decode_to_warden(self._told.recv())
-                if isinstance(said, TunnelState) and said.pid == self.process.pid:
-                    return said
-        raise AssertionError(self.log.read_text())
+        """What it says of itself next, to who is there in the warden's place. Raises DeadlineExceeded."""
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        with context, bus.binder(context, zmq.PULL, self.run_dir, bus.WARDEN_HEARTBEAT) as told:
+            until = time.monotonic() + 20
+            while time.monotonic() < until:
+                if told.poll(1000):
+                    said = decode_to_warden(told.recv())
+                    if isinstance(said, TunnelState) and said.pid == self.process.pid:
+                        return said
+        raise DeadlineExceeded(self.log.read_text(), retry=True)
 
     def peer(self) -> TunnelPeer:
         """What it says of the other one."""
@@ -169,6 +163,6 @@ def tunnel(folder: Path, **change: Any) -> Iterator[tuple[Side, Side, Joint]]:
     finally:
         joint.end()
         for side in sides:
-            side.end()
+            side.kill()
         for place in places:
             place.end()

@@ -200,7 +200,7 @@ def test_new_settings_leave_nothing_of_the_old(tmp_path: Path) -> None:
         side.start()
         assert side.state().interface == "" and "idle: not configured" in side.log.read_text()
     finally:
-        side.end()
+        side.kill()
         place.end()
 
 
