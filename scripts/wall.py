@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from procs import settings
 from procs.agent import network
 from procs.agent.network import Tunnel
+from procs.agent.settings import load_settings as load_agent
 from procs.carrier import trust
 from procs.errors import ConfigError
 from procs.hub import options as hub_options
@@ -116,7 +117,9 @@ def load(
         )
     proxy.upstreams(sections["upstreams"], f"{name}: upstreams")
     tunnel = network.document_of(sections["tunnel"], f"{name}: tunnel")
-    network.check(settings.load(Tunnel, Layers(document=tunnel, document_name=f"{name}: tunnel")))
+    has_peers = network.check(settings.load(Tunnel, Layers(document=tunnel, document_name=f"{name}: tunnel"))).allowed
+    if "tun" in roles and has_peers:
+        load_agent({**env_file, **environment})
     variables = {}
     for cls, section in ((Hub, sections["hub"]), (Link, device), (Peer, sections["watch"])):
         for key, option in settings.options_of(cls).items():

@@ -92,13 +92,15 @@ def check(tunnel: Tunnel) -> Tunnel:
     if twice := overlap(tunnel.allowed):
         raise ConfigError(f"allowed: {twice} overlap: an address is behind one peer only")
     addresses = [address.ip for address in tunnel.address]
+    if tunnel.allowed and not addresses:
+        raise ConfigError("address: must be set where there are peers, such as 10.77.0.1/24")
     if len({*addresses}) < len(addresses):
         raise ConfigError(f"address={_shown(tunnel.address)}: stands twice")
     for peer, networks in tunnel.allowed.items():
         if own := [ip for ip in addresses for network in networks if str(network) in (f"{ip}/32", f"{ip}/128")]:
             raise ConfigError(f"allowed: {own[0]} of {peer} is this machine's own address")
         for network in networks:
-            if network.version not in {ip.version for ip in addresses} and addresses:
+            if network.version not in {ip.version for ip in addresses}:
                 raise ConfigError(
                     f"allowed: {network} of {peer}: this machine has no IPv{network.version} address in the tunnel; add"
                     " one to address"

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from procs.agent import network
+from procs.agent import netlink, network
+from procs.tun_pump import interface
 from tests import nat
 from tests.nat import Place
 from tests.rig import clean_environ, free_port, until
@@ -196,6 +197,8 @@ def test_new_settings_leave_nothing_of_the_old(tmp_path: Path) -> None:
             "nft", "list", "ruleset"
         )
         side.kill()
+        with place.entered():
+            assert interface.release(side.run_dir) == ["mvp-tun0"] and netlink.link("mvp-tun0") is None
         (side.run_dir / network.NAME).unlink()
         side.start()
         assert side.state().interface == "" and "idle: not configured" in side.log.read_text()

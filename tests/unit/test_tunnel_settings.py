@@ -45,6 +45,7 @@ def test_a_section_of_the_settings_file_is_a_tunnel() -> None:
         ({"interface": "a/b"}, "1 to 15"),
         ({"address": "10.77.0.300/24"}, "10.77.0.1/24"),
         ({"address": "10.77.0.1/24,10.77.0.1/16"}, "stands twice"),
+        ({"address": ""}, "must be set where there are peers"),
         ({"address": "10.77.0.1/24"}, "fd77::3/128 of eve: this machine has no IPv6 address"),
         ({"mtu": "1200"}, "at least 1280"),
         ({"mtu": "100"}, "576"),
