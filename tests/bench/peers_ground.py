@@ -138,8 +138,9 @@ def _configure(place: Place, name: str, address: str, mtu: int) -> None:
 
 
 @contextmanager
-def wireguard(wire: Wire, tunnel: Sequence[tuple[str, str, int]]) -> Iterator[None]:
-    """wireguard-go, with keys of its own. The names have to differ: its control sockets lie in one folder."""
+def wireguard(wire: Wire, tunnel: Sequence[tuple[str, str, int]]) -> Iterator[list[int]]:
+    """wireguard-go at both ends, with keys of its own, and their pids. The names have to differ: its control sockets
+    lie in one folder."""
     processes: list[subprocess.Popen[bytes]] = []
     keys = [(secret := _said(["wg", "genkey"]), _said(["wg", "pubkey"], secret)) for _ in range(2)]
     try:
@@ -157,7 +158,7 @@ def wireguard(wire: Wire, tunnel: Sequence[tuple[str, str, int]]) -> Iterator[No
                     *("endpoint", f"{(NEAR, FAR)[1 - at]}:{WIREGUARD_PORT}"),
                 )
             _configure(place, name, address, mtu)
-        yield
+        yield [process.pid for process in processes]
     finally:
         for process in processes:
             process.kill()

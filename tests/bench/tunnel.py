@@ -1,7 +1,9 @@
 """Tunnel: what planes 1 and 2 carry between two network namespaces, how soon, and what loss does to them.
 
 Peers, in turn with ours over the same wire: wireguard-go, aiortc as it comes with one packet a message, and the wire
-itself. All tunnels stand from the start to the end; only one is used at a time. TCP is one flow of iperf3 with BBR.
+itself. All tunnels stand from the start to the end; only one is used at a time. TCP is one flow of iperf3 with BBR. CPU
+is that of both ends, the kernel's work for them with it, which tells more than a rate does where others want the
+processors, too: of those who share them a program of many threads gets more.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from tests.bench import icmp, peers_ground
-from tests.bench.measure import Result, Size, median, percentile, say
+from tests.bench.measure import Result, Size, cpu_s, median, percentile, say
 from tests.bench.peers_ground import FAR, Wire
 
 # Their interfaces' names and MTUs: what fits whole into what carries it.
@@ -56,43 +58,58 @@ def bench(size: Size) -> Result:
         "bare": "the wire itself",
     }
     with peers_ground.straight() as wire, ExitStack() as stack:
-        targets = {name: _stand(stack, wire, name, number) for number, name in enumerate(TUNNELS)}
-        _clean(result, plan, wire, targets)
+        tunnels = {name: _stand(stack, wire, name, number) for number, name in enumerate(TUNNELS)}
+        _clean(result, plan, wire, tunnels)
     with peers_ground.lossy(LOSS, DELAY_S) as wire, ExitStack() as stack:
-        targets = {name: FAR if name == "bare" else _stand(stack, wire, name, 9) for name in LOSSY[:2]}
-        targets[LOSSY[2]] = _stand(stack, wire, LOSSY[2], 8)
-        _lossy(result, plan, wire, targets)
+        stood = {name: _stand(stack, wire, name, number).far for number, name in enumerate(LOSSY[1:])}
+        _lossy(result, plan, wire, {LOSSY[0]: FAR, **stood})
     return result
 
 
-def _stand(stack: ExitStack, wire: Wire, name: str, number: int) -> str:
-    """Set up that tunnel; the far address in it."""
+class Tunnel(NamedTuple):
+    """One that stands."""
+
+    far: str  # the far address in it
+    pids: list[int]  # of both ends
+
+    def cpu_s(self) -> float:
+        """What both ends have used."""
+        return sum(map(cpu_s, self.pids))
+
+
+def _stand(stack: ExitStack, wire: Wire, name: str, number: int) -> Tunnel:
+    """Set up that tunnel."""
     program, mtu = TUNNELS[name]
     near, far = f"10.77.{number}.1", f"10.77.{number}.2"
     ends = [(f"{name}a", near, mtu), (f"{name}b", far, mtu)]
     say(f"{name} stands up")
-    stack.enter_context(peers_ground.pair(wire, program, ends) if program else peers_ground.wireguard(wire, ends))
-    return far
+    if program:
+        return Tunnel(far, stack.enter_context(peers_ground.pair(wire, program, ends)).pids)
+    return Tunnel(far, stack.enter_context(peers_ground.wireguard(wire, ends)))
 
 
-def _clean(result: Result, plan: Plan, wire: Wire, targets: dict[str, str]) -> None:
+def _clean(result: Result, plan: Plan, wire: Wire, tunnels: dict[str, Tunnel]) -> None:
     """A wire that loses nothing."""
-    rates: Found = {name: [] for name in targets}
-    quiet: Found = {name: [] for name in targets}
-    loaded: Found = {name: [] for name in targets}
+    rates: Found = {name: [] for name in tunnels}
+    costs: Found = {name: [] for name in tunnels}
+    quiet: Found = {name: [] for name in tunnels}
+    loaded: Found = {name: [] for name in tunnels}
     small: Found = {name: [] for name in ("plane2", "wireguard")}
     for number in range(plan.rounds):
         say(f"a clean wire, round {number + 1} of {plan.rounds}")
-        for name, target in targets.items():
-            quiet[name].append(median(_pings(wire, target, plan.pings, 0.01)))
-            rate, pings = _loaded(wire, target, plan.bulk_s)
+        for name, tunnel in tunnels.items():
+            quiet[name].append(median(_pings(wire, tunnel.far, plan.pings, 0.01)))
+            before_s = tunnel.cpu_s()
+            rate, pings = _loaded(wire, tunnel.far, plan.bulk_s)
+            costs[name].append((tunnel.cpu_s() - before_s) / (rate * max(1, round(plan.bulk_s))) * 1000)
             rates[name].append(rate)
             loaded[name] += pings
         for name, counts in small.items():
-            counts.append(_small_pps(wire, targets[name], plan.bulk_s))
+            counts.append(_small_pps(wire, tunnels[name].far, plan.bulk_s))
     for name, prefix in (("plane2", ""), ("plane1", "plane1."), ("wireguard", "wireguard."), ("plain", "plain.")):
         key = f"{name}_mbit_s" if name.startswith("plane") else f"{name}.mbit_s"
         result.figures[key] = round(median(rates[name]), 1)
+        result.figures[f"{prefix}cpu_s_per_gbit"] = round(median(costs[name]), 2)
         result.figures[f"{prefix}ping_ms"] = round(median(quiet[name]), 3)
         if loaded[name]:
             result.figures[f"{prefix}ping_load_ms_p99"] = round(percentile(loaded[name], 0.99), 2)
@@ -100,6 +117,7 @@ def _clean(result: Result, plan: Plan, wire: Wire, targets: dict[str, str]) -> N
     result.figures["ping_extra_ms"] = round(result.figures["ping_ms"] - result.figures["wireguard.ping_ms"], 3)
     result.ratio("plane1_vs_plain_aiortc", rates["plane1"], rates["plain"])
     result.ratio("plane2_vs_wireguard_go", rates["plane2"], rates["wireguard"])
+    result.ratio("cpu_vs_wireguard_go", costs["plane2"], costs["wireguard"])
     result.ratio("pps_vs_wireguard_go", small["plane2"], small["wireguard"])
 
 
