@@ -81,7 +81,7 @@ class Home:
         """At once."""
         self.peer.kill()
         self.peer.wait()
-        self.pump.end()
+        self.pump.kill()
 
     def logged(self) -> str:
         """What both have written."""
