@@ -22,7 +22,7 @@ from tests.rig import go2rtc, until
 
 pytestmark = pytest.mark.needs("chromium", "ip")
 DEVICE = "cam-1"
-OWN, FOREIGN, DEAF = "with-opus", "with-aac", "omega-0"
+OWN, FOREIGN, FAR = "with-opus", "with-aac", "by-rtsp"
 PRODUCER = f"exec:{ROOT}/scripts/go2rtc_exec_headless_agent.sh"
 SHAPE = "--width 320 --height 180 --fps 15 --audio tone --audio-codec"
 ULAW_LOUD = 0x60  # of the seven bits without the sign, which are turned over: smaller is louder
@@ -74,7 +74,7 @@ def ear(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hub(network: None, ear: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A hub with a device that has these streams."""
+    """A hub with a device that has these streams: two of its own, and that of a camera that takes sound by RTSP."""
     run_dir = tmp_path_factory.mktemp("run")
     run_dir.chmod(0o700)
     mouth = f"exec:{sys.executable} {ear.parent / 'ear.py'} {ear}#backchannel=1#audio=pcmu/8000"
@@ -83,8 +83,13 @@ def hub(network: None, ear: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         FOREIGN: f"{PRODUCER} {FOREIGN} {SHAPE} aac",
     }
     with (
+        go2rtc({"workers": 1}, sources={FAR: [f"{PRODUCER} {FAR} {SHAPE} opus", mouth]}) as camera,
         hub_rig.process(tmp_path_factory.mktemp("hub"), PLANARIA_COMPAT="1") as running,
-        go2rtc({"workers": 1}, sources=sources, run_dir=run_dir) as served,
+        go2rtc(
+            {"workers": 1},
+            sources=sources | {FAR: f"{camera.stream(FAR)}?video&audio&backchannel=pcmu/8000"},
+            run_dir=run_dir,
+        ) as served,
         linked(run_dir, running.ws("/ws/device"), "--device-id", DEVICE, GO2RTC_HTTP=f"http://{served.api}"),
         peered(run_dir, served),
     ):
@@ -137,13 +142,17 @@ def test_a_camera_is_heard(ann: Person, stream: str) -> None:
     until(lambda: ann.page.evaluate(ENERGY) > before, 20, 0.1)
 
 
-def test_who_presses_the_button_is_heard_at_the_camera_until_it_is_pressed_again(ann: Person, ear: Path) -> None:
-    its = tile(ann, OWN)
-    ann.press(f"Talk: {OWN}")
-    button = its.get_by_role("button", name=f"Talk: {OWN}")
+@pytest.mark.parametrize("stream", [OWN, FAR])
+def test_who_presses_the_button_is_heard_at_the_camera_until_it_is_pressed_again(
+    ann: Person, ear: Path, stream: str
+) -> None:
+    its = tile(ann, stream)
+    ear.write_bytes(b"")
+    ann.press(f"Talk: {stream}")
+    button = its.get_by_role("button", name=f"Talk: {stream}")
     expect(button).to_have_attribute("aria-pressed", "true")
-    until(lambda: ear.exists() and _loud(ear.read_bytes()) > 1000, 30)
-    ann.press(f"Talk: {OWN}")
+    until(lambda: _loud(ear.read_bytes()) > 1000, 30)
+    ann.press(f"Talk: {stream}")
     expect(button).to_have_attribute("aria-pressed", "false")
     ann.page.wait_for_timeout(500)  # what was under way
     said = ear.stat().st_size
