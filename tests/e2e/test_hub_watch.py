@@ -286,3 +286,17 @@ def test_nobody_watches_on_who_may_not_any_more(hub: Process, owner: Http, cam: 
         other.say("signal_ice", {"session_id": theirs, "candidate": None})
         assert at.hear("signal_ice")["payload"]["session_id"] == theirs
     assert json.dumps(SECRET) not in hub.said()
+
+
+def test_only_owners_are_heard_at_a_device(hub: Process, owner: Http, cam: str) -> None:
+    looker, other = hub.http.new_user("looker"), hub.http.new_user("other")
+    for name, role in (("looker", "viewer"), ("other", "owner")):
+        assert owner("PUT", f"/api/devices/{cam}/shares/{name}", {"role": role}).status == 200
+    token = owner("POST", "/api/tokens", {"name": "x", "role": "viewer", "days": 1}).json["token"]
+    offer = {"type": "offer", "sdp": "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 8\r\na=sendonly\r\n"}
+    with device(hub, cam) as at:
+        for who, is_heard in ((owner.token, True), (other.token, True), (looker.token, False), (token, False)):
+            with resuming(hub, who) as viewer:
+                viewer.say("signal_offer", {"session_id": watched(cam, viewer, at), "sdp": offer})
+                told = at.hear("signal_offer")["payload"]["sdp"]
+                assert (told == offer) is is_heard and ("a=inactive" in told["sdp"]) is not is_heard
