@@ -9,23 +9,18 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tarfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import pytest
 
-from procs.settings import ROOT
 from tests import hub_rig
 from tests.hub_rig import Process
-from tests.rig import clean_environ, until
-
-ALONE = (*hub_rig.HUB, "--only", "signal")
-LIMIT_S = 60.0
+from tests.peer_rig import ALONE, LIMIT_S, Machine, ended
+from tests.rig import until
 
 
 @pytest.fixture(scope="module")
@@ -33,63 +28,6 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """Where they meet."""
     with hub_rig.process(tmp_path_factory.mktemp("hub"), command=ALONE) as running:
         yield running
-
-
-@dataclass
-class Machine:
-    """Somebody's, with a run directory of its own."""
-
-    hub: Process
-    place: Path
-    name: str
-
-    def start(self, *words: str, stdin: int = subprocess.DEVNULL, **environ: str) -> subprocess.Popen[bytes]:
-        """Run the command line. Its stderr is in `said`."""
-        run_dir = self.place / self.name
-        run_dir.mkdir(exist_ok=True)
-        settings = {"AGENT_ID": self.name, "SIGNALING_URL": self.hub.ws("/ws/signal"), "PLANARIA_RUN_DIR": str(run_dir)}
-        with (run_dir / "said").open("ab") as said:
-            command = [sys.executable, "scripts/cli.py", *words]
-            environment = clean_environ(**(settings | environ))
-            return subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=said
-            )
-
-    def run(self, *words: str, data: bytes | None = None, environ: dict[str, str] | None = None) -> tuple[int, bytes]:
-        """Until it ends: exit code and standard output."""
-        with ended(
-            self.start(*words, stdin=subprocess.DEVNULL if data is None else subprocess.PIPE, **(environ or {}))
-        ) as its:
-            out, _ = its.communicate(data, timeout=LIMIT_S)
-            return its.returncode, out
-
-    @contextlib.contextmanager
-    def listening(self, *words: str, stdin: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
-        """Run it, once its agent is at the server."""
-        (self.place / self.name).mkdir(exist_ok=True)
-        (self.place / self.name / "said").write_bytes(b"")
-        with ended(self.start(*words, stdin=stdin)) as its:
-            until(lambda: b"* " in (self.place / self.name / "said").read_bytes(), LIMIT_S)
-            yield its
-
-    @property
-    def said(self) -> str:
-        """What all of its runs have told."""
-        return (self.place / self.name / "said").read_text()
-
-
-@contextlib.contextmanager
-def ended(its: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is gone afterwards."""
-    try:
-        yield its
-    finally:
-        its.kill()
-        its.wait()
-        for pipe in (its.stdin, its.stdout):
-            if pipe:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
 
 
 @pytest.fixture
@@ -137,6 +75,7 @@ def say(pipe: IO[bytes], data: bytes) -> None:
     pipe.close()
 
 
+@pytest.mark.long
 def test_who_takes_no_more_says_so(pair: tuple[Machine, Machine]) -> None:
     alice, bob = pair
     with bob.listening("listen", "--mode", "bytes") as listener:
@@ -154,6 +93,7 @@ def test_who_takes_no_more_says_so(pair: tuple[Machine, Machine]) -> None:
     assert "takes no more: standard output" in alice.said
 
 
+@pytest.mark.long
 def test_lines_of_json(pair: tuple[Machine, Machine]) -> None:
     alice, bob = pair
     with bob.listening("listen", "--mode", "json") as listener:
