@@ -147,7 +147,7 @@ class Dtls:
             size = len(datagram)
             # One whole record; what lies about its length would hide those that come after it.
             if datagram[:3] != _RECORD or size < _HEAD or size != _HEAD + (datagram[11] << 8 | datagram[12]):
-                if datagram is not _NOTHING:
+                if datagram and datagram is not _NOTHING:  # an empty one would be aiortc's end
                     self._left.append(datagram)
                 continue
             if size > room:

@@ -66,6 +66,8 @@ class UdpTransport(asyncio.DatagramTransport):
         buffer, left = self._buffer, BYTES_A_WAKE
         for _ in range(READS_A_WAKE):
             size, ancillary, _, sender = self._sock.recvmsg_into([buffer], _ANCILLARY_BYTES)
+            if not size:
+                continue  # anybody can send one, and aiortc ends the session of who gets it
             step = int.from_bytes(ancillary[0][2][:4], "little") if ancillary else size
             joined = bytes(buffer[:size])
             for datagram in [joined] if step >= size else [joined[at : at + step] for at in range(0, size, step)]:
