@@ -37,7 +37,7 @@ class Cargo:
         if not by_us:
             self.channels.open(path, also_main=False)
         elif self.signed:
-            self.control.bind(path.open(CONTROL))
+            self.control.bind_channel(path.open(CONTROL))
         if self.signed:
             self.datagrams.bind(path, theirs, is_opener=by_us)
         else:
@@ -45,10 +45,12 @@ class Cargo:
 
     def opened(self, below: RTCDataChannel) -> None:
         """The peer has opened a channel."""
-        if below.label == CONTROL and self.signed:
-            self.control.bind(below)
-        elif below.label == PACKETS and self.signed:
-            self.datagrams.bind_channel(below)
+        all_ours: dict[str, Control | Datagrams] = {CONTROL: self.control, PACKETS: self.datagrams}
+        ours = all_ours.get(below.label) if self.signed else None
+        if ours and ours.is_bound:
+            below.close()  # one of each is enough
+        elif ours:
+            ours.bind_channel(below)
         elif made := self.channels.take(below, is_published=not self.signed):
             self.on_channel(made)
 

@@ -27,7 +27,12 @@ class Control:
         self.round_trip_ms = 0.0
         self.heard_at = float("-inf")
 
-    def bind(self, below: RTCDataChannel) -> None:
+    @property
+    def is_bound(self) -> bool:
+        """Whether there is one."""
+        return self._below is not None
+
+    def bind_channel(self, below: RTCDataChannel) -> None:
         """Beat on this one from now on."""
         self._below = below
         below.on("message", self._heard)

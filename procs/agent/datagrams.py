@@ -50,6 +50,11 @@ class Datagrams:
         return bool(self._below)
 
     @property
+    def is_bound(self) -> bool:
+        """Whether there is a channel for them."""
+        return self._packing is not None
+
+    @property
     def mtu(self) -> int:
         """Of a packet that goes through whole, on the plane of now."""
         below = self._below

@@ -29,6 +29,7 @@ from procs.wire.signal import Answer, Error, Frame, Offer, Routed, Trickle
 
 TRY_S = 20.0  # from an offer to a connection
 SILENT_S = 3.0  # of a peer that beats each second
+DEAF_S = 15.0  # the same where something else comes, which may hold up what the peer says
 LOOK_S = 0.25
 STRAIGHT_S = (1.0, 4.0, 25.0)  # pauses between looking for a straight way, where there is only a relay
 MAX_WAITING = 256  # frames
@@ -206,8 +207,8 @@ class PeerSession:
         elif path.state == "connected":
             if self.state != "connected":
                 self._connected(path)
-            elif self.signed and path.silent_s > SILENT_S:
-                self._lost(f"nothing from the peer for {SILENT_S:g} s")
+            elif self.signed and (silent_s := self._silent_s(path, now)):
+                self._lost(f"nothing from the peer for {silent_s:g} s")
             else:
                 self._cargo.beat(now)
                 self._straighten(path, now)
@@ -287,6 +288,13 @@ class PeerSession:
         log.info("connected to a peer", peer=self.peer, path=path.kind, at=path.remote, signed=self.signed)
         self._cargo.connected(path, self.caps, by_us=self._answer is None)
         self._become("connected", "")
+
+    def _silent_s(self, path: Path, now: float) -> float:
+        """For how long nothing has come, if that is too long. Anybody can send to our port: what counts in the end is
+        what the peer itself says."""
+        if path.silent_s > SILENT_S:
+            return SILENT_S
+        return DEAF_S if now - max(self._connected_at, self._cargo.control.heard_at) > DEAF_S else 0.0
 
     def _straighten(self, path: Path, now: float) -> None:
         """A relay costs a way round; the other side looks at the same times."""

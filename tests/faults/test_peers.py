@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +21,11 @@ from procs.agent.signaling import SignalingClient
 from procs.agent.transports import create_transport
 from tests import golden, signal_minimal
 from tests.agents import identity_of, meeting, settings, until
+
+GARBAGE: list[str | bytes] = [
+    *("", "{", "[]", '{"beat": 1e999}', '{"beat": [1]}', '{"back": true}', '{"back": -1}', "x" * 60_000),
+    *(b"", b"\0", b"\xff" * 1160, b"\0\5abc", b"\0\0"),
+]
 
 
 def test_two_agents_chat_by_the_published_api(tmp_path: Path) -> None:
@@ -220,3 +227,36 @@ def _hold_against_the_transcript(frames: list[dict[str, Any]]) -> None:
         if frame["type"] == "candidate" and frame["candidate"]:
             assert frame["candidate"].keys() >= {"candidate", "sdpMid", "sdpMLineIndex"}
     assert {frame["type"] for frame in frames} >= {"register", "offer", "answer", "candidate", "bye"}
+
+
+def test_garbage_from_a_peer_or_at_the_port_changes_nothing(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with meeting(tmp_path, "alice", "bob", can=Caps(planes=[2, 1])) as (_, (alice, bob)):
+            session = await alice.connect_to("bob")
+            await session.opened(20)
+            theirs = bob.get_session("alice")
+            assert theirs and theirs.path and session.path
+            await until(lambda: session._cargo.control.is_open and theirs._cargo.control.is_open)
+            for label in ("planaria", "planaria-ip", *(f"more-{number}" for number in range(70))):
+                below = theirs.path.open(label)
+                below.on("open", lambda below=below: [below.send(each) for each in GARBAGE])
+            assert theirs._cargo.control._below
+            for each in GARBAGE:
+                theirs._cargo.control._below.send(each)
+            theirs.datagrams._records._dtls.write([bytes([n]) * 9 for n in range(256)])  # type: ignore[union-attr]
+            assert session.path._connection
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                for local in session.path._connection._local_candidates:
+                    if ":" not in local.host:
+                        for size in (0, 1, 13, 20, 1500):
+                            stranger.sendto(os.urandom(size), (local.host, local.port))
+                            stranger.sendto(b"\x17\xfe\xfd" + os.urandom(size), (local.host, local.port))
+            await asyncio.sleep(2.5)
+            assert session.connections == theirs.connections == 1 and session.is_connected()
+            assert len(session._cargo.channels._known) <= 64
+            heard: list[bytes] = []
+            theirs.main.on("message", heard.append)
+            session.main.send(b"as before")
+            await until(lambda: heard == [b"as before"])
+
+    asyncio.run(work())
