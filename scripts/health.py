@@ -143,6 +143,8 @@ def why_not_serving(root: Path, plan: Plan) -> str:
     seen = suite.ask_warden(root)
     if not seen:
         return "the warden does not answer"
+    if "tun" in plan.suite.roles and seen.tunnel is None:
+        return "tun_pump: it has not said that it is there"
     late = [each.name for each in seen.processes if each.name == "go2rtc" and each.state != "SERVING"]
     if late and "streams" in plan.suite.roles:
         return f"{late[0]}: the warden has not seen it serve"

@@ -111,8 +111,9 @@ def test_a_device_whose_hub_is_away_comes_up_and_says_so(down: Clone, tmp_path: 
 
 def test_a_device_of_a_go2rtc_elsewhere(down: Clone) -> None:
     backend, go2rtc = f"ws://127.0.0.1:{free_port()}/ws/device", f"http://127.0.0.1:{free_port()}"
-    done = up(down, "device", BACKEND_URL=backend, GO2RTC_HTTP=go2rtc)
-    assert running(down) == COMMON | DEVICE
+    done = up(down, "device tun", BACKEND_URL=backend, GO2RTC_HTTP=go2rtc)
+    assert running(down) == COMMON | DEVICE | {"tun_pump"}
+    assert status(down)["tunnel"]["interface"] == "", "idle: not configured"
     assert f"go2rtc {go2rtc}: [Errno 111] Connection refused: there is nothing to be reached" in done.stdout
     assert "rtsp://" not in done.stdout
     assert down.cli("status").returncode == 0

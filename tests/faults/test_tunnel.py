@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from procs.agent import netlink
+from procs.agent import netlink, tun
 from procs.agent.caps import Caps
 from procs.agent.network import Tunnel
 from procs.agent.tunnel import TunTransport, claimed
@@ -20,6 +20,7 @@ from procs.errors import ConfigError, Refused
 from tests import nat
 from tests.agents import meeting, until
 from tests.nat import Place
+from tests.unit.test_packets import v4
 
 pytestmark = pytest.mark.skipif(bool(nat.why_not() or not os.access("/dev/net/tun", os.W_OK)), reason="needs root, TUN")
 NAMES = ("alice", "bob", "eve")
@@ -102,6 +103,48 @@ def test_one_interface_serves_many_peers(places: dict[str, Place], tmp_path: Pat
             ends[name].close()
             with places[name].entered():
                 assert netlink.link("mvp-tun0") is None, "who ends in peace leaves nothing"
+
+    asyncio.run(work())
+
+
+def test_the_published_helpers(places: dict[str, Place]) -> None:
+    async def work() -> None:
+        with places["alice"].entered():
+            assert tun.check_tun_support()
+            device = tun.TunDevice(*tun.create_tun("mvp-tun1"))
+            made = netlink.link("mvp-tun1")
+            assert made and not made.is_tap
+            netlink.set_link(made.number, mtu=1380, queue=500, alias="")
+            netlink.set_addresses(made.number, [ip_interface("10.78.0.1/24")])
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        got: list[bytes] = []
+        reading = asyncio.create_task(device.read_loop(got.append))
+        await asyncio.sleep(0)
+        with sock:
+            sock.bind(("10.78.0.1", 0))
+            sock.setblocking(False)
+            sock.sendto(b"hello", ("10.78.0.2", 9))
+            await until(lambda: len(got) == 1)
+            assert got[0][12:20] == bytes([10, 78, 0, 1, 10, 78, 0, 2]) and got[0].endswith(b"hello")
+            port = sock.getsockname()[1].to_bytes(2, "big")
+            answer = b"\0\7" + port + b"\0\x0c\0\0back"  # UDP without a checksum
+            await device.write_packet(v4(answer, source=bytes([10, 78, 0, 2]), to=bytes([10, 78, 0, 1])))
+            assert await asyncio.get_running_loop().sock_recv(sock, 100) == b"back"
+        with pytest.raises(tun.TunError):
+            await device.write_packet(b"\0 is no IP version")
+        assert await device.read_packet() is None
+        with places["alice"].entered():
+            info = tun.get_interface_info("mvp-tun1")
+            assert info and info["tx_packets"] == 1 and tun.get_interface_info("nothing") is None
+            tap = tun.TunDevice(*tun.create_tap("mvp-tap1"))
+            made = netlink.link("mvp-tap1")
+            assert made and made.is_tap
+            with pytest.raises(tun.TunError, match="another program has it open"):
+                tun.create_tap("mvp-tap1")
+            tap.close()
+            await device.close_async()
+            await asyncio.wait_for(reading, 5)
+            assert not [each for each in netlink.links() if each.kind == "tun"], "they are gone with who made them"
 
     asyncio.run(work())
 
