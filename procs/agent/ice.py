@@ -14,6 +14,7 @@ import functools
 import random
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from ipaddress import ip_address
 from typing import Any, TypeVar
 
 import ifaddr
@@ -21,6 +22,7 @@ from aioice import Candidate, Connection, candidate, ice
 from aiortc.rtcicetransport import parse_stun_turn_uri
 
 from procs import log
+from procs.agent import netlink
 from procs.agent.udp import UdpTransport
 
 T = TypeVar("T")
@@ -29,7 +31,7 @@ MAX_SERVERS = 8  # of one kind, asked beside each other
 MAX_SOCKETS = 16
 BIND_TRIES = 50
 BUFFER_BYTES = 4 << 20  # a keyframe goes out in one go
-OUR_TUNNELS = ("tun", "mvp-tun")  # a session that ran through our own tunnel would carry itself
+OUR_TUNNELS = ("tun", "mvp-tun")  # whoever has made them
 Found = Callable[[Candidate], None]
 
 
@@ -50,10 +52,13 @@ async def gather_more(connection: Connection, servers: Sequence[dict[str, Any]],
 
 
 def add_remote(connection: Connection, text: str) -> Awaitable[None]:
-    """Take a candidate of the other side, as its SDP has it. Raises ValueError for one that is none."""
+    """Take a candidate of the other side, as its SDP has it. Raises ValueError for one that is none, or that we would
+    reach through a tunnel of ours."""
     parsed = Candidate.from_sdp(text.removeprefix("a=").removeprefix("candidate:"))
     if parsed.transport.lower() != "udp":
         raise ValueError(f"no {parsed.transport} candidates")
+    if _is_through_tunnel(parsed.host):
+        raise ValueError(f"{parsed.host}: is behind our own tunnel")
     return connection.add_remote_candidate(parsed)
 
 
@@ -84,8 +89,9 @@ def on_sign(connection: Connection, heard: Callable[[], None]) -> None:
 def host_addresses() -> list[str]:
     """This machine's addresses that another can reach it at, but for those of our own tunnels."""
     found = []
+    tunnels = {each.name for each in _tunnels()}
     for adapter in ifaddr.get_adapters():
-        if str(adapter.name).startswith(OUR_TUNNELS):
+        if str(adapter.name) in tunnels:
             continue
         for ip in adapter.ips:
             if isinstance(ip.ip, str):
@@ -93,6 +99,26 @@ def host_addresses() -> list[str]:
             elif ip.ip[0] != "::1" and ip.ip[2] == 0:  # with a scope it is for one link only
                 found.append(ip.ip[0])
     return found[:MAX_SOCKETS]
+
+
+def _tunnels() -> list[netlink.Link]:
+    """A session that ran through one of these would carry itself."""
+    with contextlib.suppress(OSError):
+        return [each for each in netlink.links() if each.alias.startswith(netlink.OURS) or _is_by_name(each)]
+    return []
+
+
+def _is_by_name(link: netlink.Link) -> bool:
+    return link.kind == "tun" and link.name.startswith(OUR_TUNNELS)
+
+
+def _is_through_tunnel(host: str) -> bool:
+    """Networks that are behind a peer are routed there, and the peer's own address may be in one."""
+    tunnels = {each.number for each in _tunnels()}
+    try:
+        return bool(tunnels) and netlink.way_to(ip_address(host)) in tunnels
+    except ValueError:  # a name, which is looked up later
+        return False
 
 
 async def _bind(connection: Connection, udp_range: tuple[int, int]) -> None:

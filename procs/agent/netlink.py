@@ -9,14 +9,25 @@ import contextlib
 import errno
 import os
 import socket
+import sys
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_interface,
+    ip_network,
+)
 from struct import Struct, error, pack, unpack_from
 from typing import NamedTuple
 
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
 
+OURS = "planaria"  # begins the alias of an interface of ours
 ROUTES_ARE_OURS = 119  # the protocol by which we know the routes that we have made (see /etc/iproute2/rt_protos)
 _HEADER = Struct("=IHHII")  # length, type, flags, sequence, port
 _LINK = Struct("=BxHiII")  # family, type, index, flags, change
@@ -123,6 +134,16 @@ def set_routes(index: int, wanted: Iterable[Network]) -> list[Network]:
         except FileExistsError:
             taken.append(network)
     return taken
+
+
+def way_to(address: IPv4Address | IPv6Address) -> int:
+    """The number of the interface by which packets go there; 0 if by none."""
+    family, bits = (socket.AF_INET, 32) if address.version == 4 else (socket.AF_INET6, 128)
+    asked = _ROUTE.pack(family, bits, 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, address.packed)
+    with contextlib.suppress(OSError):  # there is no route
+        for body in _ask(_GETROUTE, asked):
+            return int.from_bytes(_attributes(body, _ROUTE.size).get(_RTA_OIF, b""), sys.byteorder)
+    return 0
 
 
 def _address(index: int, address: Interface) -> bytes:

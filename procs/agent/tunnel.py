@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from ipaddress import ip_interface
 
 from procs import log
-from procs.agent import tun
+from procs.agent import netlink, tun
 from procs.agent.caps import Caps
 from procs.agent.network import Tunnel
 from procs.agent.packets import Network
@@ -33,7 +33,7 @@ class TunTransport:
     """Peers of `allowed` have their prefixes. Where that is empty each peer has the addresses that it claims in its
     signed capabilities, as far as they lie in our own networks and nobody has them yet."""
 
-    def __init__(self, tunnel: Tunnel, mark: str = "planaria cli") -> None:
+    def __init__(self, tunnel: Tunnel, mark: str = f"{netlink.OURS} cli") -> None:
         self.tunnel, self._learns = tunnel, not tunnel.allowed
         self.device, elsewhere = tun.claim(tunnel, mark)
         for network in elsewhere:

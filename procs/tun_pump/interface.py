@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from procs import log, prctl
-from procs.agent import tun
+from procs.agent import netlink, tun
 from procs.agent.network import Tunnel
 from procs.tun_pump import masquerade
 
@@ -41,7 +41,7 @@ def serve(tunnel: Tunnel, alive: Alive) -> None:
 
 def mark_of(run_dir: Path) -> str:
     """By which an interface is known as ours: as its alias, whoever lists it sees whose it is."""
-    return f"planaria {run_dir.resolve()}"[:255]
+    return f"{netlink.OURS} {run_dir.resolve()}"[:255]
 
 
 def release(run_dir: Path) -> list[str]:

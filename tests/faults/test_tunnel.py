@@ -11,8 +11,9 @@ from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
 import pytest
+from aioice import Connection
 
-from procs.agent import netlink, tun
+from procs.agent import ice, netlink, tun
 from procs.agent.caps import Caps
 from procs.agent.network import Tunnel
 from procs.agent.tunnel import TunTransport, claimed
@@ -105,6 +106,20 @@ def test_one_interface_serves_many_peers(places: dict[str, Place], tmp_path: Pat
                 assert netlink.link("mvp-tun0") is None, "who ends in peace leaves nothing"
 
     asyncio.run(work())
+
+
+def test_no_session_goes_through_the_tunnel_that_it_carries(places: dict[str, Place]) -> None:
+    with places["alice"].entered():
+        told = tunnel_of("alice").but(interface="home", allowed={"bob": (ip_network("192.168.50.0/24"),)})
+        end = TunTransport(told)
+        places["alice"].ip("link add out type veth peer name far", "addr add 192.0.2.2/24 dev out", "link set out up")
+        assert ice.host_addresses() == ["192.0.2.2"]
+        for host, is_taken in (("192.168.50.7", False), ("10.77.0.2", False), ("fd77::2", False), ("192.0.2.7", True)):
+            assert ice._is_through_tunnel(host) is not is_taken, host
+        with pytest.raises(ValueError, match="behind our own tunnel"):
+            ice.add_remote(Connection(ice_controlling=True), "candidate:1 1 udp 1 192.168.50.7 9 typ host")
+        end.close()
+        assert not ice._is_through_tunnel("192.168.50.7") and not ice._is_through_tunnel("name.local")
 
 
 def test_the_published_helpers(places: dict[str, Place]) -> None:
