@@ -18,7 +18,7 @@ from procs.errors import Refused
 MESSAGE_BYTES = 1160  # one SCTP packet of aiortc's; two halve the rate, and under loss cost the sender all its time
 HEAD = struct.Struct("!H")
 MTU = MESSAGE_BYTES - HEAD.size
-HIGH_WATER = 1 << 18  # what is queued never expires, and delays all that comes after it
+HIGH_WATER = 1 << 17  # what is queued never expires, and delays all that comes after it; less is no whole batch
 OPTIONS: dict[str, Any] = {"ordered": False, "maxRetransmits": 0}
 
 
