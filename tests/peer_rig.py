@@ -28,22 +28,26 @@ class Machine:
     inside: tuple[str, ...] = ()
     environ: dict[str, str] = field(default_factory=dict)
 
-    def start(self, *words: str, stdin: int = subprocess.DEVNULL, **environ: str) -> subprocess.Popen[bytes]:
+    def start(
+        self,
+        *words: str,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        environ: dict[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
         """Run the command line. Its stderr is in `said`."""
         run_dir = self.place / self.name
         run_dir.mkdir(exist_ok=True)
         settings = {"AGENT_ID": self.name, "SIGNALING_URL": self.hub.ws("/ws/signal"), "PLANARIA_RUN_DIR": str(run_dir)}
         with (run_dir / "said").open("ab") as said:
             command = [*self.inside, sys.executable, "scripts/cli.py", *words]
-            environment = clean_environ(**(settings | self.environ | environ))
-            return subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=said
-            )
+            environment = clean_environ(**(settings | self.environ | (environ or {})))
+            return subprocess.Popen(command, cwd=ROOT, env=environment, stdin=stdin, stdout=stdout, stderr=said)
 
     def run(self, *words: str, data: bytes | None = None, environ: dict[str, str] | None = None) -> tuple[int, bytes]:
         """Until it ends: exit code and standard output."""
         with ended(
-            self.start(*words, stdin=subprocess.DEVNULL if data is None else subprocess.PIPE, **(environ or {}))
+            self.start(*words, stdin=subprocess.DEVNULL if data is None else subprocess.PIPE, environ=environ)
         ) as its:
             out, _ = its.communicate(data, timeout=LIMIT_S)
             return its.returncode, out

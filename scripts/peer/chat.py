@@ -9,6 +9,7 @@ import json
 import os
 import readline
 import sys
+import termios
 import threading
 from collections import deque
 from pathlib import Path
@@ -41,7 +42,9 @@ class Prompt:
         self._typed: asyncio.Queue[str | None] = asyncio.Queue()
         self._is_asking = False
         with contextlib.suppress(OSError):
+            history.touch(0o600)  # nobody else reads what was said
             readline.read_history_file(history)
+        self._terminal = termios.tcgetattr(0)
         readline.set_history_length(HISTORY)
         threading.Thread(target=self._ask, name="prompt", daemon=True).start()
 
@@ -57,6 +60,13 @@ class Prompt:
             sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
 
+    def close(self) -> None:
+        """Leave the terminal as it was: the line that is being typed is ended by nobody."""
+        if self._is_asking:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+        termios.tcsetattr(0, termios.TCSANOW, self._terminal)
+
     def _ask(self) -> None:
         line: str | None = ""
         while line is not None:
@@ -69,7 +79,6 @@ class Prompt:
             with contextlib.suppress(OSError):
                 if line:
                     readline.append_history_file(1, self._history)
-                    self._history.chmod(0o600)
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._typed.put_nowait, line)
 
@@ -87,6 +96,9 @@ class Piped:
     def show(self, text: str) -> None:
         """Print it."""
         print(text, flush=True)
+
+    def close(self) -> None:
+        """There is nothing to be left as it was."""
 
 
 class Room:
@@ -180,14 +192,17 @@ async def connect(arguments: argparse.Namespace, session: PeerSession, screen: P
     room.enter(session)
     typing = asyncio.create_task(_type(room, screen))
     leaving = asyncio.create_task(room.left.wait())
-    await asyncio.wait((typing, leaving), return_when=asyncio.FIRST_COMPLETED)
-    if typing.done() and typing.result():
-        await room.flushed()
-    elif not leaving.done():
-        await leaving  # nothing was to be said, but perhaps to be heard
-    for each in (typing, leaving):
-        each.cancel()
-    room.close()
+    try:
+        await asyncio.wait((typing, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if typing.done() and typing.result():
+            await room.flushed()
+        elif not leaving.done() and not isinstance(screen, Prompt):
+            await leaving  # nothing was to be said, but perhaps to be heard
+    finally:
+        for each in (typing, leaving):
+            each.cancel()
+        room.close()
+        screen.close()
 
 
 async def listen(core: AgentCore, arguments: argparse.Namespace, screen: Prompt | Piped) -> None:
@@ -199,11 +214,15 @@ async def listen(core: AgentCore, arguments: argparse.Namespace, screen: Prompt 
         room.enter(session)
 
     core.on_session = begun
-    await _type(room, screen)
-    if not isinstance(screen, Prompt):
-        await asyncio.Event().wait()
-    with contextlib.suppress(LinkLost):
-        await room.flushed()
+    try:
+        await _type(room, screen)
+        if not isinstance(screen, Prompt):
+            await asyncio.Event().wait()
+        with contextlib.suppress(LinkLost):
+            await room.flushed()
+    finally:
+        room.close()
+        screen.close()
 
 
 async def _type(room: Room, screen: Prompt | Piped) -> int:

@@ -7,9 +7,11 @@ import hashlib
 import io
 import json
 import os
+import select
 import signal
 import subprocess
 import tarfile
+import termios
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,3 +190,37 @@ def test_what_cannot_be_is_said_and_a_forgotten_peer_is_met_anew(
         assert all(pong["ms"] > 0 for pong in pongs)
         code, out = alice.run("bench", "bob", "--seconds", "0.3", "--json")
         assert code == 0 and json.loads(out)["there_mbit_s"] > 0 < json.loads(out)["back_mbit_s"]
+
+
+@pytest.mark.long
+def test_chat_at_a_terminal(pair: tuple[Machine, Machine]) -> None:
+    """What comes stands above what is being typed, lines have a history, and the terminal is left as it was."""
+    alice, bob = pair
+    ours, theirs = os.openpty()
+    before = termios.tcgetattr(theirs)[:4]
+    shown = b""
+
+    def sees(text: str) -> bool:
+        nonlocal shown
+        while select.select([ours], [], [], 0)[0]:
+            shown += os.read(ours, 4096)
+        return text.encode() in shown
+
+    with bob.listening("listen", stdin=subprocess.PIPE) as listener:
+        assert listener.stdin and listener.stdout
+        with ended(alice.start("connect", "bob", stdin=theirs, stdout=theirs)) as caller:
+            until(lambda: sees("alice> "), LIMIT_S)
+            until(lambda: "connected" in alice.said + bob.said, LIMIT_S)
+            os.write(ours, "halb 🪱".encode())
+            until(lambda: sees("halb 🪱"), LIMIT_S)
+            listener.stdin.write(b"from bob\n")
+            listener.stdin.flush()
+            until(lambda: sees("\r\x1b[Kbob: from bob\r\nalice> halb 🪱"), LIMIT_S)
+            os.write(ours, b" und ganz\n")
+            assert listener.stdout.readline().decode() == "alice: halb 🪱 und ganz\n"
+            caller.send_signal(signal.SIGINT)
+            assert caller.wait(LIMIT_S) == 130
+    assert termios.tcgetattr(theirs)[:4] == before
+    assert (alice.place / "alice/agent/chat-history").read_text() == "halb 🪱 und ganz\n"
+    os.close(ours)
+    os.close(theirs)
