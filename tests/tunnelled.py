@@ -38,8 +38,8 @@ def section(me: str) -> dict[str, Any]:
 class Side:
     """One machine's pump, which can be killed and started again."""
 
-    def __init__(self, me: str, place: Place, folder: Path, **change: Any) -> None:
-        self.me, self.place, self.run_dir = me, place, folder / me
+    def __init__(self, me: str, place: Place, folder: Path, words: tuple[str, ...] = (), **change: Any) -> None:
+        self.me, self.place, self.run_dir, self._words = me, place, folder / me, words
         self.run_dir.mkdir()
         self.log = folder / f"{me}.log"
         self.tell(**change)
@@ -54,7 +54,7 @@ class Side:
         """As supervisord would."""
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                self.place.command(sys.executable, "-m", "procs.tun_pump"),
+                self.place.command(*self._words, sys.executable, "-m", "procs.tun_pump"),
                 stdout=out,
                 stderr=out,
                 env=clean_environ(PLANARIA_RUN_DIR=str(self.run_dir), PLANARIA_LOG="json"),

@@ -222,7 +222,8 @@ def _is_for(link: netlink.Link, mark: str) -> bool:
 def _refuse_unprepared(tunnel: Tunnel, link: netlink.Link, error: OSError) -> None:
     """One that was made for our user has to be as we would have made it."""
     missing = set(tunnel.address) - netlink.addresses(link.number)
-    if missing or not link.is_up or link.mtu != tunnel.mtu:
+    elsewhere = [each for each in tunnel.routes if netlink.way_to(each.network_address) != link.number]
+    if missing or elsewhere or not link.is_up or link.mtu != tunnel.mtu:
         raise NotHere(f"{link.name}: {error.strerror}; {_by_root(tunnel)}") from None
 
 

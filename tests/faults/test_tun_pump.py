@@ -37,6 +37,10 @@ def joined(tmp_path: Path) -> Iterator[tuple[Side, Side, Joint]]:
         yield made
 
 
+NO_RIGHT = ("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-all")
+NO_DEVICE = ("unshare", "-m", "--propagation", "private", "sh", "-c", 'mount -t tmpfs none /dev/net && exec "$@"', "sh")
+
+
 class Transfer:
     """A TCP connection from alice to bob, through the tunnel, that carries `pieces` times 64 KiB."""
 
@@ -207,6 +211,21 @@ def test_new_settings_leave_nothing_of_the_old(tmp_path: Path) -> None:
         place.end()
 
 
+def test_an_interface_that_root_has_made_needs_no_rights(tmp_path: Path) -> None:
+    place = Place("alice")
+    peers = {"bob": {"allowed": ["10.77.0.2/32", "fd77::2/128", "192.168.50.0/24"]}}
+    told = refused(tmp_path, *NO_RIGHT, before=("tuntap add mvp-tun0 mode tun user 0",), peers=peers)[1]
+    by_hand = told.partition("have root say: ")[2].split("; ")
+    place.ip(*(line.removeprefix("ip ").replace("user root", "user 0") for line in by_hand))
+    side = Side("alice", place, tmp_path, NO_RIGHT, peers=peers)
+    try:
+        assert side.state().interface == "mvp-tun0" and "is there" in side.log.read_text()
+        assert rights(side.process.pid) == {("0" * 16, "0" * 16, "1")}
+    finally:
+        side.kill()
+        place.end()
+
+
 def refused(folder: Path, *words: str, before: tuple[str, ...] = (), **change: Any) -> tuple[int, str]:
     """The exit code and the last words of a pump that is told this, after commands of ip(8)."""
     place = Place("refused")
@@ -229,10 +248,6 @@ def refused(folder: Path, *words: str, before: tuple[str, ...] = (), **change: A
         place.end()
     (line,) = done.stderr.splitlines()
     return done.returncode, json.loads(line)["event"]
-
-
-NO_RIGHT = ("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-all")
-NO_DEVICE = ("unshare", "-m", "--propagation", "private", "sh", "-c", 'mount -t tmpfs none /dev/net && exec "$@"', "sh")
 
 
 @pytest.mark.parametrize(
