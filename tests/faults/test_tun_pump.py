@@ -99,6 +99,9 @@ def test_a_connection_outlives_the_pump(joined: tuple[Side, Side, Joint]) -> Non
             at = transfer.got
             until(lambda at=at, its=transfer: its.got > at + 2_000_000, 60)  # type: ignore[misc]
             side.kill()
+            with side.place.entered():
+                made = netlink.link("mvp-tun0")
+                assert made and made.is_up and len(netlink.addresses(made.number)) == 2, "it stays, and all that it has"
             side.start()
         assert transfer.is_whole(), address
     assert until(lambda: joint.told.get("alice")).addresses == ADDRESSES["alice"]
