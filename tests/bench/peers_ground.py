@@ -28,6 +28,7 @@ LIMIT_S = 30.0
 ASKED_S = 90.0
 NEAR, FAR = "10.9.0.1", "10.9.0.2"
 WIREGUARD_PORT = 51820
+MORTAL = ("setpriv", "--pdeathsig", "KILL")  # what is not ours dies with us, too
 
 
 class Wire(NamedTuple):
@@ -39,7 +40,7 @@ class Wire(NamedTuple):
 
 def need(*programs: str) -> None:
     """Raises NotHere without these, or what a tunnel needs."""
-    for program in ("ip", "nsenter", *programs):
+    for program in ("ip", "nsenter", "setpriv", *programs):
         if not shutil.which(program):
             raise NotHere(f"{program} is missing; sh scripts/setup_tests.sh says how to get it")
     if nat.why_not():
@@ -146,7 +147,7 @@ def wireguard(wire: Wire, tunnel: Sequence[tuple[str, str, int]]) -> Iterator[li
     try:
         for at, place in enumerate(wire):
             name, address, mtu = tunnel[at]
-            command = place.command("wireguard-go", "-f", name)
+            command = [*MORTAL, *place.command("wireguard-go", "-f", name)]
             processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
             until(Path(f"/var/run/wireguard/{name}.sock").exists, LIMIT_S)
             with tempfile.NamedTemporaryFile("w") as file:
@@ -175,7 +176,8 @@ def _said(words: list[str], stdin: str = "") -> str:
 
 def iperf(wire: Wire, target: str, seconds: float, *more: str) -> dict[str, Any]:
     """What iperf3 says of a run from near to an address of far: of whole seconds, which are all that it knows."""
-    server = subprocess.Popen(wire.far.command("iperf3", "-s", "-1", "-B", target), stdout=subprocess.DEVNULL)
+    command = [*MORTAL, *wire.far.command("iperf3", "-s", "-1", "-B", target)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         until(lambda: "LISTEN" in wire.far.run("ss", "-Htln", f"src = {target}"), LIMIT_S)
         said = wire.near.command("iperf3", "-c", target, "-J", "-t", str(max(1, round(seconds))), *more)
