@@ -35,6 +35,7 @@ from tests.viewers import RtspViewer
 pytestmark = pytest.mark.timeout(300)  # the first one installs from the package index
 
 NVIDIA = ROOT / "docker/docker-compose.nvidia.yml"
+TUNNEL = ROOT / "docker/docker-compose.tunnel.yml"
 HUB = ROOT / "docker/docker-compose.hub.yml"
 DEVICE = ROOT / "docker/docker-compose.device.yml"
 WHOLE = [COMPOSE, HUB, DEVICE]
@@ -62,7 +63,7 @@ def test_the_dockerfile_has_no_lint() -> None:
     assert "SC2086" in tool("hadolint", "-", text=shell).stdout, "shell is looked at too"
 
 
-@pytest.mark.parametrize("file", [*WHOLE, NVIDIA], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [*WHOLE, NVIDIA, TUNNEL], ids=lambda file: file.stem)
 def test_compose_files_are_as_the_specification_says(file: Path, tmp_path: Path) -> None:
     check = ("--builtin-schema", "vendor.compose-spec")
     done = tool("check-jsonschema", *check, file)
