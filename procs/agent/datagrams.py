@@ -18,7 +18,7 @@ from procs.agent.records import Records
 
 LABEL = "planaria-ip"  # of the channel of plane 1
 KEPT = 32  # the last packets of a time without a connection
-KEPT_S = 5.0
+KEPT_S = 120.0  # TCP waits as long before it tries again as it has been cut off already
 HEARD_S = 1.5  # whom we have heard of in this time on the control channel lives
 
 

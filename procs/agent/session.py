@@ -68,6 +68,7 @@ class PeerSession:
         self._id = ""  # of the negotiation
         self._offer: Offer | None = None  # ours, that waits for its answer
         self._answer: Answer | None = None  # ours, to the offer of this id
+        self._is_back = False  # signalling is
         self._connected_at = self._straight_at = 0.0
         self._straight_pauses: Iterator[float] = iter(())
         self._kind = ""  # of path, as it was told last
@@ -135,11 +136,8 @@ class PeerSession:
 
     def signalling_is_back(self) -> None:
         """Frames go out again. What was on its way may not have arrived."""
-        if self.state == "connecting" and self._offer:
-            self._send(self._offer)
-        else:
-            self._turns.now()
-            self._wake()
+        self._is_back = True
+        self._wake()
 
     def channel(self, label: str, **options: Any) -> Channel:
         """The channel of this label; ours to open if there is none yet. `options` as of aiortc's createDataChannel."""
@@ -198,6 +196,9 @@ class PeerSession:
 
     async def _look(self, now: float) -> None:
         """What the connection has become, and what is late."""
+        if self._is_back:
+            self._is_back = False
+            self._begin_again()
         path = self.path
         if path is None:
             if self._turns.is_due(now):
@@ -230,6 +231,14 @@ class PeerSession:
             self._lost("no connection to the signalling server")
             return
         path.gather()
+
+    def _begin_again(self) -> None:
+        """Frames go out again: call now, and anew where nobody has answered our offer."""
+        if self.state == "connecting" and self._offer:
+            self._drop()
+            self._turns.want()
+            self._become("waiting", "signalling was lost")
+        self._turns.now()
 
     async def _offered(self, offer: Offer) -> None:
         """Answer, unless our own offer counts more."""

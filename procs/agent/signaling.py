@@ -22,7 +22,8 @@ from procs.errors import LinkLost, Refused
 from procs.wire import signal
 from procs.wire.signal import Error, Frame, Ping, Pong, Register
 
-OPEN_S = 10.0
+OPEN_S = 5.0
+ASK_S, DEAF_S = 4.0, 8.0  # after which, with nothing heard since we said something, it is asked, and held for dead
 PONG_S = 15.0  # without a sign for so long after a ping the connection is dead
 CLOSE_S = 1.0
 SETTLED_S = 3.0  # a connection that lived so long starts the back-off anew
@@ -51,6 +52,7 @@ class SignalingClient:
         self._task: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
         self._over = asyncio.Event()
+        self._unheard_since: float | None = None  # we have said something then, and nothing has come since
         self.why = ""  # there is no connection
         self.connections = 0  # made so far
         self.lost_frames = 0  # that nobody took in time, or that were none
@@ -85,6 +87,8 @@ class SignalingClient:
         if frame is None or not self.is_connected or self._out.full():
             return False
         self._out.put_nowait(signal.encode(frame))
+        if self._unheard_since is None:
+            self._unheard_since = time.monotonic()
         return True
 
     async def recv(self) -> dict[str, Any]:
@@ -148,10 +152,10 @@ class SignalingClient:
             await ws.send_str(signal.encode(Register(self._settings.agent_id, self._token or None)))
         try:
             self.connections += 1
-            self._out = asyncio.Queue(MAX_WAITING)
+            self._out, self._unheard_since = asyncio.Queue(MAX_WAITING), None
             self._up.set()
             self.on_connected()
-            both = [asyncio.ensure_future(each) for each in (self._read(ws), self._write(ws))]
+            both = [asyncio.ensure_future(each) for each in (self._read(ws), self._write(ws), self._watch())]
             try:
                 done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
                 done.pop().result()
@@ -178,6 +182,18 @@ class SignalingClient:
             async with asyncio.timeout(OPEN_S):
                 await ws.send_str(text)
 
+    async def _watch(self) -> NoReturn:
+        """Notice within seconds, when it matters, that nothing gets through."""
+        asked = False
+        while True:
+            await asyncio.sleep(1.0)
+            unheard_s = time.monotonic() - (self._unheard_since or time.monotonic())
+            if unheard_s > DEAF_S:
+                raise LinkLost(f"no answer from the server for {DEAF_S:g} s")
+            if unheard_s > ASK_S and not asked:
+                self.post(Ping())
+            asked = unheard_s > ASK_S
+
     async def _read(self, ws: aiohttp.ClientWebSocketResponse[bool]) -> NoReturn:
         while True:
             try:
@@ -190,6 +206,7 @@ class SignalingClient:
             self._heard(got.data)
 
     def _heard(self, text: str) -> None:
+        self._unheard_since = None
         try:
             frame = signal.decode(text)
         except Refused as reason:

@@ -38,10 +38,10 @@ class Ends:
             end.until = now + SILENT_S
         return end
 
-    def away(self, peer: str, why: str) -> None:
-        """It has no session. Whether packets go to it is another question: there may be one soon."""
+    def away(self, peer: str, why: str, now: float) -> None:
+        """Its end is there and has no session. Packets go on to it: it keeps the last of them until there is one."""
         if end := self._of.get(peer):
-            end.why = why
+            end.until, end.why, end.up = now + SILENT_S, why, None
 
     def there(self, now: float) -> list[str]:
         """Those that packets are sent to."""

@@ -79,7 +79,7 @@ class Pump:
         try:
             message = decode_to_pump(data)
             if isinstance(message, PeerAway):
-                self._ends.away(peer, message.why)
+                self._away(peer, message.why)
                 return
             end = self._ends.heard(peer, message.at, message.seen, time.monotonic())
             if not end:
@@ -96,6 +96,11 @@ class Pump:
             self._device.write(self._switch.admit(peer, packets))
         if end.conduit.is_news_due():
             self._line.say(end.conduit.news(), to=peer)
+
+    def _away(self, peer: str, why: str) -> None:
+        if peer in self._tunnel.allowed and self._ends[peer].up:
+            log.info("a peer's session is gone", peer=peer, why=why)
+        self._ends.away(peer, why, time.monotonic())
 
     def _is_up(self, end: ends.End, message: PeerUp) -> None:
         before, end.up = end.up, message

@@ -30,6 +30,12 @@ table ip apart {
   chain through { type filter hook forward priority filter; ip saddr 203.0.113.31 ip daddr 203.0.113.41 drop; }
 }
 """
+HOLE = """
+table ip hole {
+  chain through { type filter hook forward priority filter; policy drop; }
+}
+"""
+HOLE_S = 30
 BOB = {4: "10.77.0.2", 6: "fd77::2"}
 
 
@@ -214,3 +220,32 @@ def test_packets_go_by_turn_where_no_path_is_straight_and_straight_once_there_is
             until(lambda each=each: each.session().path == "direct", 40)  # type: ignore[misc]
         flow.stall(lambda: None)
         flow.end()
+
+
+@pytest.mark.long
+def test_a_black_hole_costs_no_more_than_its_time(tmp_path: Path) -> None:
+    with homes(tmp_path) as (world, _, alice, bob):
+        flow = Flow(world, BOB[4])
+        flow.stall(lambda: None)
+
+        def hole() -> None:
+            """Nothing gets through between anybody: neither straight, nor by TURN, nor to the hub."""
+            world.internet.rules(HOLE)
+            time.sleep(5)
+            before = cpu_s(alice, bob)
+            time.sleep(HOLE_S - 5)
+            assert cpu_s(alice, bob) - before < 0.2 * (HOLE_S - 5)
+            world.internet.rules("flush ruleset")
+
+        descriptors = len(os.listdir(f"/proc/{alice.child}/fd"))
+        stall_s = flow.stall(hole)
+        flow.end()
+        print(f"a black hole of {HOLE_S} s: {stall_s:.1f} s")
+        assert stall_s < HOLE_S + 20  # by itself TCP would wait for as long again
+        until(lambda: len(os.listdir(f"/proc/{alice.child}/fd")) <= descriptors + 2, 20)
+
+
+def cpu_s(*homes: Home) -> float:
+    """What their processes have used so far."""
+    pids = [pid for home in homes for pid in (home.peer.pid, home.child, home.pump.process.pid)]
+    return sum(found.cpu_s for pid in pids if (found := proc.stat(pid)))
