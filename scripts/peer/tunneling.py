@@ -45,7 +45,11 @@ async def run(arguments: argparse.Namespace, transport: TunTransport) -> None:
             addresses = ", ".join(map(str, tunnel.address))
             text = f"{core.settings.agent_id}: {tunnel.interface} has {addresses}"
             say(arguments, "listening", text, interface=tunnel.interface, addresses=list(map(str, tunnel.address)))
-            await or_replaced(core, _carry(core, arguments, transport))
+            try:
+                await or_replaced(core, _carry(core, arguments, transport))
+            finally:
+                for session in core.get_all_sessions().values():
+                    session.on_state = lambda _: None  # what happens now is our own doing
     finally:
         transport.close()
 

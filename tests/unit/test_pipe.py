@@ -110,3 +110,12 @@ def test_any_messages(messages: list[str | bytes]) -> None:
             pipe.take(each)
         except (Refused, LinkLost):
             return
+
+
+def test_what_comes_twice_is_taken_once() -> None:
+    """Of a connection that was given up something may still arrive, after the next one has begun."""
+    pipe, at = Pipe(), (0).to_bytes(8, "big")
+    assert pipe.take(at + b"abc") == b"abc"
+    assert pipe.take(at + b"abc") == b"" and pipe.take((1).to_bytes(8, "big") + b"bcd") == b"d"
+    with pytest.raises(Refused, match="hole"):
+        pipe.take((5).to_bytes(8, "big") + b"x")
