@@ -62,7 +62,6 @@ class AgentCore:
     async def stop(self) -> None:
         """Say goodbye to everybody. Nothing depends on it."""
         await asyncio.gather(*(session.close() for session in self._sessions.values()))
-        await asyncio.sleep(0)  # what was said is written by the client's own task
         await self.signaling.close()
         if self._task:
             self._task.cancel()

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
 import aiohttp
@@ -114,6 +115,10 @@ class SignalingClient:
     async def close(self) -> None:
         """Leave, and say so to the server."""
         if self._task:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    while self.is_connected and not self._out.empty():  # noqa: ASYNC110 - a courtesy
+                        await asyncio.sleep(0.002)
             self._task.cancel()
             await asyncio.wait([self._task])
         self.why = self.why or "closed"
@@ -123,8 +128,11 @@ class SignalingClient:
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         connector = aiohttp.TCPConnector(ssl=self._trust)
         failures = 0
-        async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as http:
-            while self.why != signal.REPLACED:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_redirect.append(_refuse_redirect)
+        cookies = aiohttp.DummyCookieJar()
+        async with aiohttp.ClientSession(connector=connector, cookie_jar=cookies, trace_configs=[trace]) as http:
+            while True:
                 began, before = time.monotonic(), self.connections
                 try:
                     await self._connection(http, headers)
@@ -132,12 +140,14 @@ class SignalingClient:
                     self.why = _words(error)
                 finally:
                     self._up.clear()
+                if self.why == signal.REPLACED:
+                    break
                 was_good = self.connections > before and time.monotonic() - began > SETTLED_S
                 failures = 0 if was_good else failures + 1
                 wait_s = pause(failures)
                 log.warning("no connection to the signalling server", why=self.why, again_in_s=round(wait_s, 1))
-                if self.why != signal.REPLACED:
-                    await asyncio.sleep(wait_s)
+                await asyncio.sleep(wait_s)
+        self.why = f"somebody else has registered as {self._settings.agent_id!r}"
         self._over.set()
 
     async def _connection(self, http: aiohttp.ClientSession, headers: Mapping[str, str]) -> None:
@@ -222,6 +232,13 @@ class SignalingClient:
                 self.lost_frames += 1
                 self._in.get_nowait()
             self._in.put_nowait(frame)
+
+
+async def _refuse_redirect(
+    _: aiohttp.ClientSession, __: SimpleNamespace, to: aiohttp.TraceRequestRedirectParams
+) -> None:
+    """It could lead from wss:// to ws://, and take the token along."""
+    raise aiohttp.ClientError(f"redirected by {to.url.host}, which is not followed")
 
 
 def _words(error: Exception) -> str:

@@ -17,9 +17,11 @@ from procs.agent.channel import Channel
 from procs.agent.core import AgentCore
 from procs.agent.identity import Trust
 from procs.agent.session import PeerSession
+from procs.agent.settings import AgentSettings
 from procs.agent.signaling import SignalingClient
 from procs.agent.transports import create_transport
-from tests import golden, signal_minimal
+from procs.errors import LinkLost
+from tests import golden, hub_rig, signal_minimal
 from tests.agents import identity_of, meeting, settings, until
 
 GARBAGE: list[str | bytes] = [
@@ -260,3 +262,21 @@ def test_garbage_from_a_peer_or_at_the_port_changes_nothing(tmp_path: Path) -> N
             await until(lambda: heard == [b"as before"])
 
     asyncio.run(work())
+
+
+def test_who_is_replaced_stops_and_says_so(tmp_path: Path) -> None:
+    with hub_rig.process(tmp_path / "hub", command=(*hub_rig.HUB, "--only", "signal")) as hub:
+
+        async def work() -> None:
+            own = AgentSettings(agent_id="alice", signaling_url=f"ws://127.0.0.1:{hub.port}/ws/signal")
+            first, second = SignalingClient(own), SignalingClient(own)
+            await first.connect(10)
+            await second.connect(10)
+            with pytest.raises(LinkLost, match="somebody else has registered as 'alice'"):
+                await asyncio.wait_for(first.recv(), 10)
+            assert await second.send({"type": "offer", "from": "alice", "to": "nobody", "sdp": "v=0"})
+            assert (await asyncio.wait_for(second.recv(), 10))["error"] == "peer not connected"
+            await second.close()
+            await first.close()
+
+        asyncio.run(work())
