@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from procs.errors import Refused
 from procs.hub.viewers import sdp
+from procs.webrtc_peer import offer as device
 from procs.wire.envelope import Candidate
 
 HEAD = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n"
@@ -27,6 +28,19 @@ def test_who_may_only_look_is_not_heard() -> None:
     assert muted.count("a=recvonly") == 2 and "sendrecv" not in muted
     assert [line for line in muted.split("\r\n") if "ice" in line] == ["a=ice-ufrag:abcd"] * 2
     sdp.silenced("")
+
+
+CODECS = {"m=audio": "a=rtpmap:111 opus/48000/2\r\n", "m=video": "a=rtpmap:96 VP8/90000\r\n"}
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+@pytest.mark.parametrize("said", ["a=sendonly", "a=sendonly:", "a=sendonly:1", "a=sendrecv", "a=sendonly\t", "a=mid:2"])
+def test_no_writing_of_an_offer_is_heard_by_a_device_that_reads_it_otherwise(said: str, end: str) -> None:
+    voice = AUDIO.replace("mid:0", "mid:2") + CODECS["m=audio"]
+    for hidden in (voice.replace("a=recvonly", said), voice.replace("a=recvonly", f"a=recvonly{end}{said}")):
+        offer = HEAD + VIDEO + CODECS["m=video"] + "a=note" + end + hidden.replace("\r\n", end)
+        heard = device.read(sdp.silenced(offer))
+        assert not heard.voice and not heard.speaks
 
 
 def test_an_offer_has_to_take_video() -> None:

@@ -58,15 +58,31 @@ def with_candidates(text: str, candidates: Iterable[Candidate], *, is_all: bool)
 
 
 def silenced(text: str) -> str:
-    """An offer by which nobody can be heard, or seen, where it leads to: what it would send it does not."""
-    silent = {"a=sendonly": "a=inactive", "a=sendrecv": "a=recvonly"}
-    found = []
-    for section in re.split(r"(?m)^(?=m=)", text):
-        lines = re.split(r"\r\n|\n|\r", section)
-        if section.startswith("m=") and not any(line.startswith(_DIRECTIONS) for line in lines):
-            lines.insert(1, "a=recvonly")
-        found += [silent.get(line.rstrip(), line) for line in lines if line]
-    return "".join(f"{line}\r\n" for line in found)
+    """An offer by which nobody can be heard, or seen, where it leads to: what it would send it does not.
+
+    It is read as loosely as any device might read it: whatever one may take for a line's end is one, and whatever one
+    may take for a direction, too.
+    """
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    sections = list(_sections(found))
+    head = found[: len(found) - sum(map(len, sections))]
+    silent = [_silent(line) for line in head]
+    for section in sections:
+        is_said = any(_direction(line) for line in section)
+        silent += [section[0], *([] if is_said else ["a=recvonly"]), *(_silent(line) for line in section[1:])]
+    return "".join(f"{line}\r\n" for line in silent)
+
+
+def _silent(line: str) -> str:
+    silent = {"sendonly": "inactive", "sendrecv": "recvonly"}
+    direction = _direction(line)
+    return f"a={silent.get(direction, direction)}" if direction else line
+
+
+def _direction(line: str) -> str:
+    """Which one a line says; "" for none. Some parsers take one with a value, which no direction has."""
+    name = line[2:].partition(":")[0].strip() if line.startswith("a=") else ""
+    return name if f"a={name}" in _DIRECTIONS else ""
 
 
 def _sections(found: list[str]) -> Iterator[list[str]]:
