@@ -34,7 +34,9 @@ class Channels:
 
     def open(self, path: Path, *, also_main: bool) -> None:
         """Open what is ours to open on this connection."""
-        for label in {self.main.label} | self._ours if also_main else self._ours - {self.main.label}:
+        # The main one first: a published peer takes the first that it sees for it.
+        others = [label for label in self._known if label in self._ours and label != self.main.label]
+        for label in [self.main.label, *others] if also_main else others:
             if (channel := self._known[label]).readyState != "closed":
                 channel.bind(path.open(label, **channel.options))
 
