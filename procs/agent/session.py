@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ DEAF_S = 15.0  # the same where something else comes, which may hold up what the
 LOOK_S = 0.25
 STRAIGHT_S = (1.0, 4.0, 25.0)  # pauses between looking for a straight way, where there is only a relay
 MAX_WAITING = 256  # frames
+MAX_SEEN = 256
 
 State = Literal["new", "connecting", "connected", "waiting", "closed"]
 
@@ -69,6 +71,8 @@ class PeerSession:
         self._offer: Offer | None = None  # ours, that waits for its answer
         self._answer: Answer | None = None  # ours, to the offer of this id
         self._is_back = False  # signalling is
+        self._goodbye: str | None = None  # the peer has said it, by way of the server
+        self._seen: deque[str] = deque(maxlen=MAX_SEEN)  # negotiations that the peer has begun
         self._connected_at = self._straight_at = 0.0
         self._straight_pauses: Iterator[float] = iter(())
         self._kind = ""  # of path, as it was told last
@@ -191,6 +195,8 @@ class PeerSession:
             if isinstance(frame, Trickle):
                 if self.path and frame.candidate:
                     self.path.add_candidate(frame.candidate.candidate)
+            elif self.is_connected() and self.signed:
+                self._goodbye = frame.why  # anybody on the way could have said so: it counts once the connection ends
             else:
                 self._left(frame.why)
 
@@ -246,6 +252,8 @@ class PeerSession:
             if self._answer:
                 self._send(self._answer)  # it was lost
             return
+        if offer.session in self._seen:
+            return  # somebody on the way says again what the peer has said long ago
         if self._offer and self._turns.is_smaller:
             self._send(self._offer)  # theirs may come from a new life of the peer, which has not seen it
             return
@@ -258,6 +266,7 @@ class PeerSession:
         self._drop()
         self._turns.begun()
         self._id, self._cargo.signed, self.caps = offer.session, signed, theirs
+        self._seen += [offer.session] if offer.session else []
         path = self.path = self._new_path()
         self._become("connecting", "")
         sdp = await path.answer(offer.sdp)
@@ -319,13 +328,17 @@ class PeerSession:
     def _left(self, why: str) -> None:
         """The peer has said goodbye."""
         if self._turns.keep:
-            self._lost(f"the peer has left: {why}")
+            self._lost(_left(why))
         else:
-            self._end(f"the peer has left{': ' + why if why else ''}")
+            self._end(_left(why))
 
     def _lost(self, why: str) -> None:
         """The connection has gone, or did not come to be: another one is to be had."""
+        goodbye, self._goodbye = self._goodbye, None
         if self.state == "closed":
+            return
+        if goodbye is not None and not self._turns.keep:
+            self._end(_left(goodbye))
             return
         log.info("no connection to a peer", peer=self.peer, why=why)
         self._drop()
@@ -356,3 +369,7 @@ class PeerSession:
     def _wake(self) -> None:
         if not self._inbox.full():
             self._inbox.put_nowait(None)
+
+
+def _left(why: str) -> str:
+    return f"the peer has left{': ' + why if why else ''}"

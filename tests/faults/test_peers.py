@@ -176,6 +176,31 @@ def test_a_server_in_the_middle_is_found_out(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
+def test_a_server_can_not_end_a_session_that_lives(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with meeting(tmp_path, "alice", "bob") as (server, (alice, bob)):
+            session = await alice.connect_to("bob")
+            await session.opened(20)
+            session._lost("so that there is an offer of long ago")
+            await until(lambda: session.connections == 2 and session.main.readyState == "open")
+            offers = [frame for frame in server.seen if frame["type"] == "offer"]
+            assert offers[0]["session"] != offers[-1]["session"]
+            await server.agents["bob"].send_json(offers[0])
+            for name, other in (("alice", "bob"), ("bob", "alice")):
+                goodbye = {"type": "bye", "from": other, "to": name, "session": session._id}
+                await server.agents[name].send_json(goodbye)
+            heard: list[bytes] = []
+            theirs = bob.get_session("alice")
+            assert theirs
+            await asyncio.sleep(0.5)
+            theirs.main.on("message", heard.append)
+            session.main.send(b"still here")
+            await until(lambda: heard == [b"still here"])
+            assert session.connections == theirs.connections == 2
+
+    asyncio.run(work())
+
+
 def test_a_goodbye_ends_the_session_at_both_ends(tmp_path: Path) -> None:
     async def work() -> None:
         async with meeting(tmp_path, "alice", "bob") as (_, (alice, bob)):
