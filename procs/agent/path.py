@@ -23,6 +23,7 @@ from procs.errors import Refused
 
 MAX_CANDIDATES = 64
 CLOSE_S = 2.0
+STRAIGHT_S = (1.0, 4.0, 25.0)  # pauses between looking for a straight way, where there is only a relay
 _OURS_TO_ADD = ("a=candidate:", "a=end-of-candidates")
 
 
@@ -52,6 +53,8 @@ class Path:
         self._taken = 0
         self._heard_at = self.began_at = time.monotonic()
         self.refused_candidates = 0
+        self._straight_at, self._straight_pauses = 0.0, iter(STRAIGHT_S)
+        self._kind = ""  # when it was looked at last
 
     @property
     def state(self) -> str:
@@ -126,10 +129,14 @@ class Path:
         """Ask the STUN and TURN servers for more ways to us, from now on."""
         self._begin(self._gather())
 
-    def look_for_straight(self) -> None:
-        """Look once more for a way without a relay, if there is one on this one."""
-        if self._connection and self.kind == "relayed":
+    def straighten(self, now: float) -> bool:
+        """Look once more for a way without a relay, if it is time and there is one on this one; the other side does at
+        the same times. Whether the way has become another. A few times a second, while it is connected."""
+        if self._connection and self.kind == "relayed" and now >= self._straight_at:
+            self._straight_at = now + next(self._straight_pauses, float("inf"))
             nomination.go_on(self._connection)
+        before, self._kind = self._kind, self.kind
+        return before not in ("", self._kind)
 
     async def close(self) -> None:
         """Tell the other side and the TURN server that it is over. Nothing depends on it."""

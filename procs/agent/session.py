@@ -10,36 +10,31 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable
 
-from aiortc import RTCDataChannel, RTCPeerConnection
+from aiortc import RTCDataChannel
 
 from procs import log
 from procs.agent.caps import Caps
 from procs.agent.cargo import Cargo
-from procs.agent.channel import Channel
 from procs.agent.hand import NO_CAPS, Hand
 from procs.agent.identity import Identity
-from procs.agent.path import NoConnection, Path
+from procs.agent.path import Path
 from procs.agent.settings import AgentSettings
-from procs.agent.transports import Transport, transport_of
 from procs.agent.turns import Turns
-from procs.errors import LinkLost, Refused
+from procs.agent.view import State, View
+from procs.errors import Refused
 from procs.wire.signal import Answer, Error, Frame, Offer, Routed, Trickle
 
 TRY_S = 20.0  # from an offer to a connection
 SILENT_S = 3.0  # of a peer that beats each second
 DEAF_S = 15.0  # the same where something else comes, which may hold up what the peer says
 LOOK_S = 0.25
-STRAIGHT_S = (1.0, 4.0, 25.0)  # pauses between looking for a straight way, where there is only a relay
 MAX_WAITING = 256  # frames
 MAX_SEEN = 256
 
-State = Literal["new", "connecting", "connected", "waiting", "closed"]
 
-
-class PeerSession:
+class PeerSession(View):
     """`send(frame)` takes a frame for the peer, and says whether it went. Made where an event loop runs.
 
     `on_state(session)` is called at each change of `state`; `keep`: a peer that says goodbye is called again.
@@ -73,58 +68,10 @@ class PeerSession:
         self._is_back = False  # signalling is
         self._goodbye: str | None = None  # the peer has said it, by way of the server
         self._seen: deque[str] = deque(maxlen=MAX_SEEN)  # negotiations that the peer has begun
-        self._connected_at = self._straight_at = 0.0
-        self._straight_pauses: Iterator[float] = iter(())
-        self._kind = ""  # of path, as it was told last
+        self._connected_at = 0.0
         self._inbox: asyncio.Queue[Routed | Error | None] = asyncio.Queue(MAX_WAITING)
         self._closing: set[asyncio.Task[None]] = set()
-        self._transport: Transport | None = None
         self._task = asyncio.create_task(self._run(), name=f"session {peer}")
-
-    @property
-    def signed(self) -> bool:
-        """Whether the peer is one of ours, and has proven who it is."""
-        return self._cargo.signed
-
-    @property
-    def on_channel(self) -> Callable[[Channel], None]:
-        """Called with each channel, beside the main one, that the peer opens."""
-        return self._cargo.on_channel
-
-    @on_channel.setter
-    def on_channel(self, taker: Callable[[Channel], None]) -> None:
-        self._cargo.on_channel = taker
-
-    def is_connected(self) -> bool:
-        """Whether there is a connection now."""
-        return self.state == "connected"
-
-    @property
-    def transport(self) -> Transport:
-        """One of the mode that the settings say, on the main channel; a tun one with our packets beside it."""
-        if self._transport is None:
-            self._transport = transport_of(self._settings.mode, self.main, self.datagrams)
-        return self._transport
-
-    @property
-    def pc(self) -> RTCPeerConnection | NoConnection:
-        """The connection of now, as published; it is another after each loss."""
-        return self.path.pc if self.path else NoConnection()
-
-    @property
-    def stats(self) -> dict[str, float]:
-        """Figures of this session, over all its connections."""
-        found: dict[str, float] = {"connections": self.connections, **self.datagrams.stats}
-        if self.state == "connected":
-            found["for_s"] = round(time.monotonic() - self._connected_at, 1)
-        if round_trip_ms := self._cargo.control.round_trip_ms:
-            found["round_trip_ms"] = round(round_trip_ms, 3)
-        return found
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it only waits for the peer to call."""
-        return self.state in ("waiting", "new") and not self._turns.is_waiting
 
     # What others do with it
 
@@ -142,18 +89,6 @@ class PeerSession:
         """Frames go out again. What was on its way may not have arrived."""
         self._is_back = True
         self._wake()
-
-    def channel(self, label: str, **options: Any) -> Channel:
-        """The channel of this label; ours to open if there is none yet. `options` as of aiortc's createDataChannel."""
-        return self._cargo.channels.get(label, self.path if self.state == "connected" else None, options)
-
-    async def opened(self, within_s: float | None = None) -> Channel:
-        """Wait until the main channel is open. Raises LinkLost when it is not by then."""
-        try:
-            await self.main.opened(within_s)
-        except LinkLost as error:
-            raise LinkLost(f"no connection to {self.peer!r}: {self.why or error}") from None
-        return self.main
 
     async def close(self, why: str = "") -> None:
         """It is over, and the peer is told."""
@@ -218,7 +153,8 @@ class PeerSession:
                 self._lost(f"nothing from the peer for {silent_s:g} s")
             else:
                 self._cargo.beat(now)
-                self._straighten(path, now)
+                if path.straighten(now):
+                    log.info("another way to a peer", peer=self.peer, path=path.kind, at=path.remote)
         elif now - path.began_at > TRY_S:
             self._lost(f"no connection within {TRY_S:g} s")
 
@@ -302,7 +238,6 @@ class PeerSession:
         self.connections += 1
         self._connected_at = time.monotonic()
         self._turns.connected()
-        self._straight_at, self._straight_pauses, self._kind = 0.0, iter(STRAIGHT_S), path.kind
         log.info("connected to a peer", peer=self.peer, path=path.kind, at=path.remote, signed=self.signed)
         self._cargo.connected(path, self.caps, by_us=self._answer is None)
         self._become("connected", "")
@@ -313,15 +248,6 @@ class PeerSession:
         if path.silent_s > SILENT_S:
             return SILENT_S
         return DEAF_S if now - max(self._connected_at, self._cargo.control.heard_at) > DEAF_S else 0.0
-
-    def _straighten(self, path: Path, now: float) -> None:
-        """A relay costs a way round; the other side looks at the same times."""
-        if now >= self._straight_at:
-            self._straight_at = now + next(self._straight_pauses, float("inf"))
-            path.look_for_straight()
-        if path.kind != self._kind:
-            self._kind = path.kind
-            log.info("another way to a peer", peer=self.peer, path=path.kind, at=path.remote)
 
     # Ends
 
