@@ -106,10 +106,10 @@ class AgentCore:
         return made
 
     def _forget(self) -> None:
-        """Of sessions that are over, or that nobody calls any more. Raises LinkLost when all are alive."""
+        """End sessions that nobody calls any more; strangers make some. Raises LinkLost when all are alive."""
         idle = [peer for peer, each in self._sessions.items() if each.state == "closed" or each.is_idle]
         for peer in idle:
-            del self._sessions[peer]
+            self._sessions.pop(peer).end("nobody has called for long")
         if not idle:
             raise LinkLost(f"there are {MAX_SESSIONS} sessions already")
 

@@ -64,7 +64,11 @@ class Dtls:
         if self._transport.state != "connected":
             self.dropped += len(texts)
             return 0
-        self._encrypt(texts)
+        try:
+            self._encrypt(texts)
+        except SSL.Error:  # an alert of the other side has ended it, as aiortc is about to find out
+            self.dropped += len(texts)
+            return 0
         return len(texts) - self._flush()
 
     def _encrypt(self, texts: Sequence[bytes]) -> None:
@@ -77,7 +81,10 @@ class Dtls:
         """In the place of RTCDtlsTransport._send_data."""
         if self._transport.state != "connected":
             raise ConnectionError("the DTLS session has ended")
-        self._encrypt([data])
+        try:
+            self._encrypt([data])
+        except SSL.Error as error:
+            raise ConnectionError(f"the DTLS session has ended: {error}") from None
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)

@@ -38,7 +38,10 @@ class Packing:
         for count, message in pack(packets) if self._packed else ((1, each) for each in packets):
             if self._channel.readyState != "open" or self._channel.bufferedAmount > HIGH_WATER:
                 break
-            self._channel.send(message)
+            try:
+                self._channel.send(message)
+            except ValueError:  # longer than the peer says that it takes
+                break
             taken += count
         self.sent += taken
         self.sent_bytes += sum(map(len, packets[:taken]))

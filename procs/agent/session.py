@@ -94,7 +94,7 @@ class PeerSession(View):
         """It is over, and the peer is told."""
         if self.state != "closed":
             self._send(self._hand.bye(self._id, why))
-            self._end(why or "we have closed it")
+            self.end(why or "we have closed it")
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -256,7 +256,7 @@ class PeerSession(View):
         if self._turns.keep:
             self._lost(_left(why))
         else:
-            self._end(_left(why))
+            self.end(_left(why))
 
     def _lost(self, why: str) -> None:
         """The connection has gone, or did not come to be: another one is to be had."""
@@ -264,14 +264,15 @@ class PeerSession(View):
         if self.state == "closed":
             return
         if goodbye is not None and not self._turns.keep:
-            self._end(_left(goodbye))
+            self.end(_left(goodbye))
             return
         log.info("no connection to a peer", peer=self.peer, why=why)
         self._drop()
         self._turns.lost(time.monotonic())
         self._become("waiting", why)
 
-    def _end(self, why: str) -> None:
+    def end(self, why: str) -> None:
+        """It is over, and the peer is not told."""
         self._drop()
         self._become("closed", why)
         self._cargo.channels.end()

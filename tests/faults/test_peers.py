@@ -14,13 +14,14 @@ import pytest
 
 from procs.agent.caps import Caps
 from procs.agent.channel import Channel
-from procs.agent.core import AgentCore
+from procs.agent.core import MAX_SESSIONS, AgentCore
 from procs.agent.identity import Trust
 from procs.agent.session import PeerSession
 from procs.agent.settings import AgentSettings
 from procs.agent.signaling import SignalingClient
 from procs.agent.transports import create_transport
 from procs.errors import LinkLost
+from procs.wire.signal import Offer
 from tests import golden, hub_rig, signal_minimal
 from tests.agents import identity_of, meeting, settings, until
 
@@ -254,6 +255,24 @@ def _hold_against_the_transcript(frames: list[dict[str, Any]]) -> None:
         if frame["type"] == "candidate" and frame["candidate"]:
             assert frame["candidate"].keys() >= {"candidate", "sdpMid", "sdpMLineIndex"}
     assert {frame["type"] for frame in frames} >= {"register", "offer", "answer", "candidate", "bye"}
+
+
+def test_offers_of_many_strangers_leave_nothing(tmp_path: Path) -> None:
+    """Whoever runs the server can invent them."""
+
+    async def work() -> None:
+        async with meeting(tmp_path, "alice") as (_, (alice,)):
+            for number in range(3 * MAX_SESSIONS):
+                alice._said(Offer(f"stranger{number}", "alice", "v=0\r\n"))
+                await asyncio.sleep(0)
+            await until(lambda: _sessions() <= MAX_SESSIONS)
+            assert len(alice.get_all_sessions()) <= MAX_SESSIONS
+
+    asyncio.run(work())
+
+
+def _sessions() -> int:
+    return sum(task.get_name().startswith("session ") for task in asyncio.all_tasks())
 
 
 def test_garbage_from_a_peer_or_at_the_port_changes_nothing(tmp_path: Path) -> None:

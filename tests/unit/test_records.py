@@ -170,6 +170,24 @@ def test_garbage_forged_records_and_a_probe_leave_the_session_as_it_was() -> Non
     asyncio.run(scenario())
 
 
+def test_what_a_peer_says_of_its_session_is_no_error_of_who_sends_to_it() -> None:
+    """One interface serves many peers: an error here would end it for all of them."""
+
+    async def scenario() -> None:
+        async with pair() as (here, _):
+            records, packing = Records(here.dtls), Packing(here.channel)
+            assert here.connection.sctp
+            here.connection.sctp._remote_max_message_size = 10  # as an offer or an answer has it
+            assert packing.send(packets(3)) == 0 and packing.dropped == 3
+            assert here.dtls._ssl
+            here.dtls._ssl.shutdown()  # as after a fatal alert: OpenSSL takes nothing more, as aiortc has yet to see
+            assert records.send(packets(3)) == 0 and records.dropped == 3
+            with pytest.raises(ConnectionError):
+                await here.dtls._send_data(b"of a channel")
+
+    asyncio.run(scenario())
+
+
 def test_a_channel_carries_packed_packets_and_a_published_peer_gets_them_one_by_one() -> None:
     async def scenario(packed: bool) -> tuple[int, int]:
         async with pair(**OPTIONS) as (here, there):
