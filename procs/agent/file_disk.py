@@ -77,7 +77,7 @@ class FilePart:
         """Raises Refused when there is no room, or another process takes the same file."""
         key = hashlib.sha256(f"{peer}\0{offered.name}\0{offered.size}\0{offered.modified}".encode()).hexdigest()[:32]
         self._folder, self._offered, self._hidden = folder, offered, folder / f".{key}.part"
-        self.path = folder / offered.name
+        self.path = folder / _visible(offered.name)
         self.is_whole = self._is_there(self.path)
         try:
             self._descriptor = self._open()
@@ -147,9 +147,9 @@ class FilePart:
 
     def _named(self) -> Path:
         """Its place, which nothing of that name had before."""
-        stem, suffix = Path(self._offered.name).stem, Path(self._offered.name).suffix
+        name = Path(_visible(self._offered.name))
         for number in range(MAX_NUMBER):
-            place = self._folder / (f"{stem} ({number}){suffix}" if number else self._offered.name)
+            place = self._folder / (f"{name.stem} ({number}){name.suffix}" if number else name)
             try:
                 os.link(self._hidden, place)
             except FileExistsError:
@@ -171,6 +171,11 @@ def forget_old(folder: Path, wall: float) -> None:
         with contextlib.suppress(OSError):
             if re.fullmatch(r"\.[0-9a-f]{32}\.part", part.name) and wall - part.stat().st_mtime > KEPT_S:
                 part.unlink()
+
+
+def _visible(name: str) -> str:
+    """The name of a file that others send: where somebody happens to be, a hidden one may be what a shell reads."""
+    return f"_{name[1:]}" if name.startswith(".") else name
 
 
 def _read_all(descriptor: int) -> tuple[int, Any]:

@@ -154,6 +154,15 @@ def test_what_a_stranger_may_say(folder: Path) -> None:
     assert isinstance(more, Failed) and "more came" in more.why
 
 
+def test_nothing_that_comes_is_hidden(tmp_path: Path, folder: Path) -> None:
+    (hidden := tmp_path / ".bash_profile").write_text("evil")
+    for _ in range(2):  # the second time it is there, and known
+        pair = Pair(hidden, folder)
+        assert pair.run().name == "_bash_profile"
+        pair.die()
+    assert [each.name for each in folder.iterdir()] == ["_bash_profile"]
+
+
 def test_half_files_are_kept_for_a_while(path: Path, folder: Path) -> None:
     pair = Pair(path, folder)
     pair.run(1)
