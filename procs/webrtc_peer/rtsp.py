@@ -151,17 +151,16 @@ class Connection(asyncio.Protocol):
         for name, _, value in (line.partition(":") for line in lines):
             before = headers.get(name.strip().lower(), "")
             headers[name.strip().lower()] = f"{before}, {value.strip()}" if before else value.strip()
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MAX_ANSWER:
+        length = _number(headers.get("content-length", "0"))
+        if not 0 <= length <= MAX_ANSWER:
             raise Refused("an answer of an impossible length")
-        end = body + int(length)
+        end = body + length
         if end > len(buffer):
             return 0
         words = first.split()
-        sequence = headers.get("cseq", "")
-        asked = self._answers.pop(int(sequence), None) if sequence.isdecimal() else None
+        asked = self._answers.pop(_number(headers.get("cseq", "")), None)
         if asked and not asked.done():
-            status = int(words[1]) if len(words) > 1 and words[1].isdecimal() else 0
+            status = _number(words[1]) if len(words) > 1 else 0
             asked.set_result(Answer(status, headers, buffer[body:end].decode(errors="replace")))
         return end
 
@@ -236,7 +235,7 @@ def described(sdp: str, base: str) -> list[Track]:
     """The first video and the first audio track of a description that we know how to pass on."""
     tracks: dict[str, Track] = {}
     for kind, section in re.findall(r"^m=(video|audio) (.*?)(?=^m=|\Z)", sdp, re.MULTILINE | re.DOTALL):
-        found = re.search(r"^a=rtpmap:(\d+) ([\w-]+)/(\d+)", section, re.MULTILINE)
+        found = re.search(r"^a=rtpmap:(\d{1,3}) ([\w-]+)/([1-9]\d{0,8})\b", section, re.MULTILINE)
         control = re.search(r"^a=control:(\S+)", section, re.MULTILINE)
         if found and control and kind not in tracks:
             url = control[1] if "://" in control[1] else f"{base}/{control[1]}"
@@ -244,6 +243,11 @@ def described(sdp: str, base: str) -> list[Track]:
             sets = _config(section) if codec == "aac" else _sets(section)
             tracks[kind] = Track(kind, codec, int(found[3]), int(found[1]), url, sets, _profile(section))
     return list(tracks.values())
+
+
+def _number(text: str) -> int:
+    """-1 for what is none, or none that anybody means."""
+    return int(text) if text.isdecimal() and len(text) < 10 else -1
 
 
 def _sets(section: str) -> tuple[bytes, ...]:

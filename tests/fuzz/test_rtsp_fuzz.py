@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,9 @@ PIECE = st.one_of(
     st.binary(max_size=60),
     st.sampled_from(
         (b"$\0\0\x04abcd", b"$\1\0\x01x", b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n", b"CSeq: \xc2\xb2\r\n\r\n")
+    ),
+    st.sampled_from(("CSeq", "Content-Length")).map(
+        lambda name: f"RTSP/1.0 {'2' * 5000} OK\r\n{name}: {'9' * 5000}\r\n\r\n".encode()
     ),
     st.integers(-9, 10**7).map(lambda size: f"RTSP/1.0 200\r\nCSeq: 1\r\nContent-Length: {size}\r\n\r\n".encode()),
 )
@@ -32,6 +36,12 @@ def test_any_bytes_in_any_pieces(pieces: list[bytes], cut: int) -> None:
         assert isinstance(connection.over.exception(), LinkLost)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("rtpmap", ["96 H264/" + "9" * 5000, "9" * 5000 + " H264/90000", "96 H264/0", "96 H264/x"])
+def test_a_number_that_is_none_is_no_track(rtpmap: str) -> None:
+    """An error here would be the end of every viewer's session, since nobody foresees it."""
+    assert rtsp.described(f"m=video 0 RTP/AVP 96\r\na=rtpmap:{rtpmap}\r\na=control:x\r\n", "rtsp://x") == []
 
 
 @given(st.text(max_size=400))
