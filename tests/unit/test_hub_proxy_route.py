@@ -8,6 +8,7 @@ import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import http_parser, web_protocol
 
@@ -125,6 +126,31 @@ def test_a_message_of_nothing_but_pieces_ends(tmp_path: Path, monkeypatch: pytes
             assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
             assert await asyncio.wait_for(reader.readexactly(1), 30) == b"\x88", "the end of a WebSocket"
             writer.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("role", "first"), [("viewer", b'{"type":"mse"}'), ("owner", b'{"type":"webrtc/offer"}')])
+def test_who_may_only_look_gets_no_sound_to_a_device_by_its_own_player(tmp_path: Path, role: str, first: bytes) -> None:
+    came = list[bytes]()
+
+    async def serve(stream: Stream) -> None:
+        stream.send_head(Head(101))
+        while (chunk := await stream.read()) is not None:
+            came.append(bytes(chunk.data))
+
+    async def main() -> None:
+        async with viewing(tmp_path, serve) as viewer, aiohttp.ClientSession() as http:
+            made = (await hub_rig.ask(viewer.http, "POST", "/api/tokens", {"name": "x", "role": role})).json
+            headers = {"Authorization": f"Bearer {made['token']}"}
+            at = f"ws://127.0.0.1:{viewer.http.port}/api/devices/cam/proxy/api/ws"
+            async with http.ws_connect(at, headers=headers) as ws:
+                await ws.send_str('{"type":"webrtc/offer"}')
+                await ws.send_str('{"type":"mse"}')
+                async with asyncio.timeout(20):
+                    while b'{"type":"mse"}' not in came:  # noqa: ASYNC110 - nothing tells
+                        await asyncio.sleep(0.01)
+        assert came[0] == first
 
     asyncio.run(main())
 

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from urllib.parse import unquote_plus
 
 from aiohttp import WSMsgType, hdrs, web
@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 
 from procs import log
 from procs.errors import LinkLost, Refused, StreamReset
-from procs.hub.people import access
+from procs.hub.people import access, roles
 from procs.hub.rest import SANDBOXED, refusal
 from procs.hub.state import HUB
 from procs.hub.tunnel import json_only, origins
@@ -41,6 +41,7 @@ _RUN_WHERE_ASKED = frozenset({
 })  # fmt: skip
 
 TUNNEL = web.AppKey("tunnel", Tunnel)
+MaySay = Callable[[str | bytes], bool]
 
 
 async def handle(request: web.Request) -> web.StreamResponse:
@@ -73,19 +74,21 @@ async def let_in(
     view = View(asker.user.id, asker.login, device_id, functools.partial(_cut, request))
     views.begin(view)
     try:
-        return await _served(request, device_id, prefix, target)
+        return await _served(request, device_id, prefix, target, asker.role)
     finally:
         views.end(view)
 
 
-async def _served(request: web.Request, device_id: str, prefix: str, target: str) -> web.StreamResponse:
+async def _served(
+    request: web.Request, device_id: str, prefix: str, target: str, role: roles.Role
+) -> web.StreamResponse:
     try:
         wanted = await _wanted(request, device_id, target)
         control = request.app[HUB].presence.control(device_id)
         if control and "mux1" not in control.caps:
             answer = await json_only.request(control, wanted)
         elif request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
-            return await _websocket(request, wanted)
+            return await _websocket(request, wanted, role)
         else:
             answer = await request.app[TUNNEL].request(wanted)
     except Refused as reason:
@@ -230,7 +233,8 @@ def _cut(request: web.Request) -> None:
 # WebSockets inside
 
 
-async def _websocket(request: web.Request, wanted: Request) -> web.StreamResponse:
+async def _websocket(request: web.Request, wanted: Request, role: roles.Role) -> web.StreamResponse:
+    may_say = functools.partial(roles.may_say, role, wanted.target.partition("?")[0])
     stream = await request.app[TUNNEL].open(wanted._replace(body=b""), "ws", time.monotonic() + DEADLINE_S)
     try:
         async with asyncio.timeout(DEADLINE_S):
@@ -242,7 +246,7 @@ async def _websocket(request: web.Request, wanted: Request) -> web.StreamRespons
             protocols=protocols, compress=False, max_msg_size=MAX_MESSAGE, heartbeat=VIEWER_PING_S
         )
         await viewer.prepare(request)
-        await _joined(viewer, stream)
+        await _joined(viewer, stream, may_say)
         return viewer
     except TimeoutError:
         return _failed(504, "Gateway Timeout")
@@ -255,9 +259,9 @@ async def _websocket(request: web.Request, wanted: Request) -> web.StreamRespons
             stream.reset(Code.CANCEL)
 
 
-async def _joined(viewer: web.WebSocketResponse, stream: Stream) -> None:
+async def _joined(viewer: web.WebSocketResponse, stream: Stream, may_say: MaySay) -> None:
     """Carry messages both ways until either side ends it."""
-    up = asyncio.create_task(_up(viewer, stream))
+    up = asyncio.create_task(_up(viewer, stream, may_say))
     down = asyncio.create_task(_down(stream, viewer))
     try:
         await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
@@ -270,8 +274,10 @@ async def _joined(viewer: web.WebSocketResponse, stream: Stream) -> None:
             await viewer.close(code=1001)
 
 
-async def _up(viewer: web.WebSocketResponse, stream: Stream) -> None:
+async def _up(viewer: web.WebSocketResponse, stream: Stream, may_say: MaySay) -> None:
     async for message in viewer:
+        if not may_say(message.data):
+            continue  # go2rtc's player offers several ways at once, and goes on with another
         if message.type is WSMsgType.TEXT:
             await stream.write(message.data.encode(), TEXT)
         elif message.type is WSMsgType.BINARY:
