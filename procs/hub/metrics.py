@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from procs import log
 
@@ -33,6 +33,7 @@ _COUNTERS = {
     "events_lost": "events of devices that the store could not take in time",
 }
 _LABELS = {"requests": "class", "refused": "reason", "frames": "type", "thumbnails": "outcome"}
+_LABELS |= {"agents_by_room": "agents"}
 
 
 class Counts:
@@ -66,6 +67,11 @@ class Counts:
 def gauge(name: str, text: str, value: float) -> str:
     """One gauge."""
     return _family(name, "gauge", text, [("", value)])
+
+
+def gauges(name: str, text: str, values: Mapping[str, float]) -> str:
+    """One gauge with a label of `_LABELS`."""
+    return _family(name, "gauge", text, values.items())
 
 
 def _family(name: str, kind: str, text: str, samples: Iterable[tuple[str, float]]) -> str:

@@ -172,6 +172,8 @@ def test_a_hub_that_others_reach_wants_a_token(guarded: Process) -> None:
         c.send("bye", to="d")
         assert d.hear()["from"] == "a"
         assert guarded.metric("agents") == 4 and guarded.metric("agent_rooms") == 3
+        by_room = [guarded.metric(f'agents_by_room{{agents="{size}"}}') for size in ("1", "2", "3-10")]
+        assert by_room == [2, 2, 0], "c and d have the admin's"
         assert admin("DELETE", f"/api/tokens/{program['id']}").status == 200
         assert c.hear() == {"type": "error", "error": "invalid token"}
         assert c.closing()[0] == 1008

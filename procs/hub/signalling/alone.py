@@ -31,6 +31,9 @@ async def counts(request: web.Request) -> web.Response:
 
 def gauges(hub: State) -> str:
     """Who is there now."""
-    return metrics.gauge("agents", "agents that are registered for signalling", len(hub.rooms.agents)) + metrics.gauge(
-        "agent_rooms", "rooms that they are in", hub.rooms.count
-    )
+    rooms = hub.rooms
+    return "".join((
+        metrics.gauge("agents", "agents that are registered for signalling", len(rooms.agents)),
+        metrics.gauge("agent_rooms", "rooms that they are in", rooms.count),
+        metrics.gauges("agents_by_room", "of them, by how many are in their room", rooms.by_size),
+    ))  # fmt: skip

@@ -16,6 +16,7 @@ MAX_OF_ROOM = 1000  # or one room alone could keep all others out
 
 OPEN = ""  # the room of those without a token
 MAX_CALLERS = 1000
+SIZES = (("1", 1, 1), ("2", 2, 2), ("3-10", 3, 10), ("11-100", 11, 100), ("over 100", 101, MAX_OF_ROOM))
 
 
 class Agent:
@@ -38,6 +39,12 @@ class Rooms:
     def count(self) -> int:
         """How many rooms have somebody in them."""
         return len(self._rooms)
+
+    @property
+    def by_size(self) -> dict[str, int]:
+        """How many agents are in rooms of this many. Who is alone there has nobody to meet, or the wrong token."""
+        sizes = [len(room) for room in self._rooms.values()]
+        return {name: sum(size for size in sizes if least <= size <= most) for name, least, most in SIZES}
 
     @property
     def agents(self) -> list[Agent]:
