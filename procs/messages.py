@@ -180,6 +180,8 @@ class TunnelPeer(msgspec.Struct, frozen=True):
     received_bytes: Count = 0
     dropped: dict[str, int] = {}  # packets, by reason
     why: Reason = ""  # it is not up
+    sent_bits_per_s: Figure | None = None  # in the last second; None: not known
+    received_bits_per_s: Figure | None = None
 
 
 class TunnelState(msgspec.Struct, frozen=True, tag="tunnel_state"):

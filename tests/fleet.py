@@ -30,13 +30,14 @@ _PICTURE = "ffmpeg -v error -f lavfi -i testsrc2=size=320x180 -frames:v 1 -f mjp
 
 @dataclass
 class Camera:
-    """A device. `streams`: name -> whether it runs; `processes`: as its warden would tell of them."""
+    """A device. `streams`: name -> whether it runs; `processes`: as its warden would tell of them, and so `carries`."""
 
     device_id: str
     name: str
     streams: Mapping[str, bool] = field(default_factory=dict)
     processes: Sequence[Mapping[str, Any]] = ()
     is_online: bool = True
+    carries: dict[str, Any] = field(default_factory=dict)  # `tunnel` and `watching` of its suite
 
 
 def many(count: int) -> list[Camera]:
@@ -55,6 +56,20 @@ def process(name: str, pid: int = 100, last_end: str = "") -> dict[str, Any]:
         "restarts_hour": 0, "restarts": int(bool(last_end)), "last_end": last_end,
         "last_end_at": _TS if last_end else "", "recovery": recovery,
     }  # fmt: skip
+
+
+# What a device with a tunnel to two others says, and of two who watch it.
+CARRIES: dict[str, Any] = {
+    "tunnel": [
+        {
+            **{"peer": "bob", "is_up": True, "plane": 2, "path": "direct", "remote": "192.0.2.7:4500"},
+            **{"round_trip_ms": 12.5, "sent_bits_per_s": 640_000, "received_bits_per_s": 2_140_000},
+            "dropped": {"too_big": 3, "spoofed": 1},
+        },
+        {"peer": "eve", "why": "no answer from 192.0.2.8:4500 yet"},
+    ],
+    "watching": [{"stream": "front", "viewers": 3, "direct": 1, "relayed": 1, "bits_per_s": 2e6, "loss": 0.025}],
+}
 
 
 def own(hub: Process, cameras: Sequence[Camera], username: str = "admin") -> None:
@@ -130,8 +145,8 @@ class _Device:
                     told = {"rid": frame["payload"]["rid"], "status": 200, "headers": {"Content-Type": "image/jpeg"}}
                     await _say(ws, "proxy_http_resp", told | {"body_b64": base64.b64encode(body).decode()})
                 elif frame["type"] == "suite_watch":
-                    processes = list(self.camera.processes)
-                    await _say(ws, "suite", {"at": _TS, "processes": processes, "troubles": []})
+                    suite = {"at": _TS, "processes": list(self.camera.processes), "troubles": []}
+                    await _say(ws, "suite", suite | self.camera.carries)
 
 
 async def _say(ws: ClientConnection, kind: str, payload: object) -> None:

@@ -20,6 +20,7 @@ from procs.errors import Refused
 from procs.messages import PeerAway, PeerUp, TunnelPeer, TunnelState, decode_to_pump
 from procs.tun_pump import ends
 from procs.tun_pump.interface import Alive
+from procs.tun_pump.rates import Rates
 
 TELL_S = 1.0
 
@@ -38,6 +39,7 @@ class Pump:
         self._switch = Switch(tunnel)
         self._ends = ends.Ends(tunnel.allowed, time.monotonic())
         self._addresses = [str(address) for address in tunnel.address]
+        self._rates = Rates()
         self._strangers = self._spoofed = 0
 
     async def run(self) -> None:
@@ -154,4 +156,5 @@ class Pump:
             **traffic.passed(),
             dropped=traffic.dropped(),
             why="" if up else self._ends[peer].why,
+            **self._rates.of(peer, traffic, time.monotonic())._asdict(),
         )

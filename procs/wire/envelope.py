@@ -289,6 +289,32 @@ class Process(msgspec.Struct, frozen=True):
     recovery: Recovery = Recovery()
 
 
+class TunnelPeer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a device's tunnel to one of its peers does. Nothing but the name is known of one that has never been up."""
+
+    peer: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    is_up: bool = False  # packets go to it
+    why: Text = ""  # it is not
+    plane: Count = 0
+    path: Word = ""  # direct, or relayed
+    remote: Annotated[str, msgspec.Meta(max_length=100)] = ""  # an address and a port: for owners only
+    round_trip_ms: Number | None = None  # None: not known, and so the rates
+    sent_bits_per_s: Number | None = None
+    received_bits_per_s: Number | None = None
+    dropped: Annotated[dict[Word, Count], msgspec.Meta(max_length=16)] = {}  # packets, by reason
+
+
+class WatchedStream(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the watch sessions of one of a device's streams do."""
+
+    stream: StreamName
+    viewers: Count
+    direct: Count = 0  # of them, and so
+    relayed: Count = 0  # the others are still connecting
+    bits_per_s: Number = 0.0  # to all of them
+    loss: Number = 0.0  # fraction of packets, of the one who loses most
+
+
 class SuiteWatch(Payload, frozen=True):
     """suite_watch, hub to device: send `suite` now, and for so long whenever it changes."""
 
@@ -304,13 +330,16 @@ class SuiteRestart(Payload, frozen=True):
 
 
 class Suite(Payload, frozen=True):
-    """suite, device to hub: how its processes are. `troubles`: what is wrong though all of them live."""
+    """suite, device to hub: how its processes are. `troubles`: what is wrong though all of them live. The rest is of
+    devices that have it: the peers of their tunnel, and who watches which stream by WebRTC."""
 
     max_bytes: ClassVar[int] = 256 * 1024
 
     at: Time
     processes: Annotated[list[Process], msgspec.Meta(max_length=500)]
     troubles: Annotated[list[Text], msgspec.Meta(max_length=100)] = []
+    tunnel: Annotated[list[TunnelPeer], msgspec.Meta(max_length=64)] = []
+    watching: Annotated[list[WatchedStream], msgspec.Meta(max_length=64)] = []
 
 
 class SuiteRestarted(Payload, frozen=True):
@@ -415,6 +444,8 @@ class ViewerSuite(Payload, frozen=True):
     at: Time
     processes: list[Process]
     troubles: list[str]
+    tunnel: list[TunnelPeer] = []
+    watching: list[WatchedStream] = []
 
 
 class ViewerEvent(Payload, frozen=True):

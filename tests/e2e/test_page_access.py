@@ -9,13 +9,13 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests import hub_rig
-from tests.hub_rig import ADMIN_PASSWORD, Process, Talker
+from tests import fleet, hub_rig
+from tests.hub_rig import ADMIN_PASSWORD, Process
 
 pytestmark = pytest.mark.needs("chromium")
 DEVICE = "edge-1"
 NAME = "<img src=x onerror=alert(1)> حديقة 🐙" + 80 * "A"
-STREAMS = {"front": {"producers": [{"format_name": "exec"}], "consumers": [{}]}, "<b>back</b>": {"producers": []}}
+STREAMS = {"front": True, "<b>back</b>": False}
 VIEWS = ["#/", f"#/devices/{DEVICE}", "#/devices/none", "#/suite", "#/pair", "#/pair/123456", "#/account", "#/users"]
 VIEWS += ["#/nothing"]
 SCHEMES = ["light", "dark"]
@@ -24,18 +24,12 @@ PHONE = {"width": 360, "height": 740}
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A hub with one device of a wicked name, which is connected."""
+    """A hub with one device of a wicked name, which is connected, and tells of all that it has."""
+    cameras = [fleet.Camera(DEVICE, NAME, STREAMS, [fleet.process("go2rtc", 100, "SIGKILL")], carries=fleet.CARRIES)]
     with hub_rig.process(tmp_path_factory.mktemp("hub"), PLANARIA_COMPAT="1") as running:
-        admin = running.admin
-        hub_rig.paired(running, admin, DEVICE)
-        assert admin("PATCH", f"/api/devices/{DEVICE}", {"device_name": NAME}).status == 200
-        with hub_rig.device(running, DEVICE) as talker:
-            _tell_streams(talker)
+        fleet.own(running, cameras)
+        with fleet.online(running, cameras):
             yield running
-
-
-def _tell_streams(talker: Talker) -> None:
-    talker.say("capabilities", {"device_id": DEVICE, "streams": STREAMS})
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +84,31 @@ def test_axe_finds_nothing_where_one_signs_in(browser: Browser, hub: Process, sc
         page.goto(address(hub, "#/suite"))
         page.get_by_text("First time here?").click()
         assert violations(page) == []
+
+
+def test_what_a_device_carries_stands_below_its_processes(page: Page, hub: Process) -> None:
+    """In words, on a phone too; where peers are its owners alone see."""
+    page.goto(address(hub, f"#/devices/{DEVICE}"))
+    tunnel, watched = (page.get_by_role("table", name=name) for name in ("Tunnel", "Watched now"))
+    expect(tunnel.get_by_role("row", name="bob")).to_have_text(
+        "bobupdirect, plane 2, 192.0.2.7:450013 ms640 kbit/s2.1 Mbit/s3 too big, 1 spoofed"
+    )
+    eve = tunnel.get_by_role("row", name="eve")
+    expect(eve.get_by_role("cell").first).to_have_text("down: no answer from 192.0.2.8:4500 yet")
+    expect(eve.get_by_text("–").first).to_be_hidden()
+    front = watched.get_by_role("row", name="front")
+    expect(front).to_have_text("front31 direct, 1 relayed, 1 connecting2.0 Mbit/s2.5 %")
+    label = "each => getComputedStyle(each, '::before').content"
+    assert "Worst loss:" in front.get_by_role("cell").last.evaluate(label)
+    guest = hub.http.new_user("guest")
+    assert hub.admin("PUT", f"/api/devices/{DEVICE}/shares/guest", {"role": "viewer"}).status == 200
+    seen = guest("GET", f"/api/devices/{DEVICE}/suite").json
+    with hub_rig.viewer(hub, str(guest.token)) as viewer:
+        viewer.say("subscribe", {"suite": [DEVICE]})
+        told = viewer.hear("suite")["payload"]
+    for suite in (seen, told):
+        assert suite["watching"] == fleet.CARRIES["watching"]
+        assert [each["peer"] for each in suite["tunnel"]] == ["bob", "eve"] and "192.0.2" not in str(suite)
 
 
 def test_names_stay_text(page: Page, hub: Process) -> None:

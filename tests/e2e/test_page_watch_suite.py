@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 
@@ -66,6 +67,8 @@ def test_the_cameras_own_picture_comes_straight_from_the_device(ann: Person, sit
     ann.frame_after(first.code.frame + 15)
     for said in ("live", "320 × 180", "direct"):
         expect(tile).to_contain_text(said)
+    row = ann.page.get_by_role("table", name="Watched now").get_by_role("row", name=STREAM)
+    expect(row).to_have_text(re.compile(rf"{STREAM}1" r"1 direct[1-9][\d.]* .bit/s\d+(\.\d)? %"), timeout=15_000)
 
 
 @pytest.mark.parametrize("name", ["webrtc_peer", "ws_link", "hub", "go2rtc"])

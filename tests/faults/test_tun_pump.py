@@ -110,6 +110,7 @@ def test_a_connection_outlives_the_pump(joined: tuple[Side, Side, Joint]) -> Non
     peer = alice.peer()
     assert (peer.peer, peer.plane, peer.path, peer.remote) == ("bob", 2, "direct", "192.0.2.1:9")
     assert peer.round_trip_ms == 1.0 and peer.sent_bytes > 1_000_000 and peer.received_packets > 100
+    until(lambda: alice.peer().sent_bits_per_s is not None)
 
 
 class Echo:

@@ -19,9 +19,10 @@ import zmq
 from procs import bus
 from procs.hub.app import ROUTES
 from procs.hub.openapi import Route, plain_path
-from procs.messages import Look, ProcessState, Reply, Restart, SuiteState
+from procs.messages import Look, ProcessState, Reply, Restart, SuiteState, TunnelState
 from tests import hub_rig
 from tests.hub_rig import ADMIN_PASSWORD, Http, Process, Talker
+from tests.unit.test_wire_suite import BOB, WATCHES
 
 # These would end the log-in with which all else is asked.
 LOGOUT = "^/api/auth/logout$"
@@ -90,7 +91,9 @@ def warden(run_dir: Path) -> Iterator[None]:
 
     def handle(command: object) -> Reply:
         if isinstance(command, Look):
-            return Reply(0, True, body=SuiteState([process], ["nothing comes"]))
+            return Reply(
+                0, True, body=SuiteState([process], ["nothing comes"], [], [WATCHES], TunnelState(7, "t", peers=[BOB]))
+            )
         assert isinstance(command, Restart)
         return Reply(0, command.pid == process.pid, "it has another pid")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests import golden, hub_rig
+from tests import fleet, golden, hub_rig
 from tests.hub_rig import Process, Talker
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=40)
@@ -23,6 +23,7 @@ JSON = st.recursive(
 SAID = [
     s.frame for name in ("device", "viewer") for s in golden.transcript(name) if not s.is_close and s.sender != "hub"
 ]
+SAID.append({"type": "suite", "payload": {"at": "", "processes": [fleet.process("hub")], **fleet.CARRIES}})
 TYPES = sorted({frame["type"] for frame in SAID} | {"data_ticket", "watch_ended", "hello_ack", "challenge_resp"})
 TYPES += ["suite", "suite_event", "suite_restarted", "subscribe", "watch_resume"]
 
@@ -63,8 +64,12 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 @pytest.fixture(scope="module")
 def talkers(hub: Process) -> Iterator[list[Talker]]:
     """A device and a viewer that stay connected throughout."""
-    with hub_rig.device(hub, "pi-cam-001", instance="i") as device, hub_rig.talking(hub, "/ws/viewer") as viewer:
+    with (
+        hub_rig.device(hub, "pi-cam-001", instance="i", caps=["suite"]) as device,
+        hub_rig.talking(hub, "/ws/viewer") as viewer,
+    ):
         viewer.say("hello", {"token": hub.admin.token, "caps": ["resume"]})
+        viewer.say("subscribe", {"suite": ["pi-cam-001"]})
         yield [device, viewer]
 
 

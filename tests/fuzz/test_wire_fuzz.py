@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from procs.errors import Refused
 from procs.wire import challenge, envelope, fields, signal
 from procs.wire.envelope import Payload
-from tests import golden
+from tests import fleet, golden
 from tests.unit.test_envelope import FRAMES, kind_of
 
 KINDS: list[type[Payload]] = sorted(
@@ -21,6 +21,7 @@ KINDS: list[type[Payload]] = sorted(
     key=lambda kind: kind.__name__,
 )
 GOLDEN = [json.dumps(said.frame).encode() for said in FRAMES]
+GOLDEN.append(json.dumps({"type": "suite", "payload": {"at": "", "processes": [], **fleet.CARRIES}}).encode())
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),

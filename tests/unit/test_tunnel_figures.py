@@ -6,7 +6,9 @@ import itertools
 
 import msgspec
 
+from procs.agent.switch import Traffic
 from procs.messages import MAX_BYTES, TunnelPeer, TunnelState, decode_to_warden, encode
+from procs.tun_pump.rates import Rate, Rates
 from procs.warden.tunnel import Tunnelled
 from procs.warden.watching import FRESH_S
 from scripts import status
@@ -35,6 +37,14 @@ def test_prometheus_reads_each_peer() -> None:
     order = [line.split("{")[0] for line in lines if not line.startswith("#")]
     assert len(set(families)) == len(families) and [name for name, _ in itertools.groupby(order)] == families
     assert tunnel.state(1.5) is SAID and tunnel.state(1.1 + FRESH_S) is None
+
+
+def test_rates_are_of_what_has_passed_since_the_last_look() -> None:
+    rates, traffic = Rates(), Traffic()
+    assert rates.of("bob", traffic, 1.0) == Rate(None, None)
+    traffic.sent_bytes, traffic.received_bytes = 1000, 50
+    assert rates.of("bob", traffic, 3.0) == Rate(4000, 200) and rates.of("eve", traffic, 3.0) == Rate()
+    assert rates.of("bob", traffic, 4.0) == Rate(0, 0)
 
 
 def test_the_largest_of_it_goes_through_the_bus() -> None:

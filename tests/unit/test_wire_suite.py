@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from procs import journal
 from procs.errors import Refused
-from procs.messages import ProcessState, Recoveries, Restart, SuiteState
+from procs.hub.devices.suite import seen_by
+from procs.messages import ProcessState, Recoveries, Restart, SuiteState, TunnelPeer, TunnelState, WatchSession
 from procs.warden.history import BUCKETS_S, Histogram
 from procs.warden.restarts import Restarts
 from procs.wire import envelope
@@ -17,6 +20,11 @@ from procs.wire.suite import Teller, told
 from procs.ws_link.ends import A_MINUTE, MAX_WAITING, Ends
 
 HUB = ProcessState("hub", 7, "SERVING", 5.0, 0.1, 0, "", 50_000_000, 0, 0.0)
+
+
+BOB = TunnelPeer("bob", True, 2, "relayed", "192.0.2.1:9", round_trip_ms=12.5, dropped={"spoofed": 3})
+WATCHES = WatchSession("a", "door", "connected", "direct", 9.0, 2e6, 0.0, 0.05, 31.0, 100.0, 5.0, 4.0, 2.0)
+LOST = "the peer ('192.0.2.1', and [2001:db8::1]:9 has left: 3.2 s ago. Bye"
 
 
 def state(process: ProcessState = HUB, *troubles: str) -> SuiteState:
@@ -31,6 +39,55 @@ def test_what_the_warden_says_passes_the_wire() -> None:
     assert back == suite
     assert back.processes[0].recovery == envelope.Recovery(list(BUCKETS_S), recoveries.counts, 300.5, 61_000.0)
     assert back.processes[0].last_end_at == "2026-01-01T00:00"
+
+
+def test_what_it_carries_passes_the_wire() -> None:
+    """By stream, and without what sessions are called; a tunnel that loses nothing tells of no drops."""
+    others = [replace(WATCHES, stream="yard", path=""), replace(WATCHES, session_id="b", path="relayed", loss=0.2)]
+    tunnel = TunnelState(7, "tun0", peers=[BOB, TunnelPeer("eve", is_up=False, dropped={"lost": 0}, why="it is away")])
+    suite = told(replace(state(), watching=[WATCHES, *others], tunnel=tunnel), "now")
+    assert suite.watching == [
+        envelope.WatchedStream("door", 2, 1, 1, 4e6, 0.2),
+        envelope.WatchedStream("yard", 1, 0, 0, 2e6, 0.05),
+    ]
+    bob, eve = suite.tunnel
+    assert (bob.path, bob.remote, bob.round_trip_ms) == ("relayed", "192.0.2.1:9", 12.5)
+    assert eve == envelope.TunnelPeer("eve", why="it is away")
+    assert envelope.parse(envelope.decode(envelope.encode("suite", suite)), envelope.Suite) == suite
+    old = envelope.of_payload("suite", b'{"at": "", "processes": []}')
+    assert envelope.parse(old, envelope.Suite) == envelope.Suite("", []), "of a device that says nothing of it"
+
+
+def test_however_much_it_carries_it_fits() -> None:
+    peer = TunnelPeer("x" * 128, True, remote="y" * 100, round_trip_ms=inf, why="é" * 500,
+                      dropped={f"{n:02}{70 * 'r'}": 2**52 for n in range(20)}, sent_bits_per_s=1e300)  # fmt: skip
+    sessions = [replace(WATCHES, stream=f"{n:0200}", bits_per_s=inf) for n in range(80)]
+    suite = told(SuiteState([], [], watching=sessions, tunnel=TunnelState(7, "t", peers=[peer] * 80)), "now")
+    assert envelope.parse(envelope.decode(envelope.encode("suite", suite)), envelope.Suite) == suite
+    assert len(suite.tunnel) == len(suite.watching) == 64 and len(suite.tunnel[0].dropped) == 16
+
+
+def test_where_peers_are_is_for_owners() -> None:
+    suite = told(SuiteState([], [], tunnel=TunnelState(7, "t", peers=[BOB, replace(BOB, why=LOST)])), "now")
+    assert seen_by("owner", suite) is suite
+    plain, lost = seen_by("viewer", suite).tunnel
+    assert plain == replace(suite.tunnel[0], remote="")
+    assert lost.why == "the peer … and … has left: 3.2 s ago. Bye"
+
+
+def test_traffic_is_told_as_seldom_as_memory() -> None:
+    teller = Teller()
+
+    def is_due(now: float, its: TunnelPeer = BOB, loss: float = 0.05) -> bool:
+        carried = replace(state(), tunnel=TunnelState(7, "t", peers=[its]), watching=[replace(WATCHES, loss=loss)])
+        return teller.is_due(told(carried, str(now)), now)
+
+    assert is_due(0.0) and not is_due(60.0)
+    assert is_due(61.0, replace(BOB, path="direct")) and is_due(62.0, replace(BOB, is_up=False, why="gone"))
+    assert is_due(70.0) and not is_due(74.0, replace(BOB, sent_bits_per_s=9.0))
+    assert is_due(75.0, replace(BOB, sent_bits_per_s=9.0)) and is_due(80.0), "and when it stands still"
+    assert not is_due(90.0, replace(BOB, round_trip_ms=13.0)) and is_due(91.0, replace(BOB, round_trip_ms=15.0))
+    assert is_due(99.0) and is_due(105.0, loss=0.5) and not is_due(111.0, loss=0.5)
 
 
 def test_a_machine_of_any_size_fits() -> None:

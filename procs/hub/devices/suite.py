@@ -12,13 +12,14 @@ import os
 import msgspec
 import zmq.asyncio
 from aiohttp import web
+from msgspec.structs import replace
 
 from procs import bus, proc
 from procs.errors import DeadlineExceeded, LinkLost, Refused
 from procs.hub.devices.presence import Control
 from procs.hub.devices.suite_link import SuiteLink
 from procs.hub.people.access import admin, asked_for
-from procs.hub.people.roles import OWNER
+from procs.hub.people.roles import OWNER, Role
 from procs.hub.rest import answer, body, busy, refusal
 from procs.hub.state import HUB, State, now
 from procs.hub.viewers.subscriptions import LEASE_S
@@ -41,13 +42,13 @@ class Done(msgspec.Struct, frozen=True):
 
 async def get_of_device(request: web.Request) -> web.Response:
     """GET /api/devices/{id}/suite: its processes, as its warden sees them."""
-    hub, (device, _) = request.app[HUB], await asked_for(request)
+    hub, (device, role) = request.app[HUB], await asked_for(request)
     control = hub.presence.control(device.device_id)
     if control is None:
         raise busy("The device is offline", 5)
     is_watched = device.device_id in hub.subscriptions.suites()
     try:
-        return answer(await _link(control).look(LEASE_S if is_watched else 0))
+        return answer(seen_by(role, await _link(control).look(LEASE_S if is_watched else 0)))
     except (LinkLost, TimeoutError):
         raise busy("The device did not answer", 2) from None
     except Refused as error:
@@ -99,9 +100,9 @@ def _done(said: SuiteRestarted) -> web.Response:
 
 async def get_own(request: web.Request) -> web.Response:
     """GET /api/suite: the processes of the hub's own machine. Admins."""
-    await admin(request)
+    session = await admin(request)
     try:
-        return answer(await own(WARDEN_S))
+        return answer(seen_by(session.role, await own(WARDEN_S)))
     except DeadlineExceeded:
         raise _no_warden() from None
 
@@ -137,6 +138,18 @@ async def own(within_s: float) -> Suite:
     if not isinstance(state, SuiteState):
         state = SuiteState([], ["the warden says nothing of the suite"])
     return told(state, envelope.timestamp())
+
+
+def seen_by(role: Role, suite: Suite) -> Suite:
+    """As much of it as this role may see: where the peers of a tunnel are is for owners."""
+    if role == OWNER or not suite.tunnel:
+        return suite
+    return replace(suite, tunnel=[replace(its, remote="", why=_placeless(its.why)) for its in suite.tunnel])
+
+
+def _placeless(text: str) -> str:
+    """Without words that could be an address, of IPv4 or IPv6; a time of day is no loss."""
+    return " ".join("…" if word.count(".") >= 3 or word.count(":") >= 2 else word for word in text.split(" "))
 
 
 async def _ask(command: Look | Restart, within_s: float) -> Reply:

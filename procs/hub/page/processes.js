@@ -4,21 +4,18 @@ import { call, deviceCall } from "./api.js";
 import { action } from "./controls.js";
 import { KeyedList, announce, follow, h, setText, svg } from "./dom.js";
 import { asKnown, live } from "./live.js";
+import { cell, fill, table } from "./table.js";
+import { traffic } from "./traffic.js";
 import { bytes, loss, moment, processState, recovery, shortly, span, timeOf } from "./words.js";
 
 const COLUMNS = ["Process", "State", "Restarts in 1 h", "Ended last", "Memory", "Time to recover"];
 
-/** `deviceId` is "" for the hub's own machine. Roles are written out: on a phone the rows are no table for CSS. */
+/** `deviceId` is "" for the hub's own machine. */
 export function processTable(deviceId, mayRestart, signal) {
-  const headings = COLUMNS.map((name) => h("th", { role: "columnheader", scope: "col" }, name));
+  const headings = [...COLUMNS];
   if (mayRestart) headings.push(h("td", { role: "columnheader" }, h("span", { class: "unseen" }, "Restart it")));
-  const body = h("tbody", { role: "rowgroup" });
-  const table = h(
-    "table",
-    { class: "processes", role: "table", "aria-label": "Processes", hidden: true },
-    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, headings)),
-    body,
-  );
+  const { element, body } = table("Processes", headings);
+  const carried = traffic();
   const troubles = h("ul", { class: "troubles" });
   const empty = h("p", { class: "empty" }, "Loading…");
   const restart = mayRestart ? (name, pid) => kill(deviceId, name, pid) : null;
@@ -31,10 +28,11 @@ export function processTable(deviceId, mayRestart, signal) {
     troubles.replaceChildren(...detail.troubles.map((text) => h("li", {}, text)));
     empty.hidden = detail.processes.length > 0;
     setText(empty, "No process is watched here.");
-    table.hidden = !detail.processes.length;
+    element.hidden = !detail.processes.length;
+    carried.show(detail);
   };
   live.addEventListener("suite", listen, { signal });
-  return h("div", { class: "suite" }, troubles, table, empty);
+  return h("div", { class: "suite" }, troubles, element, empty, carried.elements);
 }
 
 /** To name the pid makes it safe to press twice: a process that is back already is left alone. */
@@ -98,17 +96,6 @@ function processRow(told, restart) {
   };
   update(told);
   return { element, update };
-}
-
-/** `label` says what it is about where there is no room for a heading. */
-function cell(kind, label) {
-  return h("td", { role: "cell", class: kind, "data-label": label });
-}
-
-/** Say it within the cell, or that there is nothing to say. */
-function fill(cell, element, value) {
-  cell.toggleAttribute("data-empty", !value);
-  setText(element, value ? String(value) : "–");
 }
 
 function ageS({ process, heardAt }) {

@@ -1,6 +1,6 @@
 /** What is told of a picture beside it: how large, how much, how well, by which path. Pure. */
 
-import { rate, shortly } from "./words.js";
+import { percent, rate, shortly } from "./words.js";
 
 /** The numbers in what RTCPeerConnection.getStats says. */
 export function measured(reports) {
@@ -37,9 +37,4 @@ export function inWords(now, before) {
     ...(now.roundTripMs >= 0 && { "Round trip": shortly(now.roundTripMs) }),
     ...(now.path && { Path: now.path }),
   };
-}
-
-function percent(share) {
-  const digits = share > 0 && share < 0.1 ? 1 : 0;
-  return `${(100 * share).toFixed(digits)} %`;
 }

@@ -97,6 +97,12 @@ export function rate(bitsPerS) {
   return bitsPerS < 1e6 ? `${Math.round(bitsPerS / 1e3)} kbit/s` : `${(bitsPerS / 1e6).toFixed(1)} Mbit/s`;
 }
 
+/** "0 %", "2.5 %", "34 %". */
+export function percent(share) {
+  const digits = share > 0 && share < 0.1 ? 1 : 0;
+  return `${(100 * share).toFixed(digits)} %`;
+}
+
 /** A short time: "240 ms", "1.2 s", "34 s". */
 export function shortly(milliseconds) {
   if (milliseconds < 1000) return `${Math.round(milliseconds)} ms`;

@@ -21,7 +21,7 @@ from procs.hub.people.access import is_id
 from procs.hub.people.roles import VIEWER, Role, lesser
 from procs.hub.state import State, now
 from procs.hub.viewers.peer import Viewer
-from procs.hub.viewers.subscriptions import LEASE_S, OWN, Heard, Page
+from procs.hub.viewers.subscriptions import LEASE_S, OWN, Heard, Looked, Page
 from procs.wire import envelope
 from procs.wire.envelope import Envelope, Subscribe, Suite
 from procs.wire.suite import Teller
@@ -43,7 +43,7 @@ async def subscribe(hub: State, viewer: Viewer, frame: Envelope) -> None:
             await _gone(viewer, page, device_id)
             continue
         if device_id in wanted.suite:  # only now: what stands there is told, and its device is asked
-            page.suites[device_id] = Teller()
+            page.suites[device_id] = Looked(Teller(), role if device else viewer.session.role)
         if device and device_id in wanted.events:
             page.events[device.key] = Heard(device_id, role)
     if page.wants_devices:
@@ -103,6 +103,8 @@ async def _check(hub: State, viewer: Viewer, page: Page) -> None:
         device, role = await _allowed(hub, viewer, device_id)
         if device and device.key in page.events:
             page.events[device.key] = Heard(device_id, role)
+        if device and device_id in page.suites:
+            page.suites[device_id] = page.suites[device_id]._replace(role=role)
         if not device:
             await _gone(viewer, page, device_id)
             page.known.pop(device_id, None)
@@ -143,10 +145,11 @@ def _hash(row: devices.Shown) -> int:
 
 
 async def _tell_suites(hub: State, viewer: Viewer, page: Page) -> None:
-    for device_id, teller in list(page.suites.items()):
+    for device_id, (teller, role) in list(page.suites.items()):
         last = _last(hub, device_id)
         if last and teller.is_due(last, now()):
-            frame = envelope.ViewerSuite(device_id, last.at, last.processes, last.troubles)
+            its = suite.seen_by(role, last)
+            frame = envelope.ViewerSuite(device_id, its.at, its.processes, its.troubles, its.tunnel, its.watching)
             await viewer.peer.send("suite", frame)
 
 

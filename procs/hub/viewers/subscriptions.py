@@ -26,12 +26,19 @@ class Heard(NamedTuple):
     role: Role
 
 
+class Looked(NamedTuple):
+    """A suite that a viewer is told of, as far as this role may see it."""
+
+    teller: Teller
+    role: Role
+
+
 class Page:
     """What one viewer wants and may have, and what it was told."""
 
     def __init__(self, *, wants_devices: bool) -> None:
         self.wants_devices = wants_devices
-        self.suites: dict[str, Teller] = {}  # by device id
+        self.suites: dict[str, Looked] = {}  # by device id
         self.events: dict[int, Heard] = {}  # by key of the device
         self.known: dict[str, int] = {}  # device id -> a hash of what was told of it
         self.turn = asyncio.Lock()  # what is told of devices goes out in the order in which it was looked up
