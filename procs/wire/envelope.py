@@ -307,7 +307,7 @@ class TunnelPeer(msgspec.Struct, frozen=True, omit_defaults=True):
 class WatchedStream(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the watch sessions of one of a device's streams do."""
 
-    stream: StreamName
+    stream: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]  # only shown
     viewers: Count
     direct: Count = 0  # of them, and so
     relayed: Count = 0  # the others are still connecting

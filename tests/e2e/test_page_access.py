@@ -101,12 +101,14 @@ def test_what_a_device_carries_stands_below_its_processes(page: Page, hub: Proce
     label = "each => getComputedStyle(each, '::before').content"
     assert "Worst loss:" in front.get_by_role("cell").last.evaluate(label)
     guest = hub.http.new_user("guest")
-    assert hub.admin("PUT", f"/api/devices/{DEVICE}/shares/guest", {"role": "viewer"}).status == 200
-    seen = guest("GET", f"/api/devices/{DEVICE}/suite").json
+    share = f"/api/devices/{DEVICE}/shares/guest"
+    assert hub.admin("PUT", share, {"role": "owner"}).status == 200
     with hub_rig.viewer(hub, str(guest.token)) as viewer:
         viewer.say("subscribe", {"suite": [DEVICE]})
+        assert viewer.hear("suite")["payload"]["tunnel"] == fleet.CARRIES["tunnel"]
+        assert hub.admin("PUT", share, {"role": "viewer"}).status == 200
         told = viewer.hear("suite")["payload"]
-    for suite in (seen, told):
+    for suite in (told, guest("GET", f"/api/devices/{DEVICE}/suite").json):
         assert suite["watching"] == fleet.CARRIES["watching"]
         assert [each["peer"] for each in suite["tunnel"]] == ["bob", "eve"] and "192.0.2" not in str(suite)
 

@@ -27,9 +27,15 @@ OWN = "safe-000"
 
 
 def cameras() -> list[fleet.Camera]:
-    """One for each name, which its streams and processes have, too."""
+    """One for each name, which its streams, processes and peers have, too."""
     return [
-        fleet.Camera(f"safe-{number:03}", name, {name: True, "omega-0": False}, [fleet.process(name, 100, name)])
+        fleet.Camera(
+            *(f"safe-{number:03}", name, {name: True, "omega-0": False}, [fleet.process(name, 100, name)]),
+            carries={
+                "tunnel": [{"peer": name, "why": name, "path": name[:64], "dropped": {name[:64]: 1}}],
+                "watching": [{"stream": name, "viewers": 1}],
+            },
+        )
         for number, name in enumerate(NASTY)
     ]
 
@@ -115,6 +121,8 @@ def test_of_a_device_its_streams_and_its_processes(ann: Person, number: int) -> 
     expect(ann.page.get_by_role("button", name=f"Play {name}", exact=True)).to_be_visible()
     row = ann.page.get_by_role("table", name="Processes").get_by_role("row").filter(has_text=name)
     assert row.inner_text().count(name) >= 2, "as its name, and as why it ended last"
+    peer = ann.page.get_by_role("table", name="Tunnel").get_by_role("row").filter(has_text=f"down: {name}")
+    assert peer.inner_text().count(name[:64]) == 4
     ann.go("#/suite")
     expect(ann.page.get_by_role("heading", level=3).filter(has_text=name)).to_be_visible()
     is_clean(ann)

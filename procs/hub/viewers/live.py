@@ -103,8 +103,8 @@ async def _check(hub: State, viewer: Viewer, page: Page) -> None:
         device, role = await _allowed(hub, viewer, device_id)
         if device and device.key in page.events:
             page.events[device.key] = Heard(device_id, role)
-        if device and device_id in page.suites:
-            page.suites[device_id] = page.suites[device_id]._replace(role=role)
+        if device and device_id in page.suites and page.suites[device_id].role != role:
+            page.suites[device_id] = Looked(Teller(), role)  # told anew: it may be less
         if not device:
             await _gone(viewer, page, device_id)
             page.known.pop(device_id, None)
