@@ -17,7 +17,7 @@ At warden.heartbeat every process says `Heartbeat`, webrtc_peer `Watching`, and 
 The warden is asked how the suite is, and to restart a process of it, by scripts/cli.py, by ws_link for the hub of this
 device, and by the hub for its own machine.
 
-Both ways at ws_link.work a message is two frames, a struct of messages.py and a raw body that may be empty: `Ready`,
+Both ways at ws_link.work a message is two frames, a struct of procs/messages and a raw body that may be empty: `Ready`,
 `TicketWanted`, `JobDone` from a proxy, whose identity is its instance ("0", "1"), and `TicketGrant`, `TicketRefused`,
 `Job` to it. Nothing there waits: what nobody takes now is dropped, and who misses an answer asks again.
 
@@ -51,7 +51,8 @@ import msgspec
 import zmq
 
 from procs.errors import ConfigError, DeadlineExceeded, Refused
-from procs.messages import MAX_BODY_BYTES, MAX_BYTES, Command, Reply, Request, decode, encode
+from procs.messages import MAX_BODY_BYTES, MAX_BYTES, decode, encode
+from procs.messages.requests import Command, Reply, Request
 
 if TYPE_CHECKING:
     import asyncio

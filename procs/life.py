@@ -130,7 +130,8 @@ class Alive:
         import zmq
 
         from procs import bus
-        from procs.messages import Heartbeat, encode
+        from procs.messages import encode
+        from procs.messages.warden import Heartbeat
 
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         sock = bus.connector(context, zmq.PUSH, self.run_dir, bus.WARDEN_HEARTBEAT)

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from procs.messages import Signal
+from procs.messages.watch import Signal
 
 RESEND_S = 0.5
 MAX_OPEN = 1024  # signals that wait; beyond it the oldest are given up

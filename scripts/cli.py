@@ -35,7 +35,7 @@ from procs.capture import place
 from procs.errors import ConfigError, DeadlineExceeded, LinkLost, PlanariaError, Unhealthy
 from procs.keeper import start
 from procs.keeper.pace import Row
-from procs.messages import Bitrate, Command, Keyframe
+from procs.messages.requests import Bitrate, Command, Keyframe
 from procs.settings import BITRATE, ROOT
 from procs.warden import options as warden
 from scripts import (

@@ -30,7 +30,7 @@ import segno
 
 from procs import bus, settings
 from procs.errors import DeadlineExceeded, PlanariaError, Unhealthy
-from procs.messages import Describe, LinkState, Pair, PairingCode
+from procs.messages.requests import Describe, LinkState, Pair, PairingCode
 
 CONNECT_LIMIT_S = 15.0
 ASK_LIMIT_S = 10.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from procs import bus, proc
 from procs.errors import BusError
-from procs.messages import Describe, LinkState
+from procs.messages.requests import Describe, LinkState
 from scripts import listeners
 from scripts.suite_settings import Plan
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from procs import proc
-from procs.messages import LinkState, ProcessState, SuiteState
+from procs.messages.requests import LinkState, ProcessState, SuiteState
 from scripts import capture_programs, health, reach, reasons, roles, suite
 from scripts.suite_settings import Plan
 

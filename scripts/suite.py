@@ -18,7 +18,7 @@ from procs.errors import ConfigError, Unhealthy
 from procs.keeper import ending, start
 
 if TYPE_CHECKING:
-    from procs.messages import SuiteState
+    from procs.messages.requests import SuiteState
 
 RPC_LIMIT_S = 3.0
 WARDEN_LIMIT_S = 1.5
@@ -96,7 +96,7 @@ def ask_warden(root: Path) -> SuiteState | None:
     # Imported here: scripts/down.py, which needs nothing that was installed, uses the rest of this file.
     from procs import bus
     from procs.errors import BusError
-    from procs.messages import Look, SuiteState
+    from procs.messages.requests import Look, SuiteState
 
     with bus.Requester(root / "run", bus.WARDEN_STATE) as requester:
         try:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from procs import proc
-from procs.messages import TunnelPeer
+from procs.messages.warden import TunnelPeer
 from tests import hub_rig, nat
 from tests.nat import Place, Turn, World
 from tests.rig import clean_environ, until

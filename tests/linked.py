@@ -16,18 +16,9 @@ import zmq
 
 from procs import bus
 from procs.errors import DeadlineExceeded
-from procs.messages import (
-    Describe,
-    Job,
-    JobDone,
-    LinkState,
-    Ready,
-    TicketGrant,
-    TicketRefused,
-    TicketWanted,
-    decode_to_worker,
-    encode,
-)
+from procs.messages import encode
+from procs.messages.requests import Describe, LinkState
+from procs.messages.work import Job, JobDone, Ready, TicketGrant, TicketRefused, TicketWanted, decode_to_worker
 from procs.settings import ROOT
 from tests.rig import clean_environ, free_port, until
 

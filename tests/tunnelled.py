@@ -21,7 +21,8 @@ from procs.agent import network
 from procs.agent.conduit import Conduit, packets_of
 from procs.errors import DeadlineExceeded
 from procs.line import Line
-from procs.messages import PeerUp, PumpUp, TunnelPeer, TunnelState, decode_from_pump, decode_to_warden
+from procs.messages.tunnel import PeerUp, PumpUp, decode_from_pump
+from procs.messages.warden import TunnelPeer, TunnelState, decode_to_warden
 from tests.nat import Place
 from tests.rig import clean_environ, until
 

@@ -23,7 +23,17 @@ from aiortc.sdp import candidate_from_sdp
 
 from procs import bus
 from procs.media import sei
-from procs.messages import Beat, KeyframeWanted, RateWanted, Signal, Source, Spec, Unit, UnitsWanted, decode_from_child
+from procs.messages.watch import (
+    Beat,
+    KeyframeWanted,
+    RateWanted,
+    Signal,
+    Source,
+    Spec,
+    Unit,
+    UnitsWanted,
+    decode_from_child,
+)
 from procs.settings import Address
 from procs.webrtc_peer import fanout, pull
 from procs.webrtc_peer.rtsp_login import Server

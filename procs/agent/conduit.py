@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from struct import Struct
 
 from procs.errors import Refused
-from procs.messages import Packets
+from procs.messages.tunnel import Packets
 
 MAX_BATCH = 64 * 1024  # of one body
 WINDOW = 256 * 1024  # on its way; 4 ms at 0.5 Gbit/s

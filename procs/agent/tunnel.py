@@ -24,7 +24,7 @@ from procs.agent.planes import PACKED, RECORDS
 from procs.agent.session import PeerSession
 from procs.agent.switch import Switch
 from procs.errors import ConfigError, Refused
-from procs.messages import TunnelPeer
+from procs.messages.warden import TunnelPeer
 
 LOOK_S = 0.25
 

@@ -59,7 +59,7 @@ def _serve(instance: str, run_dir: Path, wishes: Wishes, describe: Callable[[], 
     import zmq
 
     from procs import bus
-    from procs.messages import Bitrate, Command, Description, Keyframe, Reply
+    from procs.messages.requests import Bitrate, Command, Description, Keyframe, Reply
 
     def obey(command: Command) -> Reply | None:
         if isinstance(command, Keyframe):

@@ -7,7 +7,7 @@ import io
 
 from procs import bus, log
 from procs.errors import UpstreamFailed
-from procs.messages import Job, JobDone
+from procs.messages.work import Job, JobDone
 from procs.proxy.policy import Denied
 from procs.proxy.upstream import Body
 from procs.proxy.worker import IDLE_LIMIT_S, TEXT, Worker, filtered, head_of

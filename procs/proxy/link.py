@@ -9,7 +9,7 @@ from pathlib import Path
 from procs import log
 from procs.carrier import Carrier, carry, dial
 from procs.errors import LinkLost, Refused
-from procs.messages import TicketGrant
+from procs.messages.work import TicketGrant
 from procs.streams import Link, Stream
 from procs.wire.mux1 import SUBPROTOCOL, MuxLimits
 

@@ -14,7 +14,7 @@ import zmq.asyncio
 from procs import bus, log
 from procs.backoff import delays
 from procs.errors import LinkLost, Refused
-from procs.messages import Job, JobDone, Ready, TicketGrant, TicketRefused, TicketWanted, decode_to_worker
+from procs.messages.work import Job, JobDone, Ready, TicketGrant, TicketRefused, TicketWanted, decode_to_worker
 from procs.proxy import jobs, link
 from procs.proxy.options import Proxy
 from procs.proxy.worker import Worker

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from procs.agent.conduit import Conduit
-from procs.messages import PeerUp, PumpUp
+from procs.messages.tunnel import PeerUp, PumpUp
 
 SILENT_S = 3.0
 

@@ -17,7 +17,8 @@ from procs.agent.conduit import packets_of
 from procs.agent.network import Tunnel
 from procs.agent.switch import Switch
 from procs.errors import Refused
-from procs.messages import PeerAway, PeerUp, TunnelPeer, TunnelState, decode_to_pump
+from procs.messages.tunnel import PeerAway, PeerUp, decode_to_pump
+from procs.messages.warden import TunnelPeer, TunnelState
 from procs.tun_pump import ends
 from procs.tun_pump.interface import Alive
 from procs.tun_pump.rates import Rates

@@ -13,7 +13,8 @@ import zmq
 
 from procs import bus, journal, log, proc, settings
 from procs.errors import ParentGone, Refused
-from procs.messages import Command, Look, Reply, Restart, TunnelState, Watching, decode_to_warden
+from procs.messages.requests import Command, Look, Reply, Restart
+from procs.messages.warden import TunnelState, Watching, decode_to_warden
 from procs.warden import go2rtc, metrics, notify, table
 from procs.warden.history import RESTARTED, History
 from procs.warden.limits import GO2RTC_EVERY_S, LIMITS, STACK_S, SUPERVISORD_EVERY_S, kind_of

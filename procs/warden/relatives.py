@@ -13,7 +13,7 @@ from typing import NamedTuple
 import zmq
 
 from procs import proc
-from procs.messages import Heartbeat
+from procs.messages.warden import Heartbeat
 from procs.warden.go2rtc import Stream
 from procs.warden.policy import GO2RTC, SUPERVISORD, Known
 from procs.warden.table import Row, Table

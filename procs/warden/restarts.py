@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from procs.errors import Refused
-from procs.messages import Restart
+from procs.messages.requests import Restart
 
 EVERY_S = 1.0  # between two of one process
 REMEMBERED_S = 60.0  # whoever got no answer may ask for the same again for so long

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from pathlib import Path
 
 from procs import journal, log, proc
-from procs.messages import ProcessState, SuiteState
+from procs.messages.requests import ProcessState, SuiteState
 from procs.warden import limits
 from procs.warden.go2rtc import Stream
 from procs.warden.history import BUCKETS_S, HOUR_S, RESTARTED, History

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from operator import attrgetter
 
-from procs.messages import TunnelPeer, TunnelState
+from procs.messages.warden import TunnelPeer, TunnelState
 from procs.warden.metrics import Sample, family
 from procs.warden.watching import FRESH_S
 

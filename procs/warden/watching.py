@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from procs.messages import Watching, WatchSession
+from procs.messages.warden import Watching, WatchSession
 from procs.warden.metrics import Sample, family
 
 FRESH_S = 3.0

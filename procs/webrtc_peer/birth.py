@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from procs import log
-from procs.messages import EncoderSpec, Spec, TunnelSpec, decode
+from procs.messages import decode
+from procs.messages.tunnel import TunnelSpec
+from procs.messages.watch import EncoderSpec, Spec
 from procs.webrtc_peer import encoder, spared
 
 with spared.libav():

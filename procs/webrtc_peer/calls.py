@@ -14,7 +14,8 @@ from procs.agent.network import Tunnel
 from procs.agent.settings import AgentSettings
 from procs.agent.signaling import SignalingClient
 from procs.errors import LinkLost, Refused
-from procs.messages import AgentFrame, Signalling, TunnelBeat, TunnelSpec, decode_from_tunnel, encode
+from procs.messages import encode
+from procs.messages.tunnel import AgentFrame, Signalling, TunnelBeat, TunnelSpec, decode_from_tunnel
 from procs.webrtc_peer.tunnels import Fork, Tunnels
 from procs.wire import signal
 from procs.wire.signal import Bye, Error, Offer, Routed

@@ -18,7 +18,7 @@ import uvloop
 
 from procs import bus, line, log
 from procs.errors import PlanariaError, Refused
-from procs.messages import (
+from procs.messages.watch import (
     Beat,
     KeyframeWanted,
     RateWanted,

@@ -14,7 +14,7 @@ from av.codec.context import Flags
 from av.video.frame import PictureType
 
 from procs import log
-from procs.messages import Unit
+from procs.messages.watch import Unit
 
 NEWEST = 2  # of those that have come at once
 BEHIND = 30  # so many at once are a second or two that nobody needs to see

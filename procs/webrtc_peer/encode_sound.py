@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, cast
 import av
 
 from procs import log
-from procs.messages import Unit
+from procs.messages.watch import Unit
 
 PIECE_US = 20_000
 SLIP_US = 60_000  # by so much may what was decoded part from the stream's own clock before it is set anew

@@ -17,7 +17,9 @@ import zmq
 
 from procs import bus, log
 from procs.errors import PlanariaError, Refused
-from procs.messages import Bitrate, EncoderSpec, Encoding, Keyframe, Unit, decode_to_encoder, encode
+from procs.messages import encode
+from procs.messages.requests import Bitrate, Keyframe
+from procs.messages.watch import EncoderSpec, Encoding, Unit, decode_to_encoder
 from procs.webrtc_peer.codecs import KINDS
 
 BEAT_S = 1.0

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from procs import log
 from procs.backoff import crash_pause
-from procs.messages import EncoderSpec, Encoding, encode
+from procs.messages import encode
+from procs.messages.watch import EncoderSpec, Encoding
 
 MAX_ENCODERS = 8
 BORN_S = 15.0  # from the fork to the first sign, as for sessions

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from procs.messages import Unit
+from procs.messages.watch import Unit
 
 BYTES_MAX = 8 << 20  # of one cached GOP
 UNITS_MAX = 240  # what a child is sent in one go when it joins must fit its queue on the bus (QUEUE)

@@ -12,7 +12,9 @@ from typing import NoReturn, Protocol
 from procs import log
 from procs.errors import Refused
 from procs.line import Line
-from procs.messages import Bitrate, Encoding, Keyframe, Source, Unit, encode
+from procs.messages import encode
+from procs.messages.requests import Bitrate, Keyframe
+from procs.messages.watch import Encoding, Source, Unit
 from procs.webrtc_peer import codecs, go2rtc
 from procs.webrtc_peer.encoders import Encoder, Encoders, Forks
 from procs.webrtc_peer.fanout import Fanout, Piece

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from procs.messages import Beat, Watching, WatchSession, WatchTotals
+from procs.messages.warden import Watching, WatchSession, WatchTotals
+from procs.messages.watch import Beat
 
 MAX_STREAMS = 32  # known by name; whoever watches chooses names, and they are kept for as long as we live
 OTHERS = "others"

@@ -27,7 +27,7 @@ from aiortc.rtp import (
 from procs import log
 from procs.agent import ice, nomination
 from procs.errors import Refused
-from procs.messages import Unit
+from procs.messages.watch import Unit
 from procs.webrtc_peer import offer
 from procs.webrtc_peer.mouth import Piece
 from procs.webrtc_peer.rate import Losses, Rate

@@ -7,7 +7,7 @@ import itertools
 from collections import OrderedDict, deque
 from typing import Literal, NamedTuple
 
-from procs.messages import Beat, Spec
+from procs.messages.watch import Beat, Spec
 from procs.unanswered import Kind
 from procs.wire import envelope
 from procs.wire.envelope import WatchEnded, WatchRequest

@@ -15,7 +15,8 @@ import zmq.asyncio
 
 from procs import bus, line, log
 from procs.errors import Refused
-from procs.messages import (
+from procs.messages import encode
+from procs.messages.watch import (
     Beat,
     Encoding,
     FromChild,
@@ -30,7 +31,6 @@ from procs.messages import (
     UnitsWanted,
     decode_from_child,
     decode_to_peer,
-    encode,
 )
 from procs.unanswered import Seen, Unanswered
 from procs.webrtc_peer import go2rtc

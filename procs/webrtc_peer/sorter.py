@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from procs.errors import Refused
 from procs.media import aac, depacketizer
-from procs.messages import Unit
+from procs.messages.watch import Unit
 from procs.webrtc_peer.codecs import PASSED
 from procs.webrtc_peer.rtsp import Track
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from aiortc import MediaStreamTrack
 
 from procs.media import packetizer, vp8
-from procs.messages import Unit
+from procs.messages.watch import Unit
 
 PAYLOAD = 1200  # bytes; with all headers, a relay's too, it passes whatever a path is made of
 UNITS_MAX = 256

@@ -22,7 +22,7 @@ from procs.agent.planes import PACKED, RECORDS
 from procs.agent.session import PeerSession
 from procs.agent.settings import AgentSettings
 from procs.errors import PlanariaError, Refused
-from procs.messages import (
+from procs.messages.tunnel import (
     AgentFrame,
     Packets,
     PeerAway,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from procs.backoff import delays
-from procs.messages import TunnelBeat
+from procs.messages.tunnel import TunnelBeat
 
 MAX_HELD = 64  # frames for a child that is not there yet: an offer, and its candidates
 BORN_S = 15.0  # from the fork to the first beat: at our own start the zygote has to import everything first

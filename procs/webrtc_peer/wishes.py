@@ -12,7 +12,7 @@ import zmq.asyncio
 
 from procs import bus, log
 from procs.errors import BusError
-from procs.messages import Bitrate, Command, Describe, Description, Keyframe
+from procs.messages.requests import Bitrate, Command, Describe, Description, Keyframe
 
 KEYFRAME_EVERY_S = 0.5  # of one stream, whoever asks
 AGAIN_S = 5.0  # a lowered rate is said again: its producer may have been started anew

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from procs import messages
-from procs.messages import ProcessState, SuiteState, WatchSession
+from procs.messages import warden
+from procs.messages.requests import ProcessState, SuiteState
+from procs.messages.warden import WatchSession
 from procs.wire.envelope import Process, Recovery, Suite, TunnelPeer, WatchedStream
 
 EVERY_S = 1.0  # between two frames
@@ -47,7 +48,7 @@ def _process(each: ProcessState, bounds_s: list[float]) -> Process:
     )
 
 
-def _peer(each: messages.TunnelPeer) -> TunnelPeer:
+def _peer(each: warden.TunnelPeer) -> TunnelPeer:
     lost = [(reason[:64], count) for reason, count in each.dropped.items() if count > 0]
     return TunnelPeer(
         peer=each.peer,

@@ -12,19 +12,8 @@ import zmq.asyncio
 
 from procs import bus, log
 from procs.errors import Refused
-from procs.messages import (
-    Command,
-    Describe,
-    JobDone,
-    Pair,
-    PairingCode,
-    Ready,
-    Reply,
-    TicketGrant,
-    TicketRefused,
-    TicketWanted,
-    decode_from_worker,
-)
+from procs.messages.requests import Command, Describe, Pair, PairingCode, Reply
+from procs.messages.work import JobDone, Ready, TicketGrant, TicketRefused, TicketWanted, decode_from_worker
 from procs.wire import envelope
 from procs.ws_link.jobs import Action, Hand, Jobs
 from procs.ws_link.options import PATH

@@ -15,7 +15,7 @@ import msgspec
 from procs import log
 from procs.carrier import trust
 from procs.errors import Refused
-from procs.messages import PairingCode
+from procs.messages.requests import PairingCode
 from procs.wire import challenge, envelope
 from procs.ws_link.identity import Identity
 from procs.ws_link.link import AGENT_VERSION, MAX_MESSAGE, End

@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict
 from typing import NamedTuple
 
-from procs.messages import Job, JobDone, Ready
+from procs.messages.work import Job, JobDone, Ready
 from procs.wire import envelope
 
 MAX_JOBS = 64

@@ -9,7 +9,7 @@ import msgspec
 
 from procs import backoff
 from procs.errors import Refused
-from procs.messages import is_session_id
+from procs.messages.limits import is_session_id
 from procs.settings import VERSION
 from procs.unanswered import Kind
 from procs.wire import challenge, envelope

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from procs.errors import Refused
-from procs.messages import SessionsReady, Signal
+from procs.messages.watch import SessionsReady, Signal
 from procs.unanswered import Kind, Sent, Unanswered
 from procs.wire import envelope
 

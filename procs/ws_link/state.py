@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Literal
 
 from procs import log
-from procs.messages import LinkState
+from procs.messages.requests import LinkState
 
 
 class State:

@@ -15,7 +15,7 @@ import zmq.asyncio
 
 from procs import bus, journal
 from procs.errors import DeadlineExceeded, Refused
-from procs.messages import Look, Reply, Restart, SuiteState
+from procs.messages.requests import Look, Reply, Restart, SuiteState
 from procs.wire import envelope
 from procs.wire.suite import Teller, told
 from procs.ws_link.ends import Ends

@@ -11,7 +11,7 @@ import zmq.asyncio
 
 from procs import bus, log
 from procs.errors import Refused
-from procs.messages import SessionsReady, Signal, SignalTaken, decode_from_peer
+from procs.messages.watch import SessionsReady, Signal, SignalTaken, decode_from_peer
 from procs.unanswered import Seen
 from procs.ws_link.link import Session, Signalled
 from procs.ws_link.sessions import Ended, Sessions, frame

@@ -14,7 +14,8 @@ import zmq
 
 from procs import bus
 from procs.errors import ConfigError, DeadlineExceeded, Refused
-from procs.messages import MAX_BYTES, Bitrate, Command, Describe, Keyframe, Look, Reply, Request, SuiteState, encode
+from procs.messages import MAX_BYTES, encode
+from procs.messages.requests import Bitrate, Command, Describe, Keyframe, Look, Reply, Request, SuiteState
 from tests.rig import until
 
 SERVER = """

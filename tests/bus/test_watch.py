@@ -8,28 +8,23 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import zmq
 import zmq.asyncio
 
-from procs import bus, messages
+from procs import bus
 from procs.errors import Refused
-from procs.messages import (
+from procs.messages import encode, tunnel, watch
+from procs.messages.requests import Bitrate, Command, Describe, Description, Keyframe, Reply
+from procs.messages.tunnel import Packets, PeerUp, PumpUp
+from procs.messages.watch import (
     Beat,
-    Bitrate,
-    Command,
-    Describe,
-    Description,
     Encoding,
-    Keyframe,
     KeyframeWanted,
-    Packets,
-    PeerUp,
-    PumpUp,
     RateWanted,
-    Reply,
     SessionsReady,
     Signal,
     SignalTaken,
@@ -37,35 +32,34 @@ from procs.messages import (
     Takes,
     Unit,
     UnitsWanted,
-    encode,
 )
 from procs.webrtc_peer import wishes
 from procs.webrtc_peer.wishes import Wishes
 
 SIGNAL = Signal(1, "signal_ice", "s")
 PACKETS = Packets(65536, 4)
-EACH = {
-    messages.decode_from_peer: [SessionsReady(1, ["a", "b"]), SIGNAL, SignalTaken(1)],
-    messages.decode_to_peer: [SIGNAL, SignalTaken(1)],
-    messages.decode_from_child: [
+EACH: dict[Callable[[bytes], Any], list[msgspec.Struct]] = {
+    watch.decode_from_peer: [SessionsReady(1, ["a", "b"]), SIGNAL, SignalTaken(1)],
+    watch.decode_to_peer: [SIGNAL, SignalTaken(1)],
+    watch.decode_from_child: [
         Beat("s", 1, "connected", True, "relayed", 0.5, {"loss": 0.1}), SIGNAL, UnitsWanted("s"), KeyframeWanted("s"),
         RateWanted("s", 500_000), Takes("s", ["vp8", "opus"]), Encoding("encoder 1", 1, 5, 0),
         Unit("video", "h264", 5, 1_000_000, True),
     ],
-    messages.decode_to_encoder: [Unit("audio", "aac", 5, 1_000_000), Keyframe(), Bitrate(500_000)],
-    messages.decode_to_child: [SIGNAL, Unit("video", "h264", 5, 1_000_000, True), Source("dry", ["h264"], "why")],
-    messages.decode_to_pump: [PeerUp("bob", 1, 1380, 2, "direct", "192.0.2.1:5", {"rtt_ms": 1.5}, 7, 8), PACKETS],
-    messages.decode_from_pump: [PumpUp(1380, ["10.77.0.1/24"], 7, 8), PACKETS],
+    watch.decode_to_encoder: [Unit("audio", "aac", 5, 1_000_000), Keyframe(), Bitrate(500_000)],
+    watch.decode_to_child: [SIGNAL, Unit("video", "h264", 5, 1_000_000, True), Source("dry", ["h264"], "why")],
+    tunnel.decode_to_pump: [PeerUp("bob", 1, 1380, 2, "direct", "192.0.2.1:5", {"rtt_ms": 1.5}, 7, 8), PACKETS],
+    tunnel.decode_from_pump: [PumpUp(1380, ["10.77.0.1/24"], 7, 8), PACKETS],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("decode", EACH)
-def test_each_message_comes_back_as_it_went_and_no_other_is_taken(decode: Callable[[bytes], object]) -> None:
-    for message in EACH[decode]:  # type: ignore[index]
+def test_each_message_comes_back_as_it_went_and_no_other_is_taken(decode: Callable[[bytes], Any]) -> None:
+    for message in EACH[decode]:
         assert decode(encode(message)) == message
     others = {type(message): message for many in EACH.values() for message in many}
     for kind, message in others.items():
-        if kind not in {type(mine) for mine in EACH[decode]}:  # type: ignore[index]
+        if kind not in {type(mine) for mine in EACH[decode]}:
             with pytest.raises(Refused):
                 decode(encode(message))
 
@@ -86,7 +80,7 @@ def test_each_message_comes_back_as_it_went_and_no_other_is_taken(decode: Callab
     ],
 )
 def test_what_is_out_of_its_limits_is_refused(wrong: msgspec.Struct) -> None:
-    decode = messages.decode_from_peer if isinstance(wrong, SessionsReady | Signal) else messages.decode_from_child
+    decode = watch.decode_from_peer if isinstance(wrong, SessionsReady | Signal) else watch.decode_from_child
     with pytest.raises(Refused):
         decode(encode(wrong))
 
@@ -101,7 +95,7 @@ def test_a_child_gets_the_seconds_of_a_stream_that_it_joins_at_once(run_dir: Pat
         for number in range(240):
             assert bus.send_work(leader, Unit("video", "h264", number, number), b"x" * 5000, worker="s")
         for number in range(240):
-            assert messages.decode_to_child((await bus.receive_work(child))[1]) == Unit("video", "h264", number, number)
+            assert watch.decode_to_child((await bus.receive_work(child))[1]) == Unit("video", "h264", number, number)
         assert not bus.send_work(leader, SIGNAL, worker="nobody"), "one that is gone is noticed"
         context.destroy()
 

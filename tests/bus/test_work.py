@@ -12,17 +12,8 @@ import zmq.asyncio
 
 from procs import bus
 from procs.errors import Refused
-from procs.messages import (
-    MAX_BODY_BYTES,
-    Job,
-    JobDone,
-    Ready,
-    TicketGrant,
-    TicketWanted,
-    decode_from_worker,
-    decode_to_worker,
-    encode,
-)
+from procs.messages import MAX_BODY_BYTES, encode
+from procs.messages.work import Job, JobDone, Ready, TicketGrant, TicketWanted, decode_from_worker, decode_to_worker
 
 JOB = Job(rid="r1", method="GET", path="/api/streams?x=1", headers=[("Accept", "*/*")], deadline_ms=5)
 READY = Ready(worker="0", pid=os.getpid(), capacity=8)

@@ -13,7 +13,7 @@ import zmq
 from playwright.sync_api import Page
 
 from procs import bus
-from procs.messages import Watching, WatchSession, decode_to_warden
+from procs.messages.warden import Watching, WatchSession, decode_to_warden
 from tests import emulator, nat
 from tests.e2e import player
 from tests.e2e.chromium import chromium

@@ -10,7 +10,8 @@ from pathlib import Path
 import zmq
 
 from procs import bus
-from procs.messages import Beat, Signal, Spec, Unit, UnitsWanted, decode, decode_to_child, encode
+from procs.messages import decode, encode
+from procs.messages.watch import Beat, Signal, Spec, Unit, UnitsWanted, decode_to_child
 
 
 def live(spec: bytes) -> None:

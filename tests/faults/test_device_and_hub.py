@@ -18,7 +18,7 @@ import pytest
 
 from procs import bus
 from procs.errors import Refused
-from procs.messages import Pair, PairingCode
+from procs.messages.requests import Pair, PairingCode
 from procs.settings import ROOT
 from tests.faults.test_agent import Agent, agent
 from tests.hub_rig import CHEAP_HUB, lay_out_store

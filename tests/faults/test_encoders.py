@@ -17,7 +17,7 @@ import pytest
 from procs import proc
 from procs.headless_agent.audio import Audio
 from procs.headless_agent.options import Producer
-from procs.messages import Bitrate, Keyframe
+from procs.messages.requests import Bitrate, Keyframe
 from procs.settings import ROOT
 from tests import rig
 from tests.decoding import frames_of, seen_in

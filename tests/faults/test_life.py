@@ -17,7 +17,8 @@ import pytest
 import zmq
 
 from procs import bus, life, locks
-from procs.messages import Heartbeat, decode
+from procs.messages import decode
+from procs.messages.warden import Heartbeat
 from procs.settings import ROOT
 from tests.rig import clean_environ, command_line, until
 

@@ -22,7 +22,7 @@ from procs import bus, pipes
 from procs.errors import EncoderFailed, Refused
 from procs.headless_agent.libav import X264
 from procs.headless_agent.options import Producer
-from procs.messages import Bitrate, Describe, Description, Keyframe
+from procs.messages.requests import Bitrate, Describe, Description, Keyframe
 from procs.settings import ROOT
 from tests.decoding import frames_of, seen_in
 from tests.rig import AGENT, children, clean_environ, until

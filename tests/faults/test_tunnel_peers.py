@@ -15,7 +15,7 @@ import zmq
 from procs import bus, line
 from procs.agent import network
 from procs.agent.conduit import Conduit, packets_of
-from procs.messages import PeerAway, PeerUp, decode_to_pump
+from procs.messages.tunnel import PeerAway, PeerUp, decode_to_pump
 from tests import hub_rig
 from tests.agents import until
 from tests.peered import Peered, peered

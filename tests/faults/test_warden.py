@@ -21,7 +21,9 @@ import zmq
 
 from procs import bus, journal, proc
 from procs.errors import DeadlineExceeded, Refused
-from procs.messages import Heartbeat, Look, ProcessState, Restart, SuiteState, encode
+from procs.messages import encode
+from procs.messages.requests import Look, ProcessState, Restart, SuiteState
+from procs.messages.warden import Heartbeat
 from procs.settings import ROOT
 from scripts import suite
 from tests.rig import clean_environ, free_port, until

@@ -18,7 +18,8 @@ from websockets.sync.server import ServerConnection
 
 from procs import bus
 from procs.errors import Refused
-from procs.messages import JobDone, Pair, PairingCode, TicketGrant, TicketRefused
+from procs.messages.requests import Pair, PairingCode
+from procs.messages.work import JobDone, TicketGrant, TicketRefused
 from tests.json_hub import NONCE, JsonHub
 from tests.linked import Worker, linked
 from tests.rig import free_port, go2rtc, until

@@ -19,7 +19,8 @@ import zmq
 from procs import bus
 from procs.hub.app import ROUTES
 from procs.hub.openapi import Route, plain_path
-from procs.messages import Look, ProcessState, Reply, Restart, SuiteState, TunnelState
+from procs.messages.requests import Look, ProcessState, Reply, Restart, SuiteState
+from procs.messages.warden import TunnelState
 from tests import hub_rig
 from tests.hub_rig import ADMIN_PASSWORD, Http, Process, Talker
 from tests.unit.test_wire_suite import BOB, WATCHES

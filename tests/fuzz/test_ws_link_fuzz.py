@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procs.messages import JobDone, Ready
+from procs.messages.work import JobDone, Ready
 from procs.wire import challenge, envelope
 from procs.ws_link import jobs, streams
 from procs.ws_link.identity import Identity

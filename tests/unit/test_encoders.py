@@ -12,7 +12,8 @@ import pytest
 from procs.errors import Refused
 from procs.headless_agent import audio
 from procs.media import aac, vp8
-from procs.messages import EncoderSpec, Encoding, Unit, decode
+from procs.messages import decode
+from procs.messages.watch import EncoderSpec, Encoding, Unit
 from procs.webrtc_peer import codecs, encoders
 from procs.webrtc_peer.encode_sound import PIECE_US, Sound
 from procs.webrtc_peer.encoders import Encoders

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from procs.errors import Refused
-from procs.messages import SessionsReady, Signal
+from procs.messages.watch import SessionsReady, Signal
 from procs.ws_link.sessions import KEPT_S, SILENT_S, Sessions, frame
 
 

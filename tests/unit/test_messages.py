@@ -6,18 +6,9 @@ import msgspec
 import pytest
 
 from procs.errors import Refused
-from procs.messages import (
-    MAX_BYTES,
-    Bitrate,
-    Describe,
-    Description,
-    Heartbeat,
-    Keyframe,
-    Reply,
-    Request,
-    decode,
-    encode,
-)
+from procs.messages import MAX_BYTES, decode, encode
+from procs.messages.requests import Bitrate, Describe, Description, Keyframe, Reply, Request
+from procs.messages.warden import Heartbeat
 
 REQUEST = Request(id=7, deadline_ms=1000, idempotent=True, body=Bitrate(bits_per_s=64_000))
 

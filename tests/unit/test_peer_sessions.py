@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from procs.messages import Beat
+from procs.messages.watch import Beat
 from procs.webrtc_peer import sessions
 from procs.webrtc_peer.sessions import Action, Fork, Kill, Over, Sessions, Tell, Template
 from procs.wire.envelope import IceServer, WatchRequest

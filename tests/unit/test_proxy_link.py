@@ -11,7 +11,7 @@ from aiohttp import web
 
 from procs import carrier
 from procs.errors import LinkLost
-from procs.messages import TicketGrant
+from procs.messages.work import TicketGrant
 from procs.proxy import link
 from procs.streams import Link, Stream
 from procs.wire.mux1 import SUBPROTOCOL, MuxLimits, Open

@@ -7,7 +7,8 @@ import itertools
 import msgspec
 
 from procs.agent.switch import Traffic
-from procs.messages import MAX_BYTES, TunnelPeer, TunnelState, decode_to_warden, encode
+from procs.messages import MAX_BYTES, encode
+from procs.messages.warden import TunnelPeer, TunnelState, decode_to_warden
 from procs.tun_pump.rates import Rate, Rates
 from procs.warden.tunnel import Tunnelled
 from procs.warden.watching import FRESH_S

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from procs import journal, proc
 from procs.errors import ConfigError, Refused
-from procs.messages import Heartbeat
+from procs.messages.warden import Heartbeat
 from procs.settings import Address, Layers, load
 from procs.warden import go2rtc, metrics, notify, relatives, state, table
 from procs.warden.history import Down, History, Up

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from procs.messages import Unit
+from procs.messages.watch import Unit
 from procs.webrtc_peer import fanout
 from procs.webrtc_peer.fanout import Fanout
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from procs import messages
-from procs.messages import MAX_BYTES, Beat, Watching, decode_to_warden, encode
+from procs.messages import MAX_BYTES, encode, warden
+from procs.messages.warden import Watching, decode_to_warden
+from procs.messages.watch import Beat
 from procs.warden.watching import FRESH_S, Watched
 from procs.webrtc_peer.figures import MAX_STREAMS, OTHERS, Figures
 from scripts import status
@@ -68,7 +69,7 @@ def test_prometheus_reads_the_worst_of_a_stream_and_the_sum() -> None:
 def test_who_says_nothing_any_more_has_no_sessions_that_are_known() -> None:
     watched = Watched()
     assert watched.sessions(1.0) is None
-    watched.take(Watching(9, [], [messages.WatchTotals("door", packets=5.0)]), 1.0)
+    watched.take(Watching(9, [], [warden.WatchTotals("door", packets=5.0)]), 1.0)
     assert watched.sessions(1.0) == []
     late = 1.1 + FRESH_S
     assert watched.sessions(late) is None

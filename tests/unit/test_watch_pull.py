@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from procs.messages import Unit
+from procs.messages.watch import Unit
 from procs.webrtc_peer import options, pull, rtsp
 from procs.webrtc_peer.pull import Pulls, State
 from procs.webrtc_peer.rtsp_login import Login, User

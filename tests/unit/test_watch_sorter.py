@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procs.messages import Unit
+from procs.messages.watch import Unit
 from procs.webrtc_peer.rtsp import Track, described
 from procs.webrtc_peer.sorter import JUMP_US, Sorter, Timeline
 from tests.unit.test_depacketizer import IDR, PPS, SLICE, SPS

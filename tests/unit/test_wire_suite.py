@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from procs import journal
 from procs.errors import Refused
 from procs.hub.devices.suite import seen_by
-from procs.messages import ProcessState, Recoveries, Restart, SuiteState, TunnelPeer, TunnelState, WatchSession
+from procs.messages.requests import ProcessState, Recoveries, Restart, SuiteState
+from procs.messages.warden import TunnelPeer, TunnelState, WatchSession
 from procs.warden.history import BUCKETS_S, Histogram
 from procs.warden.restarts import Restarts
 from procs.wire import envelope

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from procs.errors import ConfigError
-from procs.messages import JobDone, Ready
+from procs.messages.work import JobDone, Ready
 from procs.wire import challenge, envelope
 from procs.ws_link import identity, jobs, options, outbox, streams
 from procs.ws_link.identity import Identity

@@ -23,7 +23,7 @@ from procs.hub.people.roles import OWNER, Role
 from procs.hub.rest import answer, body, busy, refusal
 from procs.hub.state import HUB, State, now
 from procs.hub.viewers.subscriptions import LEASE_S
-from procs.messages import Look, Reply, Restart, SuiteState
+from procs.messages.requests import Look, Reply, Restart, SuiteState
 from procs.settings import run_dir
 from procs.wire import envelope
 from procs.wire.envelope import Suite, SuiteRestart, SuiteRestarted

@@ -1,0 +1,105 @@
+"""The tunnel: between tun_pump, the children of webrtc_peer that have a session with a peer each, and their leader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from procs.messages import decoder
+from procs.messages.limits import Count, Name, Reason, SessionId, Where
+
+
+class PeerUp(msgspec.Struct, frozen=True, tag="peer_up"):
+    """Who has a session for IP packets to tun_pump, at once after its start or tun_pump's and each second: packets go
+    to this peer. One that is silent for 3 s is forgotten.
+
+    `at` and `seen` are of procs/agent/conduit.py, as in PumpUp and Packets.
+    """
+
+    peer: SessionId
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    mtu: Annotated[int, msgspec.Meta(ge=576, le=65535)]  # of an IP packet that it takes whole
+    plane: Annotated[int, msgspec.Meta(ge=0, le=3)] = 0  # 0: a peer that is not ours, one packet a message
+    path: Literal["", "direct", "relayed"] = ""
+    remote: Where = ""  # the address that it is reached at
+    stats: Annotated[dict[Name, float], msgspec.Meta(max_length=64)] = {}
+    at: Count = 0
+    seen: Count = 0
+
+
+class PeerAway(msgspec.Struct, frozen=True, tag="peer_away"):
+    """Such a one to tun_pump, at each change and each second while there is no session: why that is."""
+
+    peer: SessionId
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    why: Reason
+
+
+class PumpUp(msgspec.Struct, frozen=True, tag="pump_up"):
+    """tun_pump to who said PeerUp, each second: the interface is there, and is like this."""
+
+    mtu: Annotated[int, msgspec.Meta(ge=576, le=65535)]
+    addresses: Annotated[list[Name], msgspec.Meta(max_length=16)] = []  # such as 10.77.0.1/24
+    at: Count = 0
+    seen: Count = 0
+
+
+class Packets(msgspec.Struct, frozen=True, tag="packets"):
+    """tun_pump to who said PeerUp, and back: IP packets, which travel beside it; none, where only `seen` is news."""
+
+    at: Count  # bytes of bodies that its sender has sent here so far, this one's among them
+    seen: Count  # the last `at` that it has heard from the other side
+
+
+class TunnelSpec(msgspec.Struct, frozen=True, tag="tunnel_spec"):
+    """What a child of webrtc_peer is born with that has a session with another agent, for the tunnel."""
+
+    me: SessionId
+    peer: SessionId
+    run_dir: str
+    udp_range: tuple[int, int]
+    ice_servers: list[dict[str, Any]]
+    mtu: Annotated[int, msgspec.Meta(ge=576, le=65535)]
+    addresses: list[str]
+    trust: str  # whose keys are taken, as procs/agent/identity.py has it
+    allow_unsigned: bool
+    key: str = ""  # of the peer, where the settings name it
+    label: str = "mvp"  # of the main channel
+
+    def __repr__(self) -> str:
+        return f"TunnelSpec({self.me!r}, {self.peer!r}, ...)"  # there are credentials in ice_servers
+
+
+class AgentFrame(msgspec.Struct, frozen=True, tag="agent_frame"):
+    """A frame of signalling between two agents, which travels beside it, between webrtc_peer and the child of that
+    peer."""
+
+    peer: SessionId
+
+
+class Signalling(msgspec.Struct, frozen=True, tag="signalling"):
+    """webrtc_peer to such a child, at its first beat and at each change: whether frames go out."""
+
+    is_up: bool
+
+
+class TunnelBeat(msgspec.Struct, frozen=True, tag="tunnel_beat"):
+    """Such a child to webrtc_peer, at once after its start, at each change and each second: how its session is."""
+
+    peer: SessionId
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    state: Literal["new", "connecting", "connected", "waiting", "closed"]
+    why: Reason = ""  # it is not connected
+
+
+ToPump = PeerUp | PeerAway | Packets
+FromPump = PumpUp | Packets
+FromTunnel = TunnelBeat | AgentFrame
+ToTunnel = Signalling | AgentFrame
+
+decode_to_pump: Callable[[bytes], ToPump] = decoder(ToPump)
+decode_from_pump: Callable[[bytes], FromPump] = decoder(FromPump)
+decode_from_tunnel: Callable[[bytes], FromTunnel] = decoder(FromTunnel)
+decode_to_tunnel: Callable[[bytes], ToTunnel] = decoder(ToTunnel)
