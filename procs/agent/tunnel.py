@@ -83,15 +83,15 @@ class TunTransport:
         for peer, session in self._sessions.items():
             if self._learns and session.is_connected() and self._learned.get(peer) != session.connections:
                 self._learned[peer] = session.connections
-                self._learn(peer, session.caps)
+                self._learn(peer, session)
             if self._switch.allowed(peer):
                 self._switch.takes(peer, session.datagrams.mtu)
         if self.device.fd >= 0:
             self._loop.call_later(LOOK_S, self._look)
 
-    def _learn(self, peer: str, caps: Caps) -> None:
+    def _learn(self, peer: str, session: PeerSession) -> None:
         try:
-            networks = claimed(self.tunnel, caps)
+            networks = claimed(self.tunnel, session.caps, is_signed=session.signed)
             self._switch.allow(peer, networks)
         except ConfigError as error:
             log.warning("a peer's addresses are refused", peer=peer, why=str(error))
@@ -126,10 +126,12 @@ class TunTransport:
         )
 
 
-def claimed(tunnel: Tunnel, caps: Caps) -> list[Network]:
-    """What is behind a peer by its own word: its addresses in our networks; of one who says nothing, all of those.
-    Raises ConfigError when there are none."""
+def claimed(tunnel: Tunnel, caps: Caps, *, is_signed: bool) -> list[Network]:
+    """What is behind a peer by its own word: its addresses in our networks; all of those, of a published agent, which
+    can't say. Raises ConfigError when there are none."""
     own = [address.network for address in tunnel.address]
+    if is_signed and not caps.addresses:  # it calls for something else, such as a ping
+        raise ConfigError("it names none")
     if not caps.addresses:
         return list(own)
     ours = {address.ip for address in tunnel.address}

@@ -108,6 +108,23 @@ def test_one_interface_serves_many_peers(places: dict[str, Place], tmp_path: Pat
     asyncio.run(work())
 
 
+def test_who_calls_for_something_else_takes_no_addresses(places: dict[str, Place], tmp_path: Path) -> None:
+    async def work() -> None:
+        with places["alice"].entered():
+            end = TunTransport(tunnel_of("alice"))
+        async with meeting(tmp_path, *NAMES) as (_, (alice, bob, eve)):
+            alice._can, bob._can = end.caps, Caps(planes=[2, 1], addresses=["10.77.0.2/24"])
+            alice.on_session = end.join
+            end.start()
+            for caller in (eve, bob):  # eve only pings
+                await (await caller.connect_to("alice")).opened(20)
+            await until(lambda: bool(end.allowed("bob")))
+            assert not end.allowed("eve") and [str(each) for each in end.allowed("bob")] == ["10.77.0.2/32"]
+        end.close()
+
+    asyncio.run(work())
+
+
 def test_no_session_goes_through_the_tunnel_that_it_carries(places: dict[str, Place]) -> None:
     with places["alice"].entered():
         told = tunnel_of("alice").but(interface="home", allowed={"bob": (ip_network("192.168.50.0/24"),)})
@@ -177,7 +194,7 @@ def test_the_published_helpers(places: dict[str, Place]) -> None:
 def test_a_peer_has_what_it_claims_in_our_networks(addresses: list[str], expected: str) -> None:
     def told() -> str:
         try:
-            return " ".join(map(str, claimed(tunnel_of("alice"), Caps(addresses=addresses))))
+            return " ".join(map(str, claimed(tunnel_of("alice"), Caps(addresses=addresses), is_signed=bool(addresses))))
         except ConfigError as error:
             return str(error)
 
