@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Protocol
 
 import msgspec
 
+from procs.agent.words import plain
 from procs.errors import Refused
 from procs.wire.envelope import Count, Digest, Text
 
@@ -160,9 +161,9 @@ class Sending:
         if isinstance(message, Got):
             self.got = max(self.got, message.at)
         elif isinstance(message, Done) and self.state == "ended":
-            self.state, self.name, self.got = "done", message.name, self._source.size
+            self.state, self.name, self.got = "done", plain(message.name), self._source.size
         elif isinstance(message, Failed):
-            self.state, self.why, self.may_repeat = "failed", message.why, message.again
+            self.state, self.why, self.may_repeat = "failed", plain(message.why), message.again
         return []
 
     def _begin(self, want: Want) -> Message:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import msgspec
 
+from procs.agent.words import plain
 from procs.errors import LinkLost, Refused
 from procs.wire.envelope import Count, Text
 
@@ -141,7 +142,7 @@ class Pipe:
             self._their_end = said.at
             self.handed(0)
         else:
-            raise LinkLost(f"the other side takes no more: {said.why}")
+            raise LinkLost(f"the other side takes no more: {plain(said.why)}")
         return b""
 
     def handed(self, size: int) -> None:

@@ -17,11 +17,12 @@ import msgspec
 
 from procs import log
 from procs.agent.settings import AgentSettings
+from procs.agent.words import plain
 from procs.backoff import uniform
 from procs.carrier import trust
 from procs.errors import LinkLost, Refused
 from procs.wire import signal
-from procs.wire.signal import Error, Frame, Ping, Pong, Register
+from procs.wire.signal import Bye, Error, Frame, Ping, Pong, Register
 
 OPEN_S = 5.0
 ASK_S, DEAF_S = 4.0, 8.0  # after which, with nothing heard since we said something, it is asked, and held for dead
@@ -228,6 +229,10 @@ class SignalingClient:
         elif isinstance(frame, Error) and frame.error == signal.REPLACED:
             raise LinkLost(signal.REPLACED)
         elif frame is not None and not isinstance(frame, Pong | Register):
+            if isinstance(frame, Bye):
+                frame = msgspec.structs.replace(frame, why=plain(frame.why))
+            elif isinstance(frame, Error):
+                frame = msgspec.structs.replace(frame, error=plain(frame.error))
             if self._in.full():
                 self.lost_frames += 1
                 self._in.get_nowait()
@@ -250,4 +255,4 @@ def _words(error: Exception) -> str:
         return f"its certificate is not trusted: {error.certificate_error}; PLANARIA_HUB_CA=FILE names who may sign it"
     if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
         return f"nobody there: {error.os_error.strerror or error.os_error}"
-    return str(error) or type(error).__name__
+    return plain(str(error)) or type(error).__name__

@@ -17,6 +17,7 @@ from pathlib import Path
 from procs.agent.channel import Channel
 from procs.agent.core import AgentCore
 from procs.agent.session import PeerSession
+from procs.agent.words import plain
 from procs.errors import LinkLost, Refused
 from scripts.peer import measure
 from scripts.peer.ends import Lines, Stdin
@@ -26,11 +27,6 @@ MAX_WAITING = 1000  # lines typed while there is no connection
 FLUSH_S = 10.0
 HISTORY = 1000
 _CLEAR = "\r\033[K"
-
-
-def plain(text: str) -> str:
-    """What a peer says, as a terminal may show it: nothing in it moves the cursor or hides what was said."""
-    return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in text)
 
 
 class Prompt:

@@ -17,8 +17,9 @@ from procs.agent.core import AgentCore
 from procs.agent.file_io import Inbox, Outbox
 from procs.agent.files import Offered
 from procs.agent.session import PeerSession
+from procs.agent.words import plain
 from procs.errors import ConfigError
-from scripts.peer import chat, measure
+from scripts.peer import measure
 from scripts.peer.joining import connected, joined, on_channels, or_replaced, refuse_other, say
 
 PROGRESS_S = 0.2
@@ -59,7 +60,7 @@ class Progress:
     """A line on stderr that is written anew: of a terminal, and not with --json."""
 
     def __init__(self, arguments: argparse.Namespace, name: str) -> None:
-        self._name, self._is_shown = chat.plain(name), sys.stderr.isatty() and not arguments.json
+        self._name, self._is_shown = plain(name), sys.stderr.isatty() and not arguments.json
         self._next, self._began, self._from = 0.0, time.monotonic(), -1
 
     def __call__(self, at: int, size: int, resumed_at: int = 0) -> None:
@@ -111,7 +112,7 @@ def _take_files(arguments: argparse.Namespace, session: PeerSession, folder: Pat
             "sha256": sha256,
             "peer": session.peer,
         }
-        text = f"{chat.plain(str(path))}: {offered.size / 1e6:.1f} MB from {session.peer}; sha256 {sha256}"
+        text = f"{plain(str(path))}: {offered.size / 1e6:.1f} MB from {session.peer}; sha256 {sha256}"
         print(json.dumps(fields) if arguments.json else text, flush=True)
         arrived.release()
 

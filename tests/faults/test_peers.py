@@ -202,6 +202,24 @@ def test_a_server_can_not_end_a_session_that_lives(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.parametrize(("kind", "word"), [("bye", "why"), ("error", "error")])
+def test_what_others_say_changes_nothing_of_a_terminal(tmp_path: Path, kind: str, word: str) -> None:
+    async def work() -> None:
+        async with meeting(tmp_path, "alice") as (server, (alice,)):
+            said = {"type": kind, "from": "bob", "to": "alice", word: "\x1b[31mwritten\r\n* \x9b2J"}
+            offers: list[str] = []
+            server.change = lambda frame: offers.append(frame["session"]) if frame["type"] == "offer" else frame
+            session = await alice.connect_to("bob")
+            whys: list[str] = []
+            session.on_state = lambda its: whys.append(its.why)
+            await until(lambda: bool(offers))
+            await server.agents["alice"].send_json({**said, "session": offers[0]})
+            await until(lambda: "written" in "".join(whys))
+            assert all(why.isprintable() for why in whys)
+
+    asyncio.run(work())
+
+
 def test_a_goodbye_ends_the_session_at_both_ends(tmp_path: Path) -> None:
     async def work() -> None:
         async with meeting(tmp_path, "alice", "bob") as (_, (alice, bob)):

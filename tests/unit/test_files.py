@@ -154,6 +154,13 @@ def test_what_a_stranger_may_say(folder: Path) -> None:
     assert isinstance(more, Failed) and "more came" in more.why
 
 
+def test_what_the_receiver_says_can_be_shown(path: Path, folder: Path) -> None:
+    pair = Pair(path, folder)
+    pair.sending.offer()
+    pair.sending.take(Failed("0" * 16, "\x1b[2Jno"))
+    assert pair.sending.why == "\ufffd[2Jno"
+
+
 def test_nothing_that_comes_is_hidden(tmp_path: Path, folder: Path) -> None:
     (hidden := tmp_path / ".bash_profile").write_text("evil")
     for _ in range(2):  # the second time it is there, and known
