@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from procs import proc
 from tests.nat import Place
 from tests.rig import clean_environ, free_port, until
 
@@ -125,7 +128,7 @@ def ssh(near: Place, far: Place, address: str, folder: Path) -> Iterator[Ssh]:
     options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "IdentitiesOnly=yes", "BatchMode=yes")
     client = ["ssh", "-F", "/dev/null", "-q", "-p", str(port), "-i", str(folder / "user")]
     client += [word for each in options for word in ("-o", each)]
-    with _started(far.command(*words)) as server:
+    with _started(far.command(*words)) as server, _ended_with_children(server):
         until(lambda: _listens(far, port) or server.poll() is not None, LIMIT_S, 0.1)
         with _started(near.command(*client, f"{getpass.getuser()}@{address}", "cat")) as typing:
             flow = Ssh(server, typing)
@@ -140,7 +143,8 @@ def _listens(place: Place, port: int) -> bool:
 
 @contextmanager
 def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environ())
+    both, nowhere = subprocess.PIPE, subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=both, stdout=both, stderr=nowhere, env=clean_environ())
     try:
         yield process
     finally:
@@ -150,6 +154,17 @@ def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
             with contextlib.suppress(OSError):  # what was not written yet
                 assert pipe
                 pipe.close()
+
+
+@contextmanager
+def _ended_with_children(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """sshd's sessions outlive it, and wait for a client that has gone without a word."""
+    try:
+        yield
+    finally:
+        for pid in proc.descendants(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def stalls(flows: Sequence[Flow], fault: Callable[[], object], within_s: float = LIMIT_S) -> dict[str, float]:

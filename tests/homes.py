@@ -13,7 +13,8 @@ from pathlib import Path
 
 from procs import proc
 from procs.messages.warden import TunnelPeer
-from tests import hub_rig, nat
+from tests import emulator, hub_rig, nat
+from tests.emulator import Link
 from tests.nat import Place, Turn, World
 from tests.rig import clean_environ, until
 from tests.tunnelled import Side
@@ -98,12 +99,9 @@ def middle(folder: Path, command: tuple[str, ...] = SIGNAL_ALONE) -> Iterator[tu
 
 
 @contextmanager
-def homes(
-    folder: Path, *, rules: str = "", command: tuple[str, ...] = SIGNAL_ALONE
-) -> Iterator[tuple[World, hub_rig.Process, Home, Home]]:
-    """Both, with a session between them. `rules`: of the internet; `command`: what the hub is started by."""
-    with middle(folder, command) as (world, turn, hub), ExitStack() as stack:
-        world.internet.rules(rules)
+def between(folder: Path, world: World, turn: Turn, hub: hub_rig.Process) -> Iterator[tuple[Home, Home]]:
+    """A tunnel between the homes, once there is a session."""
+    with ExitStack() as stack:
         alice = Home("alice", world.device, folder, hub.ws("/ws/signal"), turn)
         stack.callback(alice.end)
         bob = Home("bob", world.viewer, folder, hub.ws("/ws/signal"), turn)
@@ -111,10 +109,29 @@ def homes(
         try:
             for each in (alice, bob):
                 until(lambda each=each: each.session().is_up, 40)  # type: ignore[misc]
-            yield world, hub, alice, bob
+            yield alice, bob
         except BaseException:
             print(alice.logged(), bob.logged(), hub.said())
             raise
+
+
+@contextmanager
+def homes(
+    folder: Path, *, rules: str = "", command: tuple[str, ...] = SIGNAL_ALONE
+) -> Iterator[tuple[World, hub_rig.Process, Home, Home]]:
+    """Both, with a tunnel between them. `rules`: of the internet; `command`: what the hub is started by."""
+    with middle(folder, command) as (world, turn, hub):
+        world.internet.rules(rules)
+        with between(folder, world, turn, hub) as (alice, bob):
+            yield world, hub, alice, bob
+
+
+@contextmanager
+def line(world: World) -> Iterator[Link]:
+    """What joins the first home to the internet: a link that can be made as bad as one likes."""
+    world.device_nat.ip("link del wan")
+    with emulator.link(world.device_nat, world.internet, "device", "203.0.113.31", nat.MIDDLE) as link:
+        yield link
 
 
 def exchange(world: World, address: str, size: int) -> None:

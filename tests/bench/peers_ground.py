@@ -179,7 +179,7 @@ def iperf(wire: Wire, target: str, seconds: float, *more: str) -> dict[str, Any]
     command = [*MORTAL, *wire.far.command("iperf3", "-s", "-1", "-B", target)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        until(lambda: "LISTEN" in wire.far.run("ss", "-Htln", f"src = {target}"), LIMIT_S)
+        until(lambda: "LISTEN" in wire.far.run("ss", "-Htln", "sport = 5201"), LIMIT_S)
         said = wire.near.command("iperf3", "-c", target, "-J", "-t", str(max(1, round(seconds))), *more)
         done = subprocess.run(said, capture_output=True, text=True, timeout=seconds + LIMIT_S, check=False)
         report: dict[str, Any] = json.loads(done.stdout)
