@@ -208,7 +208,7 @@ def test_what_others_say_changes_nothing_of_a_terminal(tmp_path: Path, kind: str
         async with meeting(tmp_path, "alice") as (server, (alice,)):
             said = {"type": kind, "from": "bob", "to": "alice", word: "\x1b[31mwritten\r\n* \x9b2J"}
             offers: list[str] = []
-            server.change = lambda frame: offers.append(frame["session"]) if frame["type"] == "offer" else frame
+            server.change = lambda frame: offers.append(frame["session"]) if frame["type"] == "offer" else None
             session = await alice.connect_to("bob")
             whys: list[str] = []
             session.on_state = lambda its: whys.append(its.why)
