@@ -29,6 +29,7 @@ T = TypeVar("T")
 SERVER_S = 5.0  # a server that has not answered by then is not used
 MAX_SERVERS = 8  # of one kind, asked beside each other
 MAX_SOCKETS = 16
+MAX_QUEUED = 2048  # datagrams
 BIND_TRIES = 50
 BUFFER_BYTES = 4 << 20  # a keyframe goes out in one go
 OUR_TUNNELS = ("tun", "mvp-tun")  # whoever has made them
@@ -36,8 +37,16 @@ Found = Callable[[Candidate], None]
 
 
 def prepare(connection: Connection, udp_range: tuple[int, int]) -> None:
-    """Have this connection gather host candidates only, at once, on ports of the range."""
+    """Have this connection gather host candidates only, at once, on ports of the range, and keep little of what anybody
+    sends to them: nobody takes it before there is a way."""
     connection.gather_candidates = functools.partial(_bind, connection, udp_range)  # type: ignore[method-assign]
+    received = connection.data_received
+
+    def bounded(data: bytes, component: int) -> None:
+        if connection._queue.qsize() < MAX_QUEUED:
+            received(data, component)
+
+    connection.data_received = bounded  # type: ignore[method-assign]
 
 
 async def gather_more(connection: Connection, servers: Sequence[dict[str, Any]], found: Found) -> None:

@@ -74,10 +74,17 @@ class UdpTransport(asyncio.DatagramTransport):
                 if self.on_records and datagram[:1] == _RECORD:
                     records.append(datagram)
                 else:
-                    self._protocol.datagram_received(datagram, sender)
+                    self._hand(datagram, sender)
             left -= size
             if left < 0 or self._closing:
                 return
+
+    def _hand(self, datagram: bytes, sender: Address) -> None:
+        try:
+            self._protocol.datagram_received(datagram, sender)
+        except Exception as error:  # aioice's parser raises whatever comes to it, and anybody can send here
+            self.dropped += 1
+            log.debug("a datagram that is not understood", why=f"{type(error).__name__}: {error}")
 
     # --- out ------------------------------------------------------------------------------------------
 

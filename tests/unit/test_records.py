@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from aioice import Connection
 
 from procs.agent import ice
 from procs.agent.dtls import _Acks
@@ -168,6 +169,32 @@ def test_garbage_forged_records_and_a_probe_leave_the_session_as_it_was() -> Non
             assert near.dropped == 3
 
     asyncio.run(scenario())
+
+
+def test_what_anybody_sends_to_a_port_is_neither_kept_nor_an_error() -> None:
+    """No way has been found yet, and nobody takes what comes; and there is STUN that aioice's parser breaks on."""
+    stun = bytes.fromhex("000100042112a442") + bytes(12) + bytes.fromhex("00240000")  # a priority of no bytes
+    errors = list[dict[str, Any]]()
+
+    async def scenario() -> int:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
+        connection = Connection(ice_controlling=False)
+        ice.prepare(connection, (20000, 40000))
+        await connection.gather_candidates()
+        (local,) = connection.local_candidates
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for number in range(2 * ice.MAX_QUEUED):
+                stranger.sendto(stun if number % 9 == 0 else b"\x80 garbage", (local.host, local.port))
+                if number % 64 == 0:
+                    await asyncio.sleep(0)
+        await until(lambda: connection._queue.qsize() == ice.MAX_QUEUED)
+        await asyncio.sleep(0.05)
+        kept = connection._queue.qsize()
+        await connection.close()
+        return kept
+
+    assert asyncio.run(scenario()) == ice.MAX_QUEUED
+    assert not errors
 
 
 def test_what_a_peer_says_of_its_session_is_no_error_of_who_sends_to_it() -> None:
