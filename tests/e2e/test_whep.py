@@ -97,7 +97,7 @@ def test_what_the_device_does_not_take(hub: Process, device: Peered) -> None:
     until(lambda: admin("GET", f"/api/devices/{DEVICE}").json["streams"], LIMIT_S)
     for query, sdp, status, said in (
         ("?stream=nothing", offer, 404, "no such stream"),
-        ("", offer.replace("H264", "H265"), 502, "H.264"),
+        ("", offer.replace("H264", "H265").replace("VP8", "VP9"), 502, "H.264"),
     ):
         path = f"/api/devices/{DEVICE}/whep{query}"
         answer = admin("POST", path, sdp.encode(), headers={"Content-Type": "application/sdp"})
