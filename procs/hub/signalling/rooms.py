@@ -6,6 +6,8 @@ there can answer whoever called: so a published agent without a token can be cal
 
 from __future__ import annotations
 
+from weakref import WeakValueDictionary
+
 from procs.errors import Refused
 from procs.hub.people.accounts import Session
 from procs.hub.viewers.peer import Peer
@@ -22,11 +24,12 @@ SIZES = (("1", 1, 1), ("2", 2, 2), ("3-10", 3, 10), ("11-100", 11, 100), ("over 
 class Agent:
     """An agent's connection, and what it is called. `session`: by what account it came, None without one."""
 
-    __slots__ = ("callers", "id", "peer", "room", "session")
+    __slots__ = ("__weakref__", "callers", "id", "peer", "room", "session")
 
     def __init__(self, peer: Peer, room: str, agent_id: str, session: Session | None = None) -> None:
         self.peer, self.room, self.id, self.session = peer, room, agent_id, session
-        self.callers: dict[str, Agent] = {}  # of one in the open room: those elsewhere that it may answer
+        # Of one in the open room: those elsewhere that it may answer. Who has gone is not kept, with its connection.
+        self.callers: WeakValueDictionary[str, Agent] = WeakValueDictionary()
 
 
 class Rooms:
