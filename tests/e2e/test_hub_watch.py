@@ -300,3 +300,18 @@ def test_only_owners_are_heard_at_a_device(hub: Process, owner: Http, cam: str) 
                 viewer.say("signal_offer", {"session_id": watched(cam, viewer, at), "sdp": offer})
                 told = at.hear("signal_offer")["payload"]["sdp"]
                 assert (told == offer) is is_heard and ("a=inactive" in told["sdp"]) is not is_heard
+
+
+def test_an_offer_that_no_frame_can_carry_keeps_no_device_away(hub: Process, owner: Http, cam: str) -> None:
+    guest = hub.http.new_user("lavish")
+    assert owner("PUT", f"/api/devices/{cam}/shares/lavish", {"role": "viewer"}).status == 200
+    huge = {"type": "offer", "sdp": "m=\n" * 80_000}  # to each of which the hub adds that nothing is said there
+    with resuming(hub, guest.token) as viewer:
+        with device(hub, cam) as at:
+            session = watched(cam, viewer, at)
+            viewer.say("signal_offer", {"session_id": session, "sdp": huge})
+            assert "over the limit" in viewer.hear("error")["payload"]["message"]
+        with device(hub, cam) as at:
+            assert at.hear("watch_request")["payload"]["session_id"] == session and at.is_alive()
+            viewer.say("signal_offer", {"session_id": session, "sdp": OFFER})
+            assert at.hear("signal_offer")["payload"]["session_id"] == session

@@ -140,11 +140,13 @@ async def from_viewer(hub: State, viewer: Viewer, frame: Envelope) -> None:
 
 
 async def to_device(hub: State, watch: Watch[Watcher], kind: str, signal: _Signal) -> bool:
-    """Hand on what a viewer says; False where the device is away, and won't be back in this session."""
+    """Hand on what a viewer says; False where the device is away, and won't be back in this session. Raises Refused for
+    an offer that is too large."""
     if isinstance(signal, envelope.SignalOffer):
         if not watch.may_talk:
             heard = msgspec.structs.replace(signal.sdp, sdp=sdp.silenced(signal.sdp.sdp))
             signal = envelope.SignalOffer(signal.session_id, heard)
+        envelope.encode(kind, signal)  # what no frame can carry must not be held, to be said to the device again
         watch.said.clear()
         watch.to_viewer.clear()
         watch.to_device.add(kind, signal)
