@@ -184,9 +184,8 @@ class PeerSession(View):
 
     async def _offered(self, offer: Offer) -> None:
         """Answer, unless our own offer counts more."""
-        if offer.session and offer.session == self._id:
-            if self._answer:
-                self._send(self._answer)  # it was lost
+        if offer.session and offer.session == self._id and self._answer:
+            self._send(self._answer)  # it was lost
             return
         if offer.session in self._seen:
             return  # somebody on the way says again what the peer has said long ago
@@ -202,7 +201,6 @@ class PeerSession(View):
         self._drop()
         self._turns.begun()
         self._id, self._cargo.signed, self.caps = offer.session, signed, theirs
-        self._seen += [offer.session] if offer.session else []
         path = self.path = self._new_path()
         self._become("connecting", "")
         sdp = await path.answer(offer.sdp)
@@ -210,6 +208,7 @@ class PeerSession(View):
         if not self._send(answer):
             self._lost("no connection to the signalling server")
             return
+        self._seen += [offer.session] if offer.session else []
         path.gather()
 
     async def _answered(self, answer: Answer) -> None:

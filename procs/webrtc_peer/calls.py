@@ -75,6 +75,7 @@ class Calls:
             await asyncio.sleep(REPLACED_S)
 
     def _said(self, frame: signal.Frame) -> None:
+        self._tell_up()  # before an offer gets to a child, which else believes that it could not answer
         if isinstance(frame, Error):
             peer = frame.sender or ""
         elif isinstance(frame, Routed):
@@ -97,6 +98,7 @@ class Calls:
             if message.peer != peer:
                 raise Refused(f"{peer!r} speaks for {message.peer!r}")
             if isinstance(message, TunnelBeat):
+                self._tell_up()
                 if self._tunnels.beaten(message, time.monotonic()):
                     self._line.say(Signalling(self._told_up), to=peer)
                 self._pass(peer)
@@ -114,13 +116,16 @@ class Calls:
         while waiting and self._line.say(AgentFrame(peer), waiting[0], to=peer):
             waiting.popleft()
 
+    def _tell_up(self) -> None:
+        is_up = bool(self._client and self._client.is_connected)
+        if is_up != self._told_up:
+            self._told_up = is_up
+            for peer in self._tunnels.alive:
+                self._line.say(Signalling(is_up), to=peer)
+
     async def _tick(self) -> NoReturn:
         while True:
-            is_up = bool(self._client and self._client.is_connected)
-            if is_up != self._told_up:
-                self._told_up = is_up
-                for peer in self._tunnels.alive:
-                    self._line.say(Signalling(is_up), to=peer)
+            self._tell_up()
             for action in self._tunnels.tick(time.monotonic()):
                 if isinstance(action, Fork):
                     self._brood.fork(action.child, encode(self._spec(action.peer)))

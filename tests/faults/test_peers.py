@@ -21,7 +21,7 @@ from procs.agent.settings import AgentSettings
 from procs.agent.signaling import SignalingClient
 from procs.agent.transports import create_transport
 from procs.errors import LinkLost
-from procs.wire.signal import Offer
+from procs.wire.signal import Answer, Frame, Offer
 from tests import golden, hub_rig, signal_minimal
 from tests.agents import identity_of, meeting, settings, until
 
@@ -216,6 +216,33 @@ def test_what_others_say_changes_nothing_of_a_terminal(tmp_path: Path, kind: str
             await server.agents["alice"].send_json({**said, "session": offers[0]})
             await until(lambda: "written" in "".join(whys))
             assert all(why.isprintable() for why in whys)
+
+    asyncio.run(work())
+
+
+def test_an_offer_that_could_not_be_answered_is_taken_when_it_comes_again(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with meeting(tmp_path, "alice", "bob") as (server, (alice, bob)):
+            silenced: list[Frame] = []
+
+            def silence(session: PeerSession) -> None:
+                send = session._send
+
+                def say(frame: Frame) -> bool:
+                    if isinstance(frame, Answer) and not silenced:
+                        silenced.append(frame)
+                        return False
+                    return send(frame)
+
+                session._send = say
+
+            bob.on_session = silence
+            session = await alice.connect_to("bob")
+            await until(lambda: bool(silenced))
+            (offer,) = (frame for frame in server.seen if frame["type"] == "offer")
+            await server.agents["bob"].send_json(offer)
+            await session.opened(20)
+            assert session._id == offer["session"]
 
     asyncio.run(work())
 
