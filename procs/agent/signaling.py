@@ -28,6 +28,7 @@ OPEN_S = 5.0
 ASK_S, DEAF_S = 4.0, 8.0  # after which, with nothing heard since we said something, it is asked, and held for dead
 PONG_S = 15.0  # without a sign for so long after a ping the connection is dead
 CLOSE_S = 1.0
+LAST_WORDS_S = 0.2
 SETTLED_S = 3.0  # a connection that lived so long starts the back-off anew
 FIRST_S, CAP_S = 1.0, 60.0  # of the back-off, as published
 MAX_WAITING = 256  # frames that came and were not taken
@@ -169,7 +170,11 @@ class SignalingClient:
             both = [asyncio.ensure_future(each) for each in (self._read(ws), self._write(ws), self._watch())]
             try:
                 done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-                done.pop().result()
+                if both[1] in done:  # what the server has said last tells more than that nothing goes out any more
+                    await asyncio.wait(both[:1], timeout=LAST_WORDS_S)
+                for each in both:
+                    if each.done():
+                        each.result()
             finally:
                 for each in both:
                     each.cancel()
