@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 TunError = PlanariaError  # what the published helpers raise, by its published name
 DEVICE = Path("/dev/net/tun")
 BATCH = 64  # packets read before others get their turn
-QUEUE = 500  # packets that the kernel keeps for us; beyond it they are dropped, which is what TCP wants to see
+# Packets that the kernel keeps for us. Beyond it they are dropped, which is what TCP wants to see: 500 delayed all that
+# came behind them twice as long, and took no more; 100 were too few for the bursts of a TCP that paces nothing.
+QUEUE = 200
 BUSY_S = 1.0  # for the kernel to let go of what a killed process had
 MAX_PACKET = 65536
 _SETIFF, _SETPERSIST, _SETOFFLOAD = 0x400454CA, 0x400454CB, 0x400454D0
