@@ -5,6 +5,7 @@ from __future__ import annotations
 from procs.hub.viewers import ice
 from procs.hub.viewers.watches import (
     ANSWER_S,
+    FOR_OWNERS,
     MAX_HELD,
     MAX_OF_DEVICE,
     MAX_OF_VIEWER,
@@ -27,10 +28,16 @@ class Somebody:
     """A viewer."""
 
 
+def of(
+    viewer: Somebody, device: str = "cam", instance: str = "i", kind: Kind = VIEWER, *, owner: bool = True
+) -> Watch[Somebody]:
+    return Watch(viewer, 1, device, instance, 0.0, kind, may_talk=owner)
+
+
 def begun(
     watches: Watches[Somebody], viewer: Somebody, device: str = "cam", instance: str = "i", kind: Kind = VIEWER
 ) -> Watch[Somebody]:
-    watch = Watch(viewer, 1, device, instance, 0.0, kind)
+    watch = of(viewer, device, instance, kind)
     assert watches.begin(watch)
     return watch
 
@@ -156,12 +163,18 @@ def test_who_is_away_makes_room() -> None:
     watches = Watches[Somebody]()
     viewers = [Somebody() for _ in range(MAX_OF_DEVICE)]
     all_ = [begun(watches, viewer, kind=RESUME) for viewer in viewers]
-    assert watches.spare("cam") is None and not watches.begin(Watch(Somebody(), 1, "cam", "i", 0.0))
+    assert watches.spare(of(Somebody())) is None and not watches.begin(of(Somebody()))
     watches.viewer_left(viewers[7], 2.0)
     watches.viewer_left(viewers[3], 1.0)
-    assert watches.spare("cam") is all_[3]
+    assert watches.spare(of(Somebody())) is all_[3]
     watches.end(all_[3])
-    assert watches.spare("cam") is None and watches.begin(Watch(Somebody(), 1, "cam", "i", 0.0))
+    assert watches.spare(of(Somebody())) is None and watches.begin(of(Somebody()))
+
+
+def test_who_may_only_look_leaves_room_for_owners() -> None:
+    watches = Watches[Somebody]()
+    begun_ = [watches.begin(of(Somebody(), owner=False)) for _ in range(MAX_OF_DEVICE)]
+    assert begun_.count(True) == MAX_OF_DEVICE - FOR_OWNERS and watches.begin(of(Somebody()))
 
 
 def ice_frame(number: int) -> SignalIce:

@@ -25,6 +25,7 @@ SILENT_S = 86_400.0  # for a session of WHEP; as long as its TURN credentials ar
 SETTLED_S = 30.0  # after an answer nobody asks for it again
 MAX_OF_VIEWER = 16
 MAX_OF_DEVICE = 64
+FOR_OWNERS = 8  # of these: whoever else watches can't keep them out
 MAX_HELD = 64  # candidates
 MAX_SAID = 256
 
@@ -122,7 +123,7 @@ class Watches(Generic[V]):
         """A new one; False when there are too many."""
         of_viewer = self._of_viewer.get(id(watch.viewer), {}) if watch.viewer is not None else {}
         of_device = self._of_device.get(watch.device_id, {})
-        if len(of_viewer) >= MAX_OF_VIEWER or len(of_device) >= MAX_OF_DEVICE:
+        if len(of_viewer) >= MAX_OF_VIEWER or len(of_device) >= _room(watch):
             return False
         if watch.kind == WHEP:
             watch.viewer_until = watch.begun_at + SILENT_S
@@ -189,10 +190,10 @@ class Watches(Generic[V]):
         watch = self._all.get(session_id)
         return watch if watch and (watch.user_id, watch.kind) == (user_id, kind) else None
 
-    def spare(self, device_id: str) -> Watch[V] | None:
-        """Of a device that has no room: one whose viewer is away, and might not come back."""
-        of_device = self._of_device.get(device_id, {})
-        if len(of_device) < MAX_OF_DEVICE:
+    def spare(self, wanted: Watch[V]) -> Watch[V] | None:
+        """Of a device that has no room for this one: one whose viewer is away, and might not come back."""
+        of_device = self._of_device.get(wanted.device_id, {})
+        if len(of_device) < _room(wanted):
             return None
         away = [watch for watch in of_device.values() if watch.kind == RESUME and watch.viewer is None]
         return min(away, key=lambda watch: watch.viewer_until, default=None)
@@ -251,3 +252,8 @@ def _drop(table: dict[K, dict[str, Watch[V]]], key: K, session_id: str) -> None:
     del table[key][session_id]
     if not table[key]:
         del table[key]
+
+
+def _room(watch: Watch[V]) -> int:
+    """How many sessions its device may have for this one to begin."""
+    return MAX_OF_DEVICE if watch.may_talk else MAX_OF_DEVICE - FOR_OWNERS

@@ -43,7 +43,7 @@ def ice_servers(hub: State, user_id: int) -> list[envelope.IceServer]:
 
 async def begin(hub: State, watch: Watch[Watcher], control: Control) -> None:
     """A session begins, and its device is told. Raises NoWatch."""
-    if spare := hub.watches.spare(watch.device_id):
+    if spare := hub.watches.spare(watch):
         await end(hub, spare, "viewer_disconnected")
     if not hub.watches.begin(watch):
         raise NoWatch(TOO_MANY)
