@@ -80,9 +80,10 @@ class AgentFrame(msgspec.Struct, frozen=True, tag="agent_frame"):
 
 
 class Signalling(msgspec.Struct, frozen=True, tag="signalling"):
-    """webrtc_peer to such a child, at its first beat and at each change: whether frames go out."""
+    """webrtc_peer to such a child, at its first beat and at each change: whether frames go out, and why not."""
 
     is_up: bool
+    why: Reason = ""
 
 
 class TunnelBeat(msgspec.Struct, frozen=True, tag="tunnel_beat"):

@@ -41,7 +41,7 @@ class Calls:
         self._agent, self._tunnel, self._run_dir, self._brood = agent, tunnel, run_dir, brood
         self._tunnels = Tunnels(tunnel.allowed)
         self._client: SignalingClient | None = None
-        self._told_up = False
+        self._told = Signalling(is_up=False)
 
     async def run(self) -> NoReturn:
         """Until something breaks, which is raised."""
@@ -100,7 +100,7 @@ class Calls:
             if isinstance(message, TunnelBeat):
                 self._tell_up()
                 if self._tunnels.beaten(message, time.monotonic()):
-                    self._line.say(Signalling(self._told_up), to=peer)
+                    self._line.say(self._told, to=peer)
                 self._pass(peer)
                 return
             frame = signal.decode(body)
@@ -117,11 +117,13 @@ class Calls:
             waiting.popleft()
 
     def _tell_up(self) -> None:
-        is_up = bool(self._client and self._client.is_connected)
-        if is_up != self._told_up:
-            self._told_up = is_up
+        client = self._client
+        is_up = bool(client and client.is_connected)
+        now = Signalling(is_up, client.why[:500] if client and not is_up else "")
+        if now != self._told:
+            self._told = now
             for peer in self._tunnels.alive:
-                self._line.say(Signalling(is_up), to=peer)
+                self._line.say(now, to=peer)
 
     async def _tick(self) -> NoReturn:
         while True:

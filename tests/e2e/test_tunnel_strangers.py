@@ -4,6 +4,8 @@ nothing."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import random
 import socket
@@ -17,12 +19,16 @@ from pathlib import Path
 
 import pytest
 
-from tests import flows, hub_rig, nat
+from procs.agent import network
+from tests import agents, flows, hub_rig, nat
 from tests.faults.test_tun_pump import NO_DEVICE, NO_RIGHT
+from tests.faults.test_tunnel_peers import Pump
 from tests.homes import BOB, Home, exchange, homes
 from tests.nat import Place, Turn, World
 from tests.peer_rig import ALONE, Machine, ended
+from tests.peered import peered
 from tests.rig import until
+from tests.tunnelled import section
 
 pytestmark = [
     pytest.mark.skipif(bool(nat.why_not() or not os.access("/dev/net/tun", os.W_OK)), reason="needs root, TUN"),
@@ -160,5 +166,16 @@ def test_a_wrong_token_is_said(tmp_path: Path) -> None:
     with hub_rig.process(tmp_path / "hub", SIGNALING_TOKENS="the-token-of-this-room", PLANARIA_HUB_INSECURE="1") as hub:
         alice = Machine(hub, tmp_path, "alice", environ={"SIGNALING_TOKEN": "another-token"})
         code, _ = alice.run("ping", "bob", "--count", "1", "--within", "5")
-        print(code, alice.said)
         assert code == 11 and "invalid token" in alice.said and "Traceback" not in alice.said
+        run_dir = tmp_path / "suite"
+        run_dir.mkdir()
+        (run_dir / network.NAME).write_text(json.dumps(network.document_of(section("bob"), "tunnel")))
+        url = hub.ws("/ws/signal")
+        with peered(run_dir, AGENT_ID="bob", SIGNALING_URL=url, SIGNALING_TOKEN="another-token"):
+
+            async def work() -> None:
+                pump = Pump("bob", run_dir)
+                await agents.until(lambda: "invalid token" in pump.why)
+                pump.end()
+
+            asyncio.run(work())
