@@ -13,11 +13,13 @@ import os
 import pwd
 import time
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from pathlib import Path
 from struct import pack
 from typing import TYPE_CHECKING
 
 from procs.agent import netlink
+from procs.agent.joining import PLAIN, frames
 from procs.agent.network import INTERFACE, Tunnel
 from procs.errors import ConfigError, NotHere, PlanariaError
 
@@ -32,9 +34,8 @@ BATCH = 64  # packets read before others get their turn
 QUEUE = 200
 BUSY_S = 1.0  # for the kernel to let go of what a killed process had
 MAX_PACKET = 65536
-_SETIFF, _SETPERSIST, _SETOFFLOAD = 0x400454CA, 0x400454CB, 0x400454D0
+_SETIFF, _SETPERSIST = 0x400454CA, 0x400454CB
 _TUN, _TAP, _NO_PI, _VNET_HDR = 1, 2, 0x1000, 0x4000
-_CSUM, _TSO4, _TSO6 = 1, 2, 4
 Take = Callable[[list[bytes]], None]
 
 
@@ -67,8 +68,9 @@ def get_interface_info(name: str) -> dict[str, str | int] | None:
 class TunDevice:
     """An open interface. `dropped` counts packets that the kernel did not take."""
 
-    def __init__(self, fd: int, name: str, max_packet: int = MAX_PACKET) -> None:
+    def __init__(self, fd: int, name: str, max_packet: int = MAX_PACKET, *, joins: bool = False) -> None:
         self.fd, self.name = fd, name
+        self._joins = joins  # there is a virtio header before all that is read and written
         self.dropped = 0
         self._max_packet = max_packet
         self._take: Take | None = None
@@ -98,8 +100,11 @@ class TunDevice:
     def read(self, most: int = BATCH) -> list[bytes]:
         """What is there."""
         found: list[bytes] = []
-        fd, size, read = self.fd, self._max_packet, os.read
+        fd, size, read, head = self.fd, self._max_packet, os.read, len(PLAIN)
         try:
+            if self._joins:
+                while len(found) < most:
+                    found.append(read(fd, size)[head:])
             while len(found) < most:
                 found.append(read(fd, size))
         except BlockingIOError:
@@ -111,12 +116,12 @@ class TunDevice:
     def write(self, packets: Sequence[bytes]) -> int:
         """Give packets to the kernel; returns how many it took."""
         fd, write, taken = self.fd, os.write, 0
-        for packet in packets:
+        for frame, count in frames(packets) if self._joins else zip(packets, repeat(1)):
             try:
-                write(fd, packet)
-                taken += 1
+                write(fd, frame)
+                taken += count
             except OSError:  # no packet (EINVAL), a full queue, an interface that is down
-                self.dropped += 1
+                self.dropped += count
         return taken
 
     async def read_packet(self) -> bytes | None:
@@ -180,7 +185,7 @@ def _loop() -> asyncio.AbstractEventLoop:
     return asyncio.get_running_loop()
 
 
-def claim(tunnel: Tunnel, mark: str, *, offload: bool = False) -> tuple[TunDevice, list[netlink.Network]]:
+def claim(tunnel: Tunnel, mark: str) -> tuple[TunDevice, list[netlink.Network]]:
     """The tunnel's interface, as it was asked for, and up: opened anew, or taken over from one of the same mark. It
     outlives us. Also those of its routes that already lead elsewhere.
 
@@ -191,8 +196,8 @@ def claim(tunnel: Tunnel, mark: str, *, offload: bool = False) -> tuple[TunDevic
     if before and (before.kind != "tun" or before.is_tap or not _is_for(before, mark)):
         whose = f": {before.alias}" if before.alias else ""
         raise ConfigError(f"interface={name}: is taken{whose}; choose another name, or remove it: ip link del {name}")
-    largest = MAX_PACKET if offload else tunnel.mtu + 256  # the MTU may be raised by hand, within reason
-    device = TunDevice(_open(name, _TUN, offload=offload), name, largest)
+    largest = len(PLAIN) + tunnel.mtu + 256  # the MTU may be raised by hand, within reason
+    device = TunDevice(_open(name, _TUN | _VNET_HDR), name, largest, joins=True)
     made = netlink.link(name)
     if made is None:
         raise NotHere(f"{name}: somebody has removed it")
@@ -229,7 +234,7 @@ def _refuse_unprepared(tunnel: Tunnel, link: netlink.Link, error: OSError) -> No
         raise NotHere(f"{link.name}: {error.strerror}; {_by_root(tunnel)}") from None
 
 
-def _open(name: str, kind: int, *, offload: bool = False) -> int:
+def _open(name: str, kind: int) -> int:
     """A descriptor of the interface, which is made if there is none. Raises ConfigError, NotHere."""
     try:
         INTERFACE.parse(name)
@@ -240,13 +245,11 @@ def _open(name: str, kind: int, *, offload: bool = False) -> int:
     except OSError as error:
         how = "modprobe tun, or in a container --device /dev/net/tun --cap-add NET_ADMIN"
         raise NotHere(f"{DEVICE}: {error.strerror}: there are no tunnels without it ({how})") from None
-    flags = kind | _NO_PI | (_VNET_HDR if offload else 0)
+    flags = kind | _NO_PI
     until = time.monotonic() + BUSY_S
     while True:
         try:
             fcntl.ioctl(fd, _SETIFF, pack("16sH22x", name.encode(), flags))
-            if offload:
-                fcntl.ioctl(fd, _SETOFFLOAD, _CSUM | _TSO4 | _TSO6)
             return fd
         except OSError as error:
             if error.errno == errno.EBUSY and time.monotonic() < until:
