@@ -13,6 +13,7 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 import uvloop
+from msgspec.structs import replace
 
 from procs.agent import files
 from procs.agent.caps import Caps
@@ -36,7 +37,7 @@ async def main(lines: Lines, words: list[str]) -> None:
     offers = role == OFFER
     me, peer = ("alice", "bob") if offers else ("bob", "alice")
     tunnel = _tunnel(*interface) if interface else None
-    can = Caps(planes=[int(each) for each in planes.split(",")], mtu=tunnel.tunnel.mtu if tunnel else 1380)
+    can = replace(tunnel.caps if tunnel else Caps(), planes=[int(each) for each in planes.split(",")])
 
     def send(frame: Frame) -> bool:
         lines.say(json.loads(encode(frame)))
