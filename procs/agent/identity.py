@@ -9,6 +9,7 @@ one that is pinned nobody gets in, nor without any.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from procs.wire.signal import Auth, Described, Key, Offer
 
 FOLDER = "agent"  # in the run directory
 KEY_BYTES = 32
+KEY_SHAPE = "a key of 44 characters, as `cli.py peers` shows it at its owner's"
 MAX_PEERS = 10_000
 _HEADING = "planaria-signal-1"
 
@@ -83,6 +85,24 @@ class _Peers(msgspec.Struct):
     peers: dict[Id, Pin] = {}
 
 
+def is_key(text: str) -> bool:
+    """Whether this can be somebody's public key."""
+    return _is(text, Key)
+
+
+def refuse_unnamed(peer: str) -> None:
+    """Raise ConfigError for what can't be an agent's name: msgspec writes it, and reads it no more."""
+    if not _is(peer, Id):
+        raise ConfigError(f"{peer!r}: must be 1 to 128 characters of an AGENT_ID")
+
+
+def _is(text: str, kind: object) -> bool:
+    with contextlib.suppress(msgspec.ValidationError):
+        msgspec.convert(text, kind)
+        return True
+    return False
+
+
 class Peers:
     """Whom we know, in a file that several processes read and write. What `pin` has returned from is on disk."""
 
@@ -96,10 +116,15 @@ class Peers:
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.DecodeError, UnicodeError) as error:
-            raise ConfigError(f"{self.path}: cannot be read ({error}); without it, no peer is known any more") from None
+            raise ConfigError(
+                f"{self.path}: cannot be read ({error}), so no peer is known any more; mend it, or remove it"
+            ) from None
 
     def pin(self, peer: str, key: str, *, approved: bool = False) -> Pin:
         """Keep a key for a peer, unless there is one; returns the one there is. Raises Refused, ConfigError."""
+        refuse_unnamed(peer)
+        if not is_key(key):
+            raise ConfigError(f"{key!r}: must be {KEY_SHAPE}")
         return self._change(peer, Pin(key, timestamp(), approved), overwrite=approved)
 
     def forget(self, peer: str) -> bool:

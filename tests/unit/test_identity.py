@@ -135,6 +135,15 @@ def _first_use(folder: Path, number: int, out: multiprocessing.Queue[str]) -> No
     out.put(key)
 
 
+@pytest.mark.parametrize(("peer", "key"), [("bob", "xx"), ("b/b", "A" * 43 + "="), ("", "A" * 43 + "=")])
+def test_what_could_not_be_read_again_is_not_kept(pair: tuple[Identity, Identity], peer: str, key: str) -> None:
+    alice, bob = pair
+    assert alice.check(bob.signed(OFFER, CAPS))
+    with pytest.raises(ConfigError, match="must be"):
+        alice.peers.pin(peer, key, approved=True)
+    assert alice.peers.all().keys() == {"bob"}
+
+
 def test_many_processes_at_the_first_use_have_one_key_and_lose_no_peer(tmp_path: Path) -> None:
     out: multiprocessing.Queue[str] = multiprocessing.Queue()
     folder = folder_in(tmp_path)
