@@ -275,7 +275,8 @@ class PeerSession(View):
         self._drop()
         self._become("closed", why)
         self._cargo.channels.end()
-        self._wake()
+        if asyncio.current_task() is not self._task:
+            self._task.cancel()  # it may be in the middle of an offer, whose connection has just been closed
 
     def _drop(self) -> None:
         """This connection is nobody's any more."""

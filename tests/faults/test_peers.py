@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from procs import log
 from procs.agent.caps import Caps
 from procs.agent.channel import Channel
 from procs.agent.core import MAX_SESSIONS, AgentCore
@@ -369,3 +370,20 @@ def test_who_is_replaced_stops_and_says_so(tmp_path: Path) -> None:
             await first.close()
 
         asyncio.run(work())
+
+
+def test_a_session_that_is_closed_in_the_middle_of_an_offer_just_ends(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def work() -> None:
+        log.configure("test")
+        async with meeting(tmp_path, "alice") as (_, (alice,)):
+            session = await alice.connect_to("bob")
+            while session.path is None:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            await session.close("never mind")
+            await asyncio.sleep(0.5)
+            assert session.state == "closed" and session.why == "never mind"
+
+    asyncio.run(work())
+    assert "a connection failed" not in capfd.readouterr().err
