@@ -84,7 +84,7 @@ class FilePart:
             self.at, self._sha256 = _read_all(self._descriptor)
             free = os.statvfs(folder)
         except OSError as error:
-            raise Refused(f"it can't be written: {error.strerror}") from None
+            raise Refused(f"the receiver can't write it: {error.strerror}") from None
         if free.f_bavail * free.f_frsize < offered.size - self.at:
             if not self.at:
                 self._hidden.unlink()
@@ -126,7 +126,7 @@ class FilePart:
             while left:
                 left = left[os.write(self._descriptor, left) :]
         except OSError as error:
-            raise Refused(f"it can't be written: {error.strerror}") from None
+            raise Refused(f"the receiver can't write it: {error.strerror}") from None
         self._sha256.update(data)
         self.at += len(data)
 

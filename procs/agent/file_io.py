@@ -117,6 +117,7 @@ class Inbox:
         self._waiting = 0  # bytes
         channel.on("message", self._take)
         self._task = asyncio.create_task(self._work(), name=f"files of {peer}")
+        channel.on("close", self._task.cancel)  # nobody else would end it
 
     def _opened(self, offered: Offered) -> FilePart:
         if self._part:

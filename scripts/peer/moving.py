@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -86,8 +87,10 @@ def folder_of(arguments: argparse.Namespace) -> Path:
     folder = Path(arguments.into)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass  # what can't be written to is said before anybody sends
     except OSError as error:
-        raise ConfigError(f"--into {folder} (command line): {error.strerror}") from None
+        raise ConfigError(f"--into {folder} (command line): can't be written to: {error.strerror}") from None
     file_disk.forget_old(folder, time.time())
     return folder
 

@@ -36,7 +36,9 @@ def test_a_file_survives_the_connection(tmp_path: Path) -> None:
             path, digest = await asyncio.wait_for(arrived.get(), 25)
             result = await sending
             assert path.read_bytes() == sent.read_bytes() and result.sha256 == digest
-            return session.connections, result.name
+        await asyncio.sleep(0.1)
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "files of alice"], "it waits for ever"
+        return session.connections, result.name
 
     lost: list[int] = []
 
