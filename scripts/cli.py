@@ -50,6 +50,7 @@ from scripts import (
     wall,
 )
 from scripts import status as show_status
+from scripts.fingerprint import fingerprint
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg, to_yaml, write_atomically
 from scripts.peer import known
 from scripts.peer import parser as between_agents
@@ -104,9 +105,7 @@ def _prepare_if_needed(plan: Plan) -> bool:
     just these settings. Returns whether supervisord is to be started."""
     files, binary = _files(plan)
     captures = capture_programs.files(ROOT, plan)
-    wanted = suite.fingerprint(
-        json.dumps(files), json.dumps(captures), str(binary), json.dumps(_variables(plan)), *_code()
-    )
+    wanted = fingerprint(ROOT, plan, files, captures, binary)
     path = ROOT / "run/fingerprint"
     if proc.supervisord(ROOT):
         same = path.exists() and path.read_text() == wanted
@@ -176,27 +175,6 @@ def _lay_out(files: dict[str, str], captures: dict[str, str], binary: Path | Non
         link.unlink(missing_ok=True)
         link.symlink_to(binary)
         os.replace(link, ROOT / "run/go2rtc")
-
-
-def _variables(plan: Plan) -> list[tuple[str, str]]:
-    """The variables that running processes have read."""
-    published = (
-        "METABONK_",
-        "DEVICE_",
-        "BACKEND_URL",
-        "GO2RTC_HTTP",
-        "DATABASE_URL",
-        "STUN_URLS",
-        "TURN_",
-        "SSL_CERT_",
-    )
-    ours = [name for name in plan.environment if name.startswith(("PLANARIA_", *published))]
-    return sorted((name, plan.environment[name]) for name in ours if name != "PLANARIA_UP_LIMIT_S")
-
-
-def _code() -> list[str]:
-    """The text of what processes run, so that new code is taken up."""
-    return [path.read_text() for path in (ROOT / "supervisord.conf", *sorted((ROOT / "procs").rglob("*.py")))]
 
 
 def _running_plan() -> Plan:

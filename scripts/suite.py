@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import compileall
 import contextlib
-import hashlib
 import http.client
 import os
 import socket
@@ -151,8 +150,3 @@ def prepare_run_dir(root: Path) -> None:
             raise ConfigError(
                 f"{directory}: cannot be written to ({error.strerror}); our state is kept there"
             ) from None
-
-
-def fingerprint(*texts: str) -> str:
-    """One word for everything that the running processes were started with."""
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()

@@ -11,6 +11,7 @@ from supervisor.options import ServerOptions
 
 from procs.errors import ConfigError
 from scripts import roles
+from scripts.fingerprint import fingerprint
 from scripts.suite_settings import Plan, load_plan
 
 
@@ -102,3 +103,28 @@ def test_what_the_file_says_reaches_a_supervisord_started_by_hand(tmp_path: Path
     told = {group.name: group.process_configs[0].environment for group in options.process_group_configs}
     assert told["hub"] == told["ws_link"] == told["proxy"] == found.wall.variables
     assert told["hub"]["DATABASE_URL"] == url and told["hub"]["BACKEND_URL"] == "ws://127.0.0.1:2002/ws/device"
+
+
+@pytest.mark.parametrize("variable", ["AGENT_ID", "SIGNALING_URL", "SIGNALING_TOKEN", "ICE_URLS", "ICE_CREDENTIAL"])
+def test_a_change_of_the_agents_variables_is_one_of_the_suite_with_a_tunnel(tmp_path: Path, variable: str) -> None:
+    values = {"AGENT_ID": "alice", "SIGNALING_URL": "ws://h/1", "ICE_URLS": "stun:a"}
+    other = {"AGENT_ID": "carol", "SIGNALING_URL": "ws://h/2", "ICE_URLS": "stun:b"}.get(variable, "another")
+
+    def word(roles: str, **changed: str) -> str:
+        (tmp_path / "supervisord.conf").touch()
+        return fingerprint(tmp_path, plan(tmp_path, PLANARIA_ROLES=roles, **values | changed))
+
+    assert word("tun") == word("tun") != word("tun", **{variable: other})
+    assert word("device") == word("device", **{variable: other}), "whom nobody reads is no change"
+
+
+def test_another_token_in_a_hubs_file_is_a_change(tmp_path: Path) -> None:
+    (tmp_path / "supervisord.conf").touch()
+    file = tmp_path / "tokens"
+    words = []
+    for token in ("a" * 20, "b" * 20, "b" * 20):
+        file.write_text(token)
+        found = plan(tmp_path, PLANARIA_ROLES="hub", SIGNALING_TOKENS_FILE=str(file))
+        words.append(fingerprint(tmp_path, found))
+        assert fingerprint(tmp_path, plan(tmp_path, PLANARIA_ROLES="hub", SIGNALING_TOKENS=token)) != words[-1]
+    assert words[0] != words[1] == words[2]
