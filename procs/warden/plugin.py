@@ -226,6 +226,7 @@ class Plugin:
             "failures": program.row.failures,
             "wait_s": round(max(0.0, program.wait_until_s - now), 1),
             "last": program.last,
+            "begun": bool(process.laststart),
         }
 
     # --- called by supervisord with each answer of the warden ------------------------------------------

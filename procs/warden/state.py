@@ -84,7 +84,7 @@ class State:
         rows = [
             self._process(name, pid, sign_at, supervised.get(name), hour[name], now) for name, pid, sign_at in known
         ]
-        away = supervised.keys() - {name for name, _, _ in known}
+        away = {row.name for row in self.rows if row.begun} - {name for name, _, _ in known}
         rows += [self._process(name, 0, None, supervised[name], hour[name], now) for name in away]
         rows.sort(key=lambda row: row.name)
         watching, tunnel = self.watched.sessions(now), self.tunnel.state(now)

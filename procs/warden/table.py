@@ -29,6 +29,7 @@ class Row(msgspec.Struct, frozen=True):
     failures: int  # in a row
     wait_s: float  # until it is started again
     last: Ended | None = None
+    begun: bool = True  # at all since supervisord did: one that is off on this machine never does
 
 
 class Death(msgspec.Struct, frozen=True):

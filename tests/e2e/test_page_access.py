@@ -77,6 +77,18 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(page: Page, hub: Process, view
     page.set_viewport_size(PHONE)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("view", [f"#/devices/{DEVICE}", "#/suite"])
+def test_no_button_of_a_table_hangs_over_its_card(page: Page, hub: Process, view: str) -> None:
+    page.goto(address(hub, view))
+    expect(page.locator(".suite .restart button").first).to_be_attached()
+    over = """() => [...document.querySelectorAll('.rows')].filter(each => each.offsetWidth).map(
+      each => each.getBoundingClientRect().right - each.parentElement.getBoundingClientRect().right)"""
+    for width in range(700, 1500, 50):
+        page.set_viewport_size({"width": width, "height": PHONE["height"]})
+        assert max(page.evaluate(over)) < 1, width
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_axe_finds_nothing_where_one_signs_in(browser: Browser, hub: Process, scheme: str) -> None:
     with browser.new_context(viewport=PHONE, color_scheme=scheme) as context:  # type: ignore[arg-type]

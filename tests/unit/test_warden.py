@@ -15,6 +15,7 @@ import pytest
 import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from procs import journal, proc
 from procs.errors import ConfigError, Refused
@@ -288,3 +289,10 @@ def test_a_bad_ceiling_is_one_line(text: str) -> None:
 def test_ceilings_are_read() -> None:
     chosen = load(Warden, Layers(document={"memory": "go2rtc=100,capture=300"}))
     assert chosen.memory == {"go2rtc": 100_000_000, "capture": 300_000_000}
+
+
+def test_a_program_that_is_off_here_is_no_process_that_somebody_has_stopped(tmp_path: Path) -> None:
+    told = state.State(tmp_path, Policy(), History())
+    row = table.Row("tun_pump", "STOPPED", 0, 0.0, 0, 0, 0.0)
+    told.rows = [row, structs.replace(row, name="off", begun=False)]
+    assert [each.name for each in told.told(1.0).processes] == ["tun_pump"]

@@ -1,6 +1,6 @@
 /** The processes of one machine, live: how each is, why it ended last, how soon it was back; a button kills it. */
 
-import { call, deviceCall } from "./api.js";
+import { Failure, call, deviceCall } from "./api.js";
 import { action } from "./controls.js";
 import { KeyedList, announce, follow, h, setText, svg } from "./dom.js";
 import { asKnown, live } from "./live.js";
@@ -69,6 +69,7 @@ function processRow(told, restart) {
       note: loss(name),
       run: async () => {
         killed = current.process.pid;
+        if (!killed) throw new Failure("It does not run now.");
         await restart(name, killed);
       },
     }),
@@ -80,6 +81,7 @@ function processRow(told, restart) {
     if (process.pid && process.pid !== current.process.pid) blink(element);
     current = changed;
     const { tone } = processState(process);
+    button?.toggleAttribute("data-off", !process.pid && process.state === "STOPPED");
     setText(pid, process.pid ? `pid ${process.pid}` : "no pid");
     follow(state, () => asKnown(processState(current.process).text));
     state.dataset.tone = tone;
