@@ -97,6 +97,25 @@ def test_no_device_says_what_the_next_answer_is(tmp_path: Path, method: str, sta
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "status"), [("frame.jpeg", b"", 502), ("frame.jpeg", b"x", 200), ("streams", b"", 200)]
+)
+def test_an_empty_picture_is_none(tmp_path: Path, path: str, body: bytes, status: int) -> None:
+    async def serve(stream: Stream) -> None:
+        stream.send_head(Head(200, [("Content-Type", "image/jpeg")]))
+        if body:
+            await stream.write(body)
+        stream.finish()
+
+    async def main() -> None:
+        async with viewing(tmp_path, serve) as viewer:
+            found = await hub_rig.ask(viewer.http, "GET", f"/api/devices/cam/proxy/api/{path}?src=a")
+        assert found.status == status
+        assert status == 200 or "gives no picture" in found.json["detail"]
+
+    asyncio.run(main())
+
+
 def test_an_answer_shorter_than_it_says_is_no_whole_one(tmp_path: Path) -> None:
     async def serve(stream: Stream) -> None:
         stream.send_head(Head(200, [("Content-Length", str(len(LARGE) + 1))]))

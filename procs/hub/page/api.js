@@ -18,8 +18,7 @@ export const doubts = new EventTarget();
 /** The JSON that the hub answers. Raises Failure. */
 export async function call(method, path, body, { signal, deadlineMs = DEADLINE_MS } = {}) {
   const response = await answerTo(method, path, body, signal, deadlineMs);
-  const type = response.headers.get("Content-Type") ?? "";
-  const said = type.startsWith("application/json") ? await read(response.json()) : {};
+  const said = await saidIn(response);
   if (!response.ok) throw failed(path, response, said);
   return said;
 }
@@ -27,8 +26,13 @@ export async function call(method, path, body, { signal, deadlineMs = DEADLINE_M
 /** What is no JSON, as a Blob, with the headers that came with it. Raises Failure. */
 export async function download(path, { signal, deadlineMs = DEADLINE_MS } = {}) {
   const response = await answerTo("GET", path, undefined, signal, deadlineMs);
-  if (!response.ok) throw failed(path, response, {});
+  if (!response.ok) throw failed(path, response, await saidIn(response));
   return { blob: await read(response.blob()), headers: response.headers };
+}
+
+async function saidIn(response) {
+  const type = response.headers.get("Content-Type") ?? "";
+  return type.startsWith("application/json") ? await read(response.json()) : {};
 }
 
 async function answerTo(method, path, body, signal, deadlineMs) {

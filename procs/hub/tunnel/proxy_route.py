@@ -97,7 +97,16 @@ async def _served(
         return _failed(408, "the body did not come", "not-sent")
     except TunnelError as error:
         return _failed(error.status, str(error), error.outcome)
+    if _is_no_picture(request, target, answer):
+        return _failed(502, "The camera gives no picture: go2rtc's is empty")
     return await _passed_on(request, answer, prefix)
+
+
+def _is_no_picture(request: web.Request, target: str, answer: Answer) -> bool:
+    """go2rtc answers 200 with nothing where its source is dead."""
+    its_path = target.partition("?")[0]
+    is_empty = answer.head.status == 200 and answer.rest is None and not answer.gathered
+    return its_path == "/api/frame.jpeg" and is_empty and _may_have_body(request, answer)
 
 
 def _split(raw_path: str) -> tuple[str, str]:
