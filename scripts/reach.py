@@ -62,14 +62,20 @@ def missing_go2rtc(plan: Plan) -> list[str]:
     return []
 
 
-def hub_figures(plan: Plan) -> dict[str, int] | None:
-    """Gauge -> value of this machine's hub: devices_online, data_links, viewers, ...; None while it does not tell."""
+def hub_figures(plan: Plan) -> tuple[dict[str, int], str]:
+    """Gauge -> value of this machine's hub: devices_online, data_links, viewers, ...; and why it tells none."""
     try:
         status, text = _ask_hub(plan, "/metrics")
-    except (OSError, http.client.HTTPException):
-        return None
+    except (OSError, http.client.HTTPException) as error:
+        return {}, f"it does not answer: {error}"
+    if status == 403:  # it can't know that an address of the network is its own machine's
+        host, port = plan.wall.hub.listen
+        return {}, (
+            f"it tells its figures by 127.0.0.1 and to admins alone, and listens on {host} only; with"
+            f" PLANARIA_HUB=0.0.0.0:{port} it does here, too"
+        )
     found = re.findall(r"^planaria_hub_(\w+) (\d+)$", text, re.M)
-    return {name: int(value) for name, value in found} if status == 200 else None
+    return ({name: int(value) for name, value in found}, "") if status == 200 else ({}, f"/metrics: status {status}")
 
 
 def link_state(root: Path) -> LinkState | None:

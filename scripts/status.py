@@ -15,6 +15,9 @@ from procs.messages.requests import LinkState, ProcessState, SuiteState
 from scripts import capture_programs, health, reach, reasons, roles, suite
 from scripts.suite_settings import Plan
 
+NO_TUNNEL = (
+    "not configured: it needs its address and its peers under `tunnel:` in planaria.yaml (README: A tunnel to peers)"
+)
 WELL = ("SERVING", "RUNNING", "STARTING")
 
 
@@ -44,9 +47,9 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
 
 
 def _hub(plan: Plan) -> dict[str, Any]:
-    figures = reach.hub_figures(plan) or {}
+    figures, why = reach.hub_figures(plan)
     told = ("devices_online", "data_links", "viewers")
-    return {"url": f"{plan.wall.hub_url}/", **{name: figures.get(name) for name in told}}
+    return {"url": f"{plan.wall.hub_url}/", **{name: figures.get(name) for name in told}, "said": why}
 
 
 def _device(link: LinkState) -> dict[str, Any]:
@@ -124,6 +127,8 @@ def show(answer: dict[str, Any]) -> None:
         figures = [_known(hub[name]) for name in ("devices_online", "data_links", "viewers")]
         print()
         print_table([("HUB", "DEVICES ONLINE", "DATA CONNECTIONS", "VIEWERS"), (hub["url"], *figures)])
+        if hub["said"]:
+            print(f"hub: {hub['said']}")
     if device := answer["device"]:
         how = device["state"], in_words(int(device["since_s"])), str(device["workers"]), _known(device["sessions"])
         print()
@@ -138,8 +143,9 @@ def show(answer: dict[str, Any]) -> None:
         print_table([WATCHING, *map(watcher, answer["watching"])])
     if tunnel := answer["tunnel"]:
         print()
-        print_table([TUNNEL, *map(peer_row, tunnel["peers"])])
-        where = f"{tunnel['interface']} {' '.join(tunnel['addresses'])}" if tunnel["interface"] else "not configured"
+        if tunnel["peers"]:
+            print_table([TUNNEL, *map(peer_row, tunnel["peers"])])
+        where = f"{tunnel['interface']} {' '.join(tunnel['addresses'])}" if tunnel["interface"] else NO_TUNNEL
         print(f"tunnel: {where}")
     if answer["degraded"]:
         print("\nDEGRADED\n" + "\n".join(f"  {each}" for each in answer["degraded"]))

@@ -57,7 +57,7 @@ def test_a_hub_alone_needs_no_go2rtc_and_keeps_its_accounts(down: Clone) -> None
     assert "rtsp://" not in done.stdout and "proxy/" not in done.stdout, "what is not here is not praised"
     assert running(down) == COMMON | {"hub"}
     assert status(down)["hub"] == {
-        "url": f"http://{down.hub}/", "devices_online": 0, "data_links": 0, "viewers": 0
+        "url": f"http://{down.hub}/", "devices_online": 0, "data_links": 0, "viewers": 0, "said": ""
     }  # fmt: skip
     assert (status(down)["device"], status(down)["streams"], status(down)["degraded"]) == (None, [], [])
     table = down.make("status").stdout

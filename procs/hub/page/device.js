@@ -118,7 +118,7 @@ function streamTiles(device, signal) {
     if (changed.streams.length) known = changed.streams;
     tiles.show(hasTurned ? known.map((stream) => ({ ...stream })) : known);
     none.hidden = known.length > 0;
-    setText(none, isOnline ? "Its go2rtc has no streams." : "Its streams are known once it is online.");
+    setText(none, isOnline ? "Its go2rtc has no streams, or does not answer." : "Its streams are known once it is online.");
   };
   return { element: h("section", { "aria-label": "Streams" }, grid, none), update };
 }
