@@ -175,6 +175,7 @@ def test_what_prevents_it_is_said(ann: Person, hub: Process, browser: Browser) -
     its = tile(ann, FOREIGN)
     ann.press(f"Talk: {FOREIGN}")
     expect(its).to_contain_text("takes no sound")
+    expect(its.get_by_role("button", name=f"Talk: {FOREIGN}")).to_have_count(0)
     bob = person(hub, browser)
     bob.context.clear_permissions()
     its = tile(bob, OWN)

@@ -29,6 +29,7 @@ export function streamTile(deviceId, stream, isOnline, thumbnails, signal) {
   const tell = (told) => {
     if (!playing) return;
     playing.state = told.state;
+    playing.talk?.offer();
     state.dataset.watch = told.state;
     sayState();
     figures.classList.toggle("stale", told.state !== "live");
@@ -39,7 +40,7 @@ export function streamTile(deviceId, stream, isOnline, thumbnails, signal) {
     play.replaceChildren(icon(label.toLowerCase()), label);
     play.setAttribute("aria-label", `${label} ${stream.name}`);
     screen.replaceChildren(playing ? playing.element : still);
-    larger.replaceChildren(...(playing ? [...playing.talk, ...enlarging(playing, stream.name)] : []));
+    larger.replaceChildren(...(playing ? [...(playing.talk ? [playing.talk.element] : []), ...enlarging(playing, stream.name)] : []));
     if (!playing) describe(figures, {});
     sayState();
     thumbnails.set(still, image, deviceId, isOnline() && !playing ? current : null);
@@ -50,7 +51,8 @@ export function streamTile(deviceId, stream, isOnline, thumbnails, signal) {
     const until = AbortSignal.any([signal, ends.signal]);
     Object.assign(playing, player(deviceId, stream.name, tell, until));
     const mayTalk = fleet.get(deviceId)?.role === "owner"; // it is more than looking
-    playing.talk = mayTalk ? [talkButton(stream.name, playing.watch, until)] : [];
+    playing.talk = mayTalk ? talkButton(stream.name, playing.watch, until) : null;
+    playing.talk?.offer();
   };
   play.addEventListener("click", () => {
     playing?.ends.abort();

@@ -12,7 +12,7 @@ const WHY = {
   NotReadableError: "Another program has the microphone.",
 };
 
-/** The button, which ends with the signal. `watch`: {hears(), speak(track)}. */
+/** {element, offer}: the button, which ends with the signal, and is there where `offer` has found that it may work. `watch`: {mayHear, deafness(), speak(track)}. */
 export function talkButton(name, watch, signal) {
   const label = h("span", {}, "Talk");
   const button = h("button", { type: "button", "aria-label": `Talk: ${name}`, "aria-pressed": "false" }, icon("talk"), label);
@@ -40,7 +40,8 @@ export function talkButton(name, watch, signal) {
     button.setAttribute("aria-pressed", "true");
     tell("");
     try {
-      if (!(await watch.hears())) throw new Error("This camera takes no sound, or there is no direct way to it now.");
+      const deafness = await watch.deafness();
+      if (deafness) throw new Error(deafness);
       if (mine !== wanted || signal.aborted) return;
       const found = await ask();
       if (mine !== wanted || signal.aborted) return found.getTracks().forEach((track) => track.stop());
@@ -78,7 +79,9 @@ export function talkButton(name, watch, signal) {
     else begin();
   });
   signal.addEventListener("abort", end);
-  return h("span", { class: "action" }, button, said);
+  const element = h("span", { class: "action" }, button, said);
+  const offer = () => (button.hidden = !watch.mayHear && !isOn());
+  return { element, offer };
 }
 
 /** A microphone, without the echo of what is heard here. */

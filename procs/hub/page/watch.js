@@ -258,16 +258,22 @@ export class Watch {
     this.#shown = null;
   }
 
-  /** Whether what the viewer says is heard, by the way that the picture takes now. A camera that had still to start when
-   * the device answered may have a loudspeaker after all: the device is asked once more. */
-  async hears() {
+  /** Whether to offer to talk: where there is a direct way, and the device has not said twice that nothing is heard. */
+  get mayHear() {
+    return Boolean(this.#shown) && (this.#shown.hears || !this.#askedTwice);
+  }
+
+  /** Why what the viewer says is not heard, by the way that the picture takes now; "" if it is. A camera that had still
+   * to start when the device answered may have a loudspeaker after all: the device is asked once more. */
+  async deafness() {
     if (this.#shown?.hears === false && !this.#askedTwice) {
       this.#askedTwice = true;
       this.#ask();
       const until = performance.now() + HEARS_MS;
       while (this.#attempt && performance.now() < until) await new Promise((done) => setTimeout(done, HEARS_MS / 50));
     }
-    return Boolean(this.#shown?.hears);
+    if (!this.#shown) return "There is no direct way to this camera now, and through the hub goes no sound to it.";
+    return this.#shown.hears ? "" : "This camera takes no sound.";
   }
 
   /** Have this track of a microphone heard at the device, also by what takes the place of the session; null to end. */
