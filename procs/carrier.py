@@ -243,6 +243,18 @@ def trust(ca: Path | None) -> ssl.SSLContext:
     return context
 
 
+DISTRUST = "its certificate is "  # how it begins in words that one was not taken, which no waiting mends
+_OTHER_NAME = 62, 64  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+
+
+def distrust(error: Exception) -> str:
+    """Why a certificate was not taken, and what to do. `error`: what ssl has said of it."""
+    if getattr(error, "verify_code", 0) in _OTHER_NAME:
+        why = getattr(error, "verify_message", str(error))
+        return f"{DISTRUST}for another name: {why}; one for this name or address is needed there"
+    return f"{DISTRUST}not trusted: {error}; PLANARIA_HUB_CA=FILE names who may sign it"
+
+
 async def dial(
     url: str,
     subprotocol: str,

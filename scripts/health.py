@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from procs import proc
+from procs.carrier import DISTRUST
 from procs.errors import Unhealthy
 from procs.headless_agent.options import Producer
 from procs.settings import Address
@@ -88,6 +89,8 @@ def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None], sin
     say(f"waiting for {', '.join(sorted({name for role in plan.suite.roles for name in roles.PROGRAMS[role]}))}")
     while why := why_not_serving(root, plan):
         _refuse_hopeless(root, plan)
+        if DISTRUST in why:
+            raise Unhealthy(why)  # the log says just that, once a try
         if time.monotonic() > deadline:
             raise Unhealthy(f"{why}{last_words(root, _program_of(why))}")
         time.sleep(LOOK_EVERY_S)

@@ -82,13 +82,20 @@ def connected(requester: bus.Requester) -> LinkState:
         try:
             state = _state(requester)
         except DeadlineExceeded:
-            said = "ws_link does not run; make up or scripts/agent.py starts it"
+            said = _tell("ws_link does not run; make up or scripts/agent.py starts it", said)
             continue
         if state.state == "connected":
             return state
-        said = f"no connection to {state.hub}: {state.said or 'not yet'}"
+        said = _tell(f"no connection to {state.hub}: {state.said or 'not yet'}", said)
         time.sleep(LOOK_S)
     raise Unhealthy(said)
+
+
+def _tell(now: str, before: str) -> str:
+    """Say what is waited for, once, to who looks on."""
+    if now != before and sys.stderr.isatty():
+        print(f"pair: {now}; waiting for up to {CONNECT_LIMIT_S:.0f} s", file=sys.stderr, flush=True)
+    return now
 
 
 def _state(requester: bus.Requester) -> LinkState:

@@ -19,7 +19,7 @@ from procs import log
 from procs.agent.settings import AgentSettings
 from procs.agent.words import plain
 from procs.backoff import uniform
-from procs.carrier import trust
+from procs.carrier import distrust, trust
 from procs.errors import LinkLost, Refused
 from procs.wire import signal
 from procs.wire.signal import Bye, Error, Frame, Ping, Pong, Register
@@ -257,7 +257,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, aiohttp.WSServerHandshakeError):
         return f"the server answers {error.status}" + (": a wrong token?" if error.status in REFUSED else "")
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"its certificate is not trusted: {error.certificate_error}; PLANARIA_HUB_CA=FILE names who may sign it"
+        return distrust(error.certificate_error)
     if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
         return f"nobody there: {error.os_error.strerror or error.os_error}"
     return plain(str(error)) or type(error).__name__

@@ -210,6 +210,7 @@ def refuse_open_air(chosen: Hub, listens: Address) -> None:
         raise ConfigError(
             f"PLANARIA_HUB={listens}: must be a loopback address without TLS; set PLANARIA_HUB_CERT and"
             " PLANARIA_HUB_KEY (openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=NAME -addext"
-            " subjectAltName=DNS:NAME -keyout key.pem -out cert.pem makes a pair for the host NAME),"
+            " subjectAltName=DNS:NAME -keyout key.pem -out cert.pem makes a pair for the host NAME; IP:ADDRESS for an"
+            " address),"
             " or PLANARIA_HUB_INSECURE=1 behind a proxy that does TLS"
         )

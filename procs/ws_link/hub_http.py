@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 
 from procs import log
-from procs.carrier import trust
+from procs.carrier import distrust, trust
 from procs.errors import Refused
 from procs.messages.requests import PairingCode
 from procs.wire import challenge, envelope
@@ -141,7 +141,7 @@ def words(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {LIMIT_S:g} s"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"its certificate is not trusted: {error.certificate_error}; PLANARIA_HUB_CA=FILE names who may sign it"
+        return distrust(error.certificate_error)
     if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
         return f"nobody there: {error.os_error.strerror or error.os_error}"
     return str(error) or type(error).__name__

@@ -387,6 +387,10 @@ def test_an_untrusted_certificate_is_not_trusted(run_dir: Path, tmp_path: Path) 
             assert not hub.registered
         with linked(run_dir, hub.backend, *ID, PLANARIA_HUB_CA=str(cert)) as link:
             link.until(lambda state: state.state == "connected")
+        by_name = hub.backend.replace("127.0.0.1", "localhost")
+        with linked(run_dir, by_name, *ID, PLANARIA_HUB_CA=str(cert)) as link:
+            said = link.until(lambda state: "certificate" in state.said).said
+            assert "for another name" in said and "localhost" in said and "PLANARIA_HUB_CA" not in said
 
 
 def test_an_open_line_to_a_far_hub_is_warned_of(run_dir: Path) -> None:
