@@ -14,6 +14,7 @@ from procs.keeper import start
 
 DIE_LIMIT_S = 10.0
 _LOOK_EVERY_S = 0.002
+KEEPER, SUPERVISORD, REST = range(3)  # in this order they are killed
 
 
 def end_all(root: Path, beat: Callable[[], None] = lambda: None, spare: int = 0) -> int:
@@ -32,7 +33,10 @@ def end_all(root: Path, beat: Callable[[], None] = lambda: None, spare: int = 0)
         living = _living(root, seen, spare)
         if living and time.monotonic() > deadline:
             raise Unhealthy(f"still alive after SIGKILL: pids {sorted(living)}")
-        for pid in sorted(living, key=_rank):
+        ranks = {pid: _rank(pid) for pid in living}
+        for pid in (each for each, rank in ranks.items() if rank == SUPERVISORD):
+            _kill(pid, signal.SIGSTOP)  # or it sees its keeper die, and has it written down as a crash
+        for pid in sorted(living, key=ranks.__getitem__):
             _kill(pid)
         seen |= living
         clean = 0 if living else clean + 1
@@ -55,13 +59,14 @@ def _born(pids: set[int] | dict[int, float]) -> dict[int, float]:
 
 def _rank(pid: int) -> int:
     words = proc.words(pid)
-    return 0 if "procs.keeper" in words else 1 if start.is_supervisord(words) else 2
+    return KEEPER if "procs.keeper" in words else SUPERVISORD if start.is_supervisord(words) else REST
 
 
-def _kill(pid: int) -> None:
+def _kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
     try:
-        # The first process of a container can't be killed from inside; supervisord, which it then is, ends on SIGTERM.
-        os.kill(pid, signal.SIGTERM if pid == 1 else signal.SIGKILL)
+        # The first process of a container can't be killed from inside, nor stopped; supervisord, which it then is, ends
+        # on SIGTERM.
+        os.kill(pid, signal.SIGTERM if pid == 1 and number == signal.SIGKILL else number)
     except ProcessLookupError:
         pass
     except PermissionError:

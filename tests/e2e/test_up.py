@@ -364,8 +364,11 @@ def test_down_leaves_nothing(upped: Clone) -> None:
     viewer.start()
     until(lambda: viewer.arrivals, 20)
     assert len(upped.living()) == len(upped.supervised()) + 1, "and a producer"
+    events = upped.root / "run/events.jsonl"
+    already = len(events.read_bytes()) if events.exists() else 0
     assert upped.make("down").returncode == 0
     assert upped.living() == []
+    assert not events.exists() or not events.read_bytes()[already:], "what is ended on purpose has not crashed"
     mentioned = [pid for pid in os.listdir("/proc") if pid.isdigit() and _mentions(pid, upped.root)]
     assert mentioned == []
     assert upped.make("down").returncode == 0, "down twice is fine"
