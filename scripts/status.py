@@ -12,6 +12,7 @@ import msgspec
 
 from procs import proc
 from procs.messages.requests import LinkState, ProcessState, SuiteState
+from procs.messages.warden import TunnelState
 from scripts import capture_programs, health, reach, reasons, roles, suite
 from scripts.suite_settings import Plan
 
@@ -35,14 +36,21 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
         process["recovery"] = _recovery(seen, process["name"])
     link = reach.link_state(root) if "device" in plan.suite.roles else None
     troubles = seen.troubles if seen else ["the warden does not answer"]
+    tunnel = seen.tunnel if seen and "tun" in plan.suite.roles else None
     return {
         "processes": processes,
         "hub": _hub(plan) if "hub" in plan.suite.roles else None,
         "device": _device(link) if link else None,
         "watching": msgspec.to_builtins(seen.watching) if seen else None,
-        "tunnel": msgspec.to_builtins(seen.tunnel) if seen and "tun" in plan.suite.roles else None,
+        "tunnel": msgspec.to_builtins(tunnel) if tunnel else None,
         "streams": _streams(plan) if "streams" in plan.suite.roles else [],
-        "degraded": [*_missing(root, processes), *reach.missing(link), *reach.missing_go2rtc(plan), *troubles],
+        "degraded": [
+            *_missing(root, processes),
+            *reach.missing(link),
+            *reach.missing_go2rtc(plan),
+            *troubles,
+            *_away(tunnel),
+        ],
     }
 
 
@@ -98,6 +106,11 @@ def _streams(plan: Plan) -> list[dict[str, Any]]:
         }
         for name in plan.streams
     ]
+
+
+def _away(tunnel: TunnelState | None) -> list[str]:
+    """Why peers of the tunnel are; in full, since what is to be done about it comes last."""
+    return [f"tunnel to {each.peer}: {each.why}" for each in (tunnel.peers if tunnel else []) if each.why]
 
 
 def _missing(root: Path, processes: Iterable[dict[str, Any]]) -> list[str]:
@@ -197,7 +210,7 @@ def peer_row(its: dict[str, Any]) -> tuple[str, ...]:
     round_trip_ms = its["round_trip_ms"]
     return (
         its["peer"],
-        "up" if its["is_up"] else ": ".join(["down", *([its["why"][:80]] if its["why"] else [])]),
+        "up" if its["is_up"] else "down",
         str(its["plane"]) if its["is_up"] else "-",
         its["path"] or "-",
         its["remote"] or "-",

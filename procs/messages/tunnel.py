@@ -80,7 +80,7 @@ class AgentFrame(msgspec.Struct, frozen=True, tag="agent_frame"):
 
 
 class Signalling(msgspec.Struct, frozen=True, tag="signalling"):
-    """webrtc_peer to such a child, at its first beat and at each change: whether frames go out, and why not."""
+    """webrtc_peer to such a child, at its first beat and at each change: whether frames go out, and if not, why."""
 
     is_up: bool
     why: Reason = ""

@@ -119,7 +119,7 @@ class Calls:
     def _tell_up(self) -> None:
         client = self._client
         is_up = bool(client and client.is_connected)
-        now = Signalling(is_up, client.why[:500] if client and not is_up else "")
+        now = Signalling(is_up, "" if is_up or client is None else client.why[:500])
         if now != self._told:
             self._told = now
             for peer in self._tunnels.alive:

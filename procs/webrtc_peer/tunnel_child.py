@@ -62,7 +62,7 @@ class TunnelSession:
         known = {spec.peer: spec.key} if spec.key else {}
         self._identity = Identity(spec.me, folder_in(self._run_dir), Trust(spec.trust, spec.allow_unsigned, known))
         self._conduit = Conduit()
-        self._signalling_up, self._no_server = False, ""  # why there is none
+        self._signalling = Signalling(is_up=False)
         self._why = "no answer from the signalling server yet"  # there has been no session so far
 
     async def run(self) -> None:
@@ -93,20 +93,20 @@ class TunnelSession:
         try:
             message = decode_to_tunnel(data)
             if isinstance(message, Signalling):
-                self._signalling(message)
+                self._signalling_is(message)
             elif isinstance(frame := signal.decode(body), Routed | Error):
                 self._session.take(frame)
         except Refused as reason:
             log.warning("malformed bus message", reason=str(reason))
 
-    def _signalling(self, message: Signalling) -> None:
-        self._signalling_up, self._no_server = message.is_up, message.why
-        if message.is_up:
+    def _signalling_is(self, now: Signalling) -> None:
+        self._signalling = now
+        if now.is_up:
             self._session.offer()
             self._session.signalling_is_back()
 
     def _signal(self, frame: Frame) -> bool:
-        return self._signalling_up and self._leader.say(AgentFrame(self._spec.peer), signal.encode(frame).encode())
+        return self._signalling.is_up and self._leader.say(AgentFrame(self._spec.peer), signal.encode(frame).encode())
 
     async def _beat(self) -> NoReturn:
         while True:
@@ -117,8 +117,8 @@ class TunnelSession:
         """Say how it goes: to the leader, and while packets go through to tun_pump."""
         session, spec = self._session, self._spec
         self._why = session.why or self._why
-        if self._no_server:
-            self._why = f"no connection to the signalling server: {self._no_server}"
+        if self._signalling.why and not self._signalling.is_up:  # without a server there is no session but the old one
+            self._why = f"the signalling server: {self._signalling.why}"
         self._leader.say(TunnelBeat(spec.peer, os.getpid(), session.state, session.why[:500]))
         if not session.datagrams.is_up or not session.path:
             self._pump.say(PeerAway(spec.peer, os.getpid(), self._why[:500]))

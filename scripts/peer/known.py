@@ -10,7 +10,7 @@ import secrets
 import time
 from typing import Any
 
-from procs.errors import ConfigError, PlanariaError
+from procs.errors import ConfigError, LinkLost, PlanariaError
 from procs.settings import run_dir
 
 SERVER_S = 5.0
@@ -20,6 +20,8 @@ def peers(arguments: argparse.Namespace) -> None:
     """Show them; approve or forget one."""
     from procs.agent.identity import Peers, folder_in, own_key, public_key
 
+    if arguments.approve:
+        _refuse_wrong(*arguments.approve)
     folder = folder_in(run_dir())
     known = Peers(folder)
     if arguments.forget and not known.forget(arguments.forget):
@@ -31,8 +33,21 @@ def peers(arguments: argparse.Namespace) -> None:
         print(json.dumps({"key": own, "peers": {each: pin.key for each, pin in all_.items()}}, ensure_ascii=False))
         return
     print(f"our own key: {own}")
+    width = max(map(len, all_), default=0)
     for each, pin in sorted(all_.items()):
-        print(f"{each}  {pin.key}  {'approved' if pin.approved else 'at first use'} {pin.since}")
+        since = f"{pin.since[:19].replace('T', ' ')} UTC" if pin.since else ""
+        print(f"{each:{width}}  {pin.key}  {'approved' if pin.approved else 'at first use':12}  {since}")
+
+
+def _refuse_wrong(peer: str, key: str) -> None:
+    from procs.agent.identity import KEY_SHAPE, is_key, refuse_unnamed
+
+    try:
+        refuse_unnamed(peer)
+    except ConfigError as error:
+        raise ConfigError(f"--approve PEER={error} (command line)") from None
+    if not is_key(key):
+        raise ConfigError(f"--approve {peer} KEY={key!r} (command line): must be {KEY_SHAPE}")
 
 
 def agent_status() -> dict[str, Any] | None:
@@ -52,14 +67,15 @@ def agent_status() -> dict[str, Any] | None:
     try:
         answer_ms, is_there = asyncio.run(_asked(settings))
     except (PlanariaError, OSError, TimeoutError) as error:
-        return found | {"answers": False, "said": str(error) or "no answer"}
+        said = str(error).removeprefix(f"no connection to {settings.signaling_url}: ")
+        return found | {"answers": False, "said": said or "no answer"}
     return found | {"answers": True, "answer_ms": answer_ms, "is_registered": is_there}
 
 
 async def _asked(settings: Any) -> tuple[float, bool]:
     """How fast the server answers, and whether our name is taken there. Under a name of its own: ours may be in use."""
     from procs.agent.signaling import SignalingClient
-    from procs.wire.signal import Bye, Error
+    from procs.wire.signal import NOT_CONNECTED, Bye, Error
 
     me, nobody = f"status-{secrets.token_hex(6)}", f"nobody-{secrets.token_hex(6)}"
     client = SignalingClient(settings.but(agent_id=me))
@@ -71,6 +87,8 @@ async def _asked(settings: Any) -> tuple[float, bool]:
             await client.send(Bye(me, peer))
         while nobody not in away:
             frame = await client.take()
+            if isinstance(frame, Error) and frame.error != NOT_CONNECTED:  # it will not have us
+                raise LinkLost(frame.error)
             away |= {frame.sender or nobody} if isinstance(frame, Error) else set()
         took_ms = (time.perf_counter() - began) * 1000
         await client.close()
@@ -81,4 +99,8 @@ def show_agent(its: dict[str, Any]) -> None:
     """The same for people."""
     how = f"answers in {its['answer_ms']:.1f} ms" if its["answers"] else its["said"]
     there = "" if not its["answers"] else "; registered there" if its["is_registered"] else "; not registered there"
-    print(f"AGENT {its['id']}: {its['server']} {how}{there}; {its['peers']} peers known; key {its['key']}")
+    print(f"AGENT {its['id']}: {its['server']}: {how}{there}; {_count(its['peers'])} known; key {its['key']}")
+
+
+def _count(peers: int) -> str:
+    return f"{peers} peer{'' if peers == 1 else 's'}"

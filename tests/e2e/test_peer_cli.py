@@ -170,6 +170,9 @@ def test_what_cannot_be_is_said_and_a_forgotten_peer_is_met_anew(
         (("send-file", str(tmp_path), "bob"), {}, 10, "is no file"),
         (("send-file", str(tmp_path / "none"), "bob"), {}, 10, "No such file"),
         (("peers", "--forget", "bob"), {}, 2, "no peer that is known"),
+        (("receive", "--into", "/proc/1"), {}, 2, "--into /proc/1 (command line): can't be written to"),
+        (("peers", "--approve", "bob", "xx"), {}, 2, "--approve bob KEY='xx' (command line): must be"),
+        (("peers", "--approve", "b/b", "A" * 43 + "="), {}, 2, "--approve PEER='b/b': must be"),
     )
     for words, environ, code, said in cases:
         (tmp_path / "alice").mkdir(exist_ok=True)
@@ -190,6 +193,13 @@ def test_what_cannot_be_is_said_and_a_forgotten_peer_is_met_anew(
         assert all(pong["ms"] > 0 for pong in pongs)
         code, out = alice.run("bench", "bob", "--seconds", "0.3", "--json")
         assert code == 0 and json.loads(out)["there_mbit_s"] > 0 < json.loads(out)["back_mbit_s"]
+
+
+def test_status_says_that_the_server_will_not_have_us(tmp_path: Path) -> None:
+    with hub_rig.process(tmp_path / "hub", SIGNALING_TOKENS="the-token-of-this-room", PLANARIA_HUB_INSECURE="1") as hub:
+        alice = Machine(hub, tmp_path, "alice", environ={"SIGNALING_TOKEN": "another-token"})
+        code, out = alice.run("status")
+        assert code == 11 and b"/ws/signal: invalid token; 0 peers known" in out and b"registered" not in out
 
 
 @pytest.mark.long

@@ -18,6 +18,7 @@ from procs.agent.conduit import Conduit, packets_of
 from procs.messages.tunnel import PeerAway, PeerUp, decode_to_pump
 from tests import hub_rig
 from tests.agents import until
+from tests.peer_rig import ALONE
 from tests.peered import Peered, peered
 from tests.tunnelled import section
 
@@ -59,11 +60,11 @@ class Pump:
 
 
 @contextmanager
-def suites(folder: Path) -> Iterator[tuple[hub_rig.Process, dict[str, Peered]]]:
+def suites(folder: Path, tokens: str = "") -> Iterator[tuple[hub_rig.Process, dict[str, Peered]]]:
     """A hub, and both sides' webrtc_peer."""
     with ExitStack() as stack:
         (folder / "hub").mkdir()
-        hub = stack.enter_context(hub_rig.process(folder / "hub", command=(*hub_rig.HUB, "--only", "signal")))
+        hub = stack.enter_context(hub_rig.process(folder / "hub", command=ALONE, SIGNALING_TOKENS=tokens))
         found = {}
         for me in OTHER:
             run_dir = folder / me
@@ -137,5 +138,15 @@ def test_a_peer_with_another_key_gets_no_session_and_it_is_said_why(tmp_path: Pa
                 bob.send(b"\x45" * 20)
                 await asyncio.sleep(0.3)
                 assert len(alice.came) == before
+
+        asyncio.run(work())
+
+
+def test_it_is_said_that_the_server_will_not_have_us(tmp_path: Path) -> None:
+    with suites(tmp_path, "the-token-of-this-room"):
+
+        async def work() -> None:
+            async with pumps(tmp_path) as (alice, _):
+                await until(lambda: alice.why == "the signalling server: invalid token", 25)
 
         asyncio.run(work())
