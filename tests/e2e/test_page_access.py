@@ -25,7 +25,10 @@ PHONE = {"width": 360, "height": 740}
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A hub with one device of a wicked name, which is connected, and tells of all that it has."""
-    cameras = [fleet.Camera(DEVICE, NAME, STREAMS, [fleet.process("go2rtc", 100, "SIGKILL")], carries=fleet.CARRIES)]
+    stopped = fleet.process("headless_agent omega-0", 0, "silent: no sign of life for 4 s") | {"state": "STOPPED"}
+    waiting = fleet.process("webrtc_peer", 0, "exit 1") | {"state": "BACKOFF", "wait_s": 12.0, "restarts_hour": 120}
+    processes = [fleet.process("go2rtc", 100, "SIGKILL"), stopped, waiting]
+    cameras = [fleet.Camera(DEVICE, NAME, STREAMS, processes, carries=fleet.CARRIES)]
     with hub_rig.process(tmp_path_factory.mktemp("hub"), PLANARIA_COMPAT="1") as running:
         fleet.own(running, cameras)
         with fleet.online(running, cameras):
