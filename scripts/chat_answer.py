@@ -52,6 +52,9 @@ async def listen() -> None:
 
 def main() -> int:
     """The exit code."""
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        print(__doc__)
+        return 0
     if len(sys.argv) != 1:
         print(__doc__, file=sys.stderr)
         return 2

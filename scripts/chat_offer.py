@@ -41,6 +41,9 @@ async def talk(peer: str) -> None:
 
 def main() -> int:
     """The exit code."""
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        print(__doc__)
+        return 0
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
         return 2

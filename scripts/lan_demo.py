@@ -61,10 +61,10 @@ def open_interface(name: str, address: str) -> TunDevice:
     return device
 
 
-async def run(peer: str, address: str) -> None:
+async def run(peer: str, address: str, interface: str) -> None:
     """Call that peer, or wait for one that calls."""
     settings = load_settings(flags={"mode": "tun"})
-    device = open_interface("mvp-tun0" if peer else "mvp-tun1", address)
+    device = open_interface(interface or ("mvp-tun0" if peer else "mvp-tun1"), address)
     core = AgentCore(settings, SignalingClient(settings))
     core.on_session = lambda session: join(device, session)
     await core.start()
@@ -86,11 +86,12 @@ def main() -> int:
     parser.add_argument("what", choices=["offer", "answer"])
     parser.add_argument("peer", nargs="?", default="", help="whom to call")
     parser.add_argument("--address", default="", help="of the interface, such as 10.77.0.1/24")
+    parser.add_argument("--interface", default="", help="its name, where another has that one")
     given = parser.parse_args()
     if (given.what == "offer") != bool(given.peer):
         parser.error("offer PEER, or answer")
     try:
-        asyncio.run(run(given.peer, given.address))
+        asyncio.run(run(given.peer, given.address, given.interface))
     except PlanariaError as error:
         print(f"lan_demo: {error}", file=sys.stderr)
         return error.exit_code

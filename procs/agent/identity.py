@@ -243,14 +243,15 @@ class Identity:
         if known is None:
             if self._trust.rule == "approved":
                 raise Refused(
-                    f"{peer!r} is not approved; cli.py peers --approve {quote(peer)} {frame.auth.key} does it"
+                    f"{peer!r} is not approved at {self._me!r}, where cli.py peers --approve {quote(peer)}"
+                    f" {frame.auth.key} does it"
                 )
             known = self.peers.pin(peer, frame.auth.key).key
             log.info("met a peer for the first time: its key is kept", peer=peer, key=known)
         if known != frame.auth.key:
             raise Refused(
-                f"{peer!r} HAS ANOTHER KEY: {frame.auth.key}, and was known by {known}. Somebody may be in its place;"
-                f" if it is a new one of its own, cli.py peers --forget {quote(peer)}"
+                f"{peer!r} HAS ANOTHER KEY: {frame.auth.key}, and was known by {known} at {self._me!r}. Somebody may be"
+                f" in its place; if it is a new one of its own: cli.py peers --forget {quote(peer)}, at {self._me!r}"
             )
         return True
 

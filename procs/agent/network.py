@@ -25,6 +25,7 @@ from procs.settings import SWITCH, Kind, matching, option, whole
 NAME = "tunnel.json"
 MAX_PEERS = 64
 MTU = 1380  # what goes through as one DTLS record, whatever the path
+_KEYS = ("interface", "address", "mtu", "masquerade", "peers")
 _PEER = r"[A-Za-z0-9_.:@-]{1,64}"
 
 
@@ -114,13 +115,14 @@ def check(tunnel: Tunnel) -> Tunnel:
 
 def document_of(section: Mapping[str, Any], where: str) -> dict[str, str]:
     """The section of planaria.yaml, whose peers are nested, as the options above have it. Raises ConfigError."""
+    for key in ("allowed", "keys"):
+        if key in section:
+            raise ConfigError(f"{key!r}: unknown key in {where}: it belongs to each of its peers")
+    settings.refuse_unknown_keys(section, _KEYS, where)
     document = {key: _text(value, f"{where}: {key}") for key, value in section.items() if key != "peers"}
     peers = section.get("peers") or {}
     if not isinstance(peers, dict):
         raise ConfigError(f"{where}: peers: must be 'NAME: {{allowed: [...]}}' lines")
-    for key in ("allowed", "keys"):
-        if key in document:
-            raise ConfigError(f"{key!r}: unknown key in {where}: it belongs to each of its peers")
     allowed, keys = [], []
     for peer, its in peers.items():
         its = its if isinstance(its, dict) else {}

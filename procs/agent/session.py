@@ -57,18 +57,14 @@ class PeerSession(View):
         self._cargo = Cargo(settings.data_channel_label, can, is_smaller=me < peer)
         self.main, self.datagrams = self._cargo.main, self._cargo.datagrams
         self.on_state: Callable[[PeerSession], None] = lambda session: None
-        self.state: State = "new"
-        self.why = ""  # it is not connected
         self.caps = NO_CAPS  # of the peer
-        self.connections = 0  # so far
-        self.path: Path | None = None
         self._id = ""  # of the negotiation
         self._offer: Offer | None = None  # ours, that waits for its answer
         self._answer: Answer | None = None  # ours, to the offer of this id
         self._is_back = False  # signalling is
         self._goodbye: str | None = None  # the peer has said it, by way of the server
         self._seen: deque[str] = deque(maxlen=MAX_SEEN)  # negotiations that the peer has begun
-        self._connected_at = 0.0
+        self._warned = ("", "")  # of last; what is tried again and again need not be told as often
         self._inbox: asyncio.Queue[Routed | Error | None] = asyncio.Queue(MAX_WAITING)
         self._closing: set[asyncio.Task[None]] = set()
         self._task = asyncio.create_task(self._run(), name=f"session {peer}")
@@ -112,7 +108,7 @@ class PeerSession(View):
                     await self._heard(frame)
                 await self._look(time.monotonic())
             except Refused as reason:
-                log.warning("refused", peer=self.peer, why=str(reason))
+                self._warn("refused", str(reason))
                 self._lost(str(reason))
             except Exception as error:  # aiortc's, in the middle of something: the next connection is a new one
                 log.warning("a connection failed", peer=self.peer, why=f"{type(error).__name__}: {error}")
@@ -195,7 +191,7 @@ class PeerSession(View):
         try:
             signed, theirs = self._hand.read(offer)
         except Refused as reason:  # and what there is between us, which others may want to end, goes on
-            log.warning("an offer is refused", peer=self.peer, why=str(reason))
+            self._warn("an offer is refused", str(reason))
             self._send(self._hand.bye(offer.session, str(reason)))
             return
         self._drop()
@@ -251,11 +247,12 @@ class PeerSession(View):
     # Ends
 
     def _left(self, why: str) -> None:
-        """The peer has said goodbye."""
+        """The peer has said goodbye, or it will not have what we have offered."""
+        text = f"the peer refuses: {why}" if why and self._offer else _left(why)
         if self._turns.keep:
-            self._lost(_left(why))
+            self._lost(text)
         else:
-            self.end(_left(why))
+            self.end(text)
 
     def _lost(self, why: str) -> None:
         """The connection has gone, or did not come to be: another one is to be had."""
@@ -292,6 +289,10 @@ class PeerSession(View):
         if self.state != state:
             self.state = state
             self.on_state(self)
+
+    def _warn(self, event: str, why: str) -> None:
+        (log.debug if (event, why) == self._warned else log.warning)(event, peer=self.peer, why=why)
+        self._warned = (event, why)
 
     def _wake(self) -> None:
         if not self._inbox.full():

@@ -149,7 +149,8 @@ class SignalingClient:
                 wait_s = pause(failures)
                 log.warning("no connection to the signalling server", why=self.why, again_in_s=round(wait_s, 1))
                 await asyncio.sleep(wait_s)
-        self.why = f"somebody else has registered as {self._settings.agent_id!r}"
+        me = self._settings.agent_id
+        self.why = f"somebody else has registered as {me!r} in the same room: give each a name of its own (AGENT_ID)"
         self._over.set()
 
     async def _connection(self, http: aiohttp.ClientSession, headers: Mapping[str, str]) -> None:

@@ -195,7 +195,8 @@ def claim(tunnel: Tunnel, mark: str) -> tuple[TunDevice, list[netlink.Network]]:
     before = netlink.link(name)
     if before and (before.kind != "tun" or before.is_tap or not _is_for(before, mark)):
         whose = f": {before.alias}" if before.alias else ""
-        raise ConfigError(f"interface={name}: is taken{whose}; choose another name, or remove it: ip link del {name}")
+        how = "--interface NAME, or interface: NAME under tunnel: in planaria.yaml"
+        raise ConfigError(f"interface={name}: is taken{whose}; choose another name: {how}")
     largest = len(PLAIN) + tunnel.mtu + 256  # the MTU may be raised by hand, within reason
     device = TunDevice(_open(name, _TUN | _VNET_HDR), name, largest, joins=True)
     made = netlink.link(name)

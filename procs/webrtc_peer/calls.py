@@ -86,7 +86,8 @@ class Calls:
             self._pass(peer)
         elif isinstance(frame, Offer) and self._client:
             log.warning("an offer of somebody who is no peer of the tunnel", peer=peer)
-            self._client.post(Bye(self._agent.agent_id, peer, frame.session, "it knows no such peer"))
+            why = f"{peer!r} is no peer of the tunnel of {self._agent.agent_id!r}, in whose planaria.yaml they stand"
+            self._client.post(Bye(self._agent.agent_id, peer, frame.session, why))
         elif isinstance(frame, Error):
             log.warning("the signalling server says", error=frame.error)
 

@@ -20,10 +20,12 @@ from procs.agent.core import AgentCore
 from procs.agent.session import PeerSession
 from procs.agent.settings import AgentSettings, load_settings
 from procs.agent.signaling import SignalingClient
-from procs.errors import Refused
+from procs.errors import ConfigError, LinkLost, Refused
+from procs.wire.signal import NOT_CONNECTED
 from scripts.peer.parser import FLAGS
 
 SERVER_S = 15.0
+WAITING_S = 1.5  # before that is said
 
 
 def chosen(arguments: argparse.Namespace, mode: str = "chat") -> AgentSettings:
@@ -31,7 +33,10 @@ def chosen(arguments: argparse.Namespace, mode: str = "chat") -> AgentSettings:
     flags = {field: getattr(arguments, flag) for flag, (field, _) in FLAGS.items() if getattr(arguments, flag)}
     if arguments.allow_unsigned:
         flags["allow_unsigned"] = "1"
-    return load_settings(flags=flags | {"mode": mode})
+    settings = load_settings(flags=flags | {"mode": mode})
+    if getattr(arguments, "peer", None) == settings.agent_id:
+        raise ConfigError(f"PEER={arguments.peer!r} (command line): that is you (--id, AGENT_ID)")
+    return settings
 
 
 def run(arguments: argparse.Namespace, work: Coroutine[Any, Any, None]) -> None:
@@ -77,10 +82,27 @@ async def or_replaced(core: AgentCore, work: Coroutine[Any, Any, None]) -> None:
 async def connected(core: AgentCore, arguments: argparse.Namespace) -> PeerSession:
     """The session with the peer of the command line, once there is a connection. Raises LinkLost."""
     session = await core.connect_to(arguments.peer)
-    await session.opened(arguments.within)
+    waiting = asyncio.create_task(_say_waiting(arguments, session))
+    try:
+        await session.opened(arguments.within)
+    except LinkLost as error:
+        if session.why != NOT_CONNECTED:
+            raise
+        how = "it has to listen or receive at the same server, with a token of the same room (SIGNALING_TOKEN)"
+        raise LinkLost(f"{error}; {how}") from None
+    finally:
+        waiting.cancel()
     text, fields = about(session)
     say(arguments, "connected", text, **fields)
     return session
+
+
+async def _say_waiting(arguments: argparse.Namespace, session: PeerSession) -> None:
+    """To who sits before a terminal."""
+    await asyncio.sleep(WAITING_S)
+    if sys.stderr.isatty() and not arguments.json:
+        why = f": {session.why}" if session.why else ""
+        say(arguments, "waiting", f"waiting for {session.peer}, up to {arguments.within:g} s{why}")
 
 
 def about(session: PeerSession) -> tuple[str, dict[str, object]]:

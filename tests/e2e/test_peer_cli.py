@@ -167,6 +167,7 @@ def test_what_cannot_be_is_said_and_a_forgotten_peer_is_met_anew(
     cases: tuple[tuple[tuple[str, ...], dict[str, str], int, str], ...] = (
         (("connect", "nobody", "--within", "1"), {}, 11, "no connection to 'nobody': peer not connected"),
         (("connect", "bob"), {"AGENT_ID": ""}, 2, "AGENT_ID is not set"),
+        (("connect", "alice"), {}, 2, "PEER='alice' (command line): that is you"),
         (("send-file", str(tmp_path), "bob"), {}, 10, "is no file"),
         (("send-file", str(tmp_path / "none"), "bob"), {}, 10, "No such file"),
         (("peers", "--forget", "bob"), {}, 2, "no peer that is known"),

@@ -58,6 +58,7 @@ def test_a_section_of_the_settings_file_is_a_tunnel() -> None:
         ({"peers": "bob"}, "must be 'NAME"),
         ({"allowed": "bob=10.77.0.2/32"}, "belongs to each of its peers"),
         ({"colour": "red"}, "unknown key"),
+        ({"pears": {"bob": {"allowed": "10.77.0.2/32"}}}, "did you mean peers?"),
         (
             {"peers": {"bob": {"allowed": "10.77.0.2/32"}, "eve": {"allowed": "10.0.0.0/8"}}},
             "10.77.0.2/32 of bob and 10.0.0.0/8 of eve overlap",
