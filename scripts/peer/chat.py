@@ -120,6 +120,8 @@ class Room:
         """To everybody who is there; to the first who comes, if nobody is."""
         there = [each.main for each in self._sessions.values() if each.main.readyState == "open"]
         if not there:
+            if not self._waiting and isinstance(self._screen, Prompt):
+                self._screen.show("* nobody is here; who comes next is told")
             self._waiting.append(text)
         for channel in there:
             self._send(channel, text)

@@ -52,9 +52,13 @@ async def _send(core: AgentCore, arguments: argparse.Namespace, path: Path) -> N
     if arguments.json:
         print(json.dumps(found), flush=True)
     else:
-        resumed = f", {sent.resumed_at / 1e6:.1f} MB of it before" if sent.resumed_at else ""
-        took = f"{sent.size / 1e6:.1f} MB in {sent.took_s:.1f} s ({mb_s:.1f} MB/s{resumed})"
+        resumed = f", {_shown(sent.resumed_at)} of it before" if sent.resumed_at else ""
+        took = f"{_shown(sent.size)} in {sent.took_s:.1f} s ({mb_s:.1f} MB/s{resumed})"
         print(f"{sent.name}: {took}; sha256 {sent.sha256}")
+
+
+def _shown(size: int) -> str:
+    return f"{size} bytes" if size < 1e5 else f"{size / 1e6:.1f} MB"
 
 
 class Progress:
@@ -115,7 +119,7 @@ def _take_files(arguments: argparse.Namespace, session: PeerSession, folder: Pat
             "sha256": sha256,
             "peer": session.peer,
         }
-        text = f"{plain(str(path))}: {offered.size / 1e6:.1f} MB from {session.peer}; sha256 {sha256}"
+        text = f"{plain(str(path))}: {_shown(offered.size)} from {session.peer}; sha256 {sha256}"
         print(json.dumps(fields) if arguments.json else text, flush=True)
         arrived.release()
 

@@ -132,7 +132,7 @@ class Piping:
 
     async def _send(self) -> None:
         while not (self._pipe.is_sent and self._pipe.is_over):
-            await self._channel.opened(PATIENCE_S)
+            await self._opened()
             self._wake.clear()
             with contextlib.suppress(LinkLost):
                 while (message := self._pipe.next()) is not None:
@@ -144,6 +144,14 @@ class Piping:
             while (message := self._pipe.next()) is not None:
                 self._channel.send(message)
             await self._channel.flushed(FLUSH_S)
+
+    async def _opened(self) -> None:
+        try:
+            await self._channel.opened(PATIENCE_S)
+        except LinkLost:
+            if self._channel.readyState != "closed":
+                raise
+            raise LinkLost("the peer has ended, in the middle of the pipe") from None
 
     async def _wait(self) -> None:
         """For something to send; or for a connection that was lost, which is not waited for without end."""

@@ -43,11 +43,10 @@ async def _connect(arguments: argparse.Namespace) -> None:
 
 
 async def _connect_by(core: AgentCore, arguments: argparse.Namespace) -> None:
-    screen = chat.screen_of(core.settings.agent_id, _history()) if arguments.mode == "chat" else None
     session = await connected(core, arguments)
     refuse_other(session, arguments.mode)
-    if screen:
-        await chat.connect(arguments, session, screen)
+    if arguments.mode == "chat":
+        await chat.connect(arguments, session, chat.screen_of(core.settings.agent_id, _history()))
         return
     is_json, stdin, stdout = arguments.mode == "json", Stdin(), Stdout()
     if session.caps.does:
