@@ -250,7 +250,7 @@ _OTHER_NAME = 62, 64  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_AD
 def distrust(error: Exception) -> str:
     """Why a certificate was not taken, and what to do. `error`: what ssl has said of it."""
     if getattr(error, "verify_code", 0) in _OTHER_NAME:
-        why = getattr(error, "verify_message", str(error))
+        why = getattr(error, "verify_message", str(error)).rstrip(".")
         return f"{DISTRUST}for another name: {why}; one for this name or address is needed there"
     return f"{DISTRUST}not trusted: {error}; PLANARIA_HUB_CA=FILE names who may sign it"
 
