@@ -40,7 +40,7 @@ from procs.webrtc_peer.rtsp_login import Server
 from tests.nat import Place
 
 RUN_CHILD = (
-    "import sys, msgspec; from procs import prctl; prctl.bind_to_parent(); from procs.messages import Spec;"
+    "import sys, msgspec; from procs import prctl; prctl.bind_to_parent(); from procs.messages.watch import Spec;"
     " from procs.webrtc_peer import child; child.live(msgspec.msgpack.decode(bytes.fromhex(sys.argv[1]), type=Spec))"
 )
 
