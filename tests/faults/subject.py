@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from procs import proc
 from procs.errors import Unhealthy
 from procs.settings import Address
-from scripts import health, reach, suite
+from scripts import health, reach, roles, suite
 from scripts.suite_settings import Plan, load_plan
 from tests.clone import EVERY_ROLE, Clone
 from tests.faults import invariants
@@ -150,7 +150,8 @@ class Subject:
             states = {process.name: process.state for process in suite.processes(self.root)}
         except Unhealthy as error:
             return str(error)
-        if idle := [f"{name} {state}" for name, state in states.items() if state not in ("STARTING", "RUNNING")]:
+        on = {name: state for name, state in states.items() if not roles.is_off(name, self.plan.suite.roles)}
+        if idle := [f"{name} {state}" for name, state in on.items() if state not in ("STARTING", "RUNNING")]:
             return f"supervisord: {', '.join(idle)}"
         with contextlib.suppress(http.client.HTTPException):
             return health.why_not_serving(self.root, self.plan) or self._not_reached()

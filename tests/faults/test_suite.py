@@ -168,7 +168,8 @@ def process(pid: int = 7, **more: Any) -> dict[str, Any]:
 
 
 def told(pid: int = 7, **more: Any) -> dict[str, Any]:
-    return {"at": "2026-01-01T12:00:00", "processes": [process(pid, **more)], "troubles": []}
+    said = {"at": "2026-01-01T12:00:00", "processes": [process(pid, **more)], "troubles": []}
+    return said | {"tunnel": [], "watching": []}
 
 
 def later(work: Any) -> tuple[threading.Thread, list[Any]]:

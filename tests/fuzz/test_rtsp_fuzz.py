@@ -11,24 +11,25 @@ from hypothesis import strategies as st
 from procs.errors import LinkLost
 from procs.webrtc_peer import rtsp
 
+MAX_CUTS = 300  # each is a call
 PIECE = st.one_of(
     st.binary(max_size=60),
     st.sampled_from(
         (b"$\0\0\x04abcd", b"$\1\0\x01x", b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n", b"CSeq: \xc2\xb2\r\n\r\n")
     ),
-    st.sampled_from(("CSeq", "Content-Length")).map(
-        lambda name: f"RTSP/1.0 {'2' * 5000} OK\r\n{name}: {'9' * 5000}\r\n\r\n".encode()
+    st.sampled_from(("RTSP/1.0 {}", "RTSP/1.0 200 OK\r\nCSeq: {}", "RTSP/1.0 200 OK\r\nContent-Length: {}")).map(
+        lambda text: text.format("9" * 4400).encode() + b"\r\n\r\n"
     ),
     st.integers(-9, 10**7).map(lambda size: f"RTSP/1.0 200\r\nCSeq: 1\r\nContent-Length: {size}\r\n\r\n".encode()),
 )
 
 
-@given(st.lists(PIECE, max_size=20), st.integers(1, 50))
+@given(st.lists(PIECE, max_size=10), st.integers(1, 5_000))
 def test_any_bytes_in_any_pieces(pieces: list[bytes], cut: int) -> None:
     async def main() -> None:
         connection = rtsp.Connection()
         connection.hand(lambda packet: None)
-        data = b"".join(pieces)
+        data = b"".join(pieces)[: cut * MAX_CUTS]
         for at in range(0, len(data), cut):
             connection.data_received(data[at : at + cut])
         assert len(connection._rest) <= max(rtsp.MAX_ANSWER, 65_539) + cut
