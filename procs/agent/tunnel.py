@@ -1,6 +1,6 @@
 """A tunnel in one process: one interface, and the sessions of many peers.
 
-transport = TunTransport(tunnel)          # what needs root; prctl.drop_privileges() may follow
+transport = PeerTunnel(tunnel)          # what needs root; prctl.drop_privileges() may follow
 core = AgentCore(settings, client, can=transport.caps)
 core.on_session = transport.join
 transport.start()
@@ -29,7 +29,7 @@ from procs.messages.warden import TunnelPeer
 LOOK_S = 0.25
 
 
-class TunTransport:
+class PeerTunnel:
     """Peers of `allowed` have their prefixes. Where that is empty each peer has the addresses that it claims in its
     signed capabilities, as far as they lie in our own networks and nobody has them yet."""
 

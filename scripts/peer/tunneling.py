@@ -13,27 +13,27 @@ from procs import prctl, settings
 from procs.agent.core import AgentCore
 from procs.agent.network import Tunnel, check
 from procs.agent.session import PeerSession
-from procs.agent.tunnel import TunTransport
+from procs.agent.tunnel import PeerTunnel
 from procs.errors import ConfigError, Refused
 from procs.settings import Layers
 from scripts.peer.joining import about, connected, joined, or_replaced, say
 from scripts.peer.parser import TUNNEL_FLAGS
 
 
-def claimed(arguments: argparse.Namespace) -> TunTransport:
+def claimed(arguments: argparse.Namespace) -> PeerTunnel:
     """The interface that the command line wants; whatever needs root is done then. Raises ConfigError, NotHere."""
     given = {name: getattr(arguments, name) for name in TUNNEL_FLAGS if getattr(arguments, name) is not None}
     flags = {name: " ".join(value) if isinstance(value, list) else value for name, value in given.items()}
     tunnel = check(settings.load(Tunnel, Layers(flags)))
     if not tunnel.address:
         raise ConfigError("--address (command line): must be there with --mode tun, such as 10.77.0.1/24")
-    transport = TunTransport(tunnel)
+    transport = PeerTunnel(tunnel)
     with contextlib.suppress(OSError):  # where even that is forbidden there is nothing to be dropped
         prctl.drop_privileges()
     return transport
 
 
-async def run(arguments: argparse.Namespace, transport: TunTransport) -> None:
+async def run(arguments: argparse.Namespace, transport: PeerTunnel) -> None:
     """Until killed, or nothing can be read of the interface any more. One that ends by Ctrl-C takes it away; one that
     is killed leaves it for the next."""
     can = msgspec.structs.replace(transport.caps, does="tun")
@@ -54,7 +54,7 @@ async def run(arguments: argparse.Namespace, transport: TunTransport) -> None:
         transport.close()
 
 
-async def _carry(core: AgentCore, arguments: argparse.Namespace, transport: TunTransport) -> None:
+async def _carry(core: AgentCore, arguments: argparse.Namespace, transport: PeerTunnel) -> None:
     if peer := getattr(arguments, "peer", None):
         session = await core.connect_to(peer)
         transport.join(session)
@@ -64,7 +64,7 @@ async def _carry(core: AgentCore, arguments: argparse.Namespace, transport: TunT
     await transport.device.broken
 
 
-def _join(arguments: argparse.Namespace, transport: TunTransport, session: PeerSession) -> None:
+def _join(arguments: argparse.Namespace, transport: PeerTunnel, session: PeerSession) -> None:
     session.on_state = _teller(arguments)
     try:
         transport.join(session)

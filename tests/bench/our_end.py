@@ -22,7 +22,7 @@ from procs.agent.identity import Identity
 from procs.agent.network import Tunnel
 from procs.agent.session import PeerSession
 from procs.agent.settings import AgentSettings
-from procs.agent.tunnel import TunTransport
+from procs.agent.tunnel import PeerTunnel
 from procs.wire.signal import Answer, Frame, Offer, Trickle, decode, encode
 from tests.bench import ends
 from tests.bench.ends import OFFER, Lines, Measure
@@ -79,8 +79,8 @@ def _forget(path: Path, offered: object, sha256: str) -> None:
     path.unlink()
 
 
-def _tunnel(name: str, address: str, mtu: str) -> TunTransport:
-    return TunTransport(Tunnel(interface=name, address=(ip_interface(address),), mtu=int(mtu)))
+def _tunnel(name: str, address: str, mtu: str) -> PeerTunnel:
+    return PeerTunnel(Tunnel(interface=name, address=(ip_interface(address),), mtu=int(mtu)))
 
 
 async def _hear(lines: Lines, session: PeerSession) -> None:

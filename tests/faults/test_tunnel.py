@@ -16,7 +16,7 @@ from aioice import Connection
 from procs.agent import ice, netlink, tun
 from procs.agent.caps import Caps
 from procs.agent.network import Tunnel
-from procs.agent.tunnel import TunTransport, claimed
+from procs.agent.tunnel import PeerTunnel, claimed
 from procs.errors import ConfigError, Refused
 from tests import nat
 from tests.agents import meeting, until
@@ -67,10 +67,10 @@ async def echo(places: dict[str, Place], near: str, far: str, address: str, size
 
 def test_one_interface_serves_many_peers(places: dict[str, Place], tmp_path: Path) -> None:
     async def work() -> None:
-        ends: dict[str, TunTransport] = {}
+        ends: dict[str, PeerTunnel] = {}
         for name in NAMES:
             with places[name].entered():
-                ends[name] = TunTransport(tunnel_of(name))
+                ends[name] = PeerTunnel(tunnel_of(name))
         can = Caps(planes=[2, 1])
         async with meeting(tmp_path, *NAMES, can=can) as (_, agents):
             cores = dict(zip(NAMES, agents, strict=True))
@@ -111,7 +111,7 @@ def test_one_interface_serves_many_peers(places: dict[str, Place], tmp_path: Pat
 def test_who_calls_for_something_else_takes_no_addresses(places: dict[str, Place], tmp_path: Path) -> None:
     async def work() -> None:
         with places["alice"].entered():
-            end = TunTransport(tunnel_of("alice"))
+            end = PeerTunnel(tunnel_of("alice"))
         async with meeting(tmp_path, *NAMES) as (_, (alice, bob, eve)):
             alice._can, bob._can = end.caps, Caps(planes=[2, 1], addresses=["10.77.0.2/24"])
             alice.on_session = end.join
@@ -128,7 +128,7 @@ def test_who_calls_for_something_else_takes_no_addresses(places: dict[str, Place
 def test_no_session_goes_through_the_tunnel_that_it_carries(places: dict[str, Place]) -> None:
     with places["alice"].entered():
         told = tunnel_of("alice").but(interface="home", allowed={"bob": (ip_network("192.168.50.0/24"),)})
-        end = TunTransport(told)
+        end = PeerTunnel(told)
         places["alice"].ip("link add out type veth peer name far", "addr add 192.0.2.2/24 dev out", "link set out up")
         assert ice.host_addresses() == ["192.0.2.2"]
         for host, is_taken in (("192.168.50.7", False), ("10.77.0.2", False), ("fd77::2", False), ("192.0.2.7", True)):
@@ -206,7 +206,7 @@ def test_a_peer_that_nothing_is_allowed_is_refused(places: dict[str, Place]) -> 
         peer = "mallory"
 
     with places["alice"].entered():
-        end = TunTransport(tunnel_of("alice").but(allowed={"bob": (ip_network("10.77.0.2/32"),)}))
+        end = PeerTunnel(tunnel_of("alice").but(allowed={"bob": (ip_network("10.77.0.2/32"),)}))
     with pytest.raises(Refused, match="mallory"):
         end.join(Stranger())  # type: ignore[arg-type]
     end.close()
