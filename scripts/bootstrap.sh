@@ -1,5 +1,6 @@
 #!/bin/sh
-# bootstrap.sh [dev]: make .venv at the repo root and install the locked requirements; `dev` adds what the tests need.
+# bootstrap.sh [voice|dev]: make .venv at the repo root and install the locked requirements; `voice` adds what the roles
+# audio and voice need, `dev` that and what the tests need.
 #
 # With nothing to do it costs milliseconds. It may be killed at any point: .venv/stamp says "unfinished" from the first
 # change on and is written last, so the next run makes anew whatever was left half made.
@@ -11,8 +12,9 @@ stop() { say "$*"; exit 2; }
 
 case "$*" in
     '') locks=requirements.txt ;;
-    dev) locks='requirements.txt requirements-dev.txt' ;;
-    *) stop "unknown argument: $*. Usage: scripts/bootstrap.sh [dev]" ;;
+    voice) locks='requirements.txt requirements-voice.txt' ;;
+    dev) locks='requirements.txt requirements-voice.txt requirements-dev.txt' ;;
+    *) stop "unknown argument: $*. Usage: scripts/bootstrap.sh [voice|dev]" ;;
 esac
 wanted=${locks##* }
 root=$(dirname -- "$0")/..
@@ -68,7 +70,7 @@ install() {
     for site in .venv/lib/python3*/site-packages; do
         [ ! -d "$site" ] || echo "$root" >"$site/planaria.pth"
     done
-    # shellcheck disable=SC2086  # two names
+    # shellcheck disable=SC2086  # several names
     { place; cksum $locks; } >.venv/stamp.new
     mv .venv/stamp.new .venv/stamp
 }

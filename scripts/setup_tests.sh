@@ -19,6 +19,9 @@ ip                iproute2
 iperf3            iperf3
 wireguard-go      wireguard-go
 wg                wireguard-tools
+flite             flite
+espeak-ng         espeak-ng
+libportaudio.so.2 libportaudio2
 libEGL.so.1       libegl1
 libEGL_mesa.so.0  libegl-mesa0
 libEGL_mesa.so.0  libgl1-mesa-dri

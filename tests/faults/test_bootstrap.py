@@ -34,7 +34,7 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.folder, self.root, self.path = folder, folder / "checkout", folder / "path"
         (self.root / "scripts").mkdir(parents=True)
-        for name in ("scripts/bootstrap.sh", "requirements.txt", "requirements-dev.txt"):
+        for name in ("scripts/bootstrap.sh", "requirements.txt", "requirements-voice.txt", "requirements-dev.txt"):
             shutil.copy(REPO / name, self.root / name)
         self.path.mkdir()
         for name in TOOLS:
