@@ -12,8 +12,8 @@ PLACE = Path(__file__).parent
 class Said(NamedTuple):
     """One frame of a transcript: who sent it, on whose WebSocket. A close has no "type"."""
 
-    channel: str  # "device", "viewer" or "signal"
-    sender: str  # the same, or "hub"; in "signal" an agent's id, or "server"
+    channel: str  # "device", "viewer", "signal" or "realtime"
+    sender: str  # the same, or "hub"; in "signal" an agent's id, or "server"; in "realtime" "backend" or "device"
     frame: dict[str, Any]
 
     @property
