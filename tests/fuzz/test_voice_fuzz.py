@@ -1,0 +1,77 @@
+"""Voice events, messages of speech services and binary frames against anything: taken or Refused."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from procs.errors import Refused
+from procs.wire import moshi, realtime
+from tests import golden
+
+SIDES: list[realtime.Side[Any]] = [realtime.FROM_BACKEND, realtime.FROM_BROWSER, realtime.FROM_DEVICE]
+SERVICES: list[moshi.Side[Any]] = [moshi.TO_STT, moshi.FROM_STT, moshi.TO_TTS, moshi.FROM_TTS]
+EVENTS = [json.dumps(said.frame).encode() for said in golden.transcript("realtime")]
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=8,
+)
+kinds = st.sampled_from(sorted(frozenset[str]().union(*(side.types for side in SIDES))))
+names = st.sampled_from(["event_id", "session", "delta", "audio", "error", "args", "response", "start_time", "muted"])
+services = st.sampled_from(["Audio", "OggOpus", "Init", "Marker", "Ready", "Word", "Step", "Text", "Voice", "Eos"])
+fields = st.sampled_from(["pcm", "data", "id", "text", "start_time", "prs", "step_idx", "embeddings", "shape"])
+
+
+@settings(deadline=None, max_examples=150)  # a busy machine
+@given(
+    data=st.binary()
+    | st.builds(lambda kind, rest: json.dumps({"type": kind} | rest).encode(), kinds, st.dictionaries(names, anything))
+    | st.builds(
+        lambda event, at, put: event[:at] + put + event[at:],
+        st.sampled_from(EVENTS),
+        st.integers(0, 200),
+        st.binary(max_size=4),
+    )
+)
+def test_any_event(data: bytes) -> None:
+    for side in SIDES:
+        with suppress(Refused):
+            event = realtime.decode(data, side)
+            assert realtime.decode(realtime.encode(event), side) == event
+
+
+@settings(deadline=None, max_examples=150)  # a busy machine
+@given(
+    data=st.binary()
+    | st.text()
+    | st.builds(
+        lambda kind, rest: msgspec.msgpack.encode({"type": kind} | rest), services, st.dictionaries(fields, anything)
+    )
+    | st.builds(
+        lambda pcm, cut: msgspec.msgpack.encode({"type": "Audio", "pcm": pcm})[:cut],
+        st.lists(st.floats() | st.integers(-9, 9), max_size=20),
+        st.integers(15, 220),
+    )
+)
+def test_any_message_of_a_service(data: bytes | str) -> None:
+    for side in SERVICES:
+        with suppress(Refused):
+            message = moshi.decode(data, side)
+            again = moshi.decode(moshi.encode(message), side)
+            if isinstance(message, moshi.Audio):
+                assert isinstance(again, moshi.Audio) and again.pcm.tolist() == message.pcm.tolist()
+            else:
+                assert moshi.encode(again) == moshi.encode(message)  # a float may be no number, which equals nothing
+
+
+@given(data=st.binary(max_size=20))
+def test_any_binary_frame(data: bytes) -> None:
+    with suppress(Refused):
+        frame = realtime.parse_audio(data)
+        assert realtime.parse_audio(realtime.pack_audio(frame)) == frame
