@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from procs.ws_link import identity
+from scripts import speaking
 from scripts.suite_settings import Plan
 
 
@@ -28,6 +29,8 @@ def show(run_dir: Path, plan: Plan, password: str) -> None:
         print(f"device  {device} at {plan.wall.link.backend}; scripts/pair.py gives a code to pair it with")
     if "streams" in chosen.roles:
         _print_streams(plan)
+    for program in speaking.programs(plan):
+        print(f"{program:<7} {speaking.url(plan, program)}")
     where = "; streams are set in planaria.yaml (see README.md)" if "streams" in chosen.roles else ""
     print(f"next    make status, make logs, make down{where}", flush=True)
 

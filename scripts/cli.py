@@ -46,6 +46,7 @@ from scripts import (
     health,
     listeners,
     service,
+    speaking,
     suite,
     wall,
 )
@@ -135,6 +136,9 @@ def _refuse_taken(plan: Plan, ours: Collection[int] = ()) -> None:
         listeners.refuse_taken("api", "PLANARIA_GO2RTC_API", chosen.api, ours=ours)
         listeners.refuse_taken("rtsp", "PLANARIA_GO2RTC_RTSP", chosen.rtsp, ours=ours)
         listeners.refuse_taken("webrtc", "PLANARIA_GO2RTC_WEBRTC", chosen.webrtc, udp=True, ours=ours)
+    for program in speaking.programs(plan):
+        variable = f"PLANARIA_SPEECH_{program.upper()}"
+        listeners.refuse_taken(f"speech: {program}", variable, plan.speech.listen(program), ours=ours)
     listeners.refuse_taken("metrics", "PLANARIA_METRICS", chosen.metrics, ours=ours)
 
 

@@ -18,7 +18,7 @@ from procs.carrier import DISTRUST
 from procs.errors import Unhealthy
 from procs.headless_agent.options import Producer
 from procs.settings import Address
-from scripts import listeners, reach, reasons, roles, suite
+from scripts import listeners, reach, reasons, roles, speaking, suite
 from scripts.suite_settings import Plan, Suite
 
 ASK_LIMIT_S = 2.0
@@ -141,7 +141,7 @@ def why_not_serving(root: Path, plan: Plan) -> str:
     gone = [each for each in gone if not roles.is_off(each, plan.suite.roles)]
     if gone:
         return gone[0]
-    if why := reach.why_not_reached(root, plan):
+    if why := reach.why_not_reached(root, plan) or speaking.why_not(plan):
         return why
     seen = suite.ask_warden(root)
     if not seen:
@@ -156,7 +156,7 @@ def why_not_serving(root: Path, plan: Plan) -> str:
 
 def _program_of(why: str) -> str:
     """The program whose log may tell more about what stands in `why_not_serving`."""
-    programs = ("hub", "ws_link", "proxy", "webrtc_peer", "tun_pump", "warden")
+    programs = ("hub", "ws_link", "proxy", "webrtc_peer", "tun_pump", *speaking.PROGRAMS, "warden")
     named = next((name for name in programs if why.startswith((name, f"the {name}"))), "")
     return {"": "go2rtc", "proxy": "proxy_0"}.get(named, named)
 

@@ -11,6 +11,7 @@ PROGRAMS = {
     "device": ("ws_link", "proxy", "webrtc_peer"),
     "streams": ("go2rtc",),
     "tun": ("tun_pump", "webrtc_peer"),
+    "voice": ("speech_stt", "speech_tts", "speech_llm"),
 }
 _SECTIONS = {
     "hub": "fcgi-program:hub",
@@ -18,6 +19,9 @@ _SECTIONS = {
     "proxy": "program:proxy",
     "webrtc_peer": "program:webrtc_peer",
     "tun_pump": "program:tun_pump",
+    "speech_stt": "program:speech_stt",
+    "speech_tts": "program:speech_tts",
+    "speech_llm": "program:speech_llm",
     "go2rtc": "program:go2rtc",
 }
 NAME = "roles.conf"  # in capture_programs.FOLDER, which supervisord.conf includes: what stands there later wins

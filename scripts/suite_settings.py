@@ -28,6 +28,8 @@ from procs import settings
 from procs.errors import ConfigError, NotHere
 from procs.headless_agent.options import Producer, check
 from procs.settings import ADDRESS, NAME, PATH, SWITCH, Address, Kind, Layers, one_of, option, seconds, whole
+from procs.speech import options as speech_options
+from procs.speech.options import Speech
 from procs.warden.options import CEILINGS
 from scripts import roles, settings_file, wall
 
@@ -62,7 +64,7 @@ class Suite(settings.Settings):
         roles.DEFAULT,
         roles.ROLES,
         env=("PLANARIA_ROLES",),
-        help="what runs here: hub (server), device, streams (go2rtc), tun (a tunnel to peers)",
+        help="what runs here: hub (server), device, streams (go2rtc), tun (a tunnel to peers), voice (speech)",
     )
     api: Address = option(
         Address("127.0.0.1", 1984), ADDRESS, env=("PLANARIA_GO2RTC_API",), help="go2rtc's API and pages listen here"
@@ -159,6 +161,7 @@ class Plan:
     sources: dict[str, str | Path]  # stream -> a URL or a file
     captures: dict[str, list[str]]  # stream -> the command that we keep running, and whose output goes into its pipe
     wall: wall.Wall  # hub, device and proxies
+    speech: Speech
     environment: dict[str, str]  # of the processes: the caller's over .env, and what the file says of the wall
 
     @property
@@ -192,6 +195,7 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
     login = {"username": suite.username, "password": suite.password} if suite.username else {}
     through = wall.load(sections, str(path), environment, env_file, suite.roles, suite.api, suite.rtsp, login)
     by = f", exec_profile {suite.exec_profile}" if suite.exec_profile else ""
+    speech = settings.load(Speech, Layers({}, environment, env_file))
     profile = PROFILES.get(suite.exec_profile, {})
     common = Layers({}, environment, env_file, {**profile, **sections["producer"]}, f"{path}: producer{by}")
     generated = [f"{suite.instance_prefix}-{i}" for i in range(suite.workers)]
@@ -219,6 +223,7 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
         sources,
         captures,
         through,
+        speech_options.check(speech, *(speech_options.PROGRAMS if "voice" in suite.roles else ())),
         merged | through.variables,
     )
     twice = sorted(name for name in set(plan.streams) if plan.streams.count(name) > 1)

@@ -1,0 +1,85 @@
+"""Who is let in, and what each of the three says of itself, as moshi-server does: /api/build_info (which the published
+backend asks to see whether it is up), /api/modules_info, /metrics.
+
+The server is aiohttp's and not websockets', for a path here takes both a WebSocket and a POST.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from procs.settings import VERSION
+from procs.speech import figures
+from procs.speech.options import Speech
+
+KEY = "kyutai-api-key"
+MAX_BODY = 16 * 1024 * 1024
+OPEN = ("/api/build_info", "/api/modules_info")  # as published: a health check has no key
+
+
+class Service(Protocol):
+    """One of the three."""
+
+    name: str
+    figures: figures.Figures
+
+    def routes(self) -> list[web.RouteDef]:
+        """What it answers, beside what they all do."""
+
+    def modules(self) -> list[dict[str, object]]:
+        """What /api/modules_info says: used_slots of total_slots."""
+
+    async def run(self, opened: Callable[[], Awaitable[None]]) -> None:
+        """Do its work, for ever; await `opened` as soon as callers can be let in. Raises what ends it, such as NotHere
+        for a program that is not installed."""
+
+
+def application(service: Service, settings: Speech) -> web.Application:
+    """What answers callers."""
+
+    async def build_info(_: web.Request) -> web.Response:
+        return web.json_response({"name": f"planaria speech_{service.name}", "version": VERSION})
+
+    async def modules_info(_: web.Request) -> web.Response:
+        return web.json_response(service.modules())
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(text=service.figures.text(), headers={"Content-Type": figures.TYPE})
+
+    app = web.Application(middlewares=[_guard(settings)], client_max_size=MAX_BODY)
+    app.add_routes(
+        [
+            web.get("/api/build_info", build_info),
+            web.get("/api/modules_info", modules_info),
+            web.get("/metrics", metrics),
+            *service.routes(),
+        ]
+    )
+    return app
+
+
+def _guard(settings: Speech) -> Middleware:
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path not in OPEN and not is_let_in(request, settings):
+            return web.json_response({"error": {"message": "wrong or no key", "type": "unauthorized"}}, status=401)
+        return await handler(request)
+
+    return guard
+
+
+def is_let_in(request: web.BaseRequest, settings: Speech) -> bool:
+    """Whether a caller may come in. Without a key everybody on this machine may, but for pages in their browsers: any
+    page of the web could connect to us there."""
+    if not settings.key:
+        return "Origin" not in request.headers
+    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+    shown = request.headers.get(KEY) or (bearer.strip() if scheme.lower() == "bearer" else "")
+    if not shown and settings.compat:
+        shown = request.query.get("auth_id", "")
+    return hmac.compare_digest(shown.encode(), settings.key.encode())

@@ -1,0 +1,1 @@
+"""Answers: an OpenAI-compatible chat, by rules."""

@@ -1,0 +1,1 @@
+"""Hears: sound in, words and pauses out."""

@@ -1,0 +1,1 @@
+"""Speaks: text in, sound out."""
