@@ -19,13 +19,14 @@ import numpy as np
 from procs.audio_io.sound import BLOCK_S, RATE, Pcm
 
 MOST_S = 0.4  # of the target
+_SPARE_S = 0.01  # for a clock that drifts while this notices
 CAPACITY = 30 * RATE
 MAX_GAP = RATE  # a timestamp further off is no loss; something was begun anew
 _FIRST_JITTER_S = 0.04
 _CALMER = 0.002  # seconds of jitter forgotten in a second
 _LEAK = 0.001  # how fast the quickest packet is forgotten: faster than any clock drifts
 _SLOW_S = 2.0  # over which the level is smoothed
-_GAIN = 0.05  # part of a second faster for each second too much
+_GAIN = 0.1  # part of a second faster for each second too much
 _FASTEST = 0.001
 _AHEAD_S = 0.1  # who is further ahead sends faster than real time, and that is no clock
 _WRAP = 1 << 32
@@ -52,7 +53,7 @@ class Jitter:
         self._waiting_since = 0.0
         self._finished = True
         self._quickest: float | None = None
-        self._came_s = self._packet_s = 0.0
+        self._came_s = self._took_s = self._packet_s = 0.0
         self._jitter_s = _FIRST_JITTER_S
         self._level_s: float | None = None
         self._owed = 0.0  # samples to take more, or less
@@ -75,6 +76,8 @@ class Jitter:
             pcm = pcm[: self._starts[index] - start]
         if not len(pcm):
             return
+        if start > self.end:  # one that is lost is as good as one late by all it holds
+            self._jitter_s = max(self._jitter_s, len(pcm) / RATE)
         if not self._starts and not self._flowing:
             self._waiting_since = now
         self._starts.insert(index, start)
@@ -124,7 +127,8 @@ class Jitter:
         self._jitter_s = max(min(late, MOST_S), self._jitter_s - passed * _CALMER)
         if not self._flowing:
             return
-        level = (start + samples - self.at) / RATE + late
+        speaking = max(0.0, BLOCK_S - (now - self._took_s))  # what is left of the block that was taken last
+        level = (start + samples - self.at) / RATE + late + speaking
         if self._level_s is None:
             self._level_s = level
         self._level_s += (level - self._level_s) * min(1.0, passed / _SLOW_S)
@@ -133,6 +137,7 @@ class Jitter:
 
     def take(self, samples: int, now: float) -> Taken:
         """The next block."""
+        self._took_s = now
         if not self._flowing:
             if not self._may_begin(now):
                 return Taken([], True)
@@ -193,7 +198,7 @@ class Jitter:
     @property
     def target_s(self) -> float:
         """How much it wants to hold."""
-        return min(self._jitter_s + self._packet_s + BLOCK_S, MOST_S)
+        return min(self._jitter_s + self._packet_s + BLOCK_S + _SPARE_S, MOST_S)
 
     @property
     def jitter_s(self) -> float:
