@@ -1,7 +1,8 @@
-"""Voice events, messages of speech services and binary frames against anything: taken or Refused."""
+"""Voice events, messages of speech services, binary frames, Ogg and Opus against anything: taken or Refused."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from contextlib import suppress
 from typing import Any
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procs.errors import Refused
+from procs.media import opus
+from procs.media.ogg import OggReader, OggWriter
 from procs.wire import moshi, realtime
 from tests import golden
 
@@ -75,3 +78,45 @@ def test_any_binary_frame(data: bytes) -> None:
     with suppress(Refused):
         frame = realtime.parse_audio(data)
         assert realtime.parse_audio(realtime.pack_audio(frame)) == frame
+
+
+PACKETS = [b"\x48" + bytes((number,)) * 40 for number in range(12)]
+dense = st.lists(st.sampled_from([b"OggS", b"OggS\0\2", b"OpusHead", b"\xff" * 9, bytes(9)]) | st.binary(max_size=9))
+
+
+@settings(deadline=None)  # a busy machine
+@given(cuts=st.lists(st.integers(0, 2000), max_size=9), junk=st.dictionaries(st.integers(0, 12), dense, max_size=4))
+def test_whatever_stands_between_pages_every_page_is_read(cuts: list[int], junk: dict[int, list[bytes]]) -> None:
+    writer = OggWriter(1)
+    pages = [writer.write([each]) for each in PACKETS]
+    data = b"".join(b"".join(junk.get(at, [])) + page for at, page in enumerate([*pages, b""]))
+    reader, edges = OggReader(), [0, *sorted(cuts), len(data)]
+    found = [each for one, two in itertools.pairwise(edges) for each in reader.feed(data[one:two])]
+    assert [each.packet for each in found] == PACKETS
+
+
+@settings(deadline=None, max_examples=200)  # a busy machine
+@given(
+    data=st.binary()
+    | st.builds(
+        lambda change, at: (whole := OggWriter(1).write(PACKETS))[:at] + change + whole[at + len(change) :],
+        st.binary(max_size=5),
+        st.integers(0, 800),
+    )
+    | st.builds(lambda packet: OggWriter(2).write([b"\x4b\1" + packet]), st.binary(max_size=300))
+)
+def test_any_bytes_are_an_ogg_stream(data: bytes) -> None:
+    decoder = opus.Decoder()
+    for each in OggReader().feed(data):
+        with suppress(Refused):
+            assert len(decoder.decode(each.packet)) == opus.packet_samples(each.packet)
+
+
+DECODER = opus.Decoder()
+
+
+@settings(deadline=None, max_examples=200)  # a busy machine
+@given(packet=st.binary(max_size=120) | st.builds(lambda rest: b"\x48" + rest, st.binary(min_size=1, max_size=99)))
+def test_any_packet_is_decoded_or_refused(packet: bytes) -> None:
+    with suppress(Refused):
+        assert len(DECODER.decode(packet)) == opus.packet_samples(packet)
