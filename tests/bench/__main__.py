@@ -9,7 +9,7 @@ from collections.abc import Callable
 from procs.errors import PlanariaError
 from procs.settings import ROOT, command_line
 from scripts import suite
-from tests.bench import channel, hub, page, producer, proxy, recovery, tunnel, watch
+from tests.bench import channel, hub, page, producer, proxy, recovery, tunnel, voice, watch
 from tests.bench.measure import Result, Size
 
 BENCHES: dict[str, Callable[[Size], Result]] = {
@@ -21,6 +21,7 @@ BENCHES: dict[str, Callable[[Size], Result]] = {
     "watch": watch.bench,
     "channel": channel.bench,
     "tunnel": tunnel.bench,
+    "voice": voice.bench,
 }
 EXAMPLES = """\
   python -m tests.bench producer

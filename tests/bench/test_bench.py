@@ -67,6 +67,12 @@ TUNNEL = {
         "plane2_loss1_vs_bare",
     },
 }
+STAGES = ("opus_encode", "opus_decode", "json", "binary", "playback", "service_messages")
+VOICE = {
+    "figures": {f"{stage}_cpu_ms_per_s" for stage in STAGES}
+    | {"jitter_depth_ms_p50", "jitter_depth_ms_p99", "concealed_pct", "binary_kbit_s", "json_kbit_s"},
+    "ratios": {"binary_vs_json_bytes"},
+}
 
 
 def result_of(bench: str) -> dict[str, Any]:
@@ -136,6 +142,11 @@ def test_the_channel_bench_too() -> None:
 @pytest.mark.long
 def test_the_tunnel_bench_too() -> None:
     keeps_to(TUNNEL, result_of("tunnel"))
+
+
+@pytest.mark.needs("flite")
+def test_the_voice_bench_too() -> None:
+    keeps_to(VOICE, result_of("voice"))
 
 
 def test_an_unknown_bench_is_one_line() -> None:
