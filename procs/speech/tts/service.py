@@ -1,14 +1,55 @@
-"""Speaks: text in, sound out."""
+"""Who is spoken for: WebSockets that bring words as they come, and POSTs that bring a whole text."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
 
-from aiohttp import web
+import msgspec
+from aiohttp import WSMsgType, web
 
-from procs.speech.figures import Figures
+from procs import log
+from procs.errors import NotHere, PlanariaError, Refused
+from procs.speech.figures import Figures, Kind
 from procs.speech.options import Speech
+from procs.speech.tts import formats, synthesis, voices
+from procs.speech.tts.clauses import Clause, Clauses
+from procs.speech.tts.track import Step, Track
+from procs.speech.tts.voices import Voice
+from procs.wire import moshi
+
+PATH = "/api/tts_streaming"
+PING_S = 20.0  # half of it for the answer
+RECEIVE_S = 30.0  # without a word or the end
+SEND_S = 20.0  # for a caller that does not read
+WAITING = 64  # messages that are read ahead
+MAX_REASON = 100  # bytes of a close's reason; a frame has room for 123
+FIGURES = {
+    "py_connect": Kind("counter", "connections"),
+    "py_open_channels": Kind("gauge", "connections that have a slot"),
+    "py_total_steps": Kind("counter", "steps of 80 ms that were spoken"),
+    "py_model_step_duration": Kind("histogram", "seconds a clause took", (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)),
+    "py_model_connection_num_steps": Kind("histogram", "steps of a connection", (12, 25, 50, 100, 200, 400, 800)),
+    "tts_refused": Kind("counter", "connections that found no free slot"),
+    "tts_failures": Kind("counter", "connections that ended with an error of ours or of the caller's"),
+    "tts_words": Kind("counter", "words that were spoken"),
+}
+
+
+class _Whole(msgspec.Struct):
+    """A whole text."""
+
+    text: Annotated[str, msgspec.Meta(max_length=moshi.MAX_TEXT)]
+    voice: Annotated[str, msgspec.Meta(max_length=200)] = ""
+
+
+class _Left(Exception):
+    """The caller is gone."""
 
 
 class Tts:
@@ -17,18 +58,200 @@ class Tts:
     name = "tts"
 
     def __init__(self, settings: Speech) -> None:
-        self._settings = settings
-        self.figures = Figures({})
+        self._slots = settings.sessions
+        self._used = 0
+        self.figures = Figures(FIGURES)
+        self._turns = asyncio.Semaphore(max(2, os.cpu_count() or 2))  # synthesisers at a time, in the order asked
 
     def routes(self) -> list[web.RouteDef]:
         """What it answers."""
-        return []
+        return [web.get(PATH, self._socket), web.post(PATH, self._post)]
 
     def modules(self) -> list[dict[str, object]]:
         """Its slots."""
-        return []
+        return [{"name": "tts", "path": PATH, "used_slots": self._used, "total_slots": self._slots}]
 
     async def run(self, opened: Callable[[], Awaitable[None]]) -> None:
-        """For ever."""
+        """For ever. Raises NotHere."""
+        synthesis.program("flite")
+        with contextlib.suppress(NotHere):
+            synthesis.program("espeak-ng")
+        await synthesis.warm()
         await opened()
         await asyncio.get_running_loop().create_future()
+
+    async def _socket(self, request: web.Request) -> web.WebSocketResponse:
+        """GET: words in and sound out, until the caller's end and the last word."""
+        try:
+            output = formats.of(request.query.get("format", "OggOpus"))
+            voice = voices.of(request.query.get("voice", ""))
+        except Refused as reason:
+            raise web.HTTPBadRequest(text=str(reason)) from None
+        socket = web.WebSocketResponse(heartbeat=PING_S, max_msg_size=moshi.MAX_BYTES, compress=False)
+        await socket.prepare(request)
+        self.figures.add("py_connect")
+        with self._slot() as has_slot:
+            if not has_slot:
+                await _fail(socket, output, moshi.NO_CHANNELS, 1013)
+            else:
+                await self._hold(socket, output, voice)
+        return socket
+
+    async def _hold(self, socket: web.WebSocketResponse, output: formats.Output, voice: Voice) -> None:
+        try:
+            async with asyncio.timeout(SEND_S):
+                for frame in output.begin():
+                    await socket.send_bytes(frame)
+            reply = _Reply(self, socket, output, voice)
+            await reply.run()
+        except (_Left, TimeoutError, ConnectionError):
+            pass
+        except PlanariaError as error:
+            self.figures.add("tts_failures")
+            log.warning("a reply broke off", voice=str(voice), why=str(error))
+            await _fail(socket, output, str(error), 1008 if isinstance(error, Refused) else 1011)
+        finally:
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                async with asyncio.timeout(SEND_S):
+                    await socket.close()
+
+    async def _post(self, request: web.Request) -> web.StreamResponse:
+        """POST: a whole text, answered as a WAV of unknown length that is heard while it is made."""
+        try:
+            whole = msgspec.json.decode(await request.read(), type=_Whole)
+            voice = voices.of(whole.voice)
+        except (msgspec.DecodeError, UnicodeError, RecursionError, Refused) as error:
+            return web.json_response({"error": str(error)[:300]}, status=400)
+        with self._slot() as has_slot:
+            if not has_slot:
+                return web.json_response({"error": moshi.NO_CHANNELS}, status=503)
+            return await self._answer(request, whole.text, voice)
+
+    async def _answer(self, request: web.Request, text: str, voice: Voice) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "audio/wav"})
+        clauses, track = Clauses(), Track()
+        try:
+            for clause in clauses.feed(text) + clauses.end():
+                steps = await self.say(voice, track, clause)
+                await _write(request, response, steps)
+            await _write(request, response, track.end())
+        except (PlanariaError, TimeoutError) as error:
+            if not response.prepared:
+                return web.json_response({"error": str(error)}, status=503)
+            self.figures.add("tts_failures")
+            raise  # the answer breaks off in the middle: better than one that looks whole
+        await response.write_eof()
+        return response
+
+    async def say(self, voice: Voice, track: Track, clause: Clause) -> list[Step]:
+        """Have a clause spoken, as a part of a track. Raises NotHere, SynthesisFailed."""
+        began = time.monotonic()
+        async with self._turns:
+            speech = await synthesis.speak(voice, clause.words)
+        self.figures.observe("py_model_step_duration", time.monotonic() - began)
+        self.figures.add("tts_words", len(clause.words))
+        steps = track.add(speech.pcm, clause.words, speech.words, clause.pause_s)
+        self.figures.add("py_total_steps", len(steps))
+        return steps
+
+    @contextmanager
+    def _slot(self) -> Iterator[bool]:
+        """One of those there are, if one is free."""
+        if self._used >= self._slots:
+            self.figures.add("tts_refused")
+            yield False
+            return
+        self._used += 1
+        self.figures.add("py_open_channels")
+        try:
+            yield True
+        finally:
+            self._used -= 1
+            self.figures.add("py_open_channels", -1)
+
+
+class _Reply:
+    """One WebSocket with a slot."""
+
+    def __init__(self, service: Tts, socket: web.WebSocketResponse, output: formats.Output, voice: Voice) -> None:
+        self._service, self._socket, self._output, self._voice = service, socket, output, voice
+        self._texts: asyncio.Queue[str | None] = asyncio.Queue(WAITING)
+        self._track = Track()
+
+    async def run(self) -> None:
+        """Until the last word is spoken. Raises _Left, TimeoutError, Refused, NotHere, SynthesisFailed."""
+        reading = asyncio.create_task(self._read())
+        speaking = asyncio.create_task(self._speak())
+        try:
+            done, _ = await asyncio.wait((reading, speaking), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:  # the reader ends only by raising
+                task.result()
+        finally:
+            for task in (reading, speaking):
+                task.cancel()
+            await asyncio.gather(reading, speaking, return_exceptions=True)
+            self._service.figures.observe(
+                "py_model_connection_num_steps", self._track.seconds * moshi.RATE / moshi.STEP
+            )
+
+    async def _read(self) -> None:
+        limit_s: float | None = RECEIVE_S
+        while True:
+            async with asyncio.timeout(limit_s):
+                frame = await self._socket.receive()
+            if frame.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
+                raise _Left
+            if limit_s is None:
+                continue  # nothing is said after the end
+            match moshi.decode(frame.data, moshi.TO_TTS):
+                case moshi.Text(text):
+                    await self._texts.put(text)
+                case moshi.Eos():
+                    await self._texts.put(None)
+                    limit_s = None  # pings tell whether the caller is there
+                case moshi.Voice():
+                    raise Refused("voices by embeddings are not spoken here: name one by ?voice=")
+
+    async def _speak(self) -> None:
+        clauses = Clauses()
+        async for text in self._said():
+            for clause in clauses.feed(text):
+                await self._send(await self._service.say(self._voice, self._track, clause))
+        for clause in clauses.end():
+            await self._send(await self._service.say(self._voice, self._track, clause))
+        await self._send(self._track.end())
+        await self._frames(self._output.end())
+
+    async def _said(self) -> AsyncIterator[str]:
+        while (text := await self._texts.get()) is not None:
+            yield text
+
+    async def _send(self, steps: list[Step]) -> None:
+        for step in steps:
+            frames = [frame for word in step.words for frame in self._output.word(word)]
+            await self._frames(frames + self._output.sound(step.pcm))
+            await asyncio.sleep(0)  # others are spoken for, too, though nothing here waits
+
+    async def _frames(self, frames: list[bytes]) -> None:
+        for frame in frames:
+            async with asyncio.timeout(SEND_S):
+                await self._socket.send_bytes(frame)
+
+
+async def _write(request: web.Request, response: web.StreamResponse, steps: list[Step]) -> None:
+    """Part of a WAV; the head first."""
+    async with asyncio.timeout(SEND_S):
+        if not response.prepared:
+            await response.prepare(request)
+            await response.write(formats.WAV_HEAD)
+        for step in steps:
+            await response.write(step.pcm.astype("<i2").tobytes())
+
+
+async def _fail(socket: web.WebSocketResponse, output: formats.Output, why: str, code: int) -> None:
+    """Say why, and close."""
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(SEND_S):
+            for frame in output.failed(why):
+                await socket.send_bytes(frame)
+            await socket.close(code=code, message=why.encode()[:MAX_REASON])
