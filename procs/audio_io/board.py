@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable
 
 import msgspec
-import numpy as np
 
 from procs.audio_io.ear import Ear
 from procs.audio_io.player import Player
@@ -53,7 +52,7 @@ class Board:
             try:
                 await asyncio.wait_for(self._came.wait(), _LONGEST_S)
             except TimeoutError:
-                return Heard(np.zeros(BLOCK, np.int16), self.ear.awake, False)
+                return self.ear.nothing()
         if self._error is not None:
             raise self._error
         return self._waiting.popleft()
@@ -74,8 +73,15 @@ class Board:
             awake=self.ear.awake,
             wake=self.ear.wake,
             output_ms=round(self.output_s * 1000),
-            figures=msgspec.structs.replace(self.player.figures, unheard_ms=self._unheard * 1000 // RATE),
+            figures=msgspec.structs.replace(
+                self.player.figures, unheard_ms=self._unheard * 1000 // RATE, glitches=self.glitches
+            ),
         )
+
+    @property
+    def glitches(self) -> int:
+        """How often a card got or gave nothing in time."""
+        return 0
 
     # In the maker's thread
 
@@ -113,6 +119,10 @@ class Pace:
     """Real time, block by block. What is late by more than a second is left out."""
 
     def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """The next block is due in 20 ms."""
         self._due = time.monotonic()
 
     def wait(self) -> None:

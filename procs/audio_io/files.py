@@ -42,11 +42,13 @@ class FileSound(Board):
         self._output = WavFile(Path(output)) if output else None
 
     def _run(self) -> None:
-        pace = Pace()
+        self.ear.prepare()
         self._script.prepare()
+        pace = Pace()
         while True:
             pace.wait()
             spoken = self.player.pull()
+            self.ear.spoken(spoken)
             if self._output is not None:
                 self._output.write(spoken)
             self._deliver(self.ear.hear(self._script.block(self.cursor, self._listening)))

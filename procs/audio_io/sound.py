@@ -48,6 +48,7 @@ class Figures(msgspec.Struct, frozen=True):
     late_ms: int = 0  # came when its time was over
     dropped_ms: int = 0  # the oldest, where more than 30 s came ahead of time
     unheard_ms: int = 0  # of the microphone, which nobody took in time
+    glitches: int = 0  # of the cards: they got or gave nothing in time
     depth_ms: int = 0
     target_ms: int = 0
     jitter_ms: int = 0
