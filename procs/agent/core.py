@@ -54,6 +54,7 @@ class AgentCore:
         unless it was not to be waited for. It goes on being tried."""
         if self._task is None:
             self.signaling.on_connected = self._signalling_is_back
+            self.signaling.is_awaited = lambda: any(each.is_calling for each in self._sessions.values())
             self._task = asyncio.create_task(self._hear(), name="agent")
         self.signaling.begin()
         if within_s != 0.0:
@@ -99,7 +100,13 @@ class AgentCore:
         if len(self._sessions) >= MAX_SESSIONS:
             self._forget()
         made = PeerSession(
-            self.settings.agent_id, peer, self.settings, self._identity, self.signaling.post, can=self._can
+            self.settings.agent_id,
+            peer,
+            self.settings,
+            self._identity,
+            self.signaling.post,
+            can=self._can,
+            can_send=lambda: self.signaling.is_connected,
         )
         self._sessions[peer] = made
         made.main.on("open", lambda: self.on_channel(peer, made.main))

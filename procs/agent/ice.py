@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import ifaddr
 from aioice import Candidate, Connection, candidate, ice
+from aioice.turn import TurnTransport
 from aiortc.rtcicetransport import parse_stun_turn_uri
 
 from procs import log
@@ -27,6 +28,7 @@ from procs.agent.udp import UdpTransport
 
 T = TypeVar("T")
 SERVER_S = 5.0  # a server that has not answered by then is not used
+CLOSE_S = 2.0  # for it to hear that we are done
 MAX_SERVERS = 8  # of one kind, asked beside each other
 MAX_SOCKETS = 16
 MAX_QUEUED = 2048  # datagrams
@@ -34,6 +36,7 @@ BIND_TRIES = 50
 BUFFER_BYTES = 4 << 20  # a keyframe goes out in one go
 OUR_TUNNELS = ("tun", "mvp-tun")  # whoever has made them
 Found = Callable[[Candidate], None]
+_asking: set[asyncio.Task[None]] = set()  # the event loop itself keeps none of its tasks
 
 
 def prepare(connection: Connection, udp_range: tuple[int, int]) -> None:
@@ -69,6 +72,16 @@ def add_remote(connection: Connection, text: str) -> Awaitable[None]:
     if _is_through_tunnel(parsed.host):
         raise ValueError(f"{parsed.host}: is behind our own tunnel")
     return connection.add_remote_candidate(parsed)
+
+
+def let_go(protocol: ice.StunProtocol) -> None:
+    """Of a relay that is being closed, without a word of its TURN server: aioice waits for one for a minute, in which
+    it holds a socket, and the rest of the connection is not closed."""
+    if isinstance(transport := protocol.transport, TurnTransport):
+        sending: set[asyncio.Task[None]] = transport._TurnTransport__send_tasks  # type: ignore[attr-defined]
+        leaving: asyncio.Task[None] | None = transport._TurnTransport__close_task  # type: ignore[attr-defined]
+        for task in (*sending, *([leaving] if leaving else [])):
+            task.cancel()
 
 
 def path_of(connection: Connection) -> str:
@@ -215,7 +228,11 @@ async def _relayed(connection: Connection, turns: list[dict[str, Any]], found: F
             **server,
         )
 
-    got = await _first([allocation(server) for server in turns])
+    def unused(relay: tuple[Candidate, ice.StunProtocol]) -> None:
+        relay[1].transport.close()
+        asyncio.get_running_loop().call_later(CLOSE_S, let_go, relay[1])
+
+    got = await _first([allocation(server) for server in turns], unused)
     if got is None:
         return
     relayed, protocol = got
@@ -227,16 +244,37 @@ async def _relayed(connection: Connection, turns: list[dict[str, Any]], found: F
     found(relayed)
 
 
-async def _first(asked: Sequence[Coroutine[Any, Any, T]]) -> T | None:
-    """What the first that succeeds gives; the others are cancelled. None when none has in time."""
-    tasks = [asyncio.ensure_future(each) for each in asked]
-    try:
-        for each in asyncio.as_completed(tasks, timeout=SERVER_S):
-            try:
-                return await each
-            except Exception as error:  # whatever a server does, or does not do in time: it is not used
+async def _first(asked: Sequence[Coroutine[Any, Any, T]], unused: Callable[[T], None] = lambda got: None) -> T | None:
+    """What the first that succeeds gives, and None when none has in time; `unused` gets what others give, also once
+    nobody waits any more. None of them is cancelled before its time: in the middle of making a socket, uvloop would
+    never close that."""
+    first: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
+    failed = 0
+
+    async def ask(one: Coroutine[Any, Any, T]) -> None:
+        nonlocal failed
+        try:
+            async with asyncio.timeout(SERVER_S):
+                got = await one
+        except Exception as error:  # whatever a server does, or does not do in time: it is not used
+            failed += 1
+            if not first.done():
                 log.info("an ICE server is of no use", why=f"{type(error).__name__}: {error}")
-    finally:
-        for task in tasks:
-            task.cancel()
-    return None
+                if failed == len(asked):
+                    first.set_result(None)
+        else:
+            if first.done():
+                unused(got)
+            else:
+                first.set_result(got)
+
+    for each in asked:
+        task = asyncio.ensure_future(ask(each))
+        _asking.add(task)
+        task.add_done_callback(_asking.discard)
+    try:
+        return await first
+    except asyncio.CancelledError:
+        if not first.cancelled() and (got := first.result()) is not None:  # it came in the same turn
+            unused(got)
+        raise

@@ -7,7 +7,6 @@ aiortc 1.16 are used here.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -22,7 +21,6 @@ from procs.agent.settings import AgentSettings
 from procs.errors import Refused
 
 MAX_CANDIDATES = 64
-CLOSE_S = 2.0
 STRAIGHT_S = (1.0, 4.0, 25.0)  # pauses between looking for a straight way, where there is only a relay
 _OURS_TO_ADD = ("a=candidate:", "a=end-of-candidates")
 
@@ -139,12 +137,20 @@ class Path:
         return before not in ("", self._kind)
 
     async def close(self) -> None:
-        """Tell the other side and the TURN server that it is over. Nothing depends on it."""
-        for task in self._tasks:
-            task.cancel()
-        with contextlib.suppress(Exception):  # a courtesy
-            async with asyncio.timeout(CLOSE_S):
-                await self.pc.close()
+        """Tell the other side and the TURN server that it is over, and hold nothing any more, whether they hear it."""
+        if self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+        # Not cancelled when it takes too long: in the middle of it, it would leave tasks and sockets behind.
+        closing = asyncio.ensure_future(self.pc.close())
+        await asyncio.wait([closing], timeout=ice.CLOSE_S)
+        if self._connection and not closing.done():
+            for protocol in self._connection._protocols:
+                ice.let_go(protocol)
+            await asyncio.wait([closing], timeout=ice.CLOSE_S)
+        if closing.done() and not closing.cancelled() and (error := closing.exception()):
+            log.debug("a connection did not end well", why=f"{type(error).__name__}: {error}")
 
     async def _describe(self) -> str:
         assert self.pc.sctp

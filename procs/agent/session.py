@@ -27,17 +27,17 @@ from procs.errors import Refused
 from procs.wire.signal import Answer, Error, Frame, Offer, Routed, Trickle
 
 TRY_S = 20.0  # from an offer to a connection
-SILENT_S = 3.0  # of a peer that beats each second
-DEAF_S = 15.0  # the same where something else comes, which may hold up what the peer says
 LOOK_S = 0.25
 MAX_WAITING = 256  # frames
 MAX_SEEN = 256
+NO_SERVER = "no connection to the signalling server"
 
 
 class PeerSession(View):
     """`send(frame)` takes a frame for the peer, and says whether it went. Made where an event loop runs.
 
-    `on_state(session)` is called at each change of `state`; `keep`: a peer that says goodbye is called again.
+    `on_state(session)` is called at each change of `state`; `can_send()`: whether frames go out now; `keep`: a peer
+    that says goodbye is called again.
     """
 
     def __init__(
@@ -49,9 +49,11 @@ class PeerSession(View):
         send: Callable[[Frame], bool],
         *,
         can: Caps = NO_CAPS,
+        can_send: Callable[[], bool] = lambda: True,
         keep: bool = False,
     ) -> None:
-        self.me, self.peer, self._settings, self._send = me, peer, settings, send
+        self.me, self.peer, self._settings = me, peer, settings
+        self._send, self._can_send = send, can_send
         self._hand = Hand(me, peer, identity, can)
         self._turns = Turns(is_smaller=me < peer, keep=keep)
         self._cargo = Cargo(settings.data_channel_label, can, is_smaller=me < peer)
@@ -145,7 +147,7 @@ class PeerSession(View):
         elif path.state == "connected":
             if self.state != "connected":
                 self._connected(path)
-            elif self.signed and (silent_s := self._silent_s(path, now)):
+            elif self.signed and (silent_s := self.silent_s(path, now)):
                 self._lost(f"nothing from the peer for {silent_s:g} s")
             else:
                 self._cargo.beat(now)
@@ -159,6 +161,9 @@ class PeerSession(View):
     async def _call(self) -> None:
         """Offer."""
         self._turns.begun()
+        if not self._can_send():  # nothing is built for it: without a server that would go on for as long as it lasts
+            self._lost(NO_SERVER)
+            return
         self._id = secrets.token_hex(8)
         self._cargo.signed = False
         path = self.path = self._new_path()
@@ -166,7 +171,7 @@ class PeerSession(View):
         self._offer = offer = self._hand.offer(await path.offer(), self._id, self.connections)
         self._become("connecting", "")
         if not self._send(offer):
-            self._lost("no connection to the signalling server")
+            self._lost(NO_SERVER)
             return
         path.gather()
 
@@ -202,7 +207,7 @@ class PeerSession(View):
         sdp = await path.answer(offer.sdp)
         self._answer = answer = self._hand.answer(sdp, offer, self.connections, signed=signed)
         if not self._send(answer):
-            self._lost("no connection to the signalling server")
+            self._lost(NO_SERVER)
             return
         self._seen += [offer.session] if offer.session else []
         path.gather()
@@ -236,13 +241,6 @@ class PeerSession(View):
         log.info("connected to a peer", peer=self.peer, path=path.kind, at=path.remote, signed=self.signed)
         self._cargo.connected(path, self.caps, by_us=self._answer is None)
         self._become("connected", "")
-
-    def _silent_s(self, path: Path, now: float) -> float:
-        """For how long nothing has come, if that is too long. Anybody can send to our port: what counts in the end is
-        what the peer itself says."""
-        if path.silent_s > SILENT_S:
-            return SILENT_S
-        return DEAF_S if now - max(self._connected_at, self._cargo.control.heard_at) > DEAF_S else 0.0
 
     # Ends
 

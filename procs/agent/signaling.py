@@ -31,6 +31,8 @@ CLOSE_S = 1.0
 LAST_WORDS_S = 0.2
 SETTLED_S = 3.0  # a connection that lived so long starts the back-off anew
 FIRST_S, CAP_S = 1.0, 60.0  # of the back-off, as published
+LOOK_S = 1.0  # during a pause, whether it still has to be that long
+AWAITED_S = 20.0  # the longest pause while somebody waits for it
 MAX_WAITING = 256  # frames that came and were not taken
 REFUSED = (401, 403)
 
@@ -60,6 +62,7 @@ class SignalingClient:
         self.connections = 0  # made so far
         self.lost_frames = 0  # that nobody took in time, or that were none
         self.on_connected: Callable[[], None] = lambda: None
+        self.is_awaited: Callable[[], bool] = lambda: False  # whether somebody can't go on without the server
 
     @property
     def is_connected(self) -> bool:
@@ -147,11 +150,22 @@ class SignalingClient:
                 was_good = self.connections > before and time.monotonic() - began > SETTLED_S
                 failures = 0 if was_good else failures + 1
                 wait_s = pause(failures)
-                log.warning("no connection to the signalling server", why=self.why, again_in_s=round(wait_s, 1))
-                await asyncio.sleep(wait_s)
+                log.warning(
+                    "no connection to the signalling server", why=self.why, again_in_s=round(self._no_longer(wait_s), 1)
+                )
+                await self._rest(wait_s)
         me = self._settings.agent_id
         self.why = f"somebody else has registered as {me!r} in the same room: give each a name of its own (AGENT_ID)"
         self._over.set()
+
+    async def _rest(self, wait_s: float) -> None:
+        """So long, or less where somebody has begun to wait meanwhile."""
+        began = time.monotonic()
+        while (left_s := began + self._no_longer(wait_s) - time.monotonic()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(LOOK_S, left_s))
+
+    def _no_longer(self, wait_s: float) -> float:
+        return min(wait_s, AWAITED_S) if self.is_awaited() else wait_s
 
     async def _connection(self, http: aiohttp.ClientSession, headers: Mapping[str, str]) -> None:
         """One connection, until it ends, which always raises."""

@@ -17,6 +17,8 @@ from procs.agent.transports import Transport, transport_of
 from procs.agent.turns import Turns
 from procs.errors import LinkLost
 
+SILENT_S = 3.0  # of a peer that beats each second
+DEAF_S = 15.0  # the same where something else comes, which may hold up what the peer says
 State = Literal["new", "connecting", "connected", "waiting", "closed"]
 
 
@@ -77,9 +79,21 @@ class View:
         return found
 
     @property
+    def is_calling(self) -> bool:
+        """Whether it is to have a connection, and has none."""
+        return self.state == "connecting" or (self.state in ("waiting", "new") and self._turns.is_waiting)
+
+    @property
     def is_idle(self) -> bool:
         """Whether it only waits for the peer to call."""
         return self.state in ("waiting", "new") and not self._turns.is_waiting
+
+    def silent_s(self, path: Path, now: float) -> float:
+        """For how long nothing has come by it, if that is too long. Anybody can send to our port: what counts in the
+        end is what the peer itself says."""
+        if path.silent_s > SILENT_S:
+            return SILENT_S
+        return DEAF_S if now - max(self._connected_at, self._cargo.control.heard_at) > DEAF_S else 0.0
 
     def channel(self, label: str, **options: Any) -> Channel:
         """The channel of this label; ours to open if there is none yet. `options` as of aiortc's createDataChannel."""

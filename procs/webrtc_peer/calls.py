@@ -66,6 +66,7 @@ class Calls:
     async def _signal(self) -> NoReturn:
         while True:
             self._client = client = SignalingClient(self._agent)
+            client.is_awaited = lambda: self._tunnels.is_one_down
             client.begin()
             try:
                 while True:

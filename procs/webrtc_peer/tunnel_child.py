@@ -77,7 +77,16 @@ class TunnelSession:
             data_channel_label=spec.label,
         )
         can = Caps(planes=[RECORDS, PACKED], mtu=spec.mtu, addresses=spec.addresses)
-        self._session = PeerSession(spec.me, spec.peer, settings, self._identity, self._signal, can=can, keep=True)
+        self._session = PeerSession(
+            spec.me,
+            spec.peer,
+            settings,
+            self._identity,
+            self._signal,
+            can=can,
+            can_send=lambda: self._signalling.is_up,
+            keep=True,
+        )
         self._session.datagrams.on_packets = self._to_pump
         self._session.on_state = lambda _: self._tell()
         await self._leader.connected(LEADER_S)

@@ -91,6 +91,11 @@ class Tunnels:
         """Peers whose children have said something."""
         return [peer for peer, its in self._of.items() if its.beat]
 
+    @property
+    def is_one_down(self) -> bool:
+        """Whether a peer is not to be reached, as far as is known."""
+        return any(not its.beat or its.beat.state != "connected" for its in self._of.values())
+
     def tick(self, now: float) -> list[Fork | Kill]:
         """What is due."""
         found: list[Fork | Kill] = []

@@ -32,7 +32,7 @@ LINES: dict[str, dict[str, float]] = {
 }
 MET = '"connected to a peer"'
 HOLE_S = 30.0
-BACK_S = 120.0  # at the end of a long one an agent waits up to 78 s for its next try at the signalling server
+BACK_S = 60.0  # at the end of a long one an agent waits up to 20 s for its next try at the signalling server
 
 
 class Held(NamedTuple):

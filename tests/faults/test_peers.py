@@ -13,18 +13,20 @@ from typing import Any
 import pytest
 
 from procs import log
+from procs.agent import session as session_module
 from procs.agent.caps import Caps
 from procs.agent.channel import Channel
 from procs.agent.core import MAX_SESSIONS, AgentCore
 from procs.agent.identity import Trust
 from procs.agent.session import PeerSession
 from procs.agent.settings import AgentSettings
-from procs.agent.signaling import SignalingClient
+from procs.agent.signaling import AWAITED_S, SignalingClient
 from procs.agent.transports import create_transport
 from procs.errors import LinkLost
 from procs.wire.signal import Answer, Frame, Offer
 from tests import golden, hub_rig, signal_minimal
 from tests.agents import identity_of, meeting, settings, until
+from tests.rig import free_port
 
 GARBAGE: list[str | bytes] = [
     *("", "{", "[]", '{"beat": 1e999}', '{"beat": [1]}', '{"back": true}', '{"back": -1}', "x" * 60_000),
@@ -111,6 +113,26 @@ def test_sessions_do_not_notice_that_the_server_dies(tmp_path: Path) -> None:
             await server.start()
             await until(lambda: alice.signaling.is_connected and bob.signaling.is_connected)
             assert session.connections == 1 and session.state == "connected"
+
+    asyncio.run(work())
+
+
+def test_a_call_without_a_server_builds_nothing_and_has_the_server_tried_again_sooner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        own = AgentSettings(agent_id="alice", signaling_url=f"ws://127.0.0.1:{free_port()}/ws/signal")
+        built: list[object] = []
+        monkeypatch.setattr(session_module, "Path", lambda *_: built.append(1))
+        alice = AgentCore(own, SignalingClient(own), identity_of("alice", tmp_path))
+        await alice.start()
+        assert alice.signaling._no_longer(70.0) == 70.0
+        session = await alice.connect_to("bob")
+        await until(lambda: session.why == session_module.NO_SERVER)
+        session.offer()
+        await until(lambda: session.state == "waiting")
+        assert not built and alice.signaling._no_longer(70.0) == AWAITED_S
+        await alice.stop()
 
     asyncio.run(work())
 
