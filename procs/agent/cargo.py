@@ -41,7 +41,7 @@ class Cargo:
         if self.signed:
             self.datagrams.bind(path, theirs, is_opener=by_us)
         else:
-            path.quicken()
+            self.datagrams.bind_plain(path)
 
     def opened(self, below: RTCDataChannel) -> None:
         """The peer has opened a channel."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from aiortc import RTCDataChannel
 
 from procs.agent.caps import Caps
+from procs.agent.dtls import Dtls
 from procs.agent.packing import OPTIONS, Packing
 from procs.agent.path import Path
 from procs.agent.planes import PACKED, RECORDS, Planes
@@ -35,7 +36,9 @@ class Datagrams:
         self._records: Records | None = None
         self._packing: Packing | None = None
         self._planes: Planes | None = None
+        self._dtls: Dtls | None = None
         self._before = dict.fromkeys(_COUNTS, 0)  # of connections that have gone
+        self._unreadable = 0  # the same
         self._refused = 0  # packets, while there was no connection
         self._kept: deque[tuple[float, bytes]] = deque(maxlen=KEPT)
 
@@ -67,7 +70,13 @@ class Datagrams:
         for each in (self._records, self._packing):
             for name in _COUNTS if each else ():
                 found[name] += getattr(each, name)
-        return {**found, "refused": self._refused, "falls": self._planes.falls if self._planes else 0}
+        falls = self._planes.falls if self._planes else 0
+        return {**found, "refused": self._refused, "unreadable": self.unreadable, "falls": falls}
+
+    @property
+    def unreadable(self) -> int:
+        """Datagrams that have come to our port and are nothing of the peer's; anybody can send such."""
+        return self._unreadable + (self._dtls.unreadable if self._dtls else 0)
 
     def send(self, packets: Sequence[bytes]) -> int:
         """Send these, as many as there is room for; how many that was."""
@@ -92,13 +101,18 @@ class Datagrams:
         self._planes = Planes(self._ours.planes, theirs.planes, now)
         if RECORDS in self._ours.planes and RECORDS in theirs.planes:
             self._records = Records(path.dtls)
+            self._dtls = self._records.dtls
             self._records.on_packets = self._take
             self._records.on_answer = self._answered
         else:
-            path.quicken()
+            self.bind_plain(path)
             self._probe(now)
         if is_opener and PACKED in self._ours.planes and PACKED in theirs.planes:
             self.bind_channel(path.open(LABEL, **OPTIONS))
+
+    def bind_plain(self, path: Path) -> None:
+        """Nothing goes beside the channels of this connection."""
+        self._dtls = path.quicken()
 
     def bind_channel(self, below: RTCDataChannel, *, packed: bool = True) -> None:
         """This carries plane 1, or 0 if it is not `packed`."""
@@ -108,7 +122,8 @@ class Datagrams:
     def unbind(self) -> None:
         """The connection has gone."""
         self._before = {name: int(self.stats[name]) for name in _COUNTS}
-        self._records = self._packing = self._planes = None
+        self._unreadable = self.unreadable
+        self._records = self._packing = self._planes = self._dtls = None
 
     def beat(self, now: float, heard_at: float) -> None:
         """Probe and choose, a few times a second; `heard_at`: when the control channel has said something last."""

@@ -49,6 +49,7 @@ class Dtls:
         self._loop = asyncio.get_running_loop()
         self._flushing = False
         self.dropped = 0  # datagrams: no path, or no room
+        self._unreadable = 0
         transport.transport._recv = self._receive
         transport._send_data = self._send_data  # type: ignore[method-assign]
         transport._write_ssl = self._write_ssl  # type: ignore[method-assign]
@@ -56,6 +57,12 @@ class Dtls:
         for each in self._connection._protocols:
             if isinstance(each.transport, UdpTransport):
                 each.transport.on_records = self._came
+
+    @property
+    def unreadable(self) -> int:
+        """Datagrams that have come and are nothing: no STUN and no DTLS, forged, damaged, or here a second time."""
+        sockets = [each.transport for each in self._connection._protocols]
+        return self._unreadable + sum(each.unreadable for each in sockets if isinstance(each, UdpTransport))
 
     # --- out ------------------------------------------------------------------------------------------
 
@@ -116,7 +123,7 @@ class Dtls:
     # --- in -------------------------------------------------------------------------------------------
 
     async def _receive(self) -> bytes:
-        """In the place of RTCIceTransport._recv: gives aiortc what is its own, and takes the rest."""
+        """In the place of RTCIceTransport._recv: aiortc gets what is its own. There is no media."""
         while not self._left:
             datagrams = [await self._connection.recv()]
             queue = self._connection._queue
@@ -154,8 +161,10 @@ class Dtls:
             size = len(datagram)
             # One whole record; what lies about its length would hide those that come after it.
             if datagram[:3] != _RECORD or size < _HEAD or size != _HEAD + (datagram[11] << 8 | datagram[12]):
-                if datagram and datagram is not _NOTHING:  # an empty one would be aiortc's end
+                if is_dtls(datagram):
                     self._left.append(datagram)
+                elif datagram is not _NOTHING:
+                    self._unreadable += 1
                 continue
             if size > room:
                 self._open(group, texts)
@@ -169,12 +178,13 @@ class Dtls:
         """Decrypt these. What is forged, or comes a second time, gives nothing."""
         if not group:
             return
-        session, text = self._session._ssl, self._text
+        session, text, before = self._session._ssl, self._text, len(texts)
         joined = b"".join(group)
         _SSL.BIO_write(self._session._into_ssl, joined, len(joined))
         while (size := _SSL.SSL_read(session, text, _MAX_RECORD)) > 0:
             texts.append(_FFI.buffer(text, size)[:])
         _SSL.ERR_clear_error()
+        self._unreadable += max(0, len(group) - (len(texts) - before))
 
     def _association(self) -> _Acks | None:
         receiver = self._transport._data_receiver
@@ -213,6 +223,14 @@ class _Acks:
             return
         self._held = 0
         await self._send()
+
+
+def is_dtls(datagram: bytes) -> bool:
+    """Whether it is made of whole records of DTLS, of whatever kind."""
+    at, size = 0, len(datagram)
+    while at + _HEAD <= size and 20 <= datagram[at] < 64:
+        at += _HEAD + (datagram[at + 11] << 8 | datagram[at + 12])
+    return at == size > 0
 
 
 def runs(records: bytes) -> list[tuple[bytes, int]]:

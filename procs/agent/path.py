@@ -89,9 +89,9 @@ class Path:
         srtt = getattr(self.pc.sctp, "_srtt", None)
         return round(srtt * 1000, 3) if srtt else 0.0
 
-    def quicken(self) -> None:
+    def quicken(self) -> Dtls:
         """Have SCTP go through dtls.py, as all does where IP packets go beside it."""
-        Dtls(self.dtls, lambda others: None)
+        return Dtls(self.dtls, lambda others: None)
 
     def open(self, label: str, **options: Any) -> RTCDataChannel:
         """A data channel of ours."""

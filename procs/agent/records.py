@@ -31,12 +31,12 @@ class Records:
         self.on_answer: Callable[[], None] = lambda: None
         self.sent = self.received = self.dropped = self.sent_bytes = self.received_bytes = 0
         self._probe = 0
-        self._dtls = Dtls(transport, self._take)
+        self.dtls = Dtls(transport, self._take)
 
     def send(self, packets: Sequence[bytes]) -> int:
         """Send these, as many as there is room for; how many that was."""
         records = [each if each[0] in _IP else FRAME + each for each in packets if 0 < len(each) <= MAX_PACKET]
-        taken = self._dtls.write(records)
+        taken = self.dtls.write(records)
         self.sent += taken
         self.sent_bytes += sum(map(len, records))
         self.dropped += len(packets) - taken
@@ -45,7 +45,7 @@ class Records:
     def probe(self) -> None:
         """Ask the other side for an answer, both as long as a packet can be: a path may be too narrow for those."""
         self._probe += 1
-        self._dtls.write([_padded(PROBE, self._probe.to_bytes(_NUMBER_BYTES, "big"))])
+        self.dtls.write([_padded(PROBE, self._probe.to_bytes(_NUMBER_BYTES, "big"))])
 
     def _take(self, texts: list[bytes]) -> None:
         packets = [each for each in texts if each[0] in _IP]
@@ -61,7 +61,7 @@ class Records:
     def _control(self, text: bytes) -> None:
         number = text[1 : 1 + _NUMBER_BYTES]
         if text[:1] == PROBE:
-            self._dtls.write([_padded(ANSWER, number)])
+            self.dtls.write([_padded(ANSWER, number)])
         elif text[:1] == ANSWER and 0 <= self._probe - int.from_bytes(number, "big") < RECENT:
             self.on_answer()
 

@@ -26,17 +26,18 @@ from procs.agent.packets import too_big as told
 from procs.errors import ConfigError
 
 PASSED = ("sent_packets", "sent_bytes", "received_packets", "received_bytes")
-DROPPED = ("too_big", "spoofed", "malformed", "lost")
+DROPPED = ("too_big", "spoofed", "malformed", "lost", "unreadable")
 
 
 class Traffic:
-    """Of one peer, since we started."""
+    """Of one peer, since we started. `unreadable` are no packets: datagrams at the port of its session that are none of
+    its own."""
 
     __slots__ = PASSED + DROPPED
 
     def __init__(self) -> None:
         self.sent_packets = self.sent_bytes = self.received_packets = self.received_bytes = 0
-        self.too_big = self.spoofed = self.malformed = self.lost = 0
+        self.too_big = self.spoofed = self.malformed = self.lost = self.unreadable = 0
 
     def passed(self) -> dict[str, int]:
         """What TunnelPeer says of packets."""

@@ -112,6 +112,8 @@ class PeerTunnel:
 
     def _peer(self, peer: str, session: PeerSession) -> TunnelPeer:
         below, path, traffic = session.datagrams, session.path, self._switch.traffic.get(peer)
+        if traffic:
+            traffic.unreadable = below.unreadable
         return TunnelPeer(
             peer,
             is_up=below.is_up,

@@ -42,7 +42,8 @@ class UdpTransport(asyncio.DatagramTransport):
         self._buffer = memoryview(bytearray(1 << 16))
         self._can_segment, self._closing = True, False
         self.on_records: Callable[[list[bytes]], None] | None = None
-        self.dropped = 0
+        self.dropped = 0  # on the way out
+        self.unreadable = 0  # that have come
         with contextlib.suppress(OSError):  # an older kernel: one by one
             sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
         protocol.connection_made(self)
@@ -67,6 +68,7 @@ class UdpTransport(asyncio.DatagramTransport):
         for _ in range(READS_A_WAKE):
             size, ancillary, _, sender = self._sock.recvmsg_into([buffer], _ANCILLARY_BYTES)
             if not size:
+                self.unreadable += 1
                 continue  # anybody can send one, and aiortc ends the session of who gets it
             step = int.from_bytes(ancillary[0][2][:4], "little") if ancillary else size
             joined = bytes(buffer[:size])
@@ -83,7 +85,7 @@ class UdpTransport(asyncio.DatagramTransport):
         try:
             self._protocol.datagram_received(datagram, sender)
         except Exception as error:  # aioice's parser raises whatever comes to it, and anybody can send here
-            self.dropped += 1
+            self.unreadable += 1
             log.debug("a datagram that is not understood", why=f"{type(error).__name__}: {error}")
 
     # --- out ------------------------------------------------------------------------------------------

@@ -18,6 +18,13 @@ class End:
         self.until = until
         self.up: PeerUp | None = None  # the last one
         self.why = ""  # there is none
+        self._unreadable = (0, 0)  # of whom, by its process, and how many it has told us of
+
+    def more_unreadable(self, now: PeerUp) -> int:
+        """Datagrams since it was asked last; who has the session counts its own."""
+        told, (pid, before) = int(now.stats.get("unreadable", 0)), self._unreadable
+        self._unreadable = (now.pid, told)
+        return max(0, told - (before if pid == now.pid else 0))
 
 
 class Ends:

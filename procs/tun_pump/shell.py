@@ -84,6 +84,8 @@ class Pump:
             if isinstance(message, PeerAway):
                 self._away(peer, message.why)
                 return
+            if isinstance(message, PeerUp) and message.peer != peer:
+                raise Refused(f"{peer!r} speaks for {message.peer!r}")
             end = self._ends.heard(peer, message.at, message.seen, time.monotonic())
             if not end:
                 self._strangers += 1
@@ -107,6 +109,7 @@ class Pump:
 
     def _is_up(self, end: ends.End, message: PeerUp) -> None:
         before, end.up = end.up, message
+        self._switch.traffic[message.peer].unreadable += end.more_unreadable(message)
         self._switch.takes(message.peer, message.mtu)
         if ends.has_changed(before, message):
             told = {"peer": message.peer, "plane": message.plane, "path": message.path, "mtu": message.mtu}

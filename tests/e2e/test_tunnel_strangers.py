@@ -97,6 +97,8 @@ def test_garbage_and_false_sources_change_nothing(tmp_path: Path) -> None:
         print(f"{2 * len(ports) * MANY} datagrams of garbage: ssh stood still for {stall_s} s")
         assert children == (alice.child, bob.child)
         assert (alice.logged() + bob.logged()).count(MET) == met, "the connection is the same"
+        counted = until(lambda: alice.session().dropped["unreadable"])
+        assert counted > MANY / 2 and not bob.session().dropped["unreadable"], "at the port that it came to"
         bob.place.ip("addr add 10.77.0.9/32 dev mvp-tun0")
         with bob.place.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.bind(("10.77.0.9", 0))

@@ -357,7 +357,7 @@ def test_garbage_from_a_peer_or_at_the_port_changes_nothing(tmp_path: Path) -> N
             assert theirs._cargo.control._below
             for each in GARBAGE:
                 theirs._cargo.control._below.send(each)
-            theirs.datagrams._records._dtls.write([bytes([n]) * 9 for n in range(256)])  # type: ignore[union-attr]
+            theirs.datagrams._records.dtls.write([bytes([n]) * 9 for n in range(256)])  # type: ignore[union-attr]
             assert session.path._connection
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
                 for local in session.path._connection._local_candidates:
@@ -366,6 +366,7 @@ def test_garbage_from_a_peer_or_at_the_port_changes_nothing(tmp_path: Path) -> N
                             stranger.sendto(os.urandom(size), (local.host, local.port))
                             stranger.sendto(b"\x17\xfe\xfd" + os.urandom(size), (local.host, local.port))
             await asyncio.sleep(2.5)
+            assert session.stats["unreadable"] >= 10 and not theirs.stats["unreadable"]
             assert session.connections == theirs.connections == 1 and session.is_connected()
             assert len(session._cargo.channels._known) <= 64
             heard: list[bytes] = []

@@ -61,4 +61,4 @@ def test_what_was_sent_is_counted() -> None:
     assert switch.traffic["bob"].passed() == {
         "sent_packets": 2, "sent_bytes": 5, "received_packets": 0, "received_bytes": 0,
     }  # fmt: skip
-    assert switch.traffic["bob"].dropped() == {"too_big": 0, "spoofed": 0, "malformed": 0, "lost": 1}
+    assert switch.traffic["bob"].dropped() == {"too_big": 0, "spoofed": 0, "malformed": 0, "lost": 1, "unreadable": 0}

@@ -8,7 +8,9 @@ import msgspec
 
 from procs.agent.switch import Traffic
 from procs.messages import MAX_BYTES, encode
+from procs.messages.tunnel import PeerUp
 from procs.messages.warden import TunnelPeer, TunnelState, decode_to_warden
+from procs.tun_pump.ends import End
 from procs.tun_pump.rates import Rate, Rates
 from procs.warden.tunnel import Tunnelled
 from procs.warden.watching import FRESH_S
@@ -60,3 +62,10 @@ def test_a_person_reads_a_row_for_each() -> None:
         ("bob", "up", "2", "relayed", "192.0.2.1:9", "1380", "12.5 ms", "1.0 MB", "2.5 MB", "4"),
         ("eve", "down", "-", "-", "-", "-", "-", "0.0 MB", "0.0 MB", "0"),
     ]
+
+
+def test_garbage_is_counted_on_whoever_has_the_session() -> None:
+    end = End(0.0)
+    told = [(1, 5), (1, 5), (1, 8), (2, 3), (2, 4)]  # the second process begins anew
+    ups = [PeerUp("bob", pid, 1380, stats={"unreadable": float(count)}) for pid, count in told]
+    assert [end.more_unreadable(up) for up in ups] == [5, 0, 3, 3, 1]
