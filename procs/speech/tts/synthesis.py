@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import soxr  # type: ignore[import-untyped]
+import soxr
 
 from procs import log, prctl
 from procs.errors import NotHere, PlanariaError
