@@ -55,7 +55,7 @@ chaos: ## kill, freeze and hang every process for MINUTES=10, and see it come ba
 clean: ## end everything and remove what was made here (not your settings, the hub's accounts, the device's identity)
 	@$(ANY) scripts/down.py
 	@if [ -d run ]; then find run -mindepth 1 -maxdepth 1 ! -name 'hub.sqlite*' ! -name device.json ! -name admin-password \
-		! -name agent -exec rm -rf {} +; rmdir run 2>/dev/null || true; fi
+		! -name agent ! -name audio-token -exec rm -rf {} +; rmdir run 2>/dev/null || true; fi
 	@rm -rf go2rtc/bin .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@if [ -d temp/streams ]; then find temp/streams -type p -delete; find temp -type d -empty -delete; fi
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

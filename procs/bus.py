@@ -6,6 +6,7 @@
 | warden.state             | ROUTER <- DEALER | warden            | see below      | Request -> Reply |
 | headless_agent.N.control | ROUTER <- DEALER | producer N        | scripts/cli.py | Request -> Reply |
 | ws_link.state            | ROUTER <- DEALER | ws_link           | scripts        | Request -> Reply |
+| audio_io.state           | ROUTER <- DEALER | audio_io          | scripts        | Request -> Reply |
 | ws_link.work             | ROUTER - DEALER  | ws_link           | each proxy     | see below        |
 | ws_link.sessions         | ROUTER - DEALER  | ws_link           | webrtc_peer    | see below        |
 | webrtc_peer.children     | ROUTER - DEALER  | webrtc_peer       | its children   | see below        |
@@ -63,6 +64,7 @@ K = TypeVar("K", bound="zmq.Socket[Any]")
 WARDEN_HEARTBEAT = "warden.heartbeat"
 WARDEN_STATE = "warden.state"
 WS_LINK_STATE = "ws_link.state"
+AUDIO_IO_STATE = "audio_io.state"
 WS_LINK_WORK = "ws_link.work"
 WS_LINK_SESSIONS = "ws_link.sessions"
 WEBRTC_PEER_CHILDREN = "webrtc_peer.children"

@@ -50,6 +50,10 @@ OUR_ENV = frozenset({
     "PLANARIA_ALLOW_UNSIGNED", "PLANARIA_PEER_TRUST",
     "PLANARIA_SPEECH_KEY", "PLANARIA_SPEECH_KEY_FILE", "PLANARIA_SPEECH_LLM", "PLANARIA_SPEECH_PAUSE_S",
     "PLANARIA_SPEECH_SESSIONS", "PLANARIA_SPEECH_STT", "PLANARIA_SPEECH_TTS",
+    "PLANARIA_AUDIO_CERT", "PLANARIA_AUDIO_ECHO", "PLANARIA_AUDIO_GAIN", "PLANARIA_AUDIO_HOST",
+    "PLANARIA_AUDIO_INPUT", "PLANARIA_AUDIO_KEY", "PLANARIA_AUDIO_MICROPHONE", "PLANARIA_AUDIO_NAME",
+    "PLANARIA_AUDIO_OUTPUT", "PLANARIA_AUDIO_PORT", "PLANARIA_AUDIO_SPEAKER", "PLANARIA_AUDIO_TOKEN",
+    "PLANARIA_AUDIO_TOKEN_FILE", "PLANARIA_AUDIO_VOLUME", "PLANARIA_AUDIO_WAKE_WORD", "PLANARIA_NO_AUDIO",
 })  # fmt: skip
 
 
@@ -259,6 +263,17 @@ def load(cls: type[S], layers: Layers) -> S:
 def names_set(cls: type[Settings], layers: Layers) -> frozenset[str]:
     """The options that some layer sets, as against those left at their default."""
     return frozenset(name for name, opt in options_of(cls).items() if _find(name, opt, layers))
+
+
+def variables(
+    cls: type[Settings], document: Mapping[str, Any], environ: Mapping[str, str], env_file: Mapping[str, str]
+) -> dict[str, str]:
+    """What a settings file says of a class, as the variables that tell a process of it; not what others say louder."""
+    return {
+        opt.env[0]: str(document[name])
+        for name, opt in options_of(cls).items()
+        if opt.env and name in document and not any(environ.get(each) or env_file.get(each) for each in opt.env)
+    }
 
 
 def _find(name: str, opt: Option, layers: Layers) -> tuple[str, Any, str] | None:

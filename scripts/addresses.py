@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from procs.audio_io.token import FILE as AUDIO_TOKEN
 from procs.ws_link import identity
 from scripts import speaking
 from scripts.suite_settings import Plan
@@ -31,8 +32,16 @@ def show(run_dir: Path, plan: Plan, password: str) -> None:
         _print_streams(plan)
     for program in speaking.programs(plan):
         print(f"{program:<7} {speaking.url(plan, program)}")
+    if "audio" in chosen.roles:
+        _print_audio(run_dir, plan)
     where = "; streams are set in planaria.yaml (see README.md)" if "streams" in chosen.roles else ""
     print(f"next    make status, make logs, make down{where}", flush=True)
+
+
+def _print_audio(run_dir: Path, plan: Plan) -> None:
+    audio = plan.audio
+    where = "" if audio.token or not audio.needs_token else f"; its token: {audio.token_file or run_dir / AUDIO_TOKEN}"
+    print(f"audio   {'wss' if audio.cert else 'ws'}://{audio.listens}     (for a backend's devices.json{where})")
 
 
 def _print_streams(plan: Plan) -> None:

@@ -48,6 +48,7 @@ from scripts import (
     service,
     speaking,
     suite,
+    voice,
     wall,
 )
 from scripts import status as show_status
@@ -71,6 +72,7 @@ def up(arguments: argparse.Namespace) -> None:
         time.sleep(Row(ROOT / "run/supervisord.starts").next_start())  # systemd 252 has but one pause, a short one
     with suite.exclusive(ROOT):
         plan = load_plan(ROOT, os.environ)
+        voice.install(ROOT, plan.suite.roles)
         needed = _prepare_if_needed(plan)
         if arguments.foreground:
             _stay(plan, needed)
@@ -139,6 +141,8 @@ def _refuse_taken(plan: Plan, ours: Collection[int] = ()) -> None:
     for program in speaking.programs(plan):
         variable = f"PLANARIA_SPEECH_{program.upper()}"
         listeners.refuse_taken(f"speech: {program}", variable, plan.speech.listen(program), ours=ours)
+    if "audio" in chosen.roles:
+        listeners.refuse_taken("audio: port", "PLANARIA_AUDIO_PORT", plan.audio.listens, ours=ours)
     listeners.refuse_taken("metrics", "PLANARIA_METRICS", chosen.metrics, ours=ours)
 
 

@@ -20,7 +20,10 @@ _PREFIXES = "PLANARIA_", "METABONK_", "SSL_CERT_"
 _NOT_READ = "PLANARIA_UP_LIMIT_S", "MODE", "DATA_CHANNEL_LABEL"  # by what `make up` starts
 _FILE = "AGENT_CONFIG"
 # Their text is read once, at a start.
-_FILES = _FILE, "SIGNALING_TOKEN_FILE", "SIGNALING_TOKENS_FILE", "PLANARIA_SPEECH_KEY_FILE"
+_FILES = (
+    *(_FILE, "SIGNALING_TOKEN_FILE", "SIGNALING_TOKENS_FILE"),
+    *("PLANARIA_AUDIO_TOKEN_FILE", "PLANARIA_SPEECH_KEY_FILE"),
+)
 
 
 def fingerprint(root: Path, plan: Plan, *made: object) -> str:

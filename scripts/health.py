@@ -143,6 +143,8 @@ def why_not_serving(root: Path, plan: Plan) -> str:
         return gone[0]
     if why := reach.why_not_reached(root, plan) or speaking.why_not(plan):
         return why
+    if "audio" in plan.suite.roles and reach.audio_state(root) is None:
+        return "audio_io: it does not answer"
     seen = suite.ask_warden(root)
     if not seen:
         return "the warden does not answer"
@@ -156,7 +158,7 @@ def why_not_serving(root: Path, plan: Plan) -> str:
 
 def _program_of(why: str) -> str:
     """The program whose log may tell more about what stands in `why_not_serving`."""
-    programs = ("hub", "ws_link", "proxy", "webrtc_peer", "tun_pump", *speaking.PROGRAMS, "warden")
+    programs = ("hub", "ws_link", "proxy", "webrtc_peer", "tun_pump", "audio_io", *speaking.PROGRAMS, "warden")
     named = next((name for name in programs if why.startswith((name, f"the {name}"))), "")
     return {"": "go2rtc", "proxy": "proxy_0"}.get(named, named)
 

@@ -8,13 +8,15 @@ import re
 import ssl
 import urllib.parse
 from pathlib import Path
+from typing import TypeVar
 
 from procs import bus, proc
 from procs.errors import BusError
-from procs.messages.requests import Describe, LinkState
+from procs.messages.requests import AudioState, Describe, LinkState
 from scripts import listeners
 from scripts.suite_settings import Plan
 
+S = TypeVar("S", LinkState, AudioState)
 ASK_LIMIT_S = 2.0
 
 
@@ -80,12 +82,27 @@ def hub_figures(plan: Plan) -> tuple[dict[str, int], str]:
 
 def link_state(root: Path) -> LinkState | None:
     """What ws_link says of itself; None while it does not answer."""
-    with bus.Requester(root / "run", bus.WS_LINK_STATE) as requester:
+    return _described(root, bus.WS_LINK_STATE, LinkState)
+
+
+def audio_state(root: Path) -> AudioState | None:
+    """What audio_io says of itself; None while it does not answer."""
+    return _described(root, bus.AUDIO_IO_STATE, AudioState)
+
+
+def _described(root: Path, endpoint: str, kind: type[S]) -> S | None:
+    with bus.Requester(root / "run", endpoint) as requester:
         try:
             body = requester.ask(Describe(), within_s=ASK_LIMIT_S).body
         except BusError:
             return None
-    return body if isinstance(body, LinkState) else None
+    return body if isinstance(body, kind) else None
+
+
+def missing_sound(state: AudioState | None) -> list[str]:
+    """What of a device's ears and mouth is not there, and what to do about it."""
+    parts = (("microphone", state.microphone), ("speaker", state.speaker)) if state else ()
+    return [f"{part}: {how}" for part, how in parts if how != "ok"]
 
 
 def _why_no_hub(root: Path, plan: Plan) -> str:

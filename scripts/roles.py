@@ -12,7 +12,9 @@ PROGRAMS = {
     "streams": ("go2rtc",),
     "tun": ("tun_pump", "webrtc_peer"),
     "voice": ("speech_stt", "speech_tts", "speech_llm"),
+    "audio": ("audio_io",),
 }
+NEED_VOICE = frozenset({"audio", "voice"})  # what scripts/bootstrap.sh voice installs
 _SECTIONS = {
     "hub": "fcgi-program:hub",
     "ws_link": "program:ws_link",
@@ -22,6 +24,7 @@ _SECTIONS = {
     "speech_stt": "program:speech_stt",
     "speech_tts": "program:speech_tts",
     "speech_llm": "program:speech_llm",
+    "audio_io": "program:audio_io",
     "go2rtc": "program:go2rtc",
 }
 NAME = "roles.conf"  # in capture_programs.FOLDER, which supervisord.conf includes: what stands there later wins
@@ -35,7 +38,7 @@ def _parse(text: str) -> frozenset[str]:
 
 
 ROLES = Kind(_parse, f"some of {' '.join(PROGRAMS)}")
-DEFAULT = frozenset({"hub", "device", "streams"})  # needs neither root nor a device of the kernel
+DEFAULT = frozenset({"hub", "device", "streams"})  # needs no root, no device of the kernel, no sound card
 
 
 def is_off(name: str, roles: Collection[str]) -> bool:

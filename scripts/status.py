@@ -35,6 +35,7 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
     for process in processes:
         process["recovery"] = _recovery(seen, process["name"])
     link = reach.link_state(root) if "device" in plan.suite.roles else None
+    audio = reach.audio_state(root) if "audio" in plan.suite.roles else None
     troubles = seen.troubles if seen else ["the warden does not answer"]
     tunnel = seen.tunnel if seen and "tun" in plan.suite.roles else None
     return {
@@ -43,11 +44,13 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
         "device": _device(link) if link else None,
         "watching": msgspec.to_builtins(seen.watching) if seen else None,
         "tunnel": msgspec.to_builtins(tunnel) if tunnel else None,
+        "audio": msgspec.to_builtins(audio) if audio else None,
         "streams": _streams(plan) if "streams" in plan.suite.roles else [],
         "degraded": [
             *_missing(root, processes),
             *reach.missing(link),
             *reach.missing_go2rtc(plan),
+            *reach.missing_sound(audio),
             *troubles,
             *_away(tunnel),
         ],
@@ -160,6 +163,9 @@ def show(answer: dict[str, Any]) -> None:
             print_table([TUNNEL, *map(peer_row, tunnel["peers"])])
         where = f"{tunnel['interface']} {' '.join(tunnel['addresses'])}" if tunnel["interface"] else NO_TUNNEL
         print(f"tunnel: {where}")
+    if audio := answer["audio"]:
+        print()
+        print_table([AUDIO, audio_row(audio)])
     if answer["degraded"]:
         print("\nDEGRADED\n" + "\n".join(f"  {each}" for each in answer["degraded"]))
 
@@ -219,6 +225,26 @@ def peer_row(its: dict[str, Any]) -> tuple[str, ...]:
         f"{its['sent_bytes'] / 1e6:.1f} MB",
         f"{its['received_bytes'] / 1e6:.1f} MB",
         str(sum(its["dropped"].values())),
+    )
+
+
+AUDIO = ("AUDIO", "BACKEND", "FOR", "MICROPHONE", "SPEAKER", "ECHO", "BUFFER", "UNDERRUNS", "CONCEALED", "REFUSED")
+
+
+def audio_row(its: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of the device's ears and mouth, under AUDIO."""
+    figures, is_heard = its["figures"], "asleep" if not its["awake"] else "muted" if its["muted"] else "on"
+    return (
+        f"{'wss' if its['tls'] else 'ws'}://{its['listens']}",
+        its["backend"] or "nobody",
+        in_words(int(its["for_s"])) if its["backend"] else "-",
+        is_heard if its["microphone"] == "ok" else "missing",
+        "on" if its["speaker"] == "ok" else "missing",
+        its["echo"],
+        f"{figures.get('depth_ms', 0)} ms",
+        str(figures.get("underruns", 0)),
+        f"{figures.get('concealed_ms', 0)} ms",
+        str(sum(its["refused"].values())),
     )
 
 

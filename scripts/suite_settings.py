@@ -25,16 +25,17 @@ from pathlib import Path
 from typing import Any
 
 from procs import settings
+from procs.audio_io.options import Audio
 from procs.errors import ConfigError, NotHere
 from procs.headless_agent.options import Producer, check
 from procs.settings import ADDRESS, NAME, PATH, SWITCH, Address, Kind, Layers, one_of, option, seconds, whole
 from procs.speech import options as speech_options
 from procs.speech.options import Speech
 from procs.warden.options import CEILINGS
-from scripts import roles, settings_file, wall
+from scripts import roles, settings_file, voice, wall
 
 SETTINGS_FILE = "planaria.yaml"
-_SECTIONS = ("producer", "streams", "sources", "captures", *wall.SECTIONS)
+_SECTIONS = ("producer", "streams", "sources", "captures", *wall.SECTIONS, *voice.SECTIONS)
 # Published names of sets of options; the ones in a row are the same.
 _EGL, _VPF, _TS = {"renderer": "egl"}, {"renderer": "egl", "encoder": "vpf"}, {"out": "mpegts"}
 PROFILES: dict[str, dict[str, str]] = {
@@ -64,7 +65,8 @@ class Suite(settings.Settings):
         roles.DEFAULT,
         roles.ROLES,
         env=("PLANARIA_ROLES",),
-        help="what runs here: hub (server), device, streams (go2rtc), tun (a tunnel to peers), voice (speech)",
+        help="what runs here: hub (server), device, streams (go2rtc), tun (a tunnel to peers), audio (a microphone and"
+        " a speaker), voice (speech)",
     )
     api: Address = option(
         Address("127.0.0.1", 1984), ADDRESS, env=("PLANARIA_GO2RTC_API",), help="go2rtc's API and pages listen here"
@@ -162,6 +164,8 @@ class Plan:
     captures: dict[str, list[str]]  # stream -> the command that we keep running, and whose output goes into its pipe
     wall: wall.Wall  # hub, device and proxies
     speech: Speech
+    audio: Audio
+    told: dict[str, str]  # the variables that say what the settings file says of hub, device and audio
     environment: dict[str, str]  # of the processes: the caller's over .env, and what the file says of the wall
 
     @property
@@ -196,6 +200,8 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
     through = wall.load(sections, str(path), environment, env_file, suite.roles, suite.api, suite.rtsp, login)
     by = f", exec_profile {suite.exec_profile}" if suite.exec_profile else ""
     speech = settings.load(Speech, Layers({}, environment, env_file))
+    audio, of_audio = voice.load(sections, str(path), environment, env_file, suite.roles)
+    told = through.variables | of_audio
     profile = PROFILES.get(suite.exec_profile, {})
     common = Layers({}, environment, env_file, {**profile, **sections["producer"]}, f"{path}: producer{by}")
     generated = [f"{suite.instance_prefix}-{i}" for i in range(suite.workers)]
@@ -224,7 +230,9 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
         captures,
         through,
         speech_options.check(speech, *(speech_options.PROGRAMS if "voice" in suite.roles else ())),
-        merged | through.variables,
+        audio,
+        told,
+        merged | told,
     )
     twice = sorted(name for name in set(plan.streams) if plan.streams.count(name) > 1)
     if twice:

@@ -120,10 +120,8 @@ def load(
     has_peers = network.check(settings.load(Tunnel, Layers(document=tunnel, document_name=f"{name}: tunnel"))).allowed
     if "tun" in roles and has_peers:
         load_agent({**env_file, **environment})
-    variables = {}
+    variables: dict[str, str] = {}
     for cls, section in ((Hub, sections["hub"]), (Link, device), (Peer, sections["watch"])):
-        for key, option in settings.options_of(cls).items():
-            if option.env and key in section and not any(environment.get(v) or env_file.get(v) for v in option.env):
-                variables[option.env[0]] = str(section[key])
+        variables |= settings.variables(cls, section, environment, env_file)
     watch_of = {"rtsp": str(rtsp), **login} if "streams" in roles else dict(login)
     return Wall(hub, link, watch_of, sections["upstreams"], tunnel, variables)

@@ -38,9 +38,9 @@ class Clone:
         self.settings: dict[str, object] = {"producer": {"width": 320, "height": 180, "fps": 30}}
         self.write_settings()
 
-    def install(self) -> None:
+    def install(self, locked: str = "requirements.txt") -> None:
         """Give it what `make up` would install and fetch, as links to ours: that takes a second, not half a minute."""
-        link_venv(self.root)
+        link_venv(self.root, locked=locked)
         for name in ("go2rtc/bin", *(str(path.relative_to(ROOT)) for path in (ROOT / "procs").rglob("__pycache__"))):
             if (ROOT / name).is_dir():
                 shutil.copytree(ROOT / name, self.root / name, copy_function=_link, ignore=_BEING_WRITTEN)
@@ -85,10 +85,10 @@ class Clone:
         return proc.marked(self.root)
 
 
-def link_venv(root: Path, place: Path | None = None) -> None:
-    """Make `root`/.venv of links to ours, with what requirements.txt names and nothing that only tests need. `place`:
-    what its checkout is called, where that is not `root`."""
-    unwanted = _of_tests_alone()
+def link_venv(root: Path, place: Path | None = None, locked: str = "requirements.txt") -> None:
+    """Make `root`/.venv of links to ours, with what `locked` names and nothing that only tests need. `place`: what its
+    checkout is called, where that is not `root`."""
+    unwanted = _not_named(locked)
 
     def ignored(folder: str, names: list[str]) -> set[str]:
         return _BEING_WRITTEN(folder, names) | (unwanted if os.path.basename(folder) == "site-packages" else set())
@@ -105,9 +105,9 @@ def link_venv(root: Path, place: Path | None = None) -> None:
             path.chmod(mode)
 
 
-def _of_tests_alone() -> set[str]:
-    """What lies in site-packages and belongs to nothing that requirements.txt names, nor to what a new .venv has."""
-    named = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.txt").read_text(), re.M)
+def _not_named(locked: str) -> set[str]:
+    """What lies in site-packages and belongs to nothing that is locked there, nor to what a new .venv has."""
+    named = re.findall(r"^([\w.-]+)==", (ROOT / locked).read_text(), re.M)
     wanted = {_plain(name) for name in (*named, "pip", "setuptools")}
     ours, others = set[str](), set[str]()
     for each in importlib.metadata.distributions():

@@ -21,7 +21,7 @@ class Bitrate(msgspec.Struct, frozen=True, tag="bitrate"):
 
 
 class Describe(msgspec.Struct, frozen=True, tag="describe"):
-    """To a producer, or to ws_link: say what you are and how you are doing. Idempotent."""
+    """To a producer, to ws_link or audio_io: say what you are and how you are doing. Idempotent."""
 
 
 class Look(msgspec.Struct, frozen=True, tag="look"):
@@ -109,6 +109,30 @@ class LinkState(msgspec.Struct, frozen=True, tag="link_state"):
     paired: str = ""  # the pairing code that was used last, which is worth nothing any more
 
 
+class AudioState(msgspec.Struct, frozen=True, tag="audio_state"):
+    """audio_io's answer to Describe. What is of a backend is of the one that holds the device now, if one does."""
+
+    listens: str
+    tls: bool
+    needs_token: bool
+    backend: str  # its address; "": none is there
+    protocol: str  # the subprotocol that is spoken with it
+    for_s: float  # that it is there
+    microphone: Reason  # "ok", or what is wrong and what to do
+    speaker: Reason
+    echo: str
+    muted: bool
+    awake: bool
+    wake: str  # the word that wakes it, if one does
+    connections: Count  # backends that have held it since it started
+    turned_away: dict[str, int]  # those that have not, by reason
+    refused: dict[str, int]  # events and packets, by reason
+    sent: Count = 0  # packets of the microphone
+    received: Count = 0  # packets for the speaker
+    dropped: Count = 0  # packets that were not sent, since it does not read
+    figures: dict[str, int] = {}  # of the sound itself (procs/audio_io/sound.py)
+
+
 class PairingCode(msgspec.Struct, frozen=True, tag="pairing_code"):
     """ws_link's answer to Pair."""
 
@@ -135,4 +159,4 @@ class Reply(msgspec.Struct, frozen=True, tag="reply"):
     id: Id
     ok: bool
     reason: Reason = ""
-    body: Description | SuiteState | LinkState | PairingCode | None = None
+    body: Description | SuiteState | LinkState | AudioState | PairingCode | None = None

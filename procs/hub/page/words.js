@@ -132,6 +132,7 @@ const LOSSES = {
   __proto__: null,
   go2rtc: "Viewers are cut off for a moment.",
   hub: "Everybody reconnects.",
+  audio_io: "What it was about to say is not heard.",
   proxy: "What it carries breaks off for a moment.",
   supervisord: "All processes restart.",
 };
