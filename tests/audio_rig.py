@@ -48,11 +48,12 @@ class Device:
 
 
 @contextlib.contextmanager
-def device(folder: Path, *flags: str, scheme: str = "ws") -> Iterator[Device]:
-    """Run one until it says that a backend can call."""
+def device(folder: Path, *flags: str, scheme: str = "ws", is_file: bool = True) -> Iterator[Device]:
+    """Run one until it says that a backend can call. `is_file`: with files in the place of cards."""
     folder.mkdir(exist_ok=True)
     port, run_dir, output = free_port(), folder / "run", folder / "out.wav"
-    command = [sys.executable, "-m", "procs.audio_io", "--no-audio", "--port", str(port), "--output", str(output)]
+    command = [sys.executable, "-m", "procs.audio_io", "--port", str(port)]
+    command += ["--no-audio", "--output", str(output)] if is_file else []
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [*command, *flags], stderr=log, env=clean_environ(PLANARIA_RUN_DIR=str(run_dir)), cwd=ROOT

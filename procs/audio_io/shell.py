@@ -42,8 +42,12 @@ BUSY = "another backend holds this device"
 
 def serve(chosen: Audio, asked: Token, listening: socket.socket, alive: Alive) -> None:
     """Lend ears and mouth, for ever."""
+    shell = Shell(chosen, asked, alive, makers.make(_wanted(chosen)))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Shell(chosen, asked, alive, makers.make(_wanted(chosen))).run(listening))
+        try:
+            runner.run(shell.run(listening))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None  # whose text and exit code say what is wrong
 
 
 def _wanted(chosen: Audio) -> makers.Wanted:

@@ -48,7 +48,7 @@ LIMITS = {
     "speech_stt": Limits(40.0, 4.0, 300),  # its zygote loads a model of 100 MB first; so does no child
     "speech_tts": Limits(20.0, 4.0, 300),
     "speech_llm": Limits(20.0, 4.0, 200),
-    "audio_io": Limits(30.0, 4.0, 400),
+    "audio_io": Limits(30.0, 4.0, 300),
     "keeper": Limits(20.0, 4.0, 100),
     "warden": Limits(20.0, 4.0, 100),
     "supervisord": Limits(20.0, SUPERVISORD_S, 200),

@@ -220,6 +220,18 @@ def test_nobody_is_sent_the_microphone_who_does_not_answer(running: Device) -> N
     assert time.monotonic() - since < 25, "ten seconds, on a machine that has time"
 
 
+def test_without_a_card_it_is_there_and_says_what_is_missing(tmp_path: Path) -> None:
+    named = ("--microphone", "no such card", "--speaker", "no such card", "--name", "kitchen")
+    with device(tmp_path / "device", *named, is_file=False) as its, Backend(its.url, subprotocols=OURS) as backend:
+        ours = Ours(backend)
+        ours.until(lambda: len(ours.frames) > 20 and ours.of(wire.State)[-1].speaker.startswith("missing: "))
+        state = ours.of(wire.State)[-1]
+        assert ours.of(wire.Hello)[0].name == "kitchen" and state.microphone.startswith("missing: ")
+        ours.created()
+        ours.speak(tone(0.5))
+        ours.until(lambda: ours.is_now(1, "playing", 100))
+
+
 def test_pages_of_a_browser_here_are_turned_away(running: Device) -> None:
     with pytest.raises(InvalidStatus) as refused:
         Backend(running.url, origin="https://example.com")

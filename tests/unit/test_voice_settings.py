@@ -1,0 +1,46 @@
+"""Settings of a device's ears and mouth: what planaria.yaml says of them, and what is installed for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from procs.errors import ConfigError, NotHere
+from scripts import roles, voice
+from tests.unit.test_wall import plan
+
+
+def test_the_file_tells_the_process_by_variables_and_is_the_weakest(tmp_path: Path) -> None:
+    document = "{audio: {port: 9000, microphone: USB, wake_word: alexa}}"
+    found = plan(tmp_path, document, PLANARIA_AUDIO_MICROPHONE="Jabra")
+    assert (str(found.audio.listens), found.audio.microphone) == ("127.0.0.1:9000", "Jabra")
+    told = {name: value for name, value in found.environment.items() if name.startswith("PLANARIA_AUDIO_")}
+    assert told == {
+        "PLANARIA_AUDIO_PORT": "9000",
+        "PLANARIA_AUDIO_MICROPHONE": "Jabra",
+        "PLANARIA_AUDIO_WAKE_WORD": "alexa",
+    }
+    conf = roles.conf({"audio"}, found.wall.hub.listen, found.told)
+    assert 'PLANARIA_AUDIO_PORT="9000"' in conf and "[program:audio_io]\nautostart=true" in conf
+
+
+def test_what_can_not_be_is_refused_before_anything_is_started(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"port='70000' \(.*audio\): must be a whole number"):
+        plan(tmp_path, "{audio: {port: 70000}}")
+    with pytest.raises(ConfigError, match="must both be set, or neither"):
+        plan(tmp_path, "{audio: {cert: cert.pem}}", PLANARIA_ROLES="audio")
+    assert plan(tmp_path, "{audio: {cert: cert.pem}}"), "whose role is off, it needs nothing"
+
+
+def test_more_is_installed_for_who_needs_more(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/bootstrap.sh").write_text(f'cd "{tmp_path}" && echo "$@" >> asked; exit $(cat status)\n')
+    (tmp_path / "status").write_text("0")
+    voice.install(tmp_path, roles.DEFAULT)
+    assert not (tmp_path / "asked").exists()
+    voice.install(tmp_path, frozenset({"audio"}))
+    (tmp_path / "status").write_text("1")
+    with pytest.raises(NotHere, match=r"voice needs what scripts/bootstrap\.sh voice could not"):
+        voice.install(tmp_path, frozenset({"hub", "voice"}))
+    assert (tmp_path / "asked").read_text() == "voice\nvoice\n"
