@@ -6,6 +6,7 @@ until the reply to the one before has ended, or for so long.
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import subprocess
@@ -28,6 +29,7 @@ LONGEST_OUTPUT_S = 3600  # 170 MB
 _AFTER_REPLY_S = 0.5
 _SYNTHESIS_S = 20.0
 _BETWEEN = "|"
+_HEAD = struct.Struct("<4sI8sIHHIIHH4sI")
 _HEADER_EVERY = 50  # blocks: whoever is killed leaves a file that can be read but for its last second
 
 Turn = Callable[[], Pcm]
@@ -49,9 +51,18 @@ class FileSound(Board):
             pace.wait()
             spoken = self.player.pull()
             self.ear.spoken(spoken)
-            if self._output is not None:
-                self._output.write(spoken)
+            self._write(spoken)
             self._deliver(self.ear.hear(self._script.block(self.cursor, self._listening)))
+
+    def _write(self, spoken: Pcm) -> None:
+        """A disk that is full costs the file, not the conversation."""
+        if self._output is None:
+            return
+        try:
+            self._output.write(spoken)
+        except OSError as error:
+            self._output, self.speaker = None, f"missing: the output cannot be written: {error.strerror}"
+            log.error("output-left-out", error=str(error))
 
 
 class Script:
@@ -149,7 +160,7 @@ class WavFile:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = path.expanduser().open("wb", buffering=0)
+            self._file = os.open(path.expanduser(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigError(f"output={str(path)!r}: cannot be written: {error.strerror}") from None
         self._blocks = 0
@@ -159,16 +170,12 @@ class WavFile:
         """One block more, up to an hour of them."""
         if self._blocks * BLOCK_S >= LONGEST_OUTPUT_S:
             return
-        self._file.write(pcm.astype("<i2").tobytes())
+        os.pwrite(self._file, pcm.astype("<i2").tobytes(), _HEAD.size + self._blocks * BLOCK * 2)
         self._blocks += 1
         if self._blocks % _HEADER_EVERY == 0:
             self._head()
 
     def _head(self) -> None:
         size = self._blocks * BLOCK * 2
-        head = struct.pack(
-            "<4sI8sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVEfmt ", 16, 1, 1, RATE, RATE * 2, 2, 16, b"data", size
-        )
-        self._file.seek(0)
-        self._file.write(head)
-        self._file.seek(0, 2)
+        parts = (b"RIFF", 36 + size, b"WAVEfmt ", 16, 1, 1, RATE, RATE * 2, 2, 16, b"data", size)
+        os.pwrite(self._file, _HEAD.pack(*parts), 0)
