@@ -58,6 +58,9 @@ class Llm:
         except chat.NoModel as reason:
             self.figures.add("llm_refused")
             return _json(chat.error(str(reason), code="model_not_found"), 404)
+        except web.HTTPRequestEntityTooLarge as reason:
+            self.figures.add("llm_refused")
+            return _json(chat.error(str(reason.text)), 413)
         except Refused as reason:
             self.figures.add("llm_refused")
             return _json(chat.error(str(reason)), 400)

@@ -10,7 +10,6 @@ import numpy as np
 
 from procs.errors import Refused
 from procs.media.ogg import OggWriter
-from procs.media.opus import Encoder
 from procs.wire import moshi
 from procs.wire.moshi import RATE, Samples, TimedText
 
@@ -99,6 +98,8 @@ class _Opus:
     """Sound as pages of an Ogg-Opus stream, one for each step."""
 
     def __init__(self) -> None:
+        from procs.media.opus import Encoder  # here: PyAV is 80 ms of a start, and the usual backend has no use for it
+
         self._encoder, self._ogg = Encoder(frame_ms=40), OggWriter(secrets.randbits(32))
 
     def page(self, pcm: Samples) -> bytes:

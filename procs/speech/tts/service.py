@@ -59,7 +59,6 @@ class Tts:
 
     def __init__(self, settings: Speech) -> None:
         self._slots = settings.sessions
-        self._used = 0
         self.figures = Figures(FIGURES)
         self._turns = asyncio.Semaphore(max(2, os.cpu_count() or 2))  # synthesisers at a time, in the order asked
 
@@ -69,15 +68,17 @@ class Tts:
 
     def modules(self) -> list[dict[str, object]]:
         """Its slots."""
-        return [{"name": "tts", "path": PATH, "used_slots": self._used, "total_slots": self._slots}]
+        return [{"name": "tts", "path": PATH, "used_slots": self._used(), "total_slots": self._slots}]
 
     async def run(self, opened: Callable[[], Awaitable[None]]) -> None:
         """For ever. Raises NotHere."""
         synthesis.program("flite")
-        with contextlib.suppress(NotHere):
+        try:
             synthesis.program("espeak-ng")
-        await synthesis.warm()
+        except NotHere as error:
+            log.warning("no voice but English ones", why=str(error))
         await opened()
+        await synthesis.warm()
         await asyncio.get_running_loop().create_future()
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:
@@ -154,19 +155,20 @@ class Tts:
         self.figures.add("py_total_steps", len(steps))
         return steps
 
+    def _used(self) -> int:
+        return int(self.figures.of("py_open_channels"))
+
     @contextmanager
     def _slot(self) -> Iterator[bool]:
         """One of those there are, if one is free."""
-        if self._used >= self._slots:
+        if self._used() >= self._slots:
             self.figures.add("tts_refused")
             yield False
             return
-        self._used += 1
         self.figures.add("py_open_channels")
         try:
             yield True
         finally:
-            self._used -= 1
             self.figures.add("py_open_channels", -1)
 
 

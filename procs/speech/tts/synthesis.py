@@ -12,7 +12,6 @@ import os
 import resource
 import shutil
 import struct
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -183,9 +182,7 @@ def _sound(name: str, wave: bytes) -> tuple[int, Sound]:
     return rate, np.frombuffer(body[: len(body) // 2 * 2], "<i2")
 
 
-async def warm() -> float:
-    """How long a word takes: has the synthesiser's pages read before somebody waits for them."""
-    began = time.monotonic()
+async def warm() -> None:
+    """Have a synthesiser's pages read before somebody waits for them."""
     with contextlib.suppress(PlanariaError):
         await speak(Voice("flite", "slt"), ["ready"])
-    return time.monotonic() - began
