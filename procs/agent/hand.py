@@ -52,6 +52,10 @@ class Hand:
         signed = self._identity.check(frame, offer_sdp)
         return Read(signed, caps.read(frame.auth.caps) if frame.auth and signed else NO_CAPS)
 
+    def met(self) -> None:
+        """There is a connection with the peer, who has signed for it."""
+        self._identity.met(self._peer)
+
     def _sign(self, frame: D, restarts: int, offer_sdp: str = "") -> D:
         text = msgspec.structs.replace(self._can, restarts=restarts).text
         signed = self._identity.signed(frame, text, offer_sdp)

@@ -12,10 +12,10 @@ import base64
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from shlex import quote
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -26,6 +26,7 @@ from procs.errors import ConfigError, Refused
 from procs.wire.envelope import Id, timestamp
 from procs.wire.signal import Auth, Described, Key, Offer
 
+T = TypeVar("T")
 FOLDER = "agent"  # in the run directory
 KEY_BYTES = 32
 KEY_SHAPE = "a key of 44 characters, as `cli.py peers` shows it at its owner's"
@@ -79,6 +80,7 @@ class Pin(msgspec.Struct, frozen=True, omit_defaults=True):
     key: Key
     since: str = ""
     approved: bool = False  # by a person
+    met: bool = False  # there was a connection with whoever has it: it was not just a name that somebody has made up
 
 
 class _Peers(msgspec.Struct):
@@ -125,30 +127,48 @@ class Peers:
         refuse_unnamed(peer)
         if not is_key(key):
             raise ConfigError(f"{key!r}: must be {KEY_SHAPE}")
-        return self._change(peer, Pin(key, timestamp(), approved), overwrite=approved)
+
+        def change(known: dict[str, Pin]) -> Pin:
+            if peer not in known and len(known) >= MAX_PEERS:
+                self._make_room(known)
+            if peer not in known or approved:
+                known[peer] = Pin(key, timestamp(), approved)
+            return known[peer]
+
+        return self._change(change)
+
+    def met(self, peer: str) -> None:
+        """There is a connection with it: it stays known, however many others come. Raises ConfigError."""
+
+        def change(known: dict[str, Pin]) -> None:
+            if pin := known.get(peer):
+                known[peer] = msgspec.structs.replace(pin, met=True)
+
+        if (pin := self.all().get(peer)) and not pin.met:
+            self._change(change)
 
     def forget(self, peer: str) -> bool:
         """The next key that comes is a first one. Whether there was any."""
-        known = peer in self.all()
-        self._change(peer, None, overwrite=True)
-        return known
+        return self._change(lambda known: known.pop(peer, None) is not None)
 
-    def _change(self, peer: str, wanted: Pin | None, *, overwrite: bool) -> Pin:
+    def _change(self, change: Callable[[dict[str, Pin]], T]) -> T:
         lock = locks.hold(self.path.with_suffix(".lock"))
         try:
             known = self.all()
-            if peer in known and not overwrite:
-                return known[peer]
-            if wanted is None:
-                known.pop(peer, None)
-            elif len(known) >= MAX_PEERS:
-                raise Refused(f"{MAX_PEERS} peers are known already ({self.path})")
-            else:
-                known[peer] = wanted
-            _write(self.path, msgspec.json.format(msgspec.json.encode(_Peers(known))) + b"\n")
-            return wanted or Pin("")
+            before = dict(known)
+            found = change(known)
+            if known != before:
+                _write(self.path, msgspec.json.format(msgspec.json.encode(_Peers(known))) + b"\n")
+            return found
         finally:
             os.close(lock)
+
+    def _make_room(self, known: dict[str, Pin]) -> None:
+        """Whoever runs the server can make up names and keys without end."""
+        names = [peer for peer, pin in known.items() if not pin.met and not pin.approved]
+        if not names:
+            raise Refused(f"{MAX_PEERS} peers are known already ({self.path})")
+        del known[min(names, key=lambda peer: known[peer].since)]
 
 
 def folder_in(run_dir: Path) -> Path:
@@ -254,6 +274,13 @@ class Identity:
                 f" in its place; if it is a new one of its own: cli.py peers --forget {quote(peer)}, at {self._me!r}"
             )
         return True
+
+    def met(self, peer: str) -> None:
+        """There is a connection with this peer, who has signed for it."""
+        try:
+            self.peers.met(peer)
+        except (ConfigError, OSError) as error:  # the connection is as good
+            log.warning("it can't be kept that a peer was met", peer=peer, why=str(error))
 
     def _known(self, peer: str) -> str | None:
         if key := self._trust.known.get(peer):

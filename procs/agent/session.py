@@ -23,6 +23,7 @@ from procs.agent.path import Path
 from procs.agent.settings import AgentSettings
 from procs.agent.turns import Turns
 from procs.agent.view import State, View
+from procs.agent.words import left
 from procs.errors import Refused
 from procs.wire.signal import Answer, Error, Frame, Offer, Routed, Trickle
 
@@ -238,6 +239,8 @@ class PeerSession(View):
         self.connections += 1
         self._connected_at = time.monotonic()
         self._turns.connected()
+        if self.signed:
+            self._hand.met()
         log.info("connected to a peer", peer=self.peer, path=path.kind, at=path.remote, signed=self.signed)
         self._cargo.connected(path, self.caps, by_us=self._answer is None)
         self._become("connected", "")
@@ -246,7 +249,7 @@ class PeerSession(View):
 
     def _left(self, why: str) -> None:
         """The peer has said goodbye, or it will not have what we have offered."""
-        text = f"the peer refuses: {why}" if why and self._offer else _left(why)
+        text = f"the peer refuses: {why}" if why and self._offer else left(why)
         if self._turns.keep:
             self._lost(text)
         else:
@@ -258,7 +261,7 @@ class PeerSession(View):
         if self.state == "closed":
             return
         if goodbye is not None and not self._turns.keep:
-            self.end(_left(goodbye))
+            self.end(left(goodbye))
             return
         log.info("no connection to a peer", peer=self.peer, why=why)
         self._drop()
@@ -295,7 +298,3 @@ class PeerSession(View):
     def _wake(self) -> None:
         if not self._inbox.full():
             self._inbox.put_nowait(None)
-
-
-def _left(why: str) -> str:
-    return f"the peer has left{': ' + why if why else ''}"

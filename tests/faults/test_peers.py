@@ -50,6 +50,7 @@ def test_two_agents_chat_by_the_published_api(tmp_path: Path) -> None:
             theirs.transport.send_text("dich auch")
             await until(lambda: len(heard) == 2)
             assert alice.get_channel("bob") is session.main and session.signed and theirs.signed
+            assert alice._identity.peers.all()["bob"].met and bob._identity.peers.all()["alice"].met
         return heard
 
     assert asyncio.run(talk()) == ["grüß dich".encode(), "dich auch"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from procs.agent import identity
 from procs.agent.identity import FIRST_USE, Identity, Peers, Trust, folder_in, own_key, public_key, signed_text
 from procs.errors import ConfigError, Refused
 from procs.wire import signal
@@ -133,6 +134,24 @@ def _first_use(folder: Path, number: int, out: multiprocessing.Queue[str]) -> No
     key = public_key(own_key(folder))
     Peers(folder).pin(f"peer-{number}", key)
     out.put(key)
+
+
+def test_names_that_somebody_makes_up_crowd_out_each_other_and_nobody_who_was_met(
+    pair: tuple[Identity, Identity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "MAX_PEERS", 4)
+    alice, bob = pair
+    alice.peers.pin("old", bob.key, approved=True)
+    alice.check(bob.signed(OFFER, CAPS))
+    alice.met("bob")
+    for number in range(9):
+        alice.peers.pin(f"stranger{number}", bob.key)
+    assert set(alice.peers.all()) == {"old", "bob", "stranger7", "stranger8"}
+    for name in ("stranger7", "stranger8"):
+        alice.met(name)
+    with pytest.raises(Refused, match="4 peers are known already"):
+        alice.peers.pin("late", bob.key)
+    assert alice.peers.pin("bob", bob.key, approved=True).approved, "who is known can be approved all the same"
 
 
 @pytest.mark.parametrize(("peer", "key"), [("bob", "xx"), ("b/b", "A" * 43 + "="), ("", "A" * 43 + "=")])
