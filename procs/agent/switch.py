@@ -69,6 +69,12 @@ class Switch:
         self._mtu.setdefault(peer, self._most)
         self.traffic.setdefault(peer, Traffic())
 
+    def forget(self, peer: str) -> None:
+        """Its addresses may be another's."""
+        for each in (self._allowed, self._mtu, self.traffic):
+            each.pop(peer, None)
+        self._prefixes = Prefixes(self._allowed)
+
     def allowed(self, peer: str) -> Sequence[Network]:
         """Its prefixes."""
         return self._allowed.get(peer, ())

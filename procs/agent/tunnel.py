@@ -12,6 +12,7 @@ The supervised suite does the same in two processes (tun_pump, and a child of we
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from ipaddress import ip_interface
 
@@ -27,11 +28,13 @@ from procs.errors import ConfigError, Refused
 from procs.messages.warden import TunnelPeer
 
 LOOK_S = 0.25
+LEASE_S = 300.0  # of the addresses that a peer has claimed, once it has left
 
 
 class PeerTunnel:
     """Peers of `allowed` have their prefixes. Where that is empty each peer has the addresses that it claims in its
-    signed capabilities, as far as they lie in our own networks and nobody has them yet."""
+    signed capabilities, as far as they lie in our own networks and nobody has them yet; they are its own while it is
+    there, and for a while after that."""
 
     def __init__(self, tunnel: Tunnel, mark: str = f"{netlink.OURS} cli") -> None:
         self.tunnel, self._learns = tunnel, not tunnel.allowed
@@ -41,6 +44,7 @@ class PeerTunnel:
         self._switch = Switch(tunnel)
         self._sessions: dict[str, PeerSession] = {}
         self._learned: dict[str, int] = {}  # of which of its connections
+        self._left_at: dict[str, float] = {}
 
     @property
     def caps(self) -> Caps:
@@ -79,7 +83,9 @@ class PeerTunnel:
         self.device.close()
 
     def _look(self) -> None:
-        """What sessions have become: they fall to another plane, and their peers come back as others."""
+        """What sessions have become: they fall to another plane, and their peers come back as others, or never."""
+        if self._learns:
+            self._give_back(time.monotonic())
         for peer, session in self._sessions.items():
             if self._learns and session.is_connected() and self._learned.get(peer) != session.connections:
                 self._learned[peer] = session.connections
@@ -88,6 +94,23 @@ class PeerTunnel:
                 self._switch.takes(peer, session.datagrams.mtu)
         if self.device.fd >= 0:
             self._loop.call_later(LOOK_S, self._look)
+
+    def _give_back(self, now: float) -> None:
+        """The addresses of those who have left, for whoever wants them."""
+        for peer, session in self._sessions.items():
+            if session.is_connected():
+                self._left_at.pop(peer, None)
+            else:
+                self._left_at.setdefault(peer, now)
+        late = [peer for peer, left_at in self._left_at.items() if now - left_at > LEASE_S]
+        for peer in late:
+            if self._switch.allowed(peer):
+                log.info("a peer has left, and its addresses are free", peer=peer)
+            self._switch.forget(peer)
+            if self._sessions[peer].state == "closed":
+                del self._sessions[peer], self._left_at[peer]
+        if late:  # who was refused may ask again
+            self._learned = {peer: count for peer, count in self._learned.items() if self._switch.allowed(peer)}
 
     def _learn(self, peer: str, session: PeerSession) -> None:
         try:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Iterator
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
@@ -13,10 +14,10 @@ from pathlib import Path
 import pytest
 from aioice import Connection
 
-from procs.agent import ice, netlink, tun
+from procs.agent import ice, netlink, tun, tunnel
 from procs.agent.caps import Caps
 from procs.agent.network import Tunnel
-from procs.agent.tunnel import PeerTunnel, claimed
+from procs.agent.tunnel import LEASE_S, LOOK_S, PeerTunnel, claimed
 from procs.errors import ConfigError, Refused
 from tests import nat
 from tests.agents import meeting, until
@@ -120,6 +121,33 @@ def test_who_calls_for_something_else_takes_no_addresses(places: dict[str, Place
                 await (await caller.connect_to("alice")).opened(20)
             await until(lambda: bool(end.allowed("bob")))
             assert not end.allowed("eve") and [str(each) for each in end.allowed("bob")] == ["10.77.0.2/32"]
+        end.close()
+
+    asyncio.run(work())
+
+
+def test_the_address_of_a_peer_that_has_left_is_free_after_a_while_and_not_before(
+    places: dict[str, Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        with places["alice"].entered():
+            end = PeerTunnel(tunnel_of("alice"))
+        async with meeting(tmp_path, *NAMES, can=Caps(planes=[2, 1], addresses=["10.77.0.2/24"])) as (_, agents):
+            alice, bob, eve = agents
+            alice._can, alice.on_session = end.caps, end.join
+            end.start()
+            for caller in (bob, eve):  # both claim the same
+                await (await caller.connect_to("alice")).opened(20)
+                await until(lambda caller=caller: caller.settings.agent_id in end._learned)  # type: ignore[misc]
+            end._give_back(time.monotonic() + 2 * LEASE_S)
+            assert end.allowed("bob") and not end.allowed("eve"), "while it is there it keeps it"
+            await bob.stop()
+            await until(lambda: "bob" in end._left_at)
+            await asyncio.sleep(3 * LOOK_S)
+            assert end.allowed("bob") and not end.allowed("eve"), "it may come back"
+            monkeypatch.setattr(tunnel, "LEASE_S", 0.1)
+            await until(lambda: bool(end.allowed("eve")))
+            assert not end.allowed("bob") and "bob" not in {each.peer for each in end.peers()}
         end.close()
 
     asyncio.run(work())
