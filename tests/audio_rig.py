@@ -1,4 +1,4 @@
-"""audio_io as a process of its own, with files in the place of a sound card. Ended by pid."""
+"""audio_io as a process of its own, by its published name, with files in the place of a sound card. Ended by pid."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def device(folder: Path, *flags: str, scheme: str = "ws", is_file: bool = True) 
     """Run one until it says that a backend can call. `is_file`: with files in the place of cards."""
     folder.mkdir(exist_ok=True)
     port, run_dir, output = free_port(), folder / "run", folder / "out.wav"
-    command = [sys.executable, "-m", "procs.audio_io", "--port", str(port)]
+    command = [sys.executable, "scripts/remote_device_server.py", "--port", str(port)]
     command += ["--no-audio", "--output", str(output)] if is_file else []
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

@@ -35,8 +35,6 @@ class Alive(Protocol):
 
 def serve(chosen: Audio, alive: Alive) -> None:
     """Lend ears and mouth, for ever."""
-    if chosen.verbose:
-        log.configure("audio_io", debug=True)
     asked = token.find(chosen, alive.run_dir)
     listening = _listen(chosen)
     _announce(chosen, asked)

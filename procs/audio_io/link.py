@@ -13,7 +13,8 @@ from typing import Any, Final
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from procs.audio_io.session import Action, Finish, Play, Send, Session
+from procs import log
+from procs.audio_io.session import Action, Finish, Play, Send, Session, Wrong
 from procs.audio_io.sound import Heard, Sound
 from procs.errors import Refused
 from procs.media.opus import Decoder, Encoder
@@ -155,6 +156,8 @@ class Link:
                 self._play(action)
             case Send():
                 self._put([action])
+            case Wrong():
+                log.warning("not taken from the backend", why=action.why)
             case Finish():
                 sound.finish()
             case wire.Pause():
@@ -173,7 +176,8 @@ class Link:
         try:
             pcm = self._decoder.decode(its.packet)
         except Refused as reason:
-            self._put(self.session.refuse(reason, time.monotonic()))
+            for action in self.session.refuse(reason, time.monotonic()):
+                self._do(action)
             return
         self._sound.play(pcm, response=its.response, timestamp=its.timestamp, first=its.first)
 

@@ -96,7 +96,6 @@ class Audio(settings.Settings):
         10.0, seconds(0, 3600), help="with --no-audio: a turn waits for the reply to the one before, at most so long"
     )
     loop: bool = option(False, SWITCH, help="with --no-audio: begin the input again at its end")
-    verbose: bool = option(False, SWITCH, help="log every event's type")
 
     @property
     def listens(self) -> Address:

@@ -42,8 +42,14 @@ class Finish(NamedTuple):
     """No more sound of this response."""
 
 
+class Wrong(NamedTuple):
+    """What was not taken, for the log."""
+
+    why: str
+
+
 Order = wire.Pause | wire.Resume | wire.Flush | wire.Mute | wire.Volume
-Action = Send | Play | Finish | Order
+Action = Send | Play | Finish | Wrong | Order
 
 
 class Session:
@@ -101,13 +107,13 @@ class Session:
         except Refused as reason:
             yield from self.refuse(reason, now)
 
-    def refuse(self, reason: Refused, now: float) -> list[Send]:
+    def refuse(self, reason: Refused, now: float) -> Iterator[Action]:
         """Count what was not taken, and say so to who understands it."""
         self.refused["unknown type" if isinstance(reason, wire.UnknownType) else "malformed"] += 1
-        if not self.is_ours or (len(self._errors) == ERRORS_A_SECOND and now - self._errors[0] < 1.0):
-            return []
-        self._errors.append(now)
-        return [self._event(wire.Error(error=wire.Problem(type="invalid_request_error", message=str(reason))))]
+        yield Wrong(str(reason))
+        if self.is_ours and not (len(self._errors) == ERRORS_A_SECOND and now - self._errors[0] < 1.0):
+            self._errors.append(now)
+            yield self._event(wire.Error(error=wire.Problem(type="invalid_request_error", message=str(reason))))
 
     def _sound(self, data: bytes) -> Iterator[Action]:
         if not self.is_ours:

@@ -65,7 +65,7 @@ def suite_of_ears(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     """A suite that is ears and mouth and nothing else."""
     clone = Clone(tmp_path_factory.mktemp("ears"))
     heard = wav(clone.root / "heard.wav", tone(1.0, 1000))
-    clone.settings = {"roles": "audio", "audio": {"port": str(free_port()), "input": str(heard)}}
+    clone.settings = {"roles": "audio", "audio": {"port": str(free_port()), "no_audio": "1", "input": str(heard)}}
     clone.write_settings()
     clone.install("requirements-voice.txt")
     yield clone
@@ -75,11 +75,11 @@ def suite_of_ears(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
 def test_killed_under_a_backend_it_is_back_and_hears_again(suite_of_ears: Clone) -> None:
     clone = suite_of_ears
     port = clone.settings["audio"]["port"]  # type: ignore[index]
-    up = clone.cli("up", environ={"PLANARIA_NO_AUDIO": "1"})
+    up = clone.cli("up")
     assert up.returncode == 0, up.stderr
     assert f"audio   ws://127.0.0.1:{port}" in up.stdout
     url = f"ws://127.0.0.1:{port}"
-    for _ in range(3):
+    for _ in range(2):
         with Backend(url) as backend:
             until(functools.partial(backend.heard_after, 0.1))
             pid = pid_of(clone)
@@ -88,7 +88,7 @@ def test_killed_under_a_backend_it_is_back_and_hears_again(suite_of_ears: Clone)
                 backend.listen(5)
         with until(lambda: called(url)) as again:
             until(functools.partial(again.heard_after, 0.1))
-            row = clone.cli("status", "--json", environ={"PLANARIA_NO_AUDIO": "1"})
+            row = clone.cli("status", "--json")
             told = json.loads(row.stdout)["audio"]
             assert (row.returncode, told["protocol"], told["microphone"]) == (0, "realtime", "ok"), row.stderr
         assert pid_of(clone) != pid
