@@ -15,7 +15,7 @@ class Holder(Protocol):
         """Whether its other side is alive."""
 
     async def end(self, why: str) -> None:
-        """End it; returns once it touches nothing any more."""
+        """End it; returns once it touches nothing any more. Raises TimeoutError."""
 
 
 class Hold:
@@ -26,7 +26,8 @@ class Hold:
         self.holder: Holder | None = None
 
     async def take(self, newcomer: Holder) -> bool:
-        """Make the newcomer the holder, unless another one lives. Several that come at once wait for each other."""
+        """Make the newcomer the holder, unless another one lives. Several that come at once wait for each other. Raises
+        TimeoutError."""
         async with self._challenge:
             if holder := self.holder:
                 if await holder.answers(CHALLENGE_S):

@@ -81,11 +81,12 @@ class Link:
         return False
 
     async def end(self, why: str) -> None:
-        """End it now. Its socket is not closed by asking: nobody may be there to answer."""
+        """End it now. Its socket is not closed by asking: nobody may be there to answer. Raises TimeoutError."""
         if not self._over.done():
             self._over.set_result(why)
         self._ws.transport.abort()
-        await self._done.wait()
+        async with asyncio.timeout(CLOSE_S):
+            await self._done.wait()
 
     async def turn_away(self, code: str, why: str) -> None:
         """Say why this one can't be the holder, and close."""
