@@ -11,7 +11,6 @@ import contextlib
 import queue
 import threading
 import time
-from collections import deque
 from typing import Any
 
 from procs import log
@@ -19,13 +18,14 @@ from procs.audio_io import devices
 from procs.audio_io.board import Board, Pace
 from procs.audio_io.devices import Side
 from procs.audio_io.ear import Ear
+from procs.audio_io.echo import KEPT_S, Beside
 from procs.audio_io.lines import Line, Microphone, Speaker
 from procs.audio_io.sound import Pcm
 from procs.backoff import delays
 from procs.errors import NotHere
 
 _WATCH_S = 0.5
-_WAITING = 25  # blocks of the microphone, and of the speaker for the canceller; older ones are no use
+_WAITING = 25  # blocks of the microphone; older ones are no use
 
 
 class CardSound(Board):
@@ -37,7 +37,7 @@ class CardSound(Board):
         self._names: dict[Side, str] = {"microphone": microphone, "speaker": speaker}
         self._open: dict[Side, Line] = {}
         self._heard: queue.SimpleQueue[Pcm] = queue.SimpleQueue()
-        self._spoken: deque[Pcm] = deque(maxlen=_WAITING)
+        self._spoken = Beside()
         self._known = False  # PortAudio has looked for cards
         self._closed_glitches = 0
 
@@ -58,8 +58,7 @@ class CardSound(Board):
                 self._pull(0.0)
             if self._delay_s != delay_s:
                 self.ear.delay(delay_s := self._delay_s)
-            while self._spoken:
-                self.ear.spoken(self._spoken.popleft())
+            self.ear.spoken(self._spoken.take())
             self._deliver(self.ear.nothing() if heard is None else self.ear.hear(heard))
 
     def _next(self, pace: Pace) -> Pcm | None:
@@ -77,12 +76,12 @@ class CardSound(Board):
     def _pull(self, latency_s: float) -> Pcm:
         """What is spoken next; also in PortAudio's thread."""
         block = self.player.pull(latency_s)
-        self._spoken.append(block)
+        self._spoken.put(block)
         return block
 
     @property
     def _delay_s(self) -> float:
-        return sum(line.latency_s for line in list(self._open.values()))
+        return max(0.0, sum(line.latency_s for line in list(self._open.values())) - KEPT_S)
 
     # The keeper
 

@@ -8,12 +8,13 @@ sentences of the echo were recognised still.
 from __future__ import annotations
 
 import importlib.util
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from procs import log
-from procs.audio_io.sound import BLOCK_S, RATE, Echo, Pcm
+from procs.audio_io.sound import BLOCK, BLOCK_S, RATE, Echo, Pcm
 from procs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ CHOICES = ("auto", "half-duplex", "none")
 _FRAME = RATE // 100  # what WebRTC takes
 _AUDIBLE = 30  # the loudest sample of a block that nobody hears
 _TAIL_S = 0.3  # a room still sounds
+_SILENCE = np.zeros(BLOCK, np.int16)
+_KEPT, _MOST_KEPT = 2, 16  # blocks
+KEPT_S = _KEPT * BLOCK_S
 
 
 class Canceller(Protocol):
@@ -130,6 +134,38 @@ class WebRtc:
 
     def _framed(self, pcm: Pcm) -> AudioFrame:
         return self._frame(bytearray(pcm.tobytes()), RATE, 1, len(pcm))
+
+
+class Beside:
+    """What is spoken, block for block beside what is heard. Cards take and give in fits, which a canceller would take
+    for an echo whose delay changes all the time: so some blocks are kept back, for less than the echo takes to come.
+    One that is later still is left out, so that those after it are beside the same as before."""
+
+    def __init__(self) -> None:
+        self._blocks: deque[Pcm] = deque(maxlen=_MOST_KEPT)
+        self._debt = self._missed = 0
+        self._filling = True
+
+    def put(self, pcm: Pcm) -> None:
+        """A block goes to the speaker; in any thread."""
+        self._blocks.append(pcm)
+
+    def take(self) -> Pcm:
+        """The one for the next block of the microphone; silence where there is none."""
+        while self._debt and self._blocks:
+            self._blocks.popleft()
+            self._debt -= 1
+        if len(self._blocks) == _MOST_KEPT or self._missed > _MOST_KEPT:  # one clock has gone ahead of the other
+            self._blocks.clear()
+            self._debt, self._missed, self._filling = 0, 0, True
+        self._filling = self._filling and len(self._blocks) <= _KEPT
+        if self._filling:
+            return _SILENCE
+        if not self._blocks:
+            self._debt, self._missed = self._debt + 1, self._missed + 1
+            return _SILENCE
+        self._missed = 0
+        return self._blocks.popleft()
 
 
 def choose(wanted: str, *, gain: bool) -> Canceller:

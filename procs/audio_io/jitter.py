@@ -65,7 +65,6 @@ class Jitter:
         """A packet has come."""
         start = self._place(timestamp, response, first)
         self._measure(start, len(pcm), now)
-        self._finished = False
         if start < self.at:
             self.late += min(self.at - start, len(pcm))
             pcm, start = pcm[self.at - start :], self.at
@@ -76,6 +75,7 @@ class Jitter:
             pcm = pcm[: self._starts[index] - start]
         if not len(pcm):
             return
+        self._finished = False
         if start > self.end:  # one that is lost is as good as one late by all it holds
             self._jitter_s = max(self._jitter_s, len(pcm) / RATE)
         if not self._starts and not self._flowing:

