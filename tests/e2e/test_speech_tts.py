@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import itertools
 import os
@@ -18,8 +19,10 @@ import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from procs import proc
 from procs.speech.tts import synthesis
 from tests import moshi_client, rig, speech_rig
 from tests.moshi_client import Full, Gone
@@ -247,3 +250,18 @@ def test_without_flite_it_says_which_package_brings_it(tmp_path: Path) -> None:
         "tts", tmp_path / "run", PATH=str(tmp_path)
     ):  # fmt: skip
         pass
+
+
+@pytest.mark.long
+def test_a_caller_that_never_reads_is_let_go_and_costs_no_memory(tts: Service) -> None:
+    async def never_reads() -> None:
+        address = f"{tts.url}/api/tts_streaming?format=PcmMessagePack"
+        async with connect(address, max_queue=1, ping_interval=None) as socket:
+            before = proc.rss_bytes(tts.process.pid)
+            for _ in range(100):
+                await socket.send(moshi_client.packed("Text", text="and on and on it goes. " * 50))
+            gone = functools.partial(rig.until, lambda: tts.figure("py_open_channels") == 0, within_s=90)
+            await asyncio.to_thread(gone)
+            assert proc.rss_bytes(tts.process.pid) - before < 16 * 1024 * 1024
+
+    asyncio.run(never_reads())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Annotated
 
 import msgspec
@@ -24,9 +24,12 @@ from procs.speech.tts.voices import Voice
 from procs.wire import moshi
 
 PATH = "/api/tts_streaming"
-PING_S = 20.0  # half of it for the answer
-RECEIVE_S = 30.0  # without a word or the end
+PING_S = 10.0
+ALIVE_S = 30.0  # without any frame, were it the answer to a ping
+WORDS_S = 120.0  # without a word or the end
 SEND_S = 20.0  # for a caller that does not read
+CLOSE_S = 60.0  # until they have read it all
+SEND_BYTES = 256 * 1024  # that the kernel holds for a caller that plays as it reads: two seconds
 WAITING = 64  # messages that are read ahead
 MAX_REASON = 100  # bytes of a close's reason; a frame has room for 123
 FIGURES = {
@@ -88,33 +91,36 @@ class Tts:
             voice = voices.of(request.query.get("voice", ""))
         except Refused as reason:
             raise web.HTTPBadRequest(text=str(reason)) from None
-        socket = web.WebSocketResponse(heartbeat=PING_S, max_msg_size=moshi.MAX_BYTES, compress=False)
+        socket = web.WebSocketResponse(autoping=False, timeout=CLOSE_S, max_msg_size=moshi.MAX_BYTES, compress=False)
         await socket.prepare(request)
+        if request.transport:
+            below = request.transport.get_extra_info("socket")
+            below.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BYTES)
         self.figures.add("py_connect")
         with self._slot() as has_slot:
-            if not has_slot:
-                await _fail(socket, output, moshi.NO_CHANNELS, 1013)
-            else:
-                await self._hold(socket, output, voice)
+            try:
+                if has_slot:
+                    await self._hold(socket, output, voice)
+                else:
+                    await _fail(socket, output, moshi.NO_CHANNELS, 1013)
+            except (_Left, TimeoutError, ConnectionError):
+                if request.transport:
+                    request.transport.abort()
         return socket
 
     async def _hold(self, socket: web.WebSocketResponse, output: formats.Output, voice: Voice) -> None:
+        """Raises _Left, TimeoutError, ConnectionError for a caller there is no more to say to."""
         try:
             async with asyncio.timeout(SEND_S):
                 for frame in output.begin():
                     await socket.send_bytes(frame)
-            reply = _Reply(self, socket, output, voice)
-            await reply.run()
-        except (_Left, TimeoutError, ConnectionError):
-            pass
+            await _Reply(self, socket, output, voice).run()
         except PlanariaError as error:
             self.figures.add("tts_failures")
             log.warning("a reply broke off", voice=str(voice), why=str(error))
             await _fail(socket, output, str(error), 1008 if isinstance(error, Refused) else 1011)
-        finally:
-            with contextlib.suppress(TimeoutError, ConnectionError):
-                async with asyncio.timeout(SEND_S):
-                    await socket.close()
+        else:
+            await socket.close()
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
         """POST: a whole text, answered as a WAV of unknown length that is heard while it is made."""
@@ -179,40 +185,56 @@ class _Reply:
         self._service, self._socket, self._output, self._voice = service, socket, output, voice
         self._texts: asyncio.Queue[str | None] = asyncio.Queue(WAITING)
         self._track = Track()
+        self._is_ended = False  # by the caller's Eos
 
     async def run(self) -> None:
         """Until the last word is spoken. Raises _Left, TimeoutError, Refused, NotHere, SynthesisFailed."""
-        reading = asyncio.create_task(self._read())
-        speaking = asyncio.create_task(self._speak())
+        tasks = [asyncio.create_task(each) for each in (self._read(), self._speak(), self._ping())]
         try:
-            done, _ = await asyncio.wait((reading, speaking), return_when=asyncio.FIRST_COMPLETED)
-            for task in done:  # the reader ends only by raising
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:  # only who speaks ends without raising
                 task.result()
         finally:
-            for task in (reading, speaking):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(reading, speaking, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._service.figures.observe(
                 "py_model_connection_num_steps", self._track.seconds * moshi.RATE / moshi.STEP
             )
 
     async def _read(self) -> None:
-        limit_s: float | None = RECEIVE_S
-        while True:
-            async with asyncio.timeout(limit_s):
-                frame = await self._socket.receive()
-            if frame.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
-                raise _Left
-            if limit_s is None:
-                continue  # nothing is said after the end
-            match moshi.decode(frame.data, moshi.TO_TTS):
+        async for data in self._frames_in():
+            match moshi.decode(data, moshi.TO_TTS):
                 case moshi.Text(text):
                     await self._texts.put(text)
                 case moshi.Eos():
                     await self._texts.put(None)
-                    limit_s = None  # pings tell whether the caller is there
+                    break
                 case moshi.Voice():
                     raise Refused("voices by embeddings are not spoken here: name one by ?voice=")
+        self._is_ended = True
+        async for _ in self._frames_in():
+            pass  # nothing is said after the end
+
+    async def _frames_in(self) -> AsyncIterator[bytes | str]:
+        """What the caller says. One that pings are not answered by, or who says nothing for long, is gone."""
+        until = time.monotonic() + WORDS_S
+        while self._is_ended or time.monotonic() < until:
+            async with asyncio.timeout(None if self._is_ended else ALIVE_S):  # who plays as they read answers late
+                frame = await self._socket.receive()
+            if frame.type in (WSMsgType.BINARY, WSMsgType.TEXT):
+                until = time.monotonic() + WORDS_S
+                yield frame.data
+            elif frame.type == WSMsgType.PING:
+                await self._socket.pong(frame.data)
+            elif frame.type != WSMsgType.PONG:
+                raise _Left
+        raise _Left
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(PING_S)
+            await self._socket.ping()
 
     async def _speak(self) -> None:
         clauses = Clauses()
@@ -252,8 +274,7 @@ async def _write(request: web.Request, response: web.StreamResponse, steps: list
 
 async def _fail(socket: web.WebSocketResponse, output: formats.Output, why: str, code: int) -> None:
     """Say why, and close."""
-    with contextlib.suppress(TimeoutError, ConnectionError):
-        async with asyncio.timeout(SEND_S):
-            for frame in output.failed(why):
-                await socket.send_bytes(frame)
-            await socket.close(code=code, message=why.encode()[:MAX_REASON])
+    async with asyncio.timeout(SEND_S):
+        for frame in output.failed(why):
+            await socket.send_bytes(frame)
+        await socket.close(code=code, message=why.encode()[:MAX_REASON])
