@@ -107,7 +107,7 @@ def load(
     device = {"go2rtc_http": f"http://{go2rtc}", **own, **sections["device"]}
     link = settings.load(Link, Layers({}, environment, env_file, device, f"{name}: device"))
     settings.load(Peer, Layers({}, environment, env_file, sections["watch"], f"{name}: watch"))
-    if "device" in roles:
+    if "device" in roles and link.ca:
         trust(link.ca)
     if hub.cert and {"hub", "device"} <= roles and link.backend == backend_of(hub.listen):
         raise ConfigError(

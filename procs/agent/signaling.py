@@ -51,7 +51,7 @@ class SignalingClient:
 
     def __init__(self, settings: AgentSettings) -> None:
         self._settings = settings
-        self._token, self._trust = settings.token, trust(settings.ca)
+        self._token, self._trust = settings.token, trust(settings.ca) if settings.ca else True
         self._in: asyncio.Queue[Frame] = asyncio.Queue(MAX_WAITING)
         self._out: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
         self._task: asyncio.Task[None] | None = None

@@ -109,7 +109,8 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     document = settings.written(path)
     others = upstreams(document.pop("upstreams", {}), f"{path}: upstreams")
     chosen = settings.load(Proxy, Layers(flags, environment, env_file, document, str(path)))
-    trust(chosen.ca)
+    if chosen.ca:
+        trust(chosen.ca)
     at = chosen.go2rtc_http
     return chosen.but(upstreams=(go2rtc.upstream(at.host, at.port, at.login), *others))
 

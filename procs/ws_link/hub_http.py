@@ -31,7 +31,7 @@ def session(ca: Path | None) -> aiohttp.ClientSession:
     trace = aiohttp.TraceConfig()
     trace.on_request_redirect.append(_refuse_redirect)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=trust(ca)),
+        connector=aiohttp.TCPConnector(ssl=trust(ca) if ca else True),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": f"planaria/{AGENT_VERSION}"},
         timeout=aiohttp.ClientTimeout(total=LIMIT_S),

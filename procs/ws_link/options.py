@@ -104,5 +104,6 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         flags = settings.parse_flags(parser, Link, own)
     environment, env_file = settings.from_environment(os.environ if environ is None else environ)
     chosen = settings.load(Link, Layers(flags, environment, env_file))
-    trust(chosen.ca)
+    if chosen.ca:
+        trust(chosen.ca)
     return chosen
