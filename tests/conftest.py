@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,11 @@ import pytest
 from scripts import suite
 from tests import rig
 from tests.clone import Clone
+
+# Where the environment tells Python not to keep what it compiles, every process of ours that a test starts would
+# compile all of it anew, and every worker all tests. (`make up` writes the bytecode, too.)
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A busy machine says nothing of the code, and no time is asserted in a test.
 hypothesis.settings.register_profile("planaria", deadline=None)

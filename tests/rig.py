@@ -48,12 +48,16 @@ def free_port() -> int:
 
 
 def until(look: Callable[[], T | None], within_s: float = 20.0, every_s: float = 0.02) -> T:
-    """What `look` gives once it is true. Fails the test after the limit."""
+    """What `look` gives once it is true. Fails the test after the limit. A look that takes long, as one that starts a
+    process does, is taken the more seldom: what is waited for needs the processor more than we."""
     deadline = time.monotonic() + within_s
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {look}"
-        time.sleep(every_s)
-    return found
+    while True:
+        began = time.monotonic()
+        if found := look():
+            return found
+        now = time.monotonic()
+        assert now < deadline, f"not within {within_s:g} s: {look}"
+        time.sleep(max(every_s, 3 * (now - began)))
 
 
 def clean_environ(**more: str) -> dict[str, str]:
