@@ -34,7 +34,9 @@ from procs.hub.state import State
 from procs.hub.store import migrate
 from procs.hub.store.engine import Store
 from procs.settings import ROOT
+from tests import warm
 from tests.rig import clean_environ, free_port, until
+from tests.warm import Forked
 
 ADMIN_PASSWORD = "the admin's password"
 LIMIT_S = 20.0
@@ -112,7 +114,7 @@ class Process:
     log: Path
     stdin: int = subprocess.DEVNULL
     command: tuple[str, ...] = ("-m", "procs.hub")
-    process: subprocess.Popen[bytes] = field(init=False)
+    process: subprocess.Popen[bytes] | Forked = field(init=False)
 
     @property
     def http(self) -> Http:
@@ -132,9 +134,12 @@ class Process:
         """Start it; `wait` waits until it serves."""
         stdin = self.stdin if isinstance(self.stdin, int) else self.stdin.fileno()
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *self.command], cwd=ROOT, env=self.environ, stdin=stdin, stderr=log
-            )
+            if self.command == CHEAP_HUB:
+                self.process = warm.start(CHEAP_HUB, "procs.hub.shell", self.environ, stdin=stdin, stderr=log)
+            else:
+                self.process = subprocess.Popen(
+                    [sys.executable, *self.command], cwd=ROOT, env=self.environ, stdin=stdin, stderr=log
+                )
 
     def wait(self) -> None:
         """Until it serves."""

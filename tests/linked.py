@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from procs.messages import encode
 from procs.messages.requests import Describe, LinkState
 from procs.messages.work import Job, JobDone, Ready, TicketGrant, TicketRefused, TicketWanted, decode_to_worker
 from procs.settings import ROOT
+from tests import warm
 from tests.rig import clean_environ, free_port, until
 
 # The same process with other ideas of how long is long.
@@ -53,13 +52,13 @@ class Linked:
             PLANARIA_RUN_DIR=str(run_dir), PYTHONPATH=str(ROOT), BACKEND_URL=backend, **environ
         )
         what = ["-c", QUICK.format(pace=pace)] if pace else ["-m", "procs.ws_link"]
-        self._command = [sys.executable, *what, *flags]
+        self._words = [*what, *flags]
         self.start()
 
     def start(self) -> None:
         """Start it, or start it again."""
         with self.log.open("ab") as out:
-            self.process = subprocess.Popen(self._command, env=self._environ, stdout=out, stderr=out, cwd=ROOT)
+            self.process = warm.start(self._words, "procs.ws_link.shell", self._environ, stdout=out, stderr=out)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """End it as everything here ends."""

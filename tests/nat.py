@@ -120,11 +120,11 @@ class Place:
         """This thread is here, and so is what it starts: processes, threads, sockets. Those that are, stay where they
         are."""
         with open("/proc/thread-self/ns/net") as before, open(self._file) as here:
-            _enter(here.fileno())
+            enter(here.fileno())
             try:
                 yield
             finally:
-                _enter(before.fileno())
+                enter(before.fileno())
 
     def wrapper(self, folder: Path, program: str) -> Path:
         """A program for those who start it by a path alone, which runs it here."""
@@ -144,7 +144,8 @@ class Place:
         self.holder.wait()
 
 
-def _enter(descriptor: int) -> None:
+def enter(descriptor: int) -> None:
+    """This thread is in that network from now on, and so is what it starts."""
     if _LIBC.setns(descriptor, _CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "setns")
 
