@@ -35,7 +35,7 @@ class Cursor(NamedTuple):
 
     response: int  # as given to `play`; 0: none yet
     state: Playing
-    heard_ms: int  # of this response; what has really left the speaker
+    heard_ms: int  # how far into this response what has really left the speaker is; what was lost of it counts
     buffered_ms: int  # of all responses; what has not, yet
 
 
