@@ -52,7 +52,7 @@ class Audio(settings.Settings):
         None,
         PATH,
         env=("PLANARIA_AUDIO_TOKEN_FILE",),
-        help="the same, in a file; default beyond this machine: made, in run/audio-token",
+        help="a file with what a backend has to show; default beyond this machine: made, in run/audio-token",
     )
     cert: Path | None = option(None, PATH, env=("PLANARIA_AUDIO_CERT",), help="certificate chain for TLS, PEM")
     key: Path | None = option(None, PATH, env=("PLANARIA_AUDIO_KEY",), help="its private key, PEM")
