@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 CHUNK = 512  # samples at 16 kHz, as Silero wants them
 CHUNK_S = CHUNK / 16_000
-STARTS = 0.5  # a chunk at least so probable may begin an utterance,
+STARTS = 0.8  # a chunk at least so probable may begin an utterance (a hum at the pitch of a voice reaches 0.8),
 NEEDED = 3  # together with others among the last
 LOOKED_AT = 4
 GOES_ON = 0.35  # and below this nothing is said
