@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,15 @@ class Server:
 
     async def start(self) -> None:
         """Be there."""
+        await self.serve(socket.create_server(("127.0.0.1", self.port)))
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Be there, where somebody may be waiting already."""
         app = web.Application()
         app.router.add_get("/ws/signal", self._serve)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        await web.SockSite(self._runner, listener).start()
 
     async def stop(self) -> None:
         """Be gone; all connections are."""

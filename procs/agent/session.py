@@ -263,7 +263,8 @@ class PeerSession(View):
         if goodbye is not None and not self._turns.keep:
             self.end(left(goodbye))
             return
-        log.info("no connection to a peer", peer=self.peer, why=why)
+        is_news = (self.state, self.why) != ("waiting", why)
+        (log.info if is_news else log.debug)("no connection to a peer", peer=self.peer, why=why)
         self._drop()
         self._turns.lost(time.monotonic())
         self._become("waiting", why)

@@ -25,6 +25,8 @@ from procs.wire import signal
 from procs.wire.signal import Bye, Error, Frame, Ping, Pong, Register
 
 OPEN_S = 5.0
+# Of a server whose socket is there: that is supervisord's, and who waits in it is served as soon as a new hub is there.
+ANSWER_S = 15.0
 ASK_S, DEAF_S = 4.0, 8.0  # after which, with nothing heard since we said something, it is asked, and held for dead
 PONG_S = 15.0  # without a sign for so long after a ping the connection is dead
 CLOSE_S = 1.0
@@ -135,8 +137,9 @@ class SignalingClient:
         failures = 0
         trace = aiohttp.TraceConfig()
         trace.on_request_redirect.append(_refuse_redirect)
-        cookies = aiohttp.DummyCookieJar()
-        async with aiohttp.ClientSession(connector=connector, cookie_jar=cookies, trace_configs=[trace]) as http:
+        more: dict[str, Any] = {"cookie_jar": aiohttp.DummyCookieJar(), "trace_configs": [trace]}
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=OPEN_S)
+        async with aiohttp.ClientSession(connector=connector, timeout=limits, **more) as http:
             while True:
                 began, before = time.monotonic(), self.connections
                 try:
@@ -169,7 +172,7 @@ class SignalingClient:
 
     async def _connection(self, http: aiohttp.ClientSession, headers: Mapping[str, str]) -> None:
         """One connection, until it ends, which always raises."""
-        async with asyncio.timeout(OPEN_S):
+        async with asyncio.timeout(ANSWER_S):
             ws = await http.ws_connect(
                 self._settings.signaling_url,
                 headers=headers,

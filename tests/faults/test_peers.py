@@ -14,6 +14,7 @@ import pytest
 
 from procs import log
 from procs.agent import session as session_module
+from procs.agent import signaling
 from procs.agent.caps import Caps
 from procs.agent.channel import Channel
 from procs.agent.core import MAX_SESSIONS, AgentCore
@@ -25,7 +26,7 @@ from procs.agent.transports import create_transport
 from procs.errors import LinkLost
 from procs.wire.signal import Answer, Frame, Offer
 from tests import golden, hub_rig, signal_minimal
-from tests.agents import identity_of, meeting, settings, until
+from tests.agents import Server, identity_of, meeting, settings, until
 from tests.rig import free_port
 
 GARBAGE: list[str | bytes] = [
@@ -134,6 +135,27 @@ def test_a_call_without_a_server_builds_nothing_and_has_the_server_tried_again_s
         await until(lambda: session.state == "waiting")
         assert not built and alice.signaling._no_longer(70.0) == AWAITED_S
         await alice.stop()
+
+    asyncio.run(work())
+
+
+def test_who_waits_at_the_socket_of_a_server_that_is_not_there_yet_is_served_once_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signaling, "OPEN_S", 0.3)
+
+    async def work() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            own = AgentSettings(agent_id="alice", signaling_url=f"ws://127.0.0.1:{listener.getsockname()[1]}/ws/signal")
+            client = SignalingClient(own)
+            client.begin()
+            await asyncio.sleep(3 * signaling.OPEN_S)
+            server = Server()
+            await server.serve(listener)
+            await client.connect(10)
+            assert client.connections == 1 and not client.why, "it was the first try"
+            await client.close()
+            await server.stop()
 
     asyncio.run(work())
 
