@@ -7,6 +7,8 @@ import random
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from procs.errors import PlanariaError
@@ -14,10 +16,12 @@ from procs.settings import command_line
 from scripts import suite
 from tests.chaos.report import Report
 from tests.chaos.runner import Runner
-from tests.clone import Clone
-from tests.faults import faults
+from tests.clone import EVERY_ROLE, Clone
+from tests.faults import far_end, faults
+from tests.faults.far_end import FarEnd
 from tests.faults.invariants import Census
 from tests.faults.subject import CAPTURE, SETTINGS, watched
+from tests.tunnelled import section
 
 EXAMPLES = """\
   python -m tests.chaos --minutes 10
@@ -30,19 +34,34 @@ def say(text: str) -> None:
 
 
 def chaos(report: Report, folder: Path) -> None:
-    """A run in a clone of its own, with a viewer on a stream of ours and one on a capture."""
+    """A run in a clone of its own, with a viewer on a stream of ours and one on a capture, and a peer of its tunnel."""
     clone = Clone(folder)
     clone.write_settings(**SETTINGS)
     try:
-        installed = clone.run("sh", "scripts/bootstrap.sh")
+        installed = clone.run("sh", "-c", "sh scripts/bootstrap.sh && .venv/bin/python -m scripts.go2rtc_binary")
         if installed.returncode:
             raise PlanariaError(installed.stderr)
-        with faults.hooks(clone.root):
+        with faults.hooks(clone.root), _tunnel(clone) as far:
             _bring_up(clone)
-            with watched(clone, "omega-0", CAPTURE) as subject, Census(clone.root) as census:
+            with watched(clone, "omega-0", CAPTURE, far=far) as subject, Census(clone.root) as census:
                 Runner(subject, report, census, say, lambda: _bring_up(clone)).run()
     finally:
         suite.kill_all(clone.root)
+
+
+@contextmanager
+def _tunnel(clone: Clone) -> Iterator[FarEnd | None]:
+    """The other end of the clone's tunnel, where there can be one. From here on all is in a network of its own: what
+    had to be fetched is there."""
+    if why := far_end.why_not():
+        say(f"without a tunnel: {why}")
+        yield None
+        return
+    url = f"ws://{clone.hub}/ws/signal"
+    clone.write_settings(**SETTINGS | {"roles": f"{EVERY_ROLE} tun", "tunnel": section(far_end.ME)})
+    (clone.root / ".env").write_text(f"AGENT_ID={far_end.ME}\nSIGNALING_URL={url}\n")
+    with far_end.apart(), far_end.far_end(clone.root / "far", url) as far:
+        yield far
 
 
 def _bring_up(clone: Clone) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from procs.agent.signaling import SETTLED_S
 from tests.chaos import schedule
 from tests.chaos.report import Report, Row
 from tests.chaos.schedule import Round
@@ -18,6 +19,7 @@ from tests.faults.subject import Recovery, Subject, growth
 
 ALONE_S = 12.0  # to recover from one fault: 6 s until it is noticed at the latest, and the start of everything
 STORM_S = 30.0  # a warden that hangs hides a hung supervisord until the keeper's ping, 8 s, finds it
+MEET_S = 6.0  # more, for both ends of a tunnel to find each other again at a new hub
 NEW_PID_S = 6.0  # the promise for whatever is frozen or hangs
 RESTARTS_A_MINUTE = 20
 HEARD_OF_S = 1.5  # until supervisord's plugin knows that a program serves
@@ -54,7 +56,8 @@ class Runner:
         try:
             self._subject.settle()
             self._say("kills of all but those who see them: does anything grow?")
-            self._report.broken += growth(self._subject, self._restarts(), HEARD_OF_S)
+            pause_s = SETTLED_S + HEARD_OF_S if self._subject.far else HEARD_OF_S
+            self._report.broken += growth(self._subject, self._restarts(), pause_s)
             self._subject.settle()
         except AssertionError as error:
             self._report.broken.append(f"at the end: {error}")
@@ -70,6 +73,7 @@ class Runner:
         """Whether the suite came back."""
         at_s, pids = self._now_s(), self._subject.targets()
         limit_s = ALONE_S if len(each.hits) == 1 else STORM_S
+        limit_s += MEET_S if self._subject.far else 0.0
         kinds = {hit.target: hit.kind for hit in each.hits}
         with faults.together(pids, kinds) as done:
             self._census.excused = {fault.pid for fault in done.values()}

@@ -17,6 +17,7 @@ from scripts import health, reach, roles, suite
 from scripts.suite_settings import Plan, load_plan
 from tests.clone import EVERY_ROLE, Clone
 from tests.faults import invariants
+from tests.faults.far_end import FarEnd
 from tests.faults.faults import Fault, together
 from tests.faults.invariants import WAITING
 from tests.rig import clean_environ
@@ -93,8 +94,8 @@ class Recovery:
 class Subject:
     """The suite of a clone, with viewers on some of its streams."""
 
-    def __init__(self, clone: Clone, watching: tuple[Watching, ...] = ()) -> None:
-        self.root, self.watching = clone.root, watching
+    def __init__(self, clone: Clone, watching: tuple[Watching, ...] = (), far: FarEnd | None = None) -> None:
+        self.root, self.watching, self.far = clone.root, watching, far
         self.plan: Plan = load_plan(clone.root, clean_environ())
         self._expected: set[str] = set()
 
@@ -137,6 +138,8 @@ class Subject:
             return f"{', '.join(rows)} does not serve yet"
         if dry := [each.stream for each in self.watching if not each.is_fresh(since_ns)]:
             return f"no picture of {', '.join(dry)}"
+        if self.far and not self.far.is_fresh(since_ns):
+            return "no packet comes back through the tunnel"
         return self._not_answering()
 
     def _not_serving(self) -> list[str]:
@@ -214,7 +217,8 @@ ROUND_S, GROWN_UP_S = 20.0, 3.0
 def growth(subject: Subject, restarts: int, pause_s: float = 0.0) -> list[str]:
     """Kill all others together, again and again, until there were so many restarts; returns what has grown by that.
 
-    `pause_s`: between two rounds. What is killed ten times running before it was heard of is paced, as it should be.
+    `pause_s`: between two rounds. What is killed ten times running before it was heard of is paced, as it should be,
+    and so is who calls a hub that never stays.
     """
     found: list[str] = []
     _kill_others(subject)  # first once: what is made once and kept is no leak
@@ -262,11 +266,12 @@ def _kill_others(subject: Subject) -> int:
 
 
 @contextlib.contextmanager
-def watched(clone: Clone, *streams: str) -> Iterator[Subject]:
-    """The suite of a clone that is up, with a viewer on each of these streams, once all of them see pictures."""
+def watched(clone: Clone, *streams: str, far: FarEnd | None = None) -> Iterator[Subject]:
+    """The suite of a clone that is up, with a viewer on each of these streams, once all of them see pictures; `far`:
+    the other end of its tunnel, if it has one."""
     host, _, port = clone.rtsp.rpartition(":")
     with contextlib.ExitStack() as stack:
         viewers = [stack.enter_context(Watching(Address(host, int(port)), stream)) for stream in streams]
-        subject = Subject(clone, tuple(viewers))
+        subject = Subject(clone, tuple(viewers), far)
         subject.settle()
         yield subject
