@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from procs import proc
 from procs.messages.warden import TunnelPeer
@@ -26,20 +27,25 @@ table ip apart {
 }
 """
 BOB = {4: "10.77.0.2", 6: "fd77::2"}
+TOKEN = "both-homes-have-this-token"
 SIGNAL_ALONE = (*hub_rig.HUB, "--only", "signal")
 
 
 class Home:
     """One side: tun_pump and webrtc_peer, without the rest of a suite."""
 
-    def __init__(self, me: str, place: Place, folder: Path, url: str, turn: Turn) -> None:
-        self.pump = Side(me, place, folder)
+    def __init__(self, me: str, place: Place, folder: Path, url: str, turn: Turn | None = None, **change: Any) -> None:
+        """`change`: what is different in its settings of the tunnel. The token is for a server that asks for one."""
+        self.pump = Side(me, place, folder, **change)
         self.place, self._log = place, folder / f"{me}.peer.log"
-        user, password = turn.credentials()
         self._environ = clean_environ(
-            AGENT_ID=me, SIGNALING_URL=url, PLANARIA_RUN_DIR=str(self.pump.run_dir), PLANARIA_LOG="json",
-            ICE_URLS=f"{turn.stun_url},{turn.url}", ICE_USERNAME=user, ICE_CREDENTIAL=password,
+            AGENT_ID=me, SIGNALING_URL=url, SIGNALING_TOKEN=TOKEN, PLANARIA_RUN_DIR=str(self.pump.run_dir),
+            PLANARIA_LOG="json",
         )  # fmt: skip
+        if turn:
+            user, password = turn.credentials()
+            servers = f"{turn.stun_url},{turn.url}"
+            self._environ |= {"ICE_URLS": servers, "ICE_USERNAME": user, "ICE_CREDENTIAL": password}
         self.start()
 
     def start(self, **change: str) -> None:
@@ -79,6 +85,11 @@ class Home:
         self.peer.kill()
         self.peer.wait()
         self.pump.kill()
+
+    @property
+    def pids(self) -> list[int]:
+        """Of what packets pass: tun_pump, and what has the session."""
+        return [self.pump.process.pid, self.child]
 
     def logged(self) -> str:
         """What both have written."""

@@ -58,10 +58,11 @@ CHANNEL = {
     "ratios": {"mbit_vs_plain_aiortc", "send_file_vs_plain_aiortc"},
 }
 TUNNEL = {
-    "figures": {"plane1_mbit_s", "plane2_mbit_s", "ping_ms", "ping_load_ms_p99", "small_pps"},
+    "figures": {"plane1_mbit_s", "plane2_mbit_s", "supervised_mbit_s", "ping_ms", "ping_load_ms_p99", "small_pps"},
     "ratios": {
         "plane1_vs_plain_aiortc",
         "plane2_vs_wireguard_go",
+        "supervised_vs_wireguard_go",
         "pps_vs_wireguard_go",
         "plane1_loss1_vs_bare",
         "plane2_loss1_vs_bare",

@@ -15,14 +15,17 @@ from typing import NamedTuple
 from tests.bench import icmp, peers_ground
 from tests.bench.measure import Result, Size, cpu_s, median, percentile, say
 from tests.bench.peers_ground import FAR, Wire
+from tests.bench.supervised import supervised
 
 # Their interfaces' names and MTUs: what fits whole into what carries it.
 TUNNELS: dict[str, tuple[tuple[str, ...], int]] = {
     "plane2": (("our_end", "2,1"), 1380),
     "plane1": (("our_end", "1"), 1158),
     "plain": (("plain_end",), 1160),
+    "supervised": ((), 1380),
     "wireguard": ((), 1420),
 }
+SUPERVISED = "supervised"
 LOSSY = ("bare", "plane2", "plane1")
 LOSS, DELAY_S = 0.01, 0.01
 BBR = ("-C", "bbr")
@@ -37,12 +40,13 @@ class Plan(NamedTuple):
     pings: int
     lossy_rounds: int
     lossy_s: float
+    supervised: bool  # also plane 2 as a suite has it: with a bus between the interface and the session
 
 
 PLANS: dict[Size, Plan] = {
-    "full": Plan(5, 4.0, 100, 3, 8.0),
-    "quick": Plan(2, 2.0, 40, 1, 4.0),
-    "least": Plan(1, 0.6, 5, 1, 0.8),
+    "full": Plan(5, 4.0, 100, 3, 8.0, supervised=True),
+    "quick": Plan(2, 2.0, 40, 1, 4.0, supervised=False),
+    "least": Plan(1, 0.6, 5, 1, 0.8, supervised=True),
 }
 Found = dict[str, list[float]]
 
@@ -58,7 +62,8 @@ def bench(size: Size) -> Result:
         "bare": "the wire itself",
     }
     with peers_ground.straight() as wire, ExitStack() as stack:
-        tunnels = {name: _stand(stack, wire, name, number) for number, name in enumerate(TUNNELS)}
+        names = [name for name in TUNNELS if plan.supervised or name != SUPERVISED]
+        tunnels = {name: _stand(stack, wire, name, number) for number, name in enumerate(names)}
         _clean(result, plan, wire, tunnels)
     with peers_ground.lossy(LOSS, DELAY_S) as wire, ExitStack() as stack:
         stood = {name: _stand(stack, wire, name, number).far for number, name in enumerate(LOSSY[1:])}
@@ -83,6 +88,8 @@ def _stand(stack: ExitStack, wire: Wire, name: str, number: int) -> Tunnel:
     near, far = f"10.77.{number}.1", f"10.77.{number}.2"
     ends = [(f"{name}a", near, mtu), (f"{name}b", far, mtu)]
     say(f"{name} stands up")
+    if name == SUPERVISED:
+        return Tunnel(far, stack.enter_context(supervised(wire, ends)))
     if program:
         return Tunnel(far, stack.enter_context(peers_ground.pair(wire, program, ends)).pids)
     return Tunnel(far, stack.enter_context(peers_ground.wireguard(wire, ends)))
@@ -113,6 +120,11 @@ def _clean(result: Result, plan: Plan, wire: Wire, tunnels: dict[str, Tunnel]) -
         result.figures[f"{prefix}ping_ms"] = round(median(quiet[name]), 3)
         if loaded[name]:
             result.figures[f"{prefix}ping_load_ms_p99"] = round(percentile(loaded[name], 0.99), 2)
+    if SUPERVISED in rates:
+        result.figures["supervised_mbit_s"] = round(median(rates[SUPERVISED]), 1)
+        result.figures["supervised.cpu_s_per_gbit"] = round(median(costs[SUPERVISED]), 2)
+        result.figures["supervised.ping_ms"] = round(median(quiet[SUPERVISED]), 3)
+        result.ratio("supervised_vs_wireguard_go", rates[SUPERVISED], rates["wireguard"])
     result.figures["small_pps"] = round(median(small["plane2"]))
     result.figures["ping_extra_ms"] = round(result.figures["ping_ms"] - result.figures["wireguard.ping_ms"], 3)
     result.ratio("plane1_vs_plain_aiortc", rates["plane1"], rates["plain"])

@@ -51,7 +51,7 @@ def held(*pids: int) -> Held:
 
 def pids_of(*sides: Home) -> list[int]:
     """Of the tunnel on both sides: tun_pump, and what has the session."""
-    return [pid for side in sides for pid in (side.pump.process.pid, side.child)]
+    return [pid for side in sides for pid in side.pids]
 
 
 def test_a_tunnel_over_bad_lines_and_none_at_all(tmp_path: Path) -> None:
