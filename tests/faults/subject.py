@@ -196,7 +196,7 @@ class Subject:
             if now_ms > within_s * 1000:
                 return found
             # To look takes a while where there are many processes; what comes back needs the processor more than we.
-            time.sleep(max(LOOK_EVERY_S, 2 * (time.monotonic() - began)))
+            time.sleep(max(LOOK_EVERY_S, 3 * (time.monotonic() - began)))
 
     def _note_new_pids(self, gone: Mapping[str, int], first_ns: int, found: Recovery) -> None:
         if len(found.new_pid_ms) < len(gone):
