@@ -12,7 +12,6 @@ import http.client
 import json
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.parse
@@ -33,7 +32,6 @@ from procs.hub.people.passwords import hashed
 from procs.hub.state import State
 from procs.hub.store import migrate
 from procs.hub.store.engine import Store
-from procs.settings import ROOT
 from tests import warm
 from tests.rig import clean_environ, free_port, until
 from tests.warm import Forked
@@ -114,7 +112,7 @@ class Process:
     log: Path
     stdin: int = subprocess.DEVNULL
     command: tuple[str, ...] = ("-m", "procs.hub")
-    process: subprocess.Popen[bytes] | Forked = field(init=False)
+    process: Forked = field(init=False)
 
     @property
     def http(self) -> Http:
@@ -134,12 +132,7 @@ class Process:
         """Start it; `wait` waits until it serves."""
         stdin = self.stdin if isinstance(self.stdin, int) else self.stdin.fileno()
         with self.log.open("ab") as log:
-            if self.command == CHEAP_HUB:
-                self.process = warm.start(CHEAP_HUB, "procs.hub.shell", self.environ, stdin=stdin, stderr=log)
-            else:
-                self.process = subprocess.Popen(
-                    [sys.executable, *self.command], cwd=ROOT, env=self.environ, stdin=stdin, stderr=log
-                )
+            self.process = warm.start(self.command, "procs.hub.shell", self.environ, stdin=stdin, stderr=log)
 
     def wait(self) -> None:
         """Until it serves."""

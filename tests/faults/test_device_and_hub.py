@@ -9,7 +9,6 @@ import shutil
 import signal
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 from procs import bus
 from procs.errors import Refused
 from procs.messages.requests import Pair, PairingCode
-from procs.settings import ROOT
+from tests import warm
 from tests.faults.test_agent import Agent, agent
 from tests.hub_rig import CHEAP_HUB, lay_out_store
 from tests.linked import linked, state_of
@@ -44,14 +43,8 @@ class Hub:
         """Start it, or start it again."""
         more = {"PLANARIA_HUB": f"127.0.0.1:{self.port}", "PLANARIA_ADMIN_PASSWORD": PASSWORD} | self.tls
         with (self.run_dir / "hub.log").open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, *CHEAP_HUB],
-                env=clean_environ(PLANARIA_RUN_DIR=str(self.run_dir), **more),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                cwd=ROOT,
-            )
+            environ = clean_environ(PLANARIA_RUN_DIR=str(self.run_dir), **more)
+            self.process = warm.start(CHEAP_HUB, "procs.hub.shell", environ, stdout=out, stderr=out)
         until(self._answers, 20)
 
     def _answers(self) -> bool:
