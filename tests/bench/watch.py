@@ -103,7 +103,9 @@ def _rates(groups: Mapping[str, Collection[int]], seconds: float) -> dict[str, f
 
 
 def _cost(ground: Ground, kind: str, count: int, plan: Plan, private: list[float]) -> dict[str, float]:
-    """What one viewer of this kind costs each of those who send, less what they use with nobody there."""
+    """What one viewer of this kind costs each of those who send, less what they use with nobody there: those before
+    are waited for, who are still served after their death."""
+    until(ground.is_left_alone, watch_ground.LEFT_S, 0.5)
     idle = _rates(ground.groups(kind), plan.window_s / 2)
     with watch_ground.watchers(ground, kind, count):
         time.sleep(plan.settled_s)

@@ -29,6 +29,7 @@ from tests.viewers import RtspViewer
 STREAM, OLDER, PASSWORD = "omega-0", "older-001", "the-password-of-a-bench"
 PRODUCER = {"width": 1280, "height": 720, "fps": 30, "gop": 30, "bitrate": "2M"}
 LIMIT_S = 30.0
+LEFT_S = 20.0  # go2rtc serves a WebRTC viewer who is dead for 5 s more, and webrtc_peer pulls a stream for another 10
 
 
 class Ground:
@@ -50,6 +51,12 @@ class Ground:
         """The processes that serve one viewer each."""
         return [pid for leader in self.pids("webrtc_peer") for zygote in proc.children(leader)
                 for pid in proc.children(zygote)]  # fmt: skip
+
+    def is_left_alone(self) -> bool:
+        """Whether go2rtc serves nobody any more but the viewer who keeps the producer running."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{self.go2rtc}/api/streams", timeout=5) as answer:
+            return sum(len(stream["consumers"] or []) for stream in json.loads(answer.read()).values()) == 1
 
     def groups(self, kind: str) -> dict[str, list[int]]:
         """The processes that send to viewers of that kind, by what they are."""
