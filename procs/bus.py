@@ -24,9 +24,11 @@ Both ways at ws_link.work a message is two frames, a struct of procs/messages an
 
 At ws_link.sessions, in the same form, webrtc_peer (identity "webrtc_peer") says `SessionsReady`; both say `Signal`, and
 `SignalTaken` for one of the other's. At webrtc_peer.children a child, whose identity is its session's id, says `Beat`,
-`Signal`, `UnitsWanted`, `KeyframeWanted`, `RateWanted`; it is told `Signal`, `Unit`, `Source`. At webrtc_peer.tunnels
+`Signal`, `Takes`, `PacketsWanted`, `KeyframeWanted`, `RateWanted`; it is told `Signal`, `Source`, `Sent`; an encoder,
+whose identity is its name, says `Encoding`, `Unit`, and is told `Unit`, `Keyframe`, `Bitrate`. At webrtc_peer.tunnels
 one that has a session with another agent, whose id is its identity, says `TunnelBeat`, `AgentFrame`; it is told
-`Signalling`, `AgentFrame`.
+`Signalling`, `AgentFrame`. Beside these, at webrtc_peer.ways, a child says `Way` to a datagram socket of the kernel's
+own: ZeroMQ can't carry the sockets that go with it.
 
 At tun_pump.packets whoever has a session for IP packets, a child of webrtc_peer, whose identity is the id of its peer,
 says `PeerUp` or `PeerAway` each second and is told `PumpUp`; both say `Packets`, whose body holds several. How much may
@@ -68,10 +70,11 @@ AUDIO_IO_STATE = "audio_io.state"
 WS_LINK_WORK = "ws_link.work"
 WS_LINK_SESSIONS = "ws_link.sessions"
 WEBRTC_PEER_CHILDREN = "webrtc_peer.children"
+WEBRTC_PEER_WAYS = "webrtc_peer.ways"  # not ZeroMQ's
 WEBRTC_PEER_TUNNELS = "webrtc_peer.tunnels"
 TUN_PUMP_PACKETS = "tun_pump.packets"
 HIGH_WATER = 64  # messages; a frozen reader must not grow its writer
-HIGHER_WATER = {WEBRTC_PEER_CHILDREN: 512}  # a child that joins gets seconds of a stream at once
+HIGHER_WATER = {WEBRTC_PEER_CHILDREN: 512}  # an encoder that joins gets seconds of a stream at once
 RESEND_S = 0.25  # an unanswered idempotent request goes out again this often
 MAX_BESIDE = 16  # requests of one asynchronous responder at a time
 MAX_SOCKET_PATH = 107  # sockaddr_un
@@ -82,18 +85,23 @@ def control_of(instance: str) -> str:
     return f"headless_agent.{instance}.control"
 
 
-def address(run_dir: Path, endpoint: str) -> str:
-    """The ipc:// address of an endpoint. Raises ConfigError where the path is too long for a socket."""
+def path(run_dir: Path, endpoint: str) -> Path:
+    """Where the socket of an endpoint lies. Raises ConfigError where that is too long for a socket."""
     directory = run_dir / "bus"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)  # it may have been made by somebody less careful
-    path = str(directory / endpoint)
-    if len(path.encode()) > MAX_SOCKET_PATH:
+    found = str(directory / endpoint)
+    if len(found.encode()) > MAX_SOCKET_PATH:
         raise ConfigError(
-            f"PLANARIA_RUN_DIR={str(run_dir)!r}: too long for a socket: {len(path)} characters with {endpoint}, and"
+            f"PLANARIA_RUN_DIR={str(run_dir)!r}: too long for a socket: {len(found)} characters with {endpoint}, and"
             f" {MAX_SOCKET_PATH} are allowed; choose a shorter directory"
         )
-    return f"ipc://{path}"
+    return directory / endpoint
+
+
+def address(run_dir: Path, endpoint: str) -> str:
+    """The ipc:// address of an endpoint. Raises ConfigError as `path` does."""
+    return f"ipc://{path(run_dir, endpoint)}"
 
 
 def _socket(context: zmq.Context[K], kind: int, max_bytes: int = MAX_BYTES, high_water: int = HIGH_WATER) -> K:

@@ -26,16 +26,17 @@ from procs.media import sei
 from procs.messages.watch import (
     Beat,
     KeyframeWanted,
+    PacketsWanted,
     RateWanted,
     Signal,
     Source,
     Spec,
     Unit,
-    UnitsWanted,
     decode_from_child,
 )
 from procs.settings import Address
 from procs.webrtc_peer import fanout, pull
+from procs.webrtc_peer.outlets import Outlets
 from procs.webrtc_peer.rtsp_login import Server
 from tests.nat import Place
 
@@ -55,6 +56,7 @@ class Leader:
         self.pulls = pull.Pulls(Server(*rtsp), self._unit, self._state)
         self.fanout = fanout.Fanout()
         self.streams: dict[str, str] = {}
+        self.outlets = Outlets(run_dir, self.streams.__contains__, self._joined, self._broken)
         self.said: defaultdict[tuple[str, str], asyncio.Queue[dict[str, Any]]] = defaultdict(asyncio.Queue)
         self.beats: dict[str, Beat] = {}
         self.children: dict[str, asyncio.subprocess.Process] = {}
@@ -69,12 +71,11 @@ class Leader:
                 if session not in self.beats:
                     self._tell_source(session)
                 self.beats[session] = told
+                self._tell_sent(session)
             elif isinstance(told, Signal):
                 self.said[session, told.kind].put_nowait(json.loads(body))
-            elif isinstance(told, UnitsWanted):
-                joined = self.fanout.join(session, self.streams[session], time.monotonic())
-                for unit, data in joined.pieces:
-                    self._send(session, unit, data)
+            elif isinstance(told, PacketsWanted):
+                self.outlets.again(told)
             elif isinstance(told, KeyframeWanted):
                 self.keyframes[session] += 1
             elif isinstance(told, RateWanted):
@@ -106,9 +107,22 @@ class Leader:
     def _send(self, session: str, message: msgspec.Struct, body: bytes = b"") -> bool:
         return bus.send_work(self.sock, message, body, worker=session)
 
+    def _joined(self, session: str) -> None:
+        joined = self.fanout.join(session, self.streams[session], time.monotonic())
+        for unit, data in joined.pieces:
+            self.outlets.push(session, unit, data)
+        self._tell_sent(session)
+
+    def _broken(self, session: str, why: str) -> None:
+        raise AssertionError(f"{session}: {why}")
+
+    def _tell_sent(self, session: str) -> None:
+        for sent in self.outlets.sent(session):
+            self._send(session, sent)
+
     def _unit(self, stream: str, unit: Unit, data: bytes) -> None:
         for session in self.fanout.push(stream, unit, data):
-            if not self._send(session, unit, data):
+            if not self.outlets.push(session, unit, data):
                 self.fanout.missed(session)
 
     def _state(self, stream: str, state: pull.State) -> None:
@@ -134,6 +148,10 @@ async def leader(run_dir: Path, rtsp: Address) -> AsyncIterator[Leader]:
             with suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
+        for session in found.streams:
+            found.outlets.close(session)
+        asyncio.get_running_loop().remove_reader(found.outlets.sock)
+        found.outlets.sock.close()
         found.context.destroy()
 
 

@@ -13,6 +13,8 @@ ProcessName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]  # as t
 Reason = Annotated[str, msgspec.Meta(max_length=500)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+PayloadType = Annotated[int, msgspec.Meta(ge=0, le=127)]
+Word = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 Bits = Annotated[int, msgspec.Meta(ge=10_000, le=200_000_000)]
 Text = Annotated[str, msgspec.Meta(max_length=2000)]
 Rid = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]

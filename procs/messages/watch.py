@@ -8,7 +8,19 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from procs.messages import decoder
-from procs.messages.limits import Bits, Count, EncoderName, Id, Name, Reason, SessionId, StreamName, Text
+from procs.messages.limits import (
+    Bits,
+    Count,
+    EncoderName,
+    Id,
+    Name,
+    PayloadType,
+    Reason,
+    SessionId,
+    StreamName,
+    Text,
+    Word,
+)
 from procs.messages.requests import Bitrate, Keyframe
 
 
@@ -79,7 +91,6 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
     session_id: SessionId
     pid: Annotated[int, msgspec.Meta(gt=0)]
     state: Literal["new", "connecting", "connected"]
-    wants: bool = False  # units, as UnitsWanted says it
     path: Literal["", "direct", "relayed"] = ""
     silent_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # since anything came from the viewer; while connected
     stats: Annotated[dict[Name, float], msgspec.Meta(max_length=64)] = {}
@@ -93,10 +104,54 @@ class Takes(msgspec.Struct, frozen=True, tag="takes"):
     codecs: Annotated[list[Name], msgspec.Meta(max_length=16)]
 
 
-class UnitsWanted(msgspec.Struct, frozen=True, tag="units_wanted"):
-    """A child to its leader: it can send from now on, so let it have units, the cached GOP first. Idempotent."""
+class Rtp(msgspec.Struct, frozen=True):
+    """How one kind of a session's media is to be made into SRTP packets, and for whom."""
+
+    kind: Literal["video", "audio"]
+    codec: Literal["h264", "vp8", "opus", "pcma", "pcmu"]
+    clock: Annotated[int, msgspec.Meta(gt=0)]
+    payload_type: PayloadType
+    source: Word
+    again_type: PayloadType | None  # RTX, RFC 4588; None where a viewer gets the very packet again
+    again_source: Word
+    extension: Annotated[bytes, msgspec.Meta(max_length=256)]  # of each header
+    time_at: int  # where in it stands the time of sending (abs-send-time); -1 if nowhere
+    profile: int  # as libsrtp names it
+    key: Annotated[bytes, msgspec.Meta(max_length=64)]  # and its salt
+    to: tuple[str, int] | None  # where the socket beside it sends to; None where its other end knows
+
+    def __repr__(self) -> str:
+        return f"Rtp({self.kind!r}, {self.codec!r}, {self.to!r}, ...)"  # there is a key in it
+
+
+class Way(msgspec.Struct, frozen=True, tag="way"):
+    """A child to its leader, with a socket for each of `media` beside it: there the leader is to send what the stream
+    has, the cached GOP first. Idempotent; said again until Sent comes, and whenever the way has become another."""
 
     session_id: SessionId
+    media: Annotated[list[Rtp], msgspec.Meta(min_length=1, max_length=2)]
+
+
+class Sent(msgspec.Struct, frozen=True, tag="sent"):
+    """The leader to a child, at its Way and after each Beat: what it has sent, of one kind."""
+
+    kind: Literal["video", "audio"]
+    units: Count
+    dropped: Count
+    packets: Count
+    octets: Count
+    again: Count  # packets that were sent once more
+    ntp_time: Count  # when the last unit was sent, and what its RTP time is
+    rtp_time: Word
+
+
+class PacketsWanted(msgspec.Struct, frozen=True, tag="packets_wanted"):
+    """A child to its leader: its viewer has not got these packets (NACK)."""
+
+    session_id: SessionId
+    kind: Literal["video", "audio"]
+    numbers: Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]], msgspec.Meta(max_length=4096)]
+    round_trip_s: float | None
 
 
 class KeyframeWanted(msgspec.Struct, frozen=True, tag="keyframe_wanted"):
@@ -113,7 +168,7 @@ class RateWanted(msgspec.Struct, frozen=True, tag="rate_wanted"):
 
 
 class Unit(msgspec.Struct, frozen=True, tag="unit"):
-    """The leader to a child, or an encoder to its leader: a picture or a piece of sound, which travels beside it: an
+    """The leader to an encoder, or an encoder to its leader: a picture or a piece of sound, which travels beside it: an
     Annex-B access unit with its parameter sets before each keyframe, a frame of AAC with its ADTS header, or a frame as
     RTP carries it.
 
@@ -138,13 +193,14 @@ class Source(msgspec.Struct, frozen=True, tag="source"):
 
 FromPeer = SessionsReady | Signal | SignalTaken
 ToPeer = Signal | SignalTaken
-FromSession = Beat | Signal | Takes | UnitsWanted | KeyframeWanted | RateWanted
+FromSession = Beat | Signal | Takes | PacketsWanted | KeyframeWanted | RateWanted
 FromChild = FromSession | Unit | Encoding
-ToChild = Signal | Unit | Source
+ToChild = Signal | Source | Sent
 ToEncoder = Unit | Keyframe | Bitrate
 
 decode_from_peer: Callable[[bytes], FromPeer] = decoder(FromPeer)
 decode_to_peer: Callable[[bytes], ToPeer] = decoder(ToPeer)
 decode_from_child: Callable[[bytes], FromChild] = decoder(FromChild)
 decode_to_child: Callable[[bytes], ToChild] = decoder(ToChild)
+decode_way: Callable[[bytes], Way] = decoder(Way)
 decode_to_encoder: Callable[[bytes], ToEncoder] = decoder(ToEncoder)

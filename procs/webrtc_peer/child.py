@@ -1,4 +1,5 @@
-"""One session's process: the viewer's signalling in, its pictures out, and a beat. It lives as long as the session.
+"""One session's process: the viewer's signalling, the way to it and its feedback, and a beat. It lives as long as the
+session.
 
 Forked from the zygote (procs/brood.py), which has imported this module. It ends by itself when its viewer goes, stays
 silent or never comes; whatever else ends it, the leader tells the viewer.
@@ -21,15 +22,16 @@ from procs.errors import PlanariaError, Refused
 from procs.messages.watch import (
     Beat,
     KeyframeWanted,
+    PacketsWanted,
     RateWanted,
+    Sent,
     Signal,
     Source,
     Spec,
     Takes,
-    Unit,
-    UnitsWanted,
     decode_to_child,
 )
+from procs.webrtc_peer.handover import Handover
 from procs.webrtc_peer.mouth import Mouth, Piece
 from procs.webrtc_peer.peer import Json, Peer
 from procs.webrtc_peer.rtsp_login import Server, User
@@ -76,14 +78,17 @@ class Session:
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
         self._line = line.connector(Path(spec.run_dir), bus.WEBRTC_PEER_CHILDREN, spec.session_id, self._take)
-        self._peer = Peer(spec.ice_servers, spec.udp_range, self._signal, self._keyframe, self._rate, self._hear)
+        self._handover = Handover(Path(spec.run_dir), spec.session_id, self._packets)
+        self._peer = Peer(
+            spec.ice_servers, spec.udp_range, self._handover, self._signal, self._keyframe, self._rate, self._hear
+        )
         self._peer.on_state(self._state_changed)
         self._source = Source(state="starting")
         self._mouth: Mouth | None = None
         self._source_known = asyncio.Event()
         self._offers: asyncio.Queue[str] = asyncio.Queue(4)
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._wants = False
+        self._was_connected = False
         self._asked_at = float("-inf")
         self._offered_at: float | None = None
         self._born_at = time.monotonic()
@@ -107,8 +112,8 @@ class Session:
     def _take(self, _: str, message: bytes, body: bytes) -> None:
         try:
             told = decode_to_child(message)
-            if isinstance(told, Unit):
-                self._peer.push(told, body)
+            if isinstance(told, Sent):
+                self._peer.sent(told)
             elif isinstance(told, Source):
                 self._source = told
                 if told.codecs:
@@ -146,12 +151,12 @@ class Session:
 
     async def _beat(self) -> None:
         while True:
+            self._handover.look()
             self._say(
                 Beat(
                     session_id=self._spec.session_id,
                     pid=os.getpid(),
                     state=cast(Any, self._peer.state if self._peer.state in ("new", "connected") else "connecting"),
-                    wants=self._wants,
                     takes=self._peer.takes,
                     path=cast(Any, self._peer.path),
                     silent_s=self._peer.silent_s if self._peer.state == "connected" else 0.0,
@@ -178,10 +183,9 @@ class Session:
     def _state_changed(self) -> None:
         state = self._peer.state
         if state == "connected":
-            self._wants = True
-            self._say(UnitsWanted(session_id=self._spec.session_id))
+            self._was_connected = True
         elif state in ("failed", "closed") and not self._over.done():
-            over = Over("viewer_disconnected", "the viewer has gone") if self._wants else None
+            over = Over("viewer_disconnected", "the viewer has gone") if self._was_connected else None
             self._over.set_exception(over or Over("error", "ICE or DTLS failed"))
 
     def _signal(self, kind: str, payload: Json) -> None:
@@ -193,6 +197,9 @@ class Session:
         if now - self._asked_at >= KEYFRAME_EVERY_S:
             self._asked_at = now
             self._say(KeyframeWanted(session_id=self._spec.session_id))
+
+    def _packets(self, wanted: PacketsWanted) -> None:
+        self._say(wanted)
 
     def _rate(self, bits_per_s: int) -> None:
         self._say(RateWanted(session_id=self._spec.session_id, bits_per_s=bits_per_s))

@@ -13,7 +13,7 @@ import msgspec
 from procs.messages.watch import Unit
 
 BYTES_MAX = 8 << 20  # of one cached GOP
-UNITS_MAX = 240  # what a child is sent in one go when it joins must fit its queue on the bus (QUEUE)
+UNITS_MAX = 240  # what an encoder is sent in one go when it joins must fit its queue on the bus (QUEUE)
 QUEUE = 512  # messages: the high-water mark that the leader's socket needs
 STALE_UNITS = 15  # behind so many pictures a new keyframe is sooner shown than all of them are decoded
 KEYFRAME_WAIT_S = 0.15

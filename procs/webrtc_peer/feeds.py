@@ -7,18 +7,19 @@ import asyncio
 import functools
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NoReturn, Protocol
 
 from procs import log
 from procs.errors import Refused
 from procs.line import Line
-from procs.messages import encode
 from procs.messages.requests import Bitrate, Keyframe
 from procs.messages.watch import Encoding, Source, Unit
 from procs.webrtc_peer import codecs, go2rtc
 from procs.webrtc_peer.encoders import Encoder, Encoders, Forks
 from procs.webrtc_peer.fanout import Fanout, Piece
 from procs.webrtc_peer.options import Peer
+from procs.webrtc_peer.outlets import Outlets
 from procs.webrtc_peer.pull import Pulls, State
 from procs.webrtc_peer.wishes import Wishes
 
@@ -40,11 +41,12 @@ class Feeds:
 
     def __init__(self, line: Line, run_dir: str, settings: Peer, wishes: Wishes, brood: Forks, leader: Leader) -> None:
         self._line, self._wishes, self._leader = line, wishes, leader
+        self._streams: dict[str, str] = {}  # session -> what it shows
         hears = functools.partial(go2rtc.hears, settings.go2rtc_http, settings.user)
         self._pulls = Pulls(settings.rtsp_at, self._on_unit, self._on_state, hears)
         self._fanout = Fanout()
+        self.outlets = Outlets(Path(run_dir), self._streams.__contains__, self.join, leader.is_refused)
         self._encoders = Encoders(run_dir, brood, self._is_ready, self._is_gone)
-        self._streams: dict[str, str] = {}  # session -> what it shows
         self._takes: dict[str, set[str]] = {}  # session or encoder -> codecs; all until it is known
         self._rates: dict[str, int] = {}  # of sessions whose pictures are made
         self._joined: set[str] = set()
@@ -62,6 +64,7 @@ class Feeds:
         self._takes.pop(session_id, None)
         self._rates.pop(session_id, None)
         self._fanout.leave(session_id)
+        self.outlets.close(session_id)
         self._encoders.left(session_id)
         self._wishes.left(stream, session_id)
         if stream and stream not in self._streams.values():
@@ -79,11 +82,19 @@ class Feeds:
             self._takes[session_id] = takes
             self._encode_for(session_id)
 
+    def tell_sent(self, session_id: str) -> None:
+        """Say to a child what its viewer has been sent."""
+        for sent in self.outlets.sent(session_id):
+            self._line.say(sent, to=session_id)
+
     def join(self, session_id: str) -> None:
-        """A child can send from now on."""
-        if session_id in self._joined or session_id not in self._streams:
-            return
-        self._joined.add(session_id)
+        """There is a way to a session's viewer from now on."""
+        if session_id not in self._joined:
+            self._joined.add(session_id)
+            self._begin(session_id)
+        self.tell_sent(session_id)
+
+    def _begin(self, session_id: str) -> None:
         stream = self._streams[session_id]
         key, is_made = (_made_key(stream), True) if self._is_made(session_id) else (stream, False)
         can_ask = is_made or self._wishes.can_ask(stream)
@@ -194,26 +205,26 @@ class Feeds:
         self._push(stream, unit, data, is_made=False)
 
     def _push(self, stream: str, unit: Unit, data: bytes, *, is_made: bool) -> None:
-        message = encode(unit)  # once for all
         made = _made_key(stream)
         keys = [made if is_made else stream] if unit.kind == "video" else [stream, made]
-        for child in [child for key in keys for child in self._fanout.push(key, unit, data)]:
-            if child not in self._takes or unit.codec in self._takes[child]:
-                self._send(child, message, data)
+        for to in [to for key in keys for to in self._fanout.push(key, unit, data)]:
+            if to not in self._takes or unit.codec in self._takes[to]:
+                self._send(to, unit, data)
 
-    def _send_all(self, child: str, pieces: Iterable[Piece]) -> None:
-        takes = self._takes.get(child)
+    def _send_all(self, to: str, pieces: Iterable[Piece]) -> None:
+        takes = self._takes.get(to)
         for unit, data in pieces:
-            if (takes is None or unit.codec in takes) and not self._send(child, encode(unit), data):
+            if (takes is None or unit.codec in takes) and not self._send(to, unit, data):
                 return
 
-    def _send(self, child: str, message: bytes, data: bytes) -> bool:
+    def _send(self, to: str, unit: Unit, data: bytes) -> bool:
+        """To a session's viewer, or an encoder."""
         try:
-            if self._line.send(message, data, to=child):
+            if self.outlets.push(to, unit, data) if to in self._streams else self._line.say(unit, data, to=to):
                 return True
         except Refused:  # a picture larger than the bus takes: as good as lost
             pass
-        self._fanout.missed(child)
+        self._fanout.missed(to)
         return False
 
     def _on_state(self, stream: str, state: State) -> None:

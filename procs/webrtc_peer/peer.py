@@ -1,6 +1,7 @@
-"""One session's RTCPeerConnection: answers the viewer's offer at once, sends what it is given, says how it goes.
+"""One session's RTCPeerConnection: answers the viewer's offer at once, finds a way to it, says how it goes.
 
-Promises: it decodes and encodes nothing. Private names of aiortc 1.16 are used here, in sender.py and in offer.py.
+Promises: it decodes and encodes nothing, and what it sends the leader sends (handover.py). Private names of aiortc 1.16
+are used here, in handover.py and in offer.py.
 """
 
 from __future__ import annotations
@@ -27,12 +28,11 @@ from aiortc.rtp import (
 from procs import log
 from procs.agent import ice, nomination
 from procs.errors import Refused
-from procs.messages.watch import Unit
+from procs.messages.watch import Sent
 from procs.webrtc_peer import offer
+from procs.webrtc_peer.handover import Handover, Nothing
 from procs.webrtc_peer.mouth import Piece
 from procs.webrtc_peer.rate import Losses, Rate
-from procs.webrtc_peer.sender import Sender
-from procs.webrtc_peer.track import Track
 
 Json = dict[str, Any]
 
@@ -45,19 +45,19 @@ class Peer:
         self,
         servers: Sequence[Json],
         udp_range: tuple[int, int],
+        handover: Handover,
         say: Callable[[str, Json], None],
         wants_keyframe: Callable[[], None],
         wants_rate: Callable[[int], None],
         hears: Callable[[Piece], None] = lambda piece: None,
     ) -> None:
-        self._servers, self._udp_range = servers, udp_range
+        self._servers, self._udp_range, self._handover = servers, udp_range, handover
         self._say, self._wants_keyframe, self._wants_rate = say, wants_keyframe, wants_rate
         self._hears = hears
         self._connection: Connection | None = None  # of ICE
         self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self._tracks = {"video": Track("video")}
+        self._kinds = ["video"]
         self._senders: list[RTCRtpSender] = []
-        self._sent: dict[str, Sender] = {}
         self._offer: offer.Offer | None = None
         self.takes: list[str] = []  # codecs that the answer names
         self.voice = ""  # the one in which the viewer may talk
@@ -104,7 +104,7 @@ class Peer:
         self._offer = parsed
         video, audio = offer.video_for(parsed), offer.audio_for(parsed, codecs)
         if audio:
-            self._tracks["audio"] = Track("audio")
+            self._kinds.append("audio")
         self.takes = [video, audio] if audio else [video]
         self.voice = voice if voice in parsed.speaks else ""
         offer.limit_codecs(parsed, profile)
@@ -134,29 +134,25 @@ class Peer:
         except (ValueError, IndexError):
             self.refused_candidates += 1
 
-    def push(self, unit: Unit, data: bytes) -> None:
-        """Send this."""
-        track = self._tracks.get(unit.kind)
-        if track is None:
-            return
-        if unit.kind == "video":
-            self.rate.sent(len(data), time.monotonic())
-        if not track.push(unit, data):
-            self._wants_keyframe()
-        elif unit.kind in self._sent:
-            self._sent[unit.kind].send()
+    def sent(self, sent: Sent) -> None:
+        """What the leader has sent so far."""
+        before = self._handover.sent.get(sent.kind)
+        self._handover.take(sent)
+        if sent.kind == "video" and before:
+            self.rate.sent(sent.octets - before.octets, time.monotonic())
 
     async def stats(self) -> dict[str, float]:
         """Figures of the video, for whoever looks after us."""
+        sent = self._handover.sent.get("video")
         found: dict[str, float] = {
-            "pictures": self._tracks["video"].units,
-            "dropped": self._tracks["video"].dropped,
+            "pictures": sent.units if sent else 0,
+            "dropped": sent.dropped if sent else 0,
             "candidates_refused": self.refused_candidates,
             "bits_per_s": round(self.rate.sent_bits),
             "asked_bits_per_s": self.rate.limit or 0,
         }
-        if "video" in self._sent:
-            found["packets_again"] = self._sent["video"].again
+        if sent:
+            found["packets_again"] = sent.again
         for sender in self._senders[:1]:
             for each in (await sender.getStats()).values():
                 if each.type == "outbound-rtp":
@@ -171,9 +167,9 @@ class Peer:
         await self._pc.close()
 
     async def _negotiate(self, parsed: offer.Offer, audio: str) -> None:
-        for track in self._tracks.values():
-            sender = self._pc.addTrack(track)
-            self._sent[track.kind] = Sender(sender, track)
+        for kind in self._kinds:
+            sender = self._pc.addTrack(Nothing(kind))
+            self._handover.add(sender)
             self._senders.append(sender)
         await self._pc.setRemoteDescription(RTCSessionDescription(parsed.sdp, "offer"))
         if self._pc.sctp:  # it is answered, since a section can't be left out, and then never begun

@@ -1,10 +1,8 @@
-"""RTP out, in the place of aiortc's own loop: a header and a cipher for each packet, one system call for many.
+"""RTP out, in the leader for all viewers: a header and a cipher for each packet, one system call for many.
 
-aiortc builds three objects and awaits four coroutines for each packet, and makes a system call for it. Here a unit
-leaves while it is being taken, without a task that has to be woken for it, and packets of one size go to the kernel in
-one call, which it cuts; through a relay they go one by one. A large picture leaves in portions, so that no queue on the
-way overflows.
-Private names of aiortc 1.16 and aioice 0.13, as in peer.py and ice.py.
+A viewer's child has ICE, DTLS and RTCP, and takes whatever strangers send; the leader has the camera's pictures, and
+makes of each what each viewer is sent, one right after the other: that is one process to be woken and warm for it, and
+not one a viewer. A large picture leaves in portions, so that no queue on the way overflows.
 """
 
 from __future__ import annotations
@@ -15,91 +13,108 @@ import secrets
 import struct
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
 
-from aiortc import RTCRtpSender
-from aiortc.rtcdtlstransport import State
-from aiortc.rtcrtpparameters import RTCRtpCodecParameters
-from aiortc.rtp import HeaderExtensions
+from pylibsrtp import Session
 
-from procs import log
-from procs.agent.udp import UdpTransport
+from procs.errors import Refused
+from procs.messages.watch import PacketsWanted, Rtp, Sent, Unit
 from procs.webrtc_peer import srtp
 from procs.webrtc_peer.again import Again
+from procs.webrtc_peer.gate import Gate
 from procs.webrtc_peer.track import Track
 
 HISTORY = 1024  # packets that a viewer can ask for again: a keyframe of 1080p takes hundreds
 PAUSE_S = 0.001  # after a portion: about 120 Mbit/s
 _random = functools.partial(secrets.randbits, 32)
 _NTP_TO_UNIX_NS = 2_208_988_800 * 1_000_000_000
-_TIME = b"\xab\xcd\xef"
 _HEADER = struct.Struct(">BBHII")
+_ROOM = srtp.Portion()  # what is in it is sent before anything else is put there
 
 
 class Sender:
-    """Sends what one track has, over one RTCRtpSender, from the moment that aiortc would."""
+    """Sends one kind of one session's media. `broken(why)` is told when it can't any more."""
 
-    def __init__(self, sender: RTCRtpSender, track: Track) -> None:
-        self._sender: Any = sender
-        self._track = track
+    def __init__(self, rtp: Rtp, cipher: Session, gate: Gate, broken: Callable[[str], None]) -> None:
+        self._rtp, self._srtp, self._gate, self._broken = rtp, cipher, gate, broken
+        self._track = Track(rtp.kind, rtp.codec, rtp.clock)
         self._sequence = _random() & 0x7FFF  # no wrap-around before the cipher has settled
         self._origin = _random()
-        self._rtx_sequence = _random() & 0x7FFF
-        self._history: dict[int, tuple[int, bytes]] = {}
-        self._head_size = 12
-        self._around: tuple[bytes, bytes, bytes] | None = None  # the header extension, cut at the time of sending
-        self._room = srtp.Portion()
-        self._codec: RTCRtpCodecParameters | None = None  # while we may send
+        self._again_sequence = _random() & 0x7FFF
+        self._history: dict[int, tuple[int, bytes, bytes]] = {}  # number, header and payload, which all viewers share
         self._left, self._rtp_time = deque[bytes](), 0  # of the unit under way
         self._pause: asyncio.TimerHandle | None = None
-        self._burst, self._sent_at = 0, 0.0  # packets since the last pause, and when
-        self.packets = self.octets = self.again = 0
+        self._burst, self._sent_at, self._ntp_time = 0, 0.0, 0  # packets since the last pause, and when
+        self._packets = self._octets = self._again = 0
         self._budget = Again()
-        sender.replaceTrack(track)
-        sender._run_rtp = self._run  # type: ignore[method-assign]
-        sender._retransmit = self._retransmit  # type: ignore[method-assign, assignment]
 
-    async def _run(self, codec: RTCRtpCodecParameters) -> None:
-        """From the moment that there is a path until there is none; what is sent in between, `send` sends."""
-        self._of("rtp_started").set()
-        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._codec = codec
-        self.send()
-        try:
-            await self._over
-        except (asyncio.CancelledError, ConnectionError):
-            pass
-        except Exception as error:  # the end of the session, but its end must not wait for us
-            log.error(f"unforeseen {type(error).__name__}: {error}", trace=True)
-        finally:
-            self._codec = None
-            self._of("rtp_exited").set()
+    def push(self, unit: Unit, data: bytes) -> bool:
+        """Send this, as fast as the path is thought to take it. False when a keyframe is needed."""
+        is_taken = self._track.push(unit, data)
+        if is_taken and not self._pause:
+            self._send()
+        return is_taken
 
-    def send(self) -> None:
-        """Send what the track has, as fast as the path is thought to take it."""
-        if self._codec is None or self._pause or self._over.done():
-            return
+    def send_again(self, wanted: PacketsWanted) -> None:
+        """Send those of these packets again that are known, and worth it."""
+        for number in wanted.numbers:
+            kept, head, payload = self._history.get(number % HISTORY, (-1, b"", b""))
+            size, now = len(head) + len(payload), time.monotonic()
+            if kept == number and self._budget.may(number, size, self._octets, wanted.round_trip_s, now):
+                self._again += 1
+                self._gate.send(_ROOM.protect(self._srtp, [self._repeated(head, payload)]))
+
+    @property
+    def key(self) -> bytes:
+        """What it encrypts with."""
+        return self._rtp.key
+
+    def move(self, gate: Gate) -> None:
+        """Go on there."""
+        self._gate.close()
+        self._gate = gate
+
+    def close(self) -> None:
+        """Nobody is there any more."""
+        if self._pause:
+            self._pause.cancel()
+        self._gate.close()
+
+    @property
+    def sent(self) -> Sent:
+        """What has gone out so far."""
+        return Sent(
+            kind=self._rtp.kind,
+            units=self._track.units,
+            dropped=self._track.dropped,
+            packets=self._packets,
+            octets=self._octets,
+            again=self._again,
+            ntp_time=self._ntp_time,
+            rtp_time=self._rtp_time,
+        )
+
+    def _send(self) -> None:
         try:
-            while self._left or self._next(self._codec):
+            while self._left or self._next():
                 if self._has_to_pause():
                     self._pause = asyncio.get_running_loop().call_later(PAUSE_S, self._resume)
                     return
                 self._send_portion()
-        except Exception as error:  # for `_run`
-            self._over.set_exception(error)
+        except Refused as reason:
+            self._broken(str(reason))
 
     def _resume(self) -> None:
         self._pause = None
         self._burst = 0
-        self.send()
+        self._send()
 
-    def _next(self, codec: RTCRtpCodecParameters) -> bool:
+    def _next(self) -> bool:
         """Take the next unit, if there is one."""
-        found = self._track.next(codec.name.lower(), codec.clockRate)
+        found = self._track.next()
         if found is None:
             return False
-        self._left = deque(found.payloads)
+        self._left.extend(found.payloads)
         self._rtp_time = (self._origin + found.ticks) & 0xFFFFFFFF
         return True
 
@@ -110,102 +125,45 @@ class Sender:
         return self._burst >= srtp.PACKETS
 
     def _send_portion(self) -> None:
-        assert self._codec and self._codec.payloadType is not None
+        self._ntp_time = _ntp()
         extension = self._extension()
-        self._head_size = 12 + len(extension)
-        first, kind, source = 0x90 if extension else 0x80, self._codec.payloadType, self._sender._ssrc
-        left, history = self._left, self._history
+        first, kind, source = 0x90 if extension else 0x80, self._rtp.payload_type, self._rtp.source
+        left, history, number, rtp_time = self._left, self._history, self._sequence, self._rtp_time
+        payloads: list[bytes] = []
         packets: list[bytes] = []
         while left and len(packets) < srtp.PACKETS:
             payload = left.popleft()
-            number = self._sequence
-            marker = kind if left else kind | 0x80
-            packet = _HEADER.pack(first, marker, number, self._rtp_time, source) + extension + payload
-            history[number % HISTORY] = (number, packet)
-            self._sequence = (number + 1) & 0xFFFF
-            self.octets += len(payload)
-            packets.append(packet)
-        self.packets += len(packets)
-        self._out(self._room.protect(self._srtp(), packets))
-        self._burst += len(packets)
+            head = _HEADER.pack(first, kind if left else kind | 0x80, number, rtp_time, source) + extension
+            history[number % HISTORY] = (number, head, payload)
+            number = (number + 1) & 0xFFFF
+            payloads.append(payload)
+            packets.append(head + payload)
+        taken = self._gate.send(_ROOM.protect(self._srtp, packets))
+        left.extendleft(reversed(payloads[taken:]))  # for which there is no room now: they have never been sent
+        self._sequence = (self._sequence + taken) & 0xFFFF
+        self._packets += taken
+        self._octets += sum(map(len, payloads[:taken]))
+        self._burst += taken if taken == len(packets) else srtp.PACKETS
         self._sent_at = time.monotonic()
-        if not left:
-            self._report()
 
-    def _out(self, datagrams: Sequence[memoryview]) -> None:
-        """Send these, those of one size together."""
-        pair = self._sender.transport.transport._connection._nominated.get(1)
-        if pair is None:
-            raise ConnectionError("there is no path")
-        transport, to = pair.protocol.transport, pair.remote_addr
-        for run in _runs(datagrams):
-            if isinstance(transport, UdpTransport):
-                transport.send_cut(b"".join(run), len(run[0]), to)
-            else:  # a relay's
-                for datagram in run:
-                    transport.sendto(bytes(datagram), to)
-
-    async def _retransmit(self, number: int) -> None:
-        """In the place of RTCRtpSender._retransmit."""
-        kept, packet = self._history.get(number % HISTORY, (-1, b""))
-        if kept != number:
-            return
-        if not self._budget.may(number, len(packet), self.octets, self._of("rtt"), time.monotonic()):
-            return
-        self.again += 1
-        rtx = self._of("rtx_payload_type")
-        if rtx is not None:
-            first, kind, _, rtp_time, _ = _HEADER.unpack_from(packet)
-            head = _HEADER.pack(first, (kind & 0x80) | rtx, self._rtx_sequence, rtp_time, self._sender._rtx_ssrc)
-            original = packet[2:4]
-            packet = head + packet[12 : self._head_size] + original + packet[self._head_size :]
-            self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
-        self._out(self._room.protect(self._srtp(), [packet]))
-
-    def _srtp(self) -> Any:
-        transport = self._sender.transport
-        if transport._state is not State.CONNECTED:
-            raise ConnectionError("no DTLS any more")
-        return transport._tx_srtp
+    def _repeated(self, head: bytes, payload: bytes) -> bytes:
+        """As it was, or in the stream of those that are sent again."""
+        kind = self._rtp.again_type
+        if kind is None:
+            return head + payload
+        first, marker, number, rtp_time, _ = _HEADER.unpack_from(head)
+        again = _HEADER.pack(first, marker & 0x80 | kind, self._again_sequence, rtp_time, self._rtp.again_source)
+        self._again_sequence = (self._again_sequence + 1) & 0xFFFF
+        return b"".join((again, head[12:], number.to_bytes(2, "big"), payload))
 
     def _extension(self) -> bytes:
         """The header extension of the packets that go out now: but for the time of sending it is always the same."""
-        if self._around is None:
-            values = HeaderExtensions()
-            values.mid = self._of("mid")
-            values.abs_send_time = int.from_bytes(_TIME, "big")
-            profile, value = self._of("rtp_header_extensions_map").set(values)
-            whole = struct.pack(">HH", profile, len(value) >> 2) + value if value else b""
-            self._around = whole.partition(_TIME)
-        before, time_of_sending, after = self._around
-        if not time_of_sending:
-            return before
-        return before + ((_ntp() >> 14) & 0x00FFFFFF).to_bytes(3, "big") + after
-
-    def _report(self) -> None:
-        """What aiortc's sender reports, once a second, and its statistics read."""
-        sender = self._sender
-        sender._RTCRtpSender__ntp_timestamp, sender._RTCRtpSender__rtp_timestamp = _ntp(), self._rtp_time
-        sender._RTCRtpSender__packet_count, sender._RTCRtpSender__octet_count = self.packets, self.octets
-
-    def _of(self, name: str) -> Any:
-        return getattr(self._sender, f"_RTCRtpSender__{name}")
+        always, at = self._rtp.extension, self._rtp.time_at
+        if at < 0:
+            return always
+        return b"".join((always[:at], (self._ntp_time >> 14 & 0xFFFFFF).to_bytes(3, "big"), always[at + 3 :]))
 
 
 def _ntp() -> int:
     """Now, as RTCP has it: seconds since 1900 in the upper half."""
     return (time.time_ns() + _NTP_TO_UNIX_NS << 32) // 1_000_000_000
-
-
-def _runs(datagrams: Sequence[memoryview]) -> list[list[memoryview]]:
-    """Cut into what the kernel can take at once: all of one size but the last, which may be shorter."""
-    runs: list[list[memoryview]] = []
-    size = 0
-    for datagram in datagrams:
-        if len(datagram) > size:
-            runs.append([])
-            size = len(datagram)
-        runs[-1].append(datagram)
-        if len(datagram) < size:
-            size = 0  # this one was the last
-    return runs

@@ -22,13 +22,13 @@ from procs.messages.watch import (
     FromChild,
     FromSession,
     KeyframeWanted,
+    PacketsWanted,
     RateWanted,
     SessionsReady,
     Signal,
     SignalTaken,
     Takes,
     Unit,
-    UnitsWanted,
     decode_from_child,
     decode_to_peer,
 )
@@ -214,8 +214,8 @@ class Shell:
             self._act(self._sessions.answered(message.kind, session_id, body))
         elif isinstance(message, Takes):
             self._feeds.takes(session_id, message.codecs)
-        elif isinstance(message, UnitsWanted):
-            self._feeds.join(session_id)
+        elif isinstance(message, PacketsWanted):
+            self._feeds.outlets.again(message)
         elif isinstance(message, KeyframeWanted):
             self._feeds.again(session_id)
         elif isinstance(message, RateWanted):
@@ -229,8 +229,7 @@ class Shell:
         if is_first:
             self._feeds.tell(beat.session_id)
         self._feeds.takes(beat.session_id, beat.takes)
-        if beat.wants:
-            self._feeds.join(beat.session_id)
+        self._feeds.tell_sent(beat.session_id)
         self._pass(beat.session_id)
 
     def _pass(self, session_id: str) -> None:

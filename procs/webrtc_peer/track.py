@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from typing import NamedTuple
-
-from aiortc import MediaStreamTrack
 
 from procs.media import packetizer, vp8
 from procs.messages.watch import Unit
@@ -18,16 +17,16 @@ BYTES_MAX = 8 << 20
 class Next(NamedTuple):
     """One unit as RTP payloads, and its time in ticks of the codec."""
 
-    payloads: list[bytes]
+    payloads: tuple[bytes, ...]
     ticks: int
 
 
-class Track(MediaStreamTrack):
-    """What waits to be sent. `dropped` counts what was left out because the sender was too slow."""
+class Track:
+    """What waits to be sent, of one codec with so many ticks a second. `dropped` counts what was left out because the
+    sender was too slow."""
 
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind = kind
+    def __init__(self, kind: str, codec: str, clock: int) -> None:
+        self.kind, self._codec, self._clock = kind, codec, clock
         self._queue: deque[tuple[Unit, bytes]] = deque()
         self._bytes = 0
         self._needs_keyframe = kind == "video"
@@ -50,24 +49,23 @@ class Track(MediaStreamTrack):
         self._bytes += len(data)
         return True
 
-    async def recv(self) -> None:  # type: ignore[override]
-        """Nobody asks for frames."""
-        raise NotImplementedError
-
-    def next(self, codec: str, clock: int) -> Next | None:
-        """The unit of this codec, with so many ticks a second, that has waited longest; None when none waits."""
+    def next(self) -> Next | None:
+        """The unit of this codec that has waited longest; None when none waits. Raises Refused for what can't be
+        sent."""
         while self._queue:
             unit, data = self._queue.popleft()
             self._bytes -= len(data)
-            if unit.codec != codec:
+            if unit.codec != self._codec:
                 continue  # the stream has changed its codec since we answered
             self.units += 1
-            ticks = (unit.time_us * clock + 500_000) // 1_000_000
-            return Next(_payloads(unit, data), ticks)
+            ticks = (unit.time_us * self._clock + 500_000) // 1_000_000
+            return Next(_payloads(unit.codec, unit.number, data), ticks)
         return None
 
 
-def _payloads(unit: Unit, data: bytes) -> list[bytes]:
-    if unit.kind == "audio":
-        return [data]
-    return packetizer.payloads(data, PAYLOAD) if unit.codec == "h264" else vp8.payloads(data, PAYLOAD, unit.number)
+@functools.lru_cache(maxsize=8)
+def _payloads(codec: str, number: int, data: bytes) -> tuple[bytes, ...]:
+    """Once for all viewers of a stream, who get it one after the other."""
+    if codec == "h264":
+        return tuple(packetizer.payloads(data, PAYLOAD))
+    return tuple(vp8.payloads(data, PAYLOAD, number)) if codec == "vp8" else (data,)

@@ -24,30 +24,36 @@ from procs.messages.watch import (
     Beat,
     Encoding,
     KeyframeWanted,
+    PacketsWanted,
     RateWanted,
+    Rtp,
+    Sent,
     SessionsReady,
     Signal,
     SignalTaken,
     Source,
     Takes,
     Unit,
-    UnitsWanted,
+    Way,
 )
 from procs.webrtc_peer import wishes
 from procs.webrtc_peer.wishes import Wishes
 
 SIGNAL = Signal(1, "signal_ice", "s")
+RTP = Rtp("video", "h264", 90_000, 96, 1, 97, 2, b"\xbe\xde\0\1", -1, 7, bytes(28), ("192.0.2.1", 5))
 PACKETS = Packets(65536, 4)
 EACH: dict[Callable[[bytes], Any], list[msgspec.Struct]] = {
     watch.decode_from_peer: [SessionsReady(1, ["a", "b"]), SIGNAL, SignalTaken(1)],
     watch.decode_to_peer: [SIGNAL, SignalTaken(1)],
     watch.decode_from_child: [
-        Beat("s", 1, "connected", True, "relayed", 0.5, {"loss": 0.1}), SIGNAL, UnitsWanted("s"), KeyframeWanted("s"),
-        RateWanted("s", 500_000), Takes("s", ["vp8", "opus"]), Encoding("encoder 1", 1, 5, 0),
+        Beat("s", 1, "connected", "relayed", 0.5, {"loss": 0.1}), SIGNAL, KeyframeWanted("s"),
+        PacketsWanted("s", "video", [1, 65535], 0.05), RateWanted("s", 500_000),
+        Takes("s", ["vp8", "opus"]), Encoding("encoder 1", 1, 5, 0),
         Unit("video", "h264", 5, 1_000_000, True),
     ],
     watch.decode_to_encoder: [Unit("audio", "aac", 5, 1_000_000), Keyframe(), Bitrate(500_000)],
-    watch.decode_to_child: [SIGNAL, Unit("video", "h264", 5, 1_000_000, True), Source("dry", ["h264"], "why")],
+    watch.decode_to_child: [SIGNAL, Source("dry", ["h264"], "why"), Sent("audio", 5, 0, 5, 4_800, 1, 1 << 63, 90_000)],
+    watch.decode_way: [Way("s", [RTP])],
     tunnel.decode_to_pump: [PeerUp("bob", 1, 1380, 2, "direct", "192.0.2.1:5", {"rtt_ms": 1.5}, 7, 8), PACKETS],
     tunnel.decode_from_pump: [PumpUp(1380, ["10.77.0.1/24"], 7, 8), PACKETS],
 }  # fmt: skip
@@ -85,17 +91,17 @@ def test_what_is_out_of_its_limits_is_refused(wrong: msgspec.Struct) -> None:
         decode(encode(wrong))
 
 
-def test_a_child_gets_the_seconds_of_a_stream_that_it_joins_at_once(run_dir: Path) -> None:
+def test_an_encoder_gets_the_seconds_of_a_stream_that_it_joins_at_once(run_dir: Path) -> None:
     async def scenario() -> None:
         context = zmq.asyncio.Context()
         leader = bus.work_binder(context, run_dir, bus.WEBRTC_PEER_CHILDREN)
         child = bus.work_connector(context, run_dir, "s", bus.WEBRTC_PEER_CHILDREN)
-        await until(lambda: bus.send_work(child, UnitsWanted("s")))
+        await until(lambda: bus.send_work(child, Encoding("encoder 1", 1, 0, 0)))
         assert (await bus.receive_work(leader))[0] == "s"
         for number in range(240):
             assert bus.send_work(leader, Unit("video", "h264", number, number), b"x" * 5000, worker="s")
         for number in range(240):
-            assert watch.decode_to_child((await bus.receive_work(child))[1]) == Unit("video", "h264", number, number)
+            assert watch.decode_to_encoder((await bus.receive_work(child))[1]) == Unit("video", "h264", number, number)
         assert not bus.send_work(leader, SIGNAL, worker="nobody"), "one that is gone is noticed"
         context.destroy()
 

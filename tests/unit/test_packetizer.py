@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procs.media import annexb, depacketizer, packetizer
-from procs.webrtc_peer.sender import _runs
+from procs.webrtc_peer.gate import _runs
 
 SIZE = 1200
 
