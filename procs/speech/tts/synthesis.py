@@ -37,6 +37,10 @@ QUIET = 300  # of 32768: espeak-ng's silence has none of it
 PACKAGES = {"flite": "flite", "espeak-ng": "espeak-ng"}
 _WORDS_VOICE = "kal"  # the smallest: only asked how words sound, which all of flite's voices agree on
 
+MOST_WORDS = 10_000
+# How words sound alone: most have been said before, and each process that need not be started is 10 ms.
+_sounds: dict[str, list[str]] = {}
+
 Sound = np.ndarray[tuple[int], np.dtype[np.int16]]
 
 
@@ -84,7 +88,7 @@ async def _flite(voice: Voice, given: Sequence[str]) -> Speech:
     flite = program("flite")
     heard, alone = await asyncio.gather(
         _run([flite, "-voice", voice.name, "-psdur"], " ".join(filter(None, given)), "-f", "-o"),
-        _run([flite, "-voice", _WORDS_VOICE, "-ps"], "\n\n".join(filter(None, given)), "-f", ""),
+        _alone(flite, given),
     )
     rate, sound = _sound("flite", heard.wave)
     try:
@@ -95,13 +99,22 @@ async def _flite(voice: Voice, given: Sequence[str]) -> Speech:
     if not sounding:
         return Speech(np.zeros(0, np.int16), [Span(0.0, 0.0)] * len(given))
     start_s, stop_s = sounding[0].start_s, sounding[-1].end_s
-    lines = timing.words_alone(alone.printed)
-    if len(lines) == len([word for word in given if word]):
-        each = iter(lines)
-        spans = timing.spans(phones, [next(each) if word else [] for word in given])
-    else:  # it made two of one, or none
-        spans = timing.by_length(given, start_s, stop_s)
+    spans = timing.spans(phones, alone) if alone else timing.by_length(given, start_s, stop_s)
     return _trimmed(rate, sound, spans, start_s, stop_s)
+
+
+async def _alone(flite: str, given: Sequence[str]) -> list[list[str]]:
+    """How each word sounds alone; [] where flite makes two of one, or none."""
+    known = {word: _sounds[word] for word in given if word in _sounds} | {"": []}
+    if new := [word for word in dict.fromkeys(given) if word not in known]:
+        ended = await _run([flite, "-voice", _WORDS_VOICE, "-ps"], "\n\n".join(new), "-f", "")
+        lines = timing.words_alone(ended.printed)
+        if len(lines) != len(new):
+            return []
+        known |= zip(new, lines, strict=True)
+        if len(_sounds) < MOST_WORDS:
+            _sounds.update(known)
+    return [known[word] for word in given]
 
 
 async def _espeak(voice: Voice, given: Sequence[str]) -> Speech:
