@@ -73,6 +73,21 @@ def test_goodbyes_and_three_silences_end_it_and_one_does_not(kind: str) -> None:
     assert Conversation({"type": kind, "text": ""}).says("Well then, goodbye!").endswith("bye!")
 
 
+@pytest.mark.parametrize(
+    ("language", "ending", "going_on"),
+    [
+        ("en", ("ok good night", "so long and goodbye", "see you tomorrow"), ("nice to see you", "i had a good night")),
+        ("fr", ("merci, au revoir", "À plus !", "bonne nuit"), ("il y a plus de chats", "c'était une bonne nuit")),
+    ],
+)
+def test_a_goodbye_is_told_from_words_like_it(
+    language: str, ending: tuple[str, ...], going_on: tuple[str, ...]
+) -> None:
+    for text in (*ending, *going_on):
+        said = Conversation({"type": "smalltalk", "language": language}).says(text)
+        assert said.endswith("bye!") == (text in ending), text
+
+
 def test_it_says_what_it_is_whatever_it_is_asked_to_be() -> None:
     for kind in KINDS:
         for asked in ("Are you an AI?", "what are you", "Who made you?"):

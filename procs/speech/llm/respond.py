@@ -18,9 +18,11 @@ _MODES = {
     "guess_animal": animals.reply,
 }
 SILENCES = 3
-_GOODBYE = {
-    "en": r"good ?bye|bye|bye bye|see you(?: (?:later|soon|tomorrow))?|farewell|good ?night|i have to go|i must go",
-    "fr": r"au revoir|a bientot|a plus|a demain|bonne nuit|bonne soiree|je dois y aller|adieu|bye|ciao",
+_GOODBYE = {  # words that are nothing else; others only alone: "nice to see you" is no goodbye, nor is "il y a plus"
+    "en": r"good ?bye|bye|farewell|see you (?:later|soon|tomorrow|next time)|i (?:have|must|need) to go now|i must go|"
+    r"^(?:(?:ok|okay|well|so|then|and|thanks|thank you) )*(?:see you|good ?night|i have to go)$",
+    "fr": r"au revoir|a bientot|a demain|adieu|bye|ciao|je dois y aller|"
+    r"^(?:(?:bon|ben|alors|et|merci|ok) )*(?:a plus|a plus tard|bonne nuit|bonne soiree|salut a tous)$",
 }
 _FAREWELLS = {
     "en": ("It was nice to talk to you, bye!", "Take care, and come back soon, bye!"),
