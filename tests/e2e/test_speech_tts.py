@@ -18,7 +18,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import soxr
 from numpy.typing import NDArray
+from pocketsphinx import Decoder
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -78,6 +80,32 @@ def test_a_reply_comes_with_the_time_of_each_word_before_its_sound(tts: Service,
     assert loudness(whole, spans["Yes!"][1] + 0.1, spans["See"][0] - 0.1) < 0.001
     print(f"{voice}: {len(whole) / 24_000:.2f} s of sound in {took_s:.2f} s, real-time factor"
           f" {took_s * 24_000 / len(whole):.3f}")  # fmt: skip
+
+
+ALIGNED = (
+    "remind me to call my mother at six",
+    "who wrote the book on the table",
+    "how far is the moon from the earth",
+)
+
+
+@pytest.mark.parametrize("voice", ["slt", "rms"])
+def test_the_times_of_words_are_those_that_a_forced_alignment_finds(tts: Service, voice: str) -> None:
+    errors_s = []
+    for text in ALIGNED:
+        reply = spoken(tts, text.split(), voice)
+        aligner = Decoder(samprate=16_000, loglevel="FATAL")
+        aligner.set_align_text(text)
+        aligner.start_utt()
+        at_16_khz = soxr.resample(np.rint(sound(reply) * 32_768).astype(np.int16), 24_000, 16_000)
+        aligner.process_raw(at_16_khz.tobytes(), False, True)
+        aligner.end_utt()
+        starts = [segment.start_frame / 100 for segment in aligner.seg() if not segment.word.startswith("<")]
+        told = [each["start_s"] for each in reply if each["type"] == "Text"]
+        errors_s += [abs(a - b) for a, b in zip(told, starts, strict=True)]
+    ordered = sorted(errors_s)
+    print(f"{voice}: {ordered[len(ordered) // 2] * 1000:.0f} ms (p50), {ordered[-1] * 1000:.0f} ms at worst")
+    assert ordered[len(ordered) // 2] < 0.025 and ordered[len(ordered) * 9 // 10] < 0.06
 
 
 def test_all_formats_and_a_post_are_the_same_sound(tts: Service, tmp_path: Path) -> None:
