@@ -10,6 +10,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from typing import BinaryIO, NamedTuple
 
@@ -20,6 +21,7 @@ from procs.media import annexb, sei
 from procs.settings import Address
 
 READ_LIMIT_S = 15.0
+KEEPALIVE_S = 20.0  # go2rtc gives up on a client of RTSP that says nothing for a minute
 STARTING_S = 2.0
 _CODECS = "avc1.640029,avc1.64002A,avc1.640033,avc1.42E01E,avc1.4D401E"
 
@@ -105,14 +107,19 @@ class RtspViewer(Viewer):
         session = setup["session"].partition(";")[0]
         # Not by the channel, which go2rtc chooses by the track's place in its description: sound may come first.
         pictures = int(re.findall(r"a=rtpmap:(\d+) H26", sdp)[0])
-        connection.sendall(f"PLAY {self._url} RTSP/1.0\r\nCSeq: 2\r\nSession: {session}\r\n\r\n".encode())
-        self._packets(file, pictures)
+        about = f" {self._url} RTSP/1.0\r\nCSeq: 2\r\nSession: {session}\r\n\r\n"
+        connection.sendall(f"PLAY{about}".encode())
+        self._packets(file, pictures, lambda: connection.sendall(f"OPTIONS{about}".encode()))
 
-    def _packets(self, file: BinaryIO, pictures: int) -> None:
+    def _packets(self, file: BinaryIO, pictures: int, stay: Callable[[], None]) -> None:
         read = file.read
         stamp: sei.Stamp | None = None
+        stayed_s = time.monotonic()
         while first := read(1):
-            if first != b"$":  # the answer to PLAY, between packets
+            if time.monotonic() - stayed_s > KEEPALIVE_S:
+                stayed_s = time.monotonic()
+                stay()
+            if first != b"$":  # an answer, between packets
                 _rtsp_answer(file, first)
                 continue
             _channel, length = struct.unpack(">BH", read(3))

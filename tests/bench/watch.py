@@ -8,7 +8,6 @@ network namespace of its own (tests/nat.py), with Chromium beside it: no network
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from typing import NamedTuple
 
 from playwright.sync_api import Browser, Page
 
-from procs.errors import NotHere
+from procs.errors import NotHere, Unhealthy
 from tests import nat
 from tests.bench import watch_ground
 from tests.bench.measure import Result, Size, cpu_s, median, percentile, say
@@ -35,6 +34,7 @@ from tests.rig import until
 
 KILLED = ("webrtc_peer", "ws_link", "hub", "go2rtc", "go2rtc/headless_agent")
 SETTLED_S = 1.0
+TRIES = 3
 FRESH = 10  # pictures in a row that were made after a kill: it plays again
 
 
@@ -85,17 +85,20 @@ def bench(size: Size) -> Result:
 # --- what a viewer costs ------------------------------------------------------------------------------
 
 
+class _Gone(Exception):
+    """A process that was measured has ended."""
+
+
 def _spent(pids: Collection[int]) -> float:
-    """CPU seconds of those that live."""
-    total = 0.0
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            total += cpu_s(pid)
-    return total
+    """CPU seconds. Raises _Gone: to take one that has ended for 0 makes the difference of two such sums anything."""
+    try:
+        return sum(cpu_s(pid) for pid in pids)
+    except OSError as error:
+        raise _Gone from error
 
 
 def _rates(groups: Mapping[str, Collection[int]], seconds: float) -> dict[str, float]:
-    """CPU milliseconds a second that each of these uses from now on."""
+    """CPU milliseconds a second that each of these uses from now on. Raises _Gone."""
     before, since_s = {name: _spent(pids) for name, pids in groups.items()}, time.monotonic()
     time.sleep(seconds)
     took_s = time.monotonic() - since_s
@@ -104,15 +107,21 @@ def _rates(groups: Mapping[str, Collection[int]], seconds: float) -> dict[str, f
 
 def _cost(ground: Ground, kind: str, count: int, plan: Plan, private: list[float]) -> dict[str, float]:
     """What one viewer of this kind costs each of those who send, less what they use with nobody there: those before
-    are waited for, who are still served after their death."""
-    until(ground.is_left_alone, watch_ground.LEFT_S, 0.5)
-    idle = _rates(ground.groups(kind), plan.window_s / 2)
-    with watch_ground.watchers(ground, kind, count):
-        time.sleep(plan.settled_s)
-        busy = _rates(ground.groups(kind), plan.window_s)
-        if kind == "ours":
-            private += [_private_mb(pid) for pid in ground.sessions()]
-    return {name: (busy[name] - idle.get(name, 0.0)) / count for name in busy}
+    are waited for, who are still served after their death. Once more when a process has ended meanwhile."""
+    for _ in range(TRIES):
+        ground.settle()
+        groups = ground.groups(kind)
+        try:
+            idle = _rates(groups, plan.window_s / 2)
+            with watch_ground.watchers(ground, kind, count):
+                time.sleep(plan.settled_s)
+                busy = _rates(ground.groups(kind), plan.window_s)
+                _spent(groups["go2rtc"])  # it is the same one
+                private += [_private_mb(pid) for pid in ground.sessions()] if kind == "ours" else []
+            return {name: (busy[name] - idle.get(name, 0.0)) / count for name in busy}
+        except _Gone:
+            say(f"{kind}: a process has ended while it was measured")
+    raise Unhealthy(f"{kind}: a process ended each time while it was measured")
 
 
 def _costs(result: Result, plan: Plan, ground: Ground) -> None:

@@ -29,7 +29,7 @@ from tests.viewers import RtspViewer
 STREAM, OLDER, PASSWORD = "omega-0", "older-001", "the-password-of-a-bench"
 PRODUCER = {"width": 1280, "height": 720, "fps": 30, "gop": 30, "bitrate": "2M"}
 LIMIT_S = 30.0
-LEFT_S = 20.0  # go2rtc serves a WebRTC viewer who is dead for 5 s more, and webrtc_peer pulls a stream for another 10
+LEFT_S = 30.0  # go2rtc serves a WebRTC viewer who is dead for 5 s more, and webrtc_peer pulls a stream for another 10
 
 
 class Ground:
@@ -41,6 +41,7 @@ class Ground:
         self.admin: Http = Http(int(clone.hub.rpartition(":")[2])).as_user("admin", PASSWORD)
         self.device = str(json.loads((self.root / "run/device.json").read_text())["device_id"])
         self.older_pid = 0
+        self._viewer: RtspViewer | None = None
 
     def pids(self, *names: str) -> list[int]:
         """The living processes of these programs."""
@@ -52,11 +53,18 @@ class Ground:
         return [pid for leader in self.pids("webrtc_peer") for zygote in proc.children(leader)
                 for pid in proc.children(zygote)]  # fmt: skip
 
-    def is_left_alone(self) -> bool:
-        """Whether go2rtc serves nobody any more but the viewer who keeps the producer running."""
+    def settle(self) -> None:
+        """Wait until go2rtc serves nobody but one viewer, who keeps the producer running."""
+        until(self._is_settled, LEFT_S, 0.5)
+
+    def _is_settled(self) -> bool:
+        if not self._viewer or not self._viewer.is_alive():
+            self._viewer = RtspViewer(ADDRESS.parse(self.clone.rtsp), STREAM)
+            self._viewer.start()
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{self.go2rtc}/api/streams", timeout=5) as answer:
+        with contextlib.suppress(OSError), opener.open(f"{self.go2rtc}/api/streams", timeout=5) as answer:
             return sum(len(stream["consumers"] or []) for stream in json.loads(answer.read()).values()) == 1
+        return False  # it is being started
 
     def groups(self, kind: str) -> dict[str, list[int]]:
         """The processes that send to viewers of that kind, by what they are."""
@@ -81,7 +89,7 @@ def running(folder: Path) -> Iterator[Ground]:
             raise Unhealthy(f"the bench's suite does not come up: {done.stderr.strip()[-500:]}")
         ground = Ground(clone)
         _open_webrtc(ground)
-        RtspViewer(ADDRESS.parse(clone.rtsp), STREAM).start()
+        ground.settle()
         yield ground
     finally:
         suite.kill_all(folder)
