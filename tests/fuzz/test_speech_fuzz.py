@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from procs.errors import Refused
 from procs.speech.llm import chat, respond, situation
+from procs.speech.stt import files
 from procs.speech.tts import timing, voices
 from procs.speech.tts.clauses import LONGEST_BREAK_S, LONGEST_WORD, Clauses, spoken
 
@@ -101,3 +102,12 @@ def test_there_is_always_an_answer(
 def test_a_request_is_read_or_refused(body: bytes) -> None:
     with suppress(Refused):
         chat.request(body)
+
+
+@given(
+    st.sampled_from([b"RIFF", b"OggS", b"fLaC", b"ID3", b"\xff\xfb", b"\x1a\x45\xdf\xa3", b""]), st.binary(max_size=400)
+)
+@settings(max_examples=60, deadline=None)
+def test_a_file_is_sound_or_refused(begin: bytes, rest: bytes) -> None:
+    with suppress(Refused):
+        assert all(piece.dtype == "int16" for piece in files.decoded(begin + rest))

@@ -1,0 +1,69 @@
+"""What the three speech services can be told, by themselves and by `make up`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from procs.errors import ConfigError
+from procs.settings import Address
+from procs.speech import options
+from scripts import roles, speaking
+from scripts.suite_settings import load_plan
+
+KEY = "a-key-that-nobody-guesses"
+PUBLIC = {"PLANARIA_SPEECH_TTS": "0.0.0.0:8089"}
+
+
+def test_the_three_are_set_up_together_and_named_first() -> None:
+    assert [options.which(argv) for argv in (["stt"], ["llm", "--sessions", "2"], [], ["--help"], ["sing"])] == [
+        "stt", "llm", "", "", ""
+    ]  # fmt: skip
+    chosen = options.load(["tts", "--sessions", "2"], {"PLANARIA_SPEECH_STT": "127.0.0.1:9", "PLANARIA_SUITE": "/"})
+    assert (chosen.listen("stt"), chosen.listen("tts"), chosen.sessions) == (
+        Address("127.0.0.1", 9), Address("127.0.0.1", 8089), 2
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="invalid choice: 'sing'"):
+        options.load(["sing"], {})
+
+
+@pytest.mark.parametrize("environ", [{}, {"PLANARIA_SPEECH_KEY": "public_token"}])
+def test_others_need_a_key_that_is_none_of_the_published(environ: dict[str, str]) -> None:
+    environ = {**environ, **PUBLIC, "PLANARIA_SUITE": "/"}
+    with pytest.raises(ConfigError, match=r"PLANARIA_SPEECH_TTS=0\.0\.0\.0:8089: others can reach it"):
+        options.load(["tts"], environ)
+    assert options.load(["stt"], environ).tts == Address("0.0.0.0", 8089), "stt itself is on loopback"
+    assert options.load(["tts"], {**environ, "PLANARIA_SPEECH_KEY": KEY}).key == KEY
+    if environ.get("PLANARIA_SPEECH_KEY"):
+        assert options.load(["tts"], {**environ, "PLANARIA_COMPAT": "1"}).key == "public_token"
+
+
+def test_a_key_may_stand_in_a_file_and_shows_nowhere(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    environ = {"PLANARIA_SPEECH_KEY_FILE": str(file), "PLANARIA_SUITE": "/"}
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        options.load(["stt"], environ)
+    file.write_text("two words\n")
+    with pytest.raises(ConfigError, match="must hold") as wrong:
+        options.load(["stt"], environ)
+    assert "words" not in str(wrong.value).partition("must hold")[0]
+    file.write_text(f"{KEY}\n")
+    chosen = options.load(["stt"], environ)
+    assert chosen.key == KEY and KEY not in repr(chosen)
+    with pytest.raises(ConfigError, match="set one of them"):
+        options.load(["stt"], {**environ, "PLANARIA_SPEECH_KEY": KEY})
+
+
+def test_make_up_checks_them_where_the_role_is_on(tmp_path: Path) -> None:
+    off = load_plan(tmp_path, {**PUBLIC, "PLANARIA_ROLES": "hub"})
+    assert speaking.programs(off) == () and speaking.why_not(off) == ""
+    with pytest.raises(ConfigError, match="others can reach it"):
+        load_plan(tmp_path, {**PUBLIC, "PLANARIA_ROLES": "voice"})
+    on = load_plan(tmp_path, {**PUBLIC, "PLANARIA_ROLES": "voice", "PLANARIA_SPEECH_KEY": KEY})
+    assert [speaking.url(on, program) for program in speaking.programs(on)] == [
+        "ws://127.0.0.1:8090", "ws://127.0.0.1:8089", "http://127.0.0.1:8091"
+    ]  # fmt: skip
+    told = roles.conf(on.suite.roles, on.wall.hub.listen, {}).split("[")
+    started = {part.partition("]")[0] for part in told if "autostart=true" in part}
+    assert started == {f"program:{name}" for name in speaking.PROGRAMS}
