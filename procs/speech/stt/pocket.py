@@ -1,8 +1,9 @@
 """pocketsphinx with the English model that its wheel carries, as a recogniser of one utterance after another.
 
-Left to itself it carries the average of the sound over from one utterance to the next, and what it hears depends on
-what it has heard before. Here each utterance begins with the same average, that of flite's voices over ten sentences;
-with the model's own the two voices that we test with were misunderstood twice as often, and loudness matters little.
+Left to itself it carries the average of the sound, and of noise, over from one utterance to the next, and what it hears
+depends on what it has heard before. Here each utterance begins with the same average, that of three of flite's voices
+over ten sentences (others than those of the tests); with the decoder's own those were misunderstood twice as often, and
+loudness matters little.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Pocket:
 
     def begin(self) -> None:
         """An utterance begins."""
+        self._decoder.reinit_feat()  # what it has taken for noise so far is forgotten, too
         self._decoder.set_cmn(_AVERAGE)
         self._decoder.start_utt()
 
