@@ -21,14 +21,13 @@ import numpy as np
 from procs import log
 from procs.audio_io.board import Board, Pace
 from procs.audio_io.ear import Ear
+from procs.audio_io.options import BETWEEN, SAY
 from procs.audio_io.sound import BLOCK, BLOCK_S, RATE, Cursor, Pcm
 from procs.errors import ConfigError, NotHere, PlanariaError
 
-SAY = "say:"
 LONGEST_OUTPUT_S = 3600  # 170 MB
 _AFTER_REPLY_S = 0.5
 _SYNTHESIS_S = 20.0
-_BETWEEN = "|"
 _HEAD = struct.Struct("<4sI8sIHHIIHH4sI")
 _HEADER_EVERY = 50  # blocks: whoever is killed leaves a file that can be read but for its last second
 
@@ -115,7 +114,7 @@ def script_of(chosen: str, *, patience_s: float, loop: bool) -> Script:
     if chosen.startswith(SAY):
         if shutil.which("flite") is None:
             raise NotHere(f"input={chosen!r}: there is no flite here: apt-get install flite")
-        sentences = [part.strip() for part in chosen.removeprefix(SAY).split(_BETWEEN)]
+        sentences = [part.strip() for part in chosen.removeprefix(SAY).split(BETWEEN)]
         return Script([partial(speech, text) for text in sentences if text], patience_s=patience_s, loop=loop)
     path = Path(chosen).expanduser()
     if path.is_dir():

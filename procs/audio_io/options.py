@@ -37,6 +37,7 @@ def family_of(host: str) -> socket.AddressFamily:
 
 HOST = Kind(_parse_host, "an IP address of this machine, such as 127.0.0.1; 0.0.0.0 is all of them")
 TOKEN = matching(r"[!-~]{16,256}", "16 to 256 printable ASCII characters without blanks")
+SAY, BETWEEN = "say:", "|"  # in `input`: before sentences, and between them
 NAMED = matching(r"[^\x00-\x1f\x7f]{1,64}", "1 to 64 characters")
 
 
@@ -140,7 +141,17 @@ def check(chosen: Audio) -> None:
         raise ConfigError("PLANARIA_AUDIO_TOKEN and PLANARIA_AUDIO_TOKEN_FILE: set one of them")
     if (chosen.input or chosen.output) and not chosen.no_audio:
         raise ConfigError("--input and --output: are for --no-audio (PLANARIA_NO_AUDIO=1)")
+    _check_input(chosen.input)
     tls(chosen)
+
+
+def _check_input(named: str) -> None:
+    """Whether there is what `input` names, before anything is started or waited for."""
+    if named.startswith(SAY):
+        if not named.removeprefix(SAY).replace(BETWEEN, "").strip():
+            raise ConfigError(f"input={named!r}: no sentence; as in say:what time is it|goodbye")
+    elif named and not Path(named).expanduser().exists():
+        raise ConfigError(f"input={named!r}: no such file or folder (and no {SAY}SENTENCE)")
 
 
 def tls(chosen: Audio) -> ssl.SSLContext | None:
@@ -149,10 +160,12 @@ def tls(chosen: Audio) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    named = f"PLANARIA_AUDIO_CERT={str(chosen.cert)!r}, PLANARIA_AUDIO_KEY={str(chosen.key)!r}"
     try:
         context.load_cert_chain(chosen.cert, chosen.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"PLANARIA_AUDIO_CERT={str(chosen.cert)!r}, PLANARIA_AUDIO_KEY={str(chosen.key)!r}: cannot be used: {error}"
-        ) from None
+    except ssl.SSLError as error:
+        raise ConfigError(f"{named}: must be a certificate and the key that belongs to it, in PEM ({error})") from None
+    except OSError as error:
+        which = next((each for each in (chosen.cert, chosen.key) if not os.access(each, os.R_OK)), chosen.cert)
+        raise ConfigError(f"{named}: {which} cannot be read: {error.strerror}") from None
     return context

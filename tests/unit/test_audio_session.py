@@ -136,6 +136,10 @@ def test_a_token_is_made_once_where_others_can_reach_it(run_dir: Path) -> None:
         (["--host", "everywhere"], "an IP address of this machine"),
         (["--cert", "cert.pem"], "must both be set"),
         (["--input", "x.wav"], "are for --no-audio"),
+        (["--no-audio", "--input", "no.wav"], "no such file or folder"),
+        (["--no-audio", "--input", "say: | "], "no sentence"),
+        (["--cert", "no.pem", "--key", "README.md"], "no.pem cannot be read: No such file"),
+        (["--cert", "README.md", "--key", "README.md"], "in PEM"),
         (["--wake-word", "computer"], "one of okay_nabu"),
     ],
 )
