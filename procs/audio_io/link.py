@@ -35,6 +35,7 @@ class Link:
 
     def __init__(self, ws: ServerConnection, sound: Sound, name: str) -> None:
         self._ws, self._sound, self._name = ws, sound, name
+        self.peer = _address(ws.remote_address)  # now: with TLS it is not known any more once the connection is over
         self.session = Session(ours=ws.subprotocol == wire.OURS, serial=random.getrandbits(32))
         self.since = time.monotonic()
         self.sent = self.received = self.dropped = 0  # packets
@@ -43,12 +44,6 @@ class Link:
         self._waiting = asyncio.Event()
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._done = asyncio.Event()
-
-    @property
-    def peer(self) -> str:
-        """The other end's address."""
-        host, port = (self._ws.remote_address or ("?", 0))[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     @property
     def protocol(self) -> str:
@@ -186,3 +181,8 @@ class Link:
 def _words(closed: ConnectionClosed) -> str:
     frame = closed.rcvd or closed.sent
     return f"closed with {frame.code} {frame.reason}".strip() if frame else "the connection broke"
+
+
+def _address(remote: tuple[Any, ...] | None) -> str:
+    host, port = (remote or ("?", 0))[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
