@@ -27,7 +27,10 @@ def hold(
         from procs import log  # here: 10 ms, which go2rtc's start need not pay
 
         before_words()
-        log.info("another copy is running; waiting for it to end", lock=str(path))
+        why = (
+            "another copy is running; waiting for it to end (make down ends a suite's; PLANARIA_RUN_DIR parts the two)"
+        )
+        log.info(why, lock=str(path))
         fcntl.lockf(descriptor, fcntl.LOCK_EX)
     return descriptor
 
