@@ -51,7 +51,7 @@ def application(service: Service, settings: Speech) -> web.Application:
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(text=service.figures.text(), headers={"Content-Type": figures.TYPE})
 
-    app = web.Application(middlewares=[_guard(settings)], client_max_size=MAX_BODY)
+    app = web.Application(middlewares=[_guard(settings), _in_words], client_max_size=MAX_BODY)
     app.add_routes(
         [
             web.get("/api/build_info", build_info),
@@ -67,10 +67,39 @@ def _guard(settings: Speech) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in OPEN and not is_let_in(request, settings):
-            return web.json_response({"error": {"message": "wrong or no key", "type": "unauthorized"}}, status=401)
+            return web.json_response({"error": {"message": _why_not(settings), "type": "unauthorized"}}, status=401)
         return await handler(request)
 
     return guard
+
+
+def _why_not(settings: Speech) -> str:
+    if settings.key:
+        return f"wrong or no key: {KEY}, or Authorization: Bearer, has to show what PLANARIA_SPEECH_KEY says"
+    return "no page in a browser is let in without a key: set PLANARIA_SPEECH_KEY, and let it show that"
+
+
+@web.middleware
+async def _in_words(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What is asked for wrongly is answered in JSON, as all else is, with what there is instead."""
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        there = sorted({route.resource.canonical for route in request.app.router.routes() if route.resource})
+        return _wrong(404, f"nothing is at {request.path[:100]}; there are {', '.join(there)}")
+    except web.HTTPBadRequest as error:  # of aiohttp's WebSocket, which says it in two lines
+        why = " ".join((error.text or "").split())
+        return _wrong(400, f"{request.path} takes a WebSocket, or a POST; as the first this is wrong: {why}")
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        answer = _wrong(405, f"{request.path} takes {allowed}, not {request.method[:20]}")
+        answer.headers["Allow"] = allowed
+        return answer
+
+
+def _wrong(status: int, why: str) -> web.Response:
+    fields = {"message": why, "type": "invalid_request_error", "param": None, "code": None}
+    return web.json_response({"error": fields}, status=status)
 
 
 def is_let_in(request: web.BaseRequest, settings: Speech) -> bool:

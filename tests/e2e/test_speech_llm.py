@@ -74,3 +74,8 @@ def test_errors_have_openais_shape(llm: Service) -> None:
         error = json.loads(text)["error"]
         assert (answered, error["type"], error["code"]) == (status, "invalid_request_error", code) and error["message"]
     assert llm.figure("llm_refused") == 5
+    for method, path, status, words in (("POST", "/chat", 404, CHAT), ("GET", CHAT, 405, "takes POST")):
+        answered, text = llm.call(method, path, b"{}")
+        assert answered == status and words in json.loads(text)["error"]["message"]
+    answered, text = llm.call("GET", "/v1/models", Origin="https://example.org")
+    assert answered == 401 and "PLANARIA_SPEECH_KEY" in json.loads(text)["error"]["message"]
