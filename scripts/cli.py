@@ -140,7 +140,7 @@ def _refuse_taken(plan: Plan, ours: Collection[int] = ()) -> None:
         listeners.refuse_taken("webrtc", "PLANARIA_GO2RTC_WEBRTC", chosen.webrtc, udp=True, ours=ours)
     for program in speaking.programs(plan):
         variable = f"PLANARIA_SPEECH_{program.upper()}"
-        listeners.refuse_taken(f"speech: {program}", variable, plan.speech.listen(program), ours=ours)
+        listeners.refuse_taken("", variable, plan.speech.listen(program), ours=ours)
     if "audio" in chosen.roles:
         listeners.refuse_taken("audio: port", "PLANARIA_AUDIO_PORT", plan.audio.listens, ours=ours)
     listeners.refuse_taken("metrics", "PLANARIA_METRICS", chosen.metrics, ours=ours)

@@ -19,7 +19,8 @@ LOOK_EVERY_S = 0.05
 
 
 def refuse_taken(key: str, variable: str, address: Address, *, udp: bool = False, ours: Collection[int] = ()) -> None:
-    """Raise ConfigError if somebody listens at an address already, and say who. `ours`: pids that may.
+    """Raise ConfigError if somebody listens at an address already, and say who. `key`: in planaria.yaml, "" for what
+    has none; `ours`: pids that may.
 
     One at which nobody listens, or a socket of nobody's, is tried again for a moment: the kernel is not yet done with
     connections of before, or with a process that ends: that has given up its descriptors before its sockets close.
@@ -34,9 +35,8 @@ def refuse_taken(key: str, variable: str, address: Address, *, udp: bool = False
             if not holder and time.monotonic() < until:
                 time.sleep(LOOK_EVERY_S)
                 continue
-            raise ConfigError(
-                f"{key}={address} (planaria.yaml, or {variable}): {why}{described(holder)}; choose another port"
-            )
+            said = f"{key}={address} (planaria.yaml, or {variable})" if key else f"{variable}={address}"
+            raise ConfigError(f"{said}: {why}{described(holder)}; choose another port")
 
 
 def _why_not_bound(address: Address, kind: int) -> str:
