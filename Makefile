@@ -7,7 +7,7 @@ ANY := $(or $(wildcard $(PY)),python3)
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
-up: ## start everything, wait until it serves, say where (ROLES="hub device streams tun voice" to choose)
+up: ## start everything, wait until it serves, say where (ROLES="hub device streams tun audio voice" to choose)
 	@sh scripts/bootstrap.sh
 	@$(if $(ROLES),PLANARIA_ROLES="$(ROLES)") $(PY) scripts/cli.py up
 

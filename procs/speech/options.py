@@ -35,7 +35,9 @@ class Speech(settings.Settings):
         help="what callers show (kyutai-api-key, or Bearer); default: none is asked for on this machine alone",
         secret=True,
     )
-    key_file: Path | None = option(None, PATH, env=("PLANARIA_SPEECH_KEY_FILE",), help="the same, in a file")
+    key_file: Path | None = option(
+        None, PATH, env=("PLANARIA_SPEECH_KEY_FILE",), help="a file with what callers show; or PLANARIA_SPEECH_KEY"
+    )
     compat: bool = option(
         False, SWITCH, env=("PLANARIA_COMPAT",), help="take the key as ?auth_id= too, and a short one from others"
     )
