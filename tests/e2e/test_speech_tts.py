@@ -180,9 +180,13 @@ def test_what_is_no_request_is_said_and_costs_nobody_else(tts: Service) -> None:
         assert len(sound(await good)) > 10_000
 
     asyncio.run(all_of_it())
-    assert tts.call("GET", "/api/tts_streaming?format=MP3")[0] == 400
+    for query, words in (("format=MP3", b"OggOpusMessagePack"), ("format=Pcm", b"takes a WebSocket, or a POST")):
+        status, said = tts.call("GET", f"/api/tts_streaming?{query}")
+        assert status == 400 and words in said
     for body in (b"{", {"voice": "slt"}, {"text": "x", "voice": "espeak:../x"}, {"text": "x" * 70_000}):
         assert tts.call("POST", "/api/tts_streaming", body)[0] == 400
+    status, said = tts.call("POST", "/api/tts_streaming", {"text": "x", "voice": "espeak:xx"})
+    assert status == 400 and b"espeak-ng --voices" in said
 
 
 def test_texts_that_are_hostile_are_spoken_or_left_out(tts: Service) -> None:

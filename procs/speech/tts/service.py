@@ -144,14 +144,14 @@ class Tts:
             await _write(request, response, track.end())
         except (PlanariaError, TimeoutError) as error:
             if not response.prepared:
-                return web.json_response({"error": str(error)}, status=503)
+                return web.json_response({"error": str(error)}, status=400 if isinstance(error, Refused) else 503)
             self.figures.add("tts_failures")
             raise  # the answer breaks off in the middle: better than one that looks whole
         await response.write_eof()
         return response
 
     async def say(self, voice: Voice, track: Track, clause: Clause) -> list[Step]:
-        """Have a clause spoken, as a part of a track. Raises NotHere, SynthesisFailed."""
+        """Have a clause spoken, as a part of a track. Raises NotHere, SynthesisFailed, Refused."""
         began = time.monotonic()
         async with self._turns:
             speech = await synthesis.speak(voice, clause.words)

@@ -19,7 +19,7 @@ import numpy as np
 import soxr
 
 from procs import log, prctl
-from procs.errors import NotHere, PlanariaError
+from procs.errors import NotHere, PlanariaError, Refused
 from procs.speech.tts import timing
 from procs.speech.tts.clauses import spoken
 from procs.speech.tts.timing import Span
@@ -35,6 +35,7 @@ LEAD_S = 0.03  # kept of the silence before the first sound
 TAIL_S = 0.03
 QUIET = 300  # of 32768: espeak-ng's silence has none of it
 PACKAGES = {"flite": "flite", "espeak-ng": "espeak-ng"}
+_NO_VOICE = "voice does not exist"  # in what espeak-ng says
 _WORDS_VOICE = "kal"  # the smallest: only asked how words sound, which all of flite's voices agree on
 
 MOST_WORDS = 10_000
@@ -61,7 +62,7 @@ class _Ended(NamedTuple):
 
 
 async def speak(voice: Voice, words: Sequence[str]) -> Speech:
-    """The sound of these words. Raises NotHere, SynthesisFailed."""
+    """The sound of these words. Raises NotHere, SynthesisFailed; Refused for a voice that espeak-ng does not have."""
     given = [spoken(word, ascii_only=voice.program == "flite") for word in words]
     if not any(given):
         return Speech(np.zeros(0, np.int16), [Span(0.0, 0.0)] * len(words))
@@ -141,7 +142,7 @@ def _trimmed(rate: int, sound: Sound, spans: list[Span], start_s: float, stop_s:
 
 
 async def _run(command: list[str], text: str, reads: str, writes: str) -> _Ended:
-    """Run a synthesiser on a text; `reads` and `writes` are its flags for files. Raises SynthesisFailed."""
+    """Run a synthesiser on a text; `reads` and `writes` are its flags for files. Raises SynthesisFailed, Refused."""
     memory = os.memfd_create("speech")
     try:
         process = await asyncio.create_subprocess_exec(
@@ -163,6 +164,8 @@ async def _run(command: list[str], text: str, reads: str, writes: str) -> _Ended
             said = complained.decode(errors="replace").strip().splitlines()[-1:] or [
                 f"exit status {process.returncode}"
             ]
+            if _NO_VOICE in said[0]:
+                raise Refused(f"{said[0][:200]} (espeak-ng --voices lists those there are)")
             raise SynthesisFailed(f"{os.path.basename(command[0])}: {said[0][:200]}")
         wave = os.pread(memory, LONGEST_BYTES, 0)
     finally:
