@@ -87,9 +87,11 @@ async def _in_words(request: web.Request, handler: Handler) -> web.StreamRespons
     except web.HTTPNotFound:
         there = sorted({route.resource.canonical for route in request.app.router.routes() if route.resource})
         return _wrong(404, f"nothing is at {request.path[:100]}; there are {', '.join(there)}")
-    except web.HTTPBadRequest as error:  # of aiohttp's WebSocket, which says it in two lines
+    except web.HTTPBadRequest as error:
         why = " ".join((error.text or "").split())
-        return _wrong(400, f"{request.path} takes a WebSocket, or a POST; as the first this is wrong: {why}")
+        return _wrong(
+            400, why if "Upgrade" in request.headers else f"{request.path} takes a WebSocket, or a POST: {why}"
+        )
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
         answer = _wrong(405, f"{request.path} takes {allowed}, not {request.method[:20]}")
