@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
-import sys
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +18,7 @@ from aiortc.sdp import candidate_from_sdp
 
 from procs import proc
 from procs.settings import ROOT
+from tests import warm
 from tests.json_hub import JsonHub
 from tests.rig import Go2rtc, clean_environ, free_port, until
 
@@ -46,13 +45,13 @@ class Peered:
             **{"PLANARIA_GO2RTC_RTSP": str(rtsp)} | environ,
         )  # fmt: skip
         what = ["-c", WITH.format(module=children)] if children else ["-m", "procs.webrtc_peer"]
-        self._command = [sys.executable, *what, "--verbose"]
+        self._words = [*what, "--verbose"]
         self.start()
 
     def start(self) -> None:
         """Start it, or start it again."""
         with self.log.open("ab") as out:
-            self.process = subprocess.Popen(self._command, env=self._environ, stdout=out, stderr=out, cwd=ROOT)
+            self.process = warm.start(self._words, "procs.webrtc_peer.birth", self._environ, stdout=out, stderr=out)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """End it as everything here ends."""
