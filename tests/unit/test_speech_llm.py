@@ -245,3 +245,11 @@ def _same(first: Callable[[], str]) -> bool:
 def test_the_same_conversation_gets_the_same_answer_and_another_seed_another_animal() -> None:
     assert _same(lambda: Conversation({"type": "quiz_show"}, seed=4).says(None))
     assert len({Conversation({"type": "quiz_show"}, seed=seed).says(None) for seed in range(20)}) > 3
+
+
+@pytest.mark.parametrize("text", ["\n  " * 300_000, 'say "' + " " * 900_000, " ".join(f"w{i}" for i in range(150_000))])
+def test_a_request_of_a_megabyte_is_answered_while_its_caller_waits(text: str) -> None:
+    """Looked at as a whole, each would take minutes, and the process be ended as one that hangs."""
+    for instructions in (None, {"type": "constant", "text": text}, {"type": "news"}):
+        assert Conversation(instructions, f"news {text}").says(text + " goodbye").endswith("bye!")
+        assert Conversation(instructions, f"news {text}").says("q " + text)

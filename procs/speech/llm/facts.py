@@ -9,7 +9,7 @@ from procs.speech.llm import smalltalk
 from procs.speech.llm.talk import Talk, has, is_near, plain, sentences
 
 _QUOTED = re.compile(
-    r"\b(?:say|greet|answer|reply|respond|begin|start|dis|dites|r[ée]ponds?)\b[^.\"“«]{0,40}[\"“«]\s*([^\"”»]{1,500}?)\s*[\"”»]",
+    r"\b(?:say|greet|answer|reply|respond|begin|start|dis|dites|r[ée]ponds?)\b[^.\"“«]{0,40}[\"“«]([^\"”»]{1,500})[\"”»]",
     re.IGNORECASE,
 )
 _ORDERS = (  # to the one who answers: not to be read to the user
@@ -23,12 +23,13 @@ _EMPTY_WORDS = (
     " vous que qui quoi quel quelle quand comment pourquoi dans sur avec pour ce cette ces mon ma mes"
 )
 _EMPTY = frozenset(_EMPTY_WORDS.split())
+_MOST_ASKED = 60  # words of the user's, each of which is compared with all of the text
 _ENOUGH = 0.5  # of the words that the user has asked with
 
 
 def reply(talk: Talk) -> str:
     """The next thing to say."""
-    quoted = talk.new(_QUOTED.findall(talk.text))
+    quoted = talk.new(filter(None, map(str.strip, _QUOTED.findall(talk.text))))
     if quoted and talk.is_opening:
         return quoted
     return talk.new(_about(talk)) or smalltalk.reply(talk)
@@ -36,7 +37,7 @@ def reply(talk: Talk) -> str:
 
 def _about(talk: Talk) -> list[str]:
     """Sentences of the text that are about what the user has asked, the best first."""
-    asked = {word for word in talk.asked.split() if word not in _EMPTY}
+    asked = {word for word in talk.asked.split()[-_MOST_ASKED:] if word not in _EMPTY}
     ranked = []
     for sentence in sentences(talk.text):
         words = plain(sentence).split()

@@ -16,6 +16,8 @@ from procs.speech.llm.talk import Talk, Turn, has, plain
 
 LANGUAGES = ("en", "fr", "en/fr", "fr/en")
 _MOST_HEADLINES = 20
+MOST_OF_PROMPT = 16_000  # characters: what rules look at in a request takes them well under a second, whatever it is
+MOST_OF_TURN = 2_000  # of each its end, where a question or a goodbye is
 # The first that its words are found for decides.
 _BY_WORDS = (
     ("quiz_show", "quiz|quizz|jeu de questions"),
@@ -47,8 +49,8 @@ class _Instructions(msgspec.Struct):
 
 def of(messages: Sequence[tuple[str, str]], metadata: Mapping[str, Any], seed: int | None, now: datetime) -> Talk:
     """The conversation of a request: (role, text) each. Raises Refused for an instruction that is none."""
-    prompt = "\n".join(text for role, text in messages if role in ("system", "developer"))
-    turns = [Turn(role == "user", text) for role, text in messages if role in ("user", "assistant")]
+    prompt = "\n".join(text for role, text in messages if role in ("system", "developer"))[:MOST_OF_PROMPT]
+    turns = [Turn(role == "user", text[-MOST_OF_TURN:]) for role, text in messages if role in ("user", "assistant")]
     told = _told(metadata.get("instructions"))
     kind = told.type if told else _kind(prompt)
     language = (told and told.language) or _language_of_prompt(prompt)
@@ -56,7 +58,7 @@ def of(messages: Sequence[tuple[str, str]], metadata: Mapping[str, Any], seed: i
         turns=turns,
         language=_spoken(language, turns),
         kind=kind,
-        text=(told.text or "") if told else prompt,
+        text=(told.text or "")[:MOST_OF_PROMPT] if told else prompt,
         headlines=_headlines(prompt) if kind == "news" else (),
         seed=zlib.crc32(prompt.encode()) + (seed or 0),
         now=now,
@@ -109,5 +111,5 @@ def _is_french(text: str) -> bool | None:
 
 def _headlines(prompt: str) -> list[str]:
     """The lines of a list."""
-    found = re.findall(r"^\s*(?:[-*\u2022]|[0-9]{1,2}[.)])\s+(\S.{5,200})$", prompt, re.MULTILINE)
+    found = re.findall(r"^[ \t]*(?:[-*\u2022]|[0-9]{1,2}[.)])[ \t]+(\S.{5,200})$", prompt, re.MULTILINE)
     return [each.strip() for each in found[:_MOST_HEADLINES]]
