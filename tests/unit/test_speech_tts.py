@@ -96,3 +96,9 @@ def test_voices_by_name() -> None:
     for wrong in ("espeak:", "espeak:fr;ls", "espeak:../x", "espeak:-h"):
         with pytest.raises(Refused):
             voices.of(wrong)
+
+
+def test_a_clause_of_more_sounds_than_can_be_laid_beside_each_other_is_divided_by_their_number() -> None:
+    heard = [timing.Phone("s", i * i / 1000, (i + 1) ** 2 / 1000) for i in range(2 * timing.MOST_PHONES)]
+    words = [["s"] * timing.MOST_PHONES] * 2
+    assert timing.spans(heard, words) == timing.by_length(words, heard[0].start_s, heard[-1].end_s)

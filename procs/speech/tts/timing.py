@@ -12,6 +12,7 @@ from typing import NamedTuple
 SILENCE = "pau"
 _VOWELS = "aeiou"  # the first letter of a vowel's name
 _WORST = 1.0
+MOST_PHONES = 300  # that are laid beside each other, in a tenth of a second; a clause of usual words has some 80
 
 
 class Phone(NamedTuple):
@@ -52,6 +53,8 @@ def words_alone(printed: str) -> list[list[str]]:
 def spans(heard: Sequence[Phone], words: Sequence[Sequence[str]]) -> list[Span]:
     """When each word is spoken, given how each sounds alone. One without a sound of its own has no length."""
     sounds = [phone for phone in heard if phone.name != SILENCE]
+    if max(len(sounds), sum(map(len, words))) > MOST_PHONES:  # signs and digits, each spoken as a word
+        return by_length(words, sounds[0].start_s if sounds else 0.0, sounds[-1].end_s if sounds else 0.0)
     of_word = [index for index, names in enumerate(words) for _ in names]
     paired = _aligned([phone.name for phone in sounds], [name for names in words for name in names])
     first: dict[int, float] = {}
@@ -70,8 +73,8 @@ def spans(heard: Sequence[Phone], words: Sequence[Sequence[str]]) -> list[Span]:
     return found
 
 
-def by_length(words: Sequence[str], start_s: float, stop_s: float) -> list[Span]:
-    """For a synthesiser that tells nothing: by letters, each word with one more for the gap after it."""
+def by_length(words: Sequence[Sequence[str]], start_s: float, stop_s: float) -> list[Span]:
+    """For a synthesiser that tells nothing: by letters (or sounds), each word with one more for the gap after it."""
     weights = [len(word) + 1 if word else 0 for word in words]
     each_s = (stop_s - start_s) / (sum(weights) or 1)
     found: list[Span] = []
