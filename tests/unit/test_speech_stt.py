@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import wave
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,10 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procs.speech.stt import gate, words
+from procs.errors import Refused
+from procs.media.ogg import OggWriter
+from procs.speech.stt import files, gate, words
 from procs.speech.stt.gate import CHUNK_S, Gate, Is
-from procs.speech.stt.hearing import DELAY_STEPS, Hearing
+from procs.speech.stt.hearing import DELAY_STEPS, MAX_MARKERS, Hearing
 from procs.speech.stt.pause import scores
+from procs.speech.stt.sounds import MAX_GAP, Sounds
 from procs.speech.stt.words import Spoken, Words, plain
 from procs.wire.moshi import STEP, EndWord, Marker, Samples, Step, Word
 
@@ -154,3 +159,28 @@ def test_a_marker_comes_back_after_the_words_before_it() -> None:
     steps = sum(isinstance(each, Step) for each in told[:at])
     assert 32 + DELAY_STEPS <= steps <= 32 + DELAY_STEPS + 3
     assert Marker(7) not in heard(pieces[:32], mark_after=31), "what it waits for has to come"
+
+
+def test_markers_without_sound_are_refused_once_they_are_many() -> None:
+    hearing = Hearing(Told(), Loud(), PAUSE_S)
+    for number in range(MAX_MARKERS):
+        hearing.mark(Marker(number))
+    with pytest.raises(Refused):
+        hearing.mark(Marker(-1))
+
+
+def test_pages_that_claim_to_be_lost_make_little_silence() -> None:
+    writer, packet = OggWriter(1), bytes((0xF8,))  # 20 ms
+    pages = [writer.write([packet] * 50) for _ in range(200)]
+    heard = list(Sounds().decoded(b"".join(pages[::10])))
+    assert max(map(len, heard)) <= MAX_GAP
+    assert sum(map(len, heard)) <= MAX_GAP + 20 * 50 * 480
+
+
+def test_a_file_of_a_few_samples_a_second_is_refused_before_it_is_gigabytes() -> None:
+    made = io.BytesIO()
+    with wave.open(made, "wb") as out:
+        out.setparams((1, 2, 7, 0, "NONE", ""))
+        out.writeframes(bytes(2000))
+    with pytest.raises(Refused, match="samples a second"):
+        list(files.decoded(made.getvalue()))

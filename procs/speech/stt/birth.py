@@ -77,4 +77,5 @@ def heard(hearing: Hearing, kind: int, data: bytes) -> Iterator[FromStt]:
         case moshi.Audio(pcm):
             yield from hearing.hear(pcm)
         case moshi.OggOpus(data):
-            yield from hearing.hear(_sounds.decoded(data))
+            for piece in _sounds.decoded(data):
+                yield from hearing.hear(piece)

@@ -43,18 +43,20 @@ class Child:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kill: Callable[[], None]) -> None:
         self._reader, self._writer, self.kill = reader, writer, kill
-        self._on_way: deque[int] = deque()  # bytes of each frame that is not DONE
+        self._on_way: deque[int] = deque()  # bytes of each frame that is not DONE, its head with them
+        self._bytes = 0  # of them all
         self._moved_at = 0.0
         self._room = asyncio.Event()
 
     async def send(self, kind: int, data: bytes) -> None:
         """Hand it something, once it has room for it. Raises LinkLost."""
-        while sum(self._on_way) > WINDOW:
+        while self._bytes > WINDOW:
             self._room.clear()
             await self._room.wait()
         if not self._on_way:
             self._moved_at = time.monotonic()
-        self._on_way.append(len(data))
+        self._on_way.append(len(data) + frames.HEAD.size)
+        self._bytes += self._on_way[-1]
         try:
             self._writer.write(frames.frame(kind, data))
             await self._writer.drain()
@@ -69,7 +71,7 @@ class Child:
         except (asyncio.IncompleteReadError, ConnectionError):
             raise LinkLost("the recogniser of this session is gone") from None
         if kind == frames.DONE and self._on_way:
-            self._on_way.popleft()
+            self._bytes -= self._on_way.popleft()
             self._room.set()
         self._moved_at = time.monotonic()
         return kind, data

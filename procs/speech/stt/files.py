@@ -13,6 +13,7 @@ from procs.errors import Refused
 from procs.wire.moshi import RATE, Samples
 
 MAX_S = 600.0
+RATES = range(4000, 384_001)  # a few bytes at 1 Hz would be gigabytes at ours
 # What a file begins with. FFmpeg is not asked to guess: it knows formats that name other files, and would open those.
 _KINDS = {
     b"RIFF": "wav",
@@ -36,6 +37,8 @@ def decoded(data: bytes) -> Iterator[Samples]:
             if not file.streams.audio:
                 raise Refused("a file without sound")
             for frame in file.decode(audio=0):
+                if frame.sample_rate not in RATES:
+                    raise Refused(f"a file of {frame.sample_rate} samples a second")
                 for piece in resampler.resample(frame):
                     total += piece.samples
                     if total > MAX_S * RATE:

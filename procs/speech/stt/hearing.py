@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import soxr
 
+from procs.errors import Refused
 from procs.speech.stt.gate import CHUNK, CHUNK_S, Gate, Is
 from procs.speech.stt.pause import scores
 from procs.speech.stt.words import Spoken, Words, plain
@@ -19,6 +20,7 @@ from procs.wire.moshi import EndWord, FromStt, Marker, Samples, Step, Word
 RATE = 16_000
 GUESS_EVERY = 4  # chunks
 DELAY_STEPS = 6  # by which words come later than their sound, as the published model has it: 0.48 s
+MAX_MARKERS = 1000  # that wait
 MAX_DELAY_STEPS = 25  # a marker waits no longer for somebody who speaks on
 
 
@@ -60,7 +62,9 @@ class Hearing:
         self._markers: deque[tuple[int, int]] = deque()  # id, the step before which it came
 
     def mark(self, marker: Marker) -> None:
-        """It is sent back when all sound before it has been dealt with."""
+        """It is sent back when all sound before it has been dealt with. Raises Refused for too many."""
+        if len(self._markers) >= MAX_MARKERS:
+            raise Refused("more than 1000 markers without sound after them")
         self._markers.append((marker.id, self._steps + bool(len(self._left))))
 
     def hear(self, pcm: Samples) -> Iterator[FromStt]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from procs.media.ogg import OggReader
 from procs.media.opus import Decoder
 from procs.wire.moshi import RATE, Samples
 
-MAX_GAP = 2 * RATE  # samples that are made up as silence for pages that were lost, so that times stay right
+MAX_GAP = 2 * RATE  # samples a message that are made up as silence for lost pages, so that times stay right
 
 
 class Sounds:
@@ -20,12 +21,12 @@ class Sounds:
     def __init__(self) -> None:
         self._reader, self._decoder = OggReader(), Decoder()
 
-    def decoded(self, data: bytes) -> Samples:
-        """What can be heard now."""
-        pieces = [np.empty(0, np.int16)]
+    def decoded(self, data: bytes) -> Iterator[Samples]:
+        """What can be heard now, piece by piece: a message of packets of a byte each is hours."""
+        left = MAX_GAP
         for packet in self._reader.feed(data):
-            if packet.gap:
-                pieces.append(np.zeros(min(packet.gap, MAX_GAP), np.int16))
+            if gap := min(packet.gap, left):
+                left -= gap
+                yield np.zeros(gap, np.int16)
             with contextlib.suppress(Refused):
-                pieces.append(self._decoder.decode(packet.packet))
-        return np.concatenate(pieces)
+                yield self._decoder.decode(packet.packet)
