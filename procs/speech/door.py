@@ -6,6 +6,7 @@ The server is aiohttp's and not websockets', for a path here takes both a WebSoc
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -18,7 +19,7 @@ from procs.speech import figures
 from procs.speech.options import Speech
 
 KEY = "kyutai-api-key"
-MAX_BODY = 16 * 1024 * 1024
+BODY_S = 30.0
 OPEN = ("/api/build_info", "/api/modules_info")  # as published: a health check has no key
 
 
@@ -26,6 +27,7 @@ class Service(Protocol):
     """One of the three."""
 
     name: str
+    max_body: int  # bytes
     figures: figures.Figures
 
     def routes(self) -> list[web.RouteDef]:
@@ -51,7 +53,7 @@ def application(service: Service, settings: Speech) -> web.Application:
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(text=service.figures.text(), headers={"Content-Type": figures.TYPE})
 
-    app = web.Application(middlewares=[_guard(settings), _in_words], client_max_size=MAX_BODY)
+    app = web.Application(middlewares=[_guard(settings), _in_words], client_max_size=service.max_body)
     app.add_routes(
         [
             web.get("/api/build_info", build_info),
@@ -61,6 +63,15 @@ def application(service: Service, settings: Speech) -> web.Application:
         ]
     )
     return app
+
+
+async def body(request: web.Request) -> bytes:
+    """All of it. Raises HTTPRequestEntityTooLarge, and HTTPRequestTimeout for who sends it slowly."""
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"the body did not come within {BODY_S:g} s") from None
 
 
 def _guard(settings: Speech) -> Middleware:
@@ -113,4 +124,4 @@ def is_let_in(request: web.BaseRequest, settings: Speech) -> bool:
     shown = request.headers.get(KEY) or (bearer.strip() if scheme.lower() == "bearer" else "")
     if not shown and settings.compat:
         shown = request.query.get("auth_id", "")
-    return hmac.compare_digest(shown.encode(), settings.key.encode())
+    return hmac.compare_digest(shown.encode(errors="surrogateescape"), settings.key.encode())

@@ -68,7 +68,7 @@ def test_errors_have_openais_shape(llm: Service) -> None:
         ({"messages": []}, 400, None),
         ({"messages": [{"role": "user", "content": "x"}], "model": "other"}, 404, "model_not_found"),
         ({"messages": [{"role": "user", "content": "x"}], "metadata": {"instructions": {"type": "x"}}}, 400, None),
-        (b" " * 17_000_000, 413, None),
+        (b" " * 600_000, 413, None),
     ):
         answered, text = llm.call("POST", CHAT, body)
         error = json.loads(text)["error"]

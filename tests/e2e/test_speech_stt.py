@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import struct
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -245,11 +246,20 @@ def test_a_whole_file_is_answered_with_its_words(stt: Service, tmp_path: Path) -
         assert status == 400 and "sound" in json.loads(body)["error"]
 
 
+def test_a_file_on_its_way_has_a_slot(stt: Service) -> None:
+    """Else any number of them would be held in memory."""
+    with socket.create_connection(("127.0.0.1", stt.port)) as slow:
+        slow.sendall(f"POST {PATH} HTTP/1.1\r\nHost: here\r\nContent-Length: 1000000\r\n\r\n".encode())
+        until(lambda: stt.figure("asr_open_channels") == 1)
+    until(lambda: stt.figure("asr_open_channels") == 0)
+
+
 def test_who_is_let_in(stt: Service, tmp_path: Path) -> None:
     key = "a-key-that-nobody-guesses"
     with speech_rig.service("stt", tmp_path, PLANARIA_SPEECH_KEY=key) as keyed:
         shown = [{"kyutai-api-key": key}, {"Authorization": f"Bearer {key}"}, {"kyutai-api-key": "public_token"}, {}]
-        assert [keyed.call("GET", "/metrics", **each)[0] for each in shown] == [200, 200, 401, 401]
+        shown += [{"kyutai-api-key": "\xff\xfe"}]
+        assert [keyed.call("GET", "/metrics", **each)[0] for each in shown] == [200, 200, 401, 401, 401]
         assert keyed.call("GET", f"/metrics?auth_id={key}")[0] == 401, "not in an address, which is logged"
         with pytest.raises(InvalidStatus, match="401"):
             asyncio.run(heard(keyed, iter(())))

@@ -11,6 +11,7 @@ from datetime import datetime
 from aiohttp import web
 
 from procs.errors import Refused
+from procs.speech import door
 from procs.speech.figures import Figures, Kind
 from procs.speech.llm import chat, respond, situation
 from procs.speech.options import Speech
@@ -28,6 +29,7 @@ class Llm:
     """The service."""
 
     name = "llm"
+    max_body = 512 * 1024  # a conversation of ten hours; more of it is looked at for seconds
 
     def __init__(self, settings: Speech) -> None:
         self.figures = Figures(FIGURES)
@@ -52,7 +54,7 @@ class Llm:
         self.figures.add("llm_requests")
         began = time.monotonic()
         try:
-            asked = chat.request(await request.read())
+            asked = chat.request(await door.body(request))
             messages = [(message.role, message.words) for message in asked.messages]
             talk = situation.of(messages, asked.metadata or {}, asked.seed, datetime.now().astimezone())
         except chat.NoModel as reason:

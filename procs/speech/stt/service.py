@@ -17,6 +17,7 @@ from aiohttp import WSMsgType, web
 from procs import log
 from procs.errors import PlanariaError, Refused
 from procs.settings import run_dir
+from procs.speech import door
 from procs.speech.figures import Figures, Kind
 from procs.speech.options import Speech
 from procs.speech.stt import frames
@@ -48,6 +49,7 @@ class Stt:
     """The service."""
 
     name = "stt"
+    max_body = 16 * 1024 * 1024
 
     def __init__(self, settings: Speech, brood: Brood) -> None:
         self._slots, self._used = settings.sessions, 0
@@ -133,10 +135,10 @@ class Stt:
 
     async def _post(self, request: web.Request) -> web.Response:
         """POST: a whole file, answered with all its words as a JSON list."""
-        data = await request.read()
-        with self._slot() as has_slot:
+        with self._slot() as has_slot:  # before the body: a slot bounds how many are held in memory
             if not has_slot:
                 return web.json_response({"error": moshi.NO_CHANNELS}, status=503)
+            data = await door.body(request)
             try:
                 async with asyncio.timeout(FILE_S):
                     child = await self._children.new()

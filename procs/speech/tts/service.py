@@ -15,6 +15,7 @@ from aiohttp import WSMsgType, web
 
 from procs import log
 from procs.errors import NotHere, PlanariaError, Refused
+from procs.speech import door
 from procs.speech.figures import Figures, Kind
 from procs.speech.options import Speech
 from procs.speech.tts import formats, synthesis, voices
@@ -59,6 +60,7 @@ class Tts:
     """The service."""
 
     name = "tts"
+    max_body = 1024 * 1024
 
     def __init__(self, settings: Speech) -> None:
         self._slots = settings.sessions
@@ -124,14 +126,14 @@ class Tts:
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
         """POST: a whole text, answered as a WAV of unknown length that is heard while it is made."""
-        try:
-            whole = msgspec.json.decode(await request.read(), type=_Whole)
-            voice = voices.of(whole.voice)
-        except (msgspec.DecodeError, UnicodeError, RecursionError, Refused) as error:
-            return web.json_response({"error": str(error)[:300]}, status=400)
-        with self._slot() as has_slot:
+        with self._slot() as has_slot:  # before the body: a slot bounds how many are held in memory
             if not has_slot:
                 return web.json_response({"error": moshi.NO_CHANNELS}, status=503)
+            try:
+                whole = msgspec.json.decode(await door.body(request), type=_Whole)
+                voice = voices.of(whole.voice)
+            except (msgspec.DecodeError, UnicodeError, RecursionError, Refused) as error:
+                return web.json_response({"error": str(error)[:300]}, status=400)
             return await self._answer(request, whole.text, voice)
 
     async def _answer(self, request: web.Request, text: str, voice: Voice) -> web.StreamResponse:
@@ -226,7 +228,8 @@ class _Reply:
                 until = time.monotonic() + WORDS_S
                 yield frame.data
             elif frame.type == WSMsgType.PING:
-                await self._socket.pong(frame.data)
+                async with asyncio.timeout(SEND_S):
+                    await self._socket.pong(frame.data)
             elif frame.type != WSMsgType.PONG:
                 raise _Left
         raise _Left
@@ -234,7 +237,8 @@ class _Reply:
     async def _ping(self) -> None:
         while True:
             await asyncio.sleep(PING_S)
-            await self._socket.ping()
+            async with asyncio.timeout(SEND_S):
+                await self._socket.ping()
 
     async def _speak(self) -> None:
         clauses = Clauses()
