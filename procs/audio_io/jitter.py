@@ -86,6 +86,8 @@ class Jitter:
             self.dropped += len(self._packets[0])
             self._forget_first()
             self.at = self._starts[0] if self._starts else self.at
+            while len(self._marks) > 1 and self._marks[1][0] <= self.at:
+                self._marks.popleft()
 
     def finish(self) -> None:
         """Nothing more comes of what was put last."""

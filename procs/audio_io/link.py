@@ -25,6 +25,7 @@ PONG_S = 5.0  # so that one that is gone is sent the microphone for 10 s at most
 SEND_S = 5.0  # a backend that reads nothing for so long is as good as gone
 CLOSE_S = 1.0
 MAX_WAITING = 64  # frames that were not sent yet: a second of the microphone and what else there is to say
+MAX_TOLD = 1024  # of all frames: who makes us say more than it reads is left
 IN_A_ROW = 16  # packets that are decoded before others get their turn: a flood of them must not keep us from hearing
 FRAME_MS: Final = 20
 BITRATE = 24_000
@@ -109,6 +110,8 @@ class Link:
 
     def _put(self, sends: list[Send]) -> None:
         self._outbox.extend(send.frame for send in sends)
+        if len(self._outbox) > MAX_TOLD and not self._over.done():
+            self._over.set_result("it does not read what it makes us say")
         if sends:
             self._waiting.set()
 

@@ -89,6 +89,7 @@ class Shell:
             self._call,
             sock=listening,
             ssl=options.tls(self._chosen),
+            ssl_handshake_timeout=OPEN_S if self._chosen.cert else None,  # `open_timeout` begins after it
             select_subprotocol=_subprotocol,
             process_request=self._let_in,
             compression=None,

@@ -28,7 +28,8 @@ class Token(NamedTuple):
             return True
         shown = authorization or ""
         right = shown[: len(_SCHEME)].lower() == _SCHEME
-        return hmac.compare_digest(shown[len(_SCHEME) :].strip().encode(), self.text.encode()) and right
+        given = shown[len(_SCHEME) :].strip().encode(errors="surrogateescape")
+        return hmac.compare_digest(given, self.text.encode()) and right
 
 
 def find(chosen: Audio, run_dir: Path) -> Token:

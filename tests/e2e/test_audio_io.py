@@ -246,7 +246,8 @@ def test_beyond_this_machine_it_takes_a_token_and_speaks_tls(tmp_path: Path) -> 
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
     trusted = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
     flags = ("--host", "0.0.0.0", "--cert", str(tmp_path / "cert.pem"), "--key", str(tmp_path / "key.pem"))
-    with device(tmp_path / "device", *flags, scheme="wss") as its:
+    with device(tmp_path / "device", *flags, scheme="wss") as its, contextlib.ExitStack() as held:
+        silent = held.enter_context(socket.create_connection(("127.0.0.1", its.port)))
         file = its.run_dir / "audio-token"
         token = file.read_text().strip()
         assert len(token) > 40 and file.stat().st_mode & 0o777 == 0o600
@@ -258,3 +259,4 @@ def test_beyond_this_machine_it_takes_a_token_and_speaks_tls(tmp_path: Path) -> 
         with Backend(its.url, token=token, tls=trusted, origin="https://example.com") as backend:
             backend.listen(0.5)
             assert backend.ogg
+        wait_for_end(silent, 30)  # TLS has a deadline, too

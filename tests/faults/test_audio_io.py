@@ -10,9 +10,12 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from procs.wire import realtime as wire
 from scripts import suite
@@ -109,3 +112,13 @@ def called(url: str) -> Backend | None:
     except (OSError, InvalidHandshake, ConnectionClosed):
         time.sleep(0.02)
         return None
+
+
+def test_who_makes_it_say_more_than_is_read_is_left(running: Device) -> None:
+    with connect(running.url, subprotocols=[Subprotocol(wire.OURS)], max_queue=1) as ws, suppress(ConnectionClosed):
+        for number in range(1_000_000):
+            ws.send(json.dumps({"type": "planaria.mute", "muted": bool(number % 2)}))
+    until(lambda: "it does not read what it makes us say" in running.said)
+    with Backend(running.url) as backend:
+        backend.begin()
+        backend.send("planaria.mute", muted=False)

@@ -205,3 +205,11 @@ def test_a_block_is_stretched_without_being_heard() -> None:
         made = stretched(voice(taken), BLOCK)
         wanted = voice(RATE)[np.rint(np.arange(BLOCK) * taken / BLOCK).astype(int)]
         assert len(made) == BLOCK and np.abs(made.astype(int) - wanted).max() < 400
+
+
+def test_responses_that_are_never_spoken_leave_nothing_behind() -> None:
+    jitter = Jitter()
+    for response in range(5000):  # paused, say
+        jitter.put(ramp(0), response=response, timestamp=0, first=True, now=1000.0)
+    assert len(jitter._marks) <= CAPACITY // PACKET + 1
+    assert jitter.response_at(jitter.at)[0] == 5000 - CAPACITY // PACKET
