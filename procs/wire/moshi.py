@@ -33,6 +33,7 @@ _SINGLE, _DOUBLE = 0xCA, 0xCB
 _SHOWN = 300  # characters of a reason
 
 Text_ = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+Finite = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]  # JSON, in which these go on, has no others
 Floats = Annotated[list[float], msgspec.Meta(max_length=MAX_SAMPLES)]
 
 
@@ -67,20 +68,20 @@ class Word(msgspec.Struct, frozen=True, tag="Word"):
     """From speech recognition. Times are seconds of sound since the start."""
 
     text: Text_
-    start_time: float
+    start_time: Finite
 
 
 class EndWord(msgspec.Struct, frozen=True, tag="EndWord"):
     """From speech recognition: where the last word ends."""
 
-    stop_time: float
+    stop_time: Finite
 
 
 class Step(msgspec.Struct, frozen=True, tag="Step"):
     """From speech recognition, for every step: how probable a pause of at least 0.5, 1, 2 and 3 s is."""
 
     step_idx: Count
-    prs: Annotated[list[float], msgspec.Meta(max_length=16)]
+    prs: Annotated[list[Finite], msgspec.Meta(max_length=16)]
     buffered_pcm: Count = 0
 
 
@@ -111,8 +112,8 @@ class TimedText(msgspec.Struct, frozen=True, tag="Text"):
     """From a synthesiser: when in its sound a word is spoken, in seconds."""
 
     text: Text_
-    start_s: float
-    stop_s: float
+    start_s: Finite
+    stop_s: Finite
 
 
 class _Pcm(msgspec.Struct, frozen=True, tag="Audio"):

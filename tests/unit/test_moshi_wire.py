@@ -98,3 +98,15 @@ def test_what_would_be_refused_is_not_written() -> None:
     assert len(moshi.encode(moshi.Audio(np.zeros(moshi.MAX_SAMPLES, np.int16)))) < moshi.MAX_BYTES
     with pytest.raises(Refused):
         moshi.encode(moshi.Marker(2**64))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_times_and_probabilities_are_numbers(value: float) -> None:
+    for side, message in (
+        (moshi.FROM_STT, moshi.Word("x", value)),
+        (moshi.FROM_STT, moshi.EndWord(value)),
+        (moshi.FROM_STT, moshi.Step(0, [value])),
+        (moshi.FROM_TTS, moshi.TimedText("x", 0.0, value)),
+    ):
+        with pytest.raises(Refused):
+            moshi.decode(moshi.encode(message), side)
