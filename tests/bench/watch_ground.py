@@ -141,8 +141,8 @@ def watchers(ground: Ground, kind: str, count: int) -> Iterator[None]:
     """So many viewers, who have pictures."""
     what = {
         "go2rtc": ["go2rtc", f"{ground.go2rtc}/api/webrtc?src={STREAM}"],
-        "ours": [ground.hub, ground.device, "--token", ground.admin.token],
-        "older": [ground.hub, OLDER, "--token", ground.admin.token],
+        "ours": [ground.hub, ground.device, f"--token={ground.admin.token}"],
+        "older": [ground.hub, OLDER, f"--token={ground.admin.token}"],
     }[kind]
     words = [sys.executable, "-m", "tests.bench.watchers", *what, "--count", str(count)]
     with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:

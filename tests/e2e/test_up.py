@@ -65,7 +65,8 @@ def upped(clone: Clone) -> Clone:
 
 def test_supervisorctl_works_from_the_root(upped: Clone) -> None:
     done = upped.run(".venv/bin/supervisorctl", "-c", "supervisord.conf", "status")
-    assert done.stdout.split()[:2] in (["go2rtc", "RUNNING"], ["go2rtc", "STARTING"])
+    states = dict(line.split()[:2] for line in done.stdout.splitlines())
+    assert states["go2rtc"] in ("RUNNING", "STARTING") and states["audio_io"] == "STOPPED"  # its role is off
 
 
 def test_up_again_leaves_everything_as_it_is(upped: Clone) -> None:

@@ -35,7 +35,7 @@ def watched(hub: Process, device: str, *flags: str) -> dict[str, Any]:
     """What the minimal viewer reports."""
     command = [sys.executable, "-m", "tests.viewer_minimal", f"http://127.0.0.1:{hub.port}", device, *flags]
     done = subprocess.run(
-        [*command, "--token", hub.admin.token], cwd=ROOT, capture_output=True, timeout=60, check=False
+        [*command, f"--token={hub.admin.token}"], cwd=ROOT, capture_output=True, timeout=60, check=False
     )
     assert done.stdout, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)

@@ -124,7 +124,7 @@ def camera_in(place: Place, hub: Process, folder: Path, device_id: str = DEVICE)
 
 def minimal(place: Place, hub: Process, token: str, device: str, *flags: str) -> subprocess.Popen[str]:
     """The viewer of tests/viewer_minimal.py, there."""
-    words = [sys.executable, "-m", "tests.viewer_minimal", f"http://127.0.0.1:{hub.port}", device, "--token", token]
+    words = [sys.executable, "-m", "tests.viewer_minimal", f"http://127.0.0.1:{hub.port}", device, f"--token={token}"]
     return subprocess.Popen(
         place.command(*words, *flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -156,7 +156,7 @@ def published(place: Place, hub: Process, device_id: str, *flags: str) -> Iterat
 @contextmanager
 def blind(place: Place, hub: Process, token: str, device: str, count: int) -> Iterator[subprocess.Popen[str]]:
     """So many viewers there, who all have pictures and decode none. Whoever kills them: they say no goodbye."""
-    words = [sys.executable, "-m", "tests.bench.watchers", f"http://127.0.0.1:{hub.port}", device, "--token", token]
+    words = [sys.executable, "-m", "tests.bench.watchers", f"http://127.0.0.1:{hub.port}", device, f"--token={token}"]
     command = place.command(*words, "--count", str(count))
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         try:
