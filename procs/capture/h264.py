@@ -95,6 +95,7 @@ class H264:
         self._clock = Clock(_STEADY_TICKS)
         self._packetizer = Packetizer()
         self._sets: list[bytes] = []
+        self._sets_first = annexb.SetsFirst()
         self._has_begun = False
         self._since_ns = 0  # when the first byte in hand came
 
@@ -128,6 +129,7 @@ class H264:
         if not self._has_begun:
             return []
         time += self._clock.follow(time, arrived_ns)
+        unit = self._sets_first.push(unit)
         if annexb.nal_type(unit[unit.index(annexb.START_3) + 3 :][:1]) != annexb.AUD:
             unit = _AUD + unit
         return [Unit(self._packetizer.picture(unit, time, keyframe=keyframe), picture=True, keyframe=keyframe)]

@@ -9,7 +9,7 @@ import av
 from procs.headless_agent.encoder import AccessUnit
 from procs.headless_agent.options import Producer
 from procs.media import mpegts
-from procs.media.annexb import LookAhead
+from procs.media.annexb import LookAhead, SetsFirst
 from procs.pipes import Stdout
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class MpegTs:
         self._container = mpegts.open_muxer(stdout)
         self._stream = self._container.add_mux_stream("h264", rate=chosen.fps, width=chosen.width, height=chosen.height)
         self._stream.time_base = mpegts.TICK
+        self._sets_first = SetsFirst()
         self._audio: Audio | None = None
         if chosen.audio != "none":
             from procs.headless_agent.audio import Audio  # here: most streams have no sound
@@ -40,7 +41,7 @@ class MpegTs:
     def put(self, unit: AccessUnit, index: int) -> None:
         if self._audio:
             self._audio.put_until(index / self._fps)
-        packet = av.Packet(unit.data)
+        packet = av.Packet(self._sets_first.push(unit.data))
         packet.stream, packet.time_base = self._stream, mpegts.TICK
         packet.pts = packet.dts = self._origin + index * mpegts.CLOCK_HZ // self._fps
         packet.is_keyframe = unit.is_keyframe

@@ -143,6 +143,32 @@ class LookAhead:
         return opening + START_3.join([first[1:], *others, *rest]) + self._ahead
 
 
+class SetsFirst:
+    """Rewrites access units so that none begins with an SEI message: the last PPS, if there was one, goes in front.
+
+    go2rtc cuts an SEI message that comes first off the one packet that all viewers share, for each of them and all at
+    once. When two meet there it dies, and everybody's stream with it: six viewers of a stream that is stamped saw that
+    every ten seconds. A PPS may be repeated before any picture (7.4.1.2.1), and costs some ten bytes.
+    """
+
+    __slots__ = ("_pps",)
+
+    def __init__(self) -> None:
+        self._pps = b""
+
+    def push(self, access_unit: bytes) -> bytes:
+        """The unit as it is to be written; a delimiter may be missing. Refused when it is not Annex-B."""
+        head = before_slice(access_unit)
+        self._pps = next((nal for nal in head if nal_type(nal) == PPS), self._pps)
+        first = next((kind for nal in head if (kind := nal_type(nal)) != AUD), None)
+        if first != SEI or not self._pps:
+            return access_unit
+        at = access_unit.find(START_3)
+        if nal_type(head[0]) == AUD:  # it would have to stand first; who writes the container adds one
+            at = access_unit.find(START_3, at + 3)
+        return START_4 + self._pps + b"\0" + access_unit[at:]
+
+
 def _parted(nals: list[bytes]) -> tuple[list[bytes], list[bytes]]:
     """Parameter sets (SPS first; empty when there are none), and the rest without access unit delimiters."""
     sps: list[bytes] = []

@@ -9,7 +9,7 @@ import pytest
 
 from procs.errors import Refused
 from procs.media import annexb
-from procs.media.annexb import LookAhead
+from procs.media.annexb import LookAhead, SetsFirst
 from tests.unit import h264
 
 SPS, PPS, SEI = b"\x67sps", b"\x68pps", b"\x06sei"
@@ -209,3 +209,16 @@ def test_look_ahead_refuses_and_stays_as_it_was() -> None:
     with pytest.raises(Refused):
         ahead.push(b"noise")
     assert ahead.push(annexb.join([SLICE])) == SPS[1:] + b"\0\0\1" + PPS + b"\0\0\1" + SLICE + b"\0\0\0\1\x67"
+
+
+def test_no_picture_begins_with_an_sei_message_once_there_is_a_pps() -> None:
+    first = SetsFirst()
+    assert types(first.push(annexb.join([SEI, SLICE]))) == [6, 1]
+    for plain in ([SPS, PPS, SEI, IDR], [SLICE], [PPS, SEI, SLICE], [AUD, SLICE]):
+        assert first.push(annexb.join(plain)) == annexb.join(plain)
+    assert annexb.split(first.push(annexb.join([SEI, SLICE]))) == [PPS, SEI, SLICE]
+    assert annexb.split(first.push(annexb.join([AUD, SEI, SLICE]))) == [PPS, SEI, SLICE]
+    first.push(annexb.join([SPS, b"\x68new", IDR]))
+    assert annexb.split(first.push(annexb.join([SEI, SEI, SLICE]))) == [b"\x68new", SEI, SEI, SLICE]
+    with pytest.raises(Refused):
+        first.push(b"noise")
