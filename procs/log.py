@@ -27,6 +27,9 @@ _SCHEME = r"(?i)\b(bearer|basic|digest)[ \t]{1,9}[^\s,;\"']+"
 _IN_QUERY = r"(?i)([?&](?:key|sig|auth|code)=)[^&\s\"']+"
 _NAME = r"""(?<![\w-])([\w-]{1,64})["']?[ \t]{0,9}[=:][ \t]{0,9}"""
 _VALUE = r"""b?"(?:\\.|[^"\\])*"?|b?'(?:\\.|[^'\\])*'?|(?<=[:] )[^\r\n]+|[^\s&,;}\]]*"""
+# What names a file is no secret, but where somebody has put the secret itself there by mistake.
+_FILE_NAME = r"(?i)[-_]file$"
+_PATH = r"""b?"(?:~|\.{0,2}/)[^"]{0,500}"|b?'(?:~|\.{0,2}/)[^']{0,500}'|(?:~|\.{0,2}/)[^\s&,;}\]]*"""
 _logger = logging.getLogger("planaria")
 
 
@@ -39,7 +42,8 @@ def timestamp(seconds: float | None = None) -> str:
 def redact(name: str, value: object) -> object:
     """The value as it may be logged: numbers as they are, text shortened and without secrets."""
     if re.search(_SECRET_NAME, name):
-        return "***"
+        is_path = re.search(_FILE_NAME, name) and re.fullmatch(_PATH, str(value))
+        return str(value)[:MAX_TEXT] if is_path else "***"
     if value is None or isinstance(value, (bool, int, float)):
         return value
     text = str(value)[: 4 * MAX_TEXT]
@@ -55,7 +59,12 @@ def _without_named(text: str) -> str:
     while found := re.compile(_NAME).search(text, at):
         kept.append(text[at : found.end()])
         at = found.end()
-        if re.search(_SECRET_NAME, found[1]) and (value := re.compile(_VALUE).match(text, at)):
+        if not re.search(_SECRET_NAME, found[1]):
+            continue
+        if re.search(_FILE_NAME, found[1]) and (path := re.compile(_PATH).match(text, at)):
+            kept.append(path[0])
+            at = path.end()
+        elif value := re.compile(_VALUE).match(text, at):
             kept.append("***")
             at = value.end()
     return "".join([*kept, text[at:]])

@@ -77,6 +77,8 @@ def test_secrets_are_cut_inside_urls(lines: Lines) -> None:
         "rtsp://user:p/hunter2@host/x",
         'rtsp://user:p"hunter2@host/x',
         "MY_TOKEN=hunter2 started",
+        "MY_TOKEN_FILE='hunter2': cannot be read",
+        "MY_TOKEN=/hunter2",
         "x" * (log.MAX_TEXT - 12) + " rtsp://u:hunter2@cam/1",
     ],
 )
@@ -97,6 +99,8 @@ def test_no_text_makes_it_slow(text: str) -> None:
 def test_what_is_no_secret_stays() -> None:
     for text in ("monkey=3 keyframe: yes", "http://h/api?src=omega-0", "width=3 (--width): must be even", "a: b, c: d"):
         assert log.redact("event", text) == text
+    assert log.redact("", path := "MY_TOKEN_FILE='/etc/token': cannot be read") == path
+    assert log.redact("token_file", "~/token") == "~/token"
 
 
 def test_long_values_are_cut(lines: Lines) -> None:
