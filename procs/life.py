@@ -18,7 +18,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 
 from procs import locks, log, settings
 from procs.backoff import crash_pause
-from procs.errors import NotHere, PlanariaError
+from procs.errors import ConfigError, NotHere, PlanariaError
 from procs.locks import hold
 from procs.prctl import bind_to_parent as bind_to_parent
 
@@ -49,7 +49,7 @@ class CrashRow:
 
     def __init__(self, path: Path) -> None:
         self._path, self._stack = path, path.with_suffix(".stack")
-        self._before = 0
+        self._before, self._text = 0, ""
         self._served_at = 0.0
 
     def begin(self) -> Before:
@@ -57,7 +57,8 @@ class CrashRow:
         served = not self._path.exists()
         with contextlib.suppress(OSError, ValueError):
             if time.time() - self._path.stat().st_mtime < CRASH_ROW_FORGOTTEN_S:
-                count, _, word = self._path.read_text().partition(" ")
+                self._text = self._path.read_text()
+                count, _, word = self._text.partition(" ")
                 self._before, served = int(count), word == "served"
         stack = self._of_the_run_before()
         self._before += bool(stack) and not self._path.exists()  # it had served, or it would be counted already
@@ -80,6 +81,13 @@ class CrashRow:
         """This run is a good one: the row is over, unless it `ended` at once."""
         self._served_at = time.monotonic()
         self._path.unlink(missing_ok=True)
+
+    def mistaken(self) -> None:
+        """This run was asked for what can't be, by a person who is told so: nothing is known of the program by it."""
+        if not self._served_at:
+            self._path.unlink(missing_ok=True)
+            if self._text:
+                self._write(self._text)
 
     def ended(self) -> None:
         """This run ends by itself. One that had only just served does not end the row: go2rtc would start it again and
@@ -176,6 +184,8 @@ def run(
         _exit(130)
     except PlanariaError as error:
         log.error(str(error))
+        if isinstance(error, ConfigError) and _row and os.isatty(0):
+            _row.mistaken()
         _exit(error.exit_code)
     except ModuleNotFoundError as error:
         log.error(f"{error}: make up installs what is needed")

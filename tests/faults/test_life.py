@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import select
 import signal
 import subprocess
@@ -277,6 +278,20 @@ def test_what_supervisord_starts_is_paced_by_its_plugin_alone(run_dir: Path) -> 
         [sys.executable, "-c", parent, "supervisord"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=20
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_person_who_mistypes_at_a_terminal_is_told_at_once_again_and_again(run_dir: Path) -> None:
+    code = f"{PRELUDE}\ndef main(s, alive): raise ConfigError('no such port')\nlife.run('toy', load, main)"
+    environ = clean_environ(PLANARIA_RUN_DIR=str(run_dir))
+    terminal, end = pty.openpty()
+    try:
+        for asks in (end, end, subprocess.DEVNULL, end):
+            done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, stdin=asks, timeout=20)
+            assert done.returncode == 2
+    finally:
+        os.close(terminal)
+        os.close(end)
+    assert (run_dir / "toy.crashes").read_text() == "1", "who is no person counts"
 
 
 def test_an_old_or_broken_crash_row_is_forgotten(tmp_path: Path) -> None:
