@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import http.client
 import io
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -187,6 +189,24 @@ def test_what_is_no_request_is_said_and_costs_nobody_else(tts: Service) -> None:
         assert tts.call("POST", "/api/tts_streaming", body)[0] == 400
     status, said = tts.call("POST", "/api/tts_streaming", {"text": "x", "voice": "espeak:xx"})
     assert status == 400 and b"espeak-ng --voices" in said
+    status, said = tts.call("POST", "/api/tts_streaming", {"text": "x", "voice": "espeak:en+nobody"})
+    assert status == 400 and b"--voices=variant" in said
+    assert tts.call("POST", "/api/tts_streaming", {"text": "x", "voice": "espeak:en+f2"})[0] == 200
+    status, said = tts.call("POST", "/api/tts_streaming", {"text": "x", "format": "mp3"})
+    assert status == 400 and b"must be one of wav, OggOpus, Pcm" in said
+
+
+def test_a_voice_that_is_not_here_is_said_to_be_spoken_by_another(tts: Service) -> None:
+    for voice, speaks in (("kal", "kal"), ("unmute/charles.wav", "espeak:fr"), ("nobody", "slt"), ("nobody", "slt")):
+        line = http.client.HTTPConnection("127.0.0.1", tts.port, timeout=20)
+        line.request("POST", "/api/tts_streaming", json.dumps({"text": "Hi.", "voice": voice, "format": "Pcm"}))
+        answer = line.getresponse()
+        assert (answer.headers["X-Voice"], len(answer.read()) % 4, answer.status) == (speaks, 0, 200)
+        line.close()
+    said = [json.loads(row) for row in tts.log.read_text().splitlines() if "one of ours speaks" in row]
+    told = [(row["asked_for"], row["speaks"]) for row in said]
+    assert [told.count(pair) for pair in (("unmute/charles.wav", "espeak:fr"), ("nobody", "slt"))] == [1, 1]
+    assert "kal" not in dict(told)
 
 
 def test_texts_that_are_hostile_are_spoken_or_left_out(tts: Service) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import struct
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from procs.media.ogg import OggWriter
 from procs.wire import moshi
 from procs.wire.moshi import RATE, Samples, TimedText
 
+T = TypeVar("T")
 _UNKNOWN = 0xFFFFFFFF  # a length; players then read to the end
 WAV_HEAD = struct.pack(
     "<4sI4s4sIHHIIHH4sI", b"RIFF", _UNKNOWN, b"WAVE", b"fmt ", 16, 1, 1, RATE, RATE * 2, 2, 16, b"data", _UNKNOWN - 36
@@ -94,6 +96,18 @@ class Pcm(_Bare):
         return [moshi.as_floats(pcm).astype(np.dtype("<f4")).tobytes()]
 
 
+class Wav(_Bare):
+    """A file of unknown length, 16 bit, that is heard while it is made."""
+
+    def begin(self) -> list[bytes]:
+        """Its head."""
+        return [WAV_HEAD]
+
+    def sound(self, pcm: Samples) -> list[bytes]:
+        """Samples."""
+        return [pcm.astype("<i2").tobytes()]
+
+
 class _Opus:
     """Sound as pages of an Ogg-Opus stream, one for each step."""
 
@@ -144,8 +158,26 @@ class OggOpusMessagePack(_Messages):
 _FORMATS: dict[str, type[Output]] = {each.__name__: each for each in (PcmMessagePack, Pcm, OggOpusMessagePack, OggOpus)}
 
 
+# Of a POST, whose answer is sound alone: its type, and what makes it.
+_FILES: dict[str, tuple[str, type[Output]]] = {
+    "wav": ("audio/wav", Wav),
+    "OggOpus": ("audio/ogg", OggOpus),
+    "Pcm": ("application/octet-stream", Pcm),
+}
+
+
 def of(name: str) -> Output:
     """A new connection's output. Raises Refused."""
-    if name not in _FORMATS:
-        raise Refused(f"format {name[:40]!r}: must be one of {', '.join(_FORMATS)}")
-    return _FORMATS[name]()
+    return _named(name, _FORMATS)()
+
+
+def file(name: str) -> tuple[str, Output]:
+    """Content type and output of the answer to a POST. Raises Refused."""
+    content_type, output = _named(name, _FILES)
+    return content_type, output()
+
+
+def _named(name: str, known: Mapping[str, T]) -> T:
+    if name not in known:
+        raise Refused(f"format {name[:40]!r}: must be one of {', '.join(known)}")
+    return known[name]

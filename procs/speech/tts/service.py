@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from socket import SO_SNDBUF, SOL_SOCKET
-from typing import Annotated
 
 import msgspec
 from aiohttp import WSMsgType, web
@@ -19,6 +18,7 @@ from procs.speech import door
 from procs.speech.figures import Figures, Kind
 from procs.speech.options import Speech
 from procs.speech.tts import formats, synthesis, voices
+from procs.speech.tts.answer import SEND_S, File, Whole
 from procs.speech.tts.clauses import Clause, Clauses
 from procs.speech.tts.track import Step, Track
 from procs.speech.tts.voices import Voice
@@ -28,10 +28,11 @@ PATH = "/api/tts_streaming"
 PING_S = 10.0
 ALIVE_S = 30.0  # without any frame, were it the answer to a ping
 WORDS_S = 120.0  # without a word or the end
-SEND_S = 20.0  # for a caller that does not read
 CLOSE_S = 60.0  # until they have read it all
 SEND_BYTES = 256 * 1024  # that the kernel holds for a caller that plays as it reads: two seconds
 WAITING = 64  # messages that are read ahead
+VOICE = "X-Voice"  # header of an answer: who speaks
+MOST_NAMES = 200  # that are remembered, and characters of each
 MAX_REASON = 100  # bytes of a close's reason; a frame has room for 123
 FIGURES = {
     "py_connect": Kind("counter", "connections"),
@@ -43,13 +44,6 @@ FIGURES = {
     "tts_failures": Kind("counter", "connections that ended with an error of ours or of the caller's"),
     "tts_words": Kind("counter", "words that were spoken"),
 }
-
-
-class _Whole(msgspec.Struct):
-    """A whole text."""
-
-    text: Annotated[str, msgspec.Meta(max_length=moshi.MAX_TEXT)]
-    voice: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
 class _Left(Exception):
@@ -65,6 +59,7 @@ class Tts:
     def __init__(self, settings: Speech) -> None:
         self._slots = settings.sessions
         self.figures = Figures(FIGURES)
+        self._replaced: set[str] = set()  # names of voices of which the log knows who speaks in their place
         self._turns = asyncio.Semaphore(max(2, os.cpu_count() or 2))  # synthesisers at a time, in the order asked
 
     def routes(self) -> list[web.RouteDef]:
@@ -90,10 +85,11 @@ class Tts:
         """GET: words in and sound out, until the caller's end and the last word."""
         try:
             output = formats.of(request.query.get("format", "OggOpus"))
-            voice = voices.of(request.query.get("voice", ""))
+            voice = self._voice(request.query.get("voice", ""))
         except Refused as reason:
             raise web.HTTPBadRequest(text=str(reason)) from None
         socket = web.WebSocketResponse(autoping=False, timeout=CLOSE_S, max_msg_size=moshi.MAX_BYTES, compress=False)
+        socket.headers[VOICE] = str(voice)
         await socket.prepare(request)
         if request.transport:
             below = request.transport.get_extra_info("socket")
@@ -125,32 +121,40 @@ class Tts:
             await socket.close()
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
-        """POST: a whole text, answered as a WAV of unknown length that is heard while it is made."""
+        """POST: a whole text, answered as a file that is heard while it is made."""
         with self._slot() as has_slot:  # before the body: a slot bounds how many are held in memory
             if not has_slot:
                 return web.json_response({"error": moshi.NO_CHANNELS}, status=503)
             try:
-                whole = msgspec.json.decode(await door.body(request), type=_Whole)
-                voice = voices.of(whole.voice)
+                whole = msgspec.json.decode(await door.body(request), type=Whole)
+                voice = self._voice(whole.voice)
+                content_type, output = formats.file(whole.format)
             except (msgspec.DecodeError, UnicodeError, RecursionError, Refused) as error:
                 return web.json_response({"error": str(error)[:300]}, status=400)
-            return await self._answer(request, whole.text, voice)
+            response = web.StreamResponse(headers={"Content-Type": content_type, VOICE: str(voice)})
+            return await self._answer(File(request, response, output), whole.text, voice)
 
-    async def _answer(self, request: web.Request, text: str, voice: Voice) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "audio/wav"})
+    def _voice(self, name: str) -> Voice:
+        """Who speaks for this name; once said, if that is somebody else. Raises Refused."""
+        voice, name = voices.of(name), name[:MOST_NAMES]
+        if name and not voices.is_ours(name) and name not in self._replaced and len(self._replaced) < MOST_NAMES:
+            self._replaced.add(name)
+            log.info("a voice that is not here; one of ours speaks", asked_for=name, speaks=str(voice))
+        return voice
+
+    async def _answer(self, file: File, text: str, voice: Voice) -> web.StreamResponse:
         clauses, track = Clauses(), Track()
         try:
             for clause in clauses.feed(text) + clauses.end():
-                steps = await self.say(voice, track, clause)
-                await _write(request, response, steps)
-            await _write(request, response, track.end())
+                await file.write(await self.say(voice, track, clause))
+            await file.write(track.end())
+            await file.end()
         except (PlanariaError, TimeoutError) as error:
-            if not response.prepared:
+            if not file.response.prepared:
                 return web.json_response({"error": str(error)}, status=400 if isinstance(error, Refused) else 503)
             self.figures.add("tts_failures")
             raise  # the answer breaks off in the middle: better than one that looks whole
-        await response.write_eof()
-        return response
+        return file.response
 
     async def say(self, voice: Voice, track: Track, clause: Clause) -> list[Step]:
         """Have a clause spoken, as a part of a track. Raises NotHere, SynthesisFailed, Refused."""
@@ -264,16 +268,6 @@ class _Reply:
         for frame in frames:
             async with asyncio.timeout(SEND_S):
                 await self._socket.send_bytes(frame)
-
-
-async def _write(request: web.Request, response: web.StreamResponse, steps: list[Step]) -> None:
-    """Part of a WAV; the head first."""
-    async with asyncio.timeout(SEND_S):
-        if not response.prepared:
-            await response.prepare(request)
-            await response.write(formats.WAV_HEAD)
-        for step in steps:
-            await response.write(step.pcm.astype("<i2").tobytes())
 
 
 async def _fail(socket: web.WebSocketResponse, output: formats.Output, why: str, code: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import resource
 import shutil
 import struct
@@ -41,6 +42,7 @@ _WORDS_VOICE = "kal"  # the smallest: only asked how words sound, which all of f
 MOST_WORDS = 10_000
 # How words sound alone: most have been said before, and each process that need not be started is 10 ms.
 _sounds: dict[str, list[str]] = {}
+_known_variants: set[str] = set()
 
 Sound = np.ndarray[tuple[int], np.dtype[np.int16]]
 
@@ -119,7 +121,13 @@ async def _alone(flite: str, given: Sequence[str]) -> list[list[str]]:
 
 
 async def _espeak(voice: Voice, given: Sequence[str]) -> Speech:
-    arguments = [program("espeak-ng"), "-b", "1", "-v", voice.name, "-z", "--stdin"]
+    espeak = program("espeak-ng")
+    variant = voice.name.partition("+")[2]
+    if variant and variant not in await _variants(espeak):  # it would speak without it, and not say so
+        raise Refused(
+            f"variant {variant!r}: espeak-ng does not have it (espeak-ng --voices=variant lists those it has)"
+        )
+    arguments = [espeak, "-b", "1", "-v", voice.name, "-z", "--stdin"]
     ended = await _run(arguments, " ".join(filter(None, given)), "", "-w")
     rate, sound = _sound("espeak-ng", ended.wave)
     loud = np.flatnonzero(np.abs(sound.astype(np.int32)) > QUIET)
@@ -127,6 +135,23 @@ async def _espeak(voice: Voice, given: Sequence[str]) -> Speech:
         return Speech(np.zeros(0, np.int16), [Span(0.0, 0.0)] * len(given))
     start_s, stop_s = float(loud[0]) / rate, float(loud[-1] + 1) / rate
     return _trimmed(rate, sound, timing.by_length(given, start_s, stop_s), start_s, stop_s)
+
+
+async def _variants(espeak: str) -> set[str]:
+    """The names that may stand after a +. Asked once. Raises SynthesisFailed."""
+    if not _known_variants:
+        process = await asyncio.create_subprocess_exec(
+            espeak,
+            "--voices=variant",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            preexec_fn=_Limits(os.getpid()),
+        )
+        printed, _ = await process.communicate()
+        if process.returncode:
+            raise SynthesisFailed(f"espeak-ng --voices=variant: exit status {process.returncode}")
+        _known_variants.update(re.findall(r" !v/(\w+)", printed.decode(errors="replace")))
+    return _known_variants
 
 
 def _trimmed(rate: int, sound: Sound, spans: list[Span], start_s: float, stop_s: float) -> Speech:

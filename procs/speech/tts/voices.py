@@ -18,7 +18,7 @@ class Voice(NamedTuple):
     name: str
 
     def __str__(self) -> str:
-        return f"espeak:{self.name}" if self.program == "espeak-ng" else self.name
+        return f"espeak:{self.name}" if self.program == "espeak-ng" else self.name.removesuffix("16")
 
 
 DEFAULT = Voice("flite", FLITE["slt"])
@@ -36,6 +36,11 @@ _PUBLISHED = (
     ("man", Voice("flite", FLITE["rms"])),
     ("p329", DEFAULT),
 )
+
+
+def is_ours(name: str) -> bool:
+    """Whether a name says all of how it sounds; in the place of any other one of ours speaks."""
+    return name in FLITE or name.startswith("espeak:")
 
 
 def of(name: str) -> Voice:
