@@ -414,10 +414,13 @@ def plain_flags(cls: type[Settings], argv: Sequence[str]) -> dict[str, str] | No
     return {known[flag]: value for flag, value in pairs}
 
 
-def parse_flags(parser: argparse.ArgumentParser, cls: type[Settings], argv: Sequence[str]) -> dict[str, str]:
-    """Give the parser a flag for each option of a settings class; return those that a command line sets."""
+def parse_flags(
+    parser: argparse.ArgumentParser, cls: type[Settings], argv: Sequence[str], without: Iterable[str] = ()
+) -> dict[str, str]:
+    """Give the parser a flag for each option of a settings class but those `without`; return those that a command line
+    sets."""
     for name, opt in options_of(cls).items():
-        if opt.secret:
+        if opt.secret or name in without:
             continue
         shown = "" if opt.default in (None, "", False) else f" (default {opt.default})"
         allowed = "" if opt.kind in (SWITCH, TEXT, PATH) else f"; {opt.kind.allowed}"

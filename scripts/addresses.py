@@ -30,8 +30,8 @@ def show(run_dir: Path, plan: Plan, password: str) -> None:
         print(f"device  {device} at {plan.wall.link.backend}; scripts/pair.py gives a code to pair it with")
     if "streams" in chosen.roles:
         _print_streams(plan)
-    for program in speaking.programs(plan):
-        print(f"{program:<7} {speaking.url(plan, program)}")
+    for program, where in speaking.places(plan).items():
+        print(f"{program:<7} {where}")
     if "audio" in chosen.roles:
         _print_audio(run_dir, plan)
     where = "; streams are set in planaria.yaml (see README.md)" if "streams" in chosen.roles else ""

@@ -38,7 +38,7 @@ exec /bin/sh scripts/fifo_writer.sh {words}
 
 def files(root: Path, plan: Plan) -> dict[str, str]:
     """Name -> text of what is to stand in FOLDER."""
-    found = {roles.NAME: roles.conf(plan.suite.roles, plan.wall.hub.listen, plan.told)}
+    found = {roles.NAME: roles.conf(plan.suite.roles, plan.wall.hub.listen, plan.told, plan.without)}
     if "streams" not in plan.suite.roles:
         return found
     found["captures.conf"] = HEAD + "".join(PROGRAM.format(name=name) for name in plan.captures)

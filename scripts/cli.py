@@ -209,7 +209,7 @@ def status(arguments: argparse.Namespace) -> None:
         if agent:
             known.show_agent(agent)
     if why := health.why_not_serving(ROOT, plan):
-        raise Unhealthy(f"{why}; make up mends it")
+        raise Unhealthy(f"{why}; {health.remedy(why, answer['processes'])}")
     for process in answer["processes"]:
         if process["state"] not in show_status.WELL:
             raise Unhealthy(f"{process['name']}: {process['state']}: {process['said']}")

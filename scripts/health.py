@@ -9,7 +9,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,13 @@ ASK_LIMIT_S = 2.0
 DESCRIBE_LIMIT_S = 20.0  # a cold producer on a slow machine
 STARTING_S = 2.0
 CAPTURE_LIMIT_S = 20.0
+SETTLE_S = 5.0
+SETTLE_EVERY_S = 0.2
 BACK_LIMIT_S = 10.0
+YOUNG_S = 5  # a process that is no older may be on its way to serve
 LOOK_EVERY_S = 0.05
 LOG_LINES = 8
+COMING = ("STARTING", "BACKOFF", "RUNNING", "SERVING")
 
 
 def get_json(settings: Suite, path: str) -> Any:
@@ -86,7 +90,8 @@ def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None], sin
     `since`: when it was all started, as in our logs; '' if it was up before.
     """
     deadline = time.monotonic() + limit_s
-    say(f"waiting for {', '.join(sorted({name for role in plan.suite.roles for name in roles.PROGRAMS[role]}))}")
+    programs = {name for role in plan.suite.roles for name in roles.PROGRAMS[role] if not plan.is_off(name)}
+    say(f"waiting for {', '.join(sorted(programs))}")
     while why := why_not_serving(root, plan):
         _refuse_hopeless(root, plan)
         if DISTRUST in why:
@@ -94,6 +99,7 @@ def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None], sin
         if time.monotonic() > deadline:
             raise Unhealthy(f"{why}{last_words(root, _program_of(why))}")
         time.sleep(LOOK_EVERY_S)
+    _settle(root, plan)
     if "streams" not in plan.suite.roles:
         return
     files = [name for name, source in plan.sources.items() if isinstance(source, Path)]
@@ -104,6 +110,23 @@ def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None], sin
         codec = "H264" if stream in plan.producers else ""
         if why := _why_not_playing(plan.suite, stream, codec):
             raise Unhealthy(_in_words(root, plan, stream, why, since))
+
+
+def _settle(root: Path, plan: Plan) -> None:
+    """Return when what serves has told the warden so, which heartbeats do a second later, and cards are open or missed.
+    What takes longer is for `status` to say."""
+    until = time.monotonic() + SETTLE_S
+    while time.monotonic() < until and not _is_settled(root, plan):
+        time.sleep(SETTLE_EVERY_S)
+
+
+def _is_settled(root: Path, plan: Plan) -> bool:
+    if (audio := reach.audio_state(root) if "audio" in plan.suite.roles else None) and reach.opens(audio):
+        return False
+    seen = suite.ask_warden(root)
+    programs = {name for role in plan.suite.roles for name in roles.PROGRAMS[role]}
+    ours = [each for each in seen.processes if each.name.partition(":")[0] in programs] if seen else []
+    return bool(ours) and all(each.state == "SERVING" for each in ours)
 
 
 def _wait_for_capture(root: Path, plan: Plan, stream: str, since: str) -> None:
@@ -137,8 +160,11 @@ def why_not_serving(root: Path, plan: Plan) -> str:
         return str(error)
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"go2rtc: its API does not serve: {error}"
-    gone = [f"{name}: {its.state}" for name, its in by_name.items() if its.state in ("STOPPED", "FATAL", "UNKNOWN")]
-    gone = [each for each in gone if not roles.is_off(each, plan.suite.roles)]
+    gone = [
+        f"{name}: {its.state}"
+        for name, its in by_name.items()
+        if its.state in ("STOPPED", "FATAL", "UNKNOWN") and not plan.is_off(name)
+    ]
     if gone:
         return gone[0]
     if why := reach.why_not_reached(root, plan) or speaking.why_not(plan):
@@ -158,9 +184,19 @@ def why_not_serving(root: Path, plan: Plan) -> str:
 
 def _program_of(why: str) -> str:
     """The program whose log may tell more about what stands in `why_not_serving`."""
+    return {"proxy": "proxy_0"}.get(named := _named(why), named)
+
+
+def _named(why: str) -> str:
     programs = ("hub", "ws_link", "proxy", "webrtc_peer", "tun_pump", "audio_io", *speaking.PROGRAMS, "warden")
-    named = next((name for name in programs if why.startswith((name, f"the {name}"))), "")
-    return {"": "go2rtc", "proxy": "proxy_0"}.get(named, named)
+    return next((name for name in programs if why.startswith((name, f"the {name}"))), "go2rtc")
+
+
+def remedy(why: str, processes: Iterable[Mapping[str, Any]]) -> str:
+    """What is to be done about what stands in `why_not_serving`, by what `status` knows of the processes."""
+    its = [each for each in processes if each["name"].partition(":")[0] == _named(why)]
+    is_coming = [each["state"] in COMING and each["uptime_s"] <= YOUNG_S for each in its]
+    return "it is being started again: look once more" if any(is_coming) else "make up mends it"
 
 
 def _why_go2rtc_does_not_serve(plan: Plan, pid: int, listed: set[str]) -> str:
@@ -194,7 +230,7 @@ def _listeners(settings: Suite) -> list[tuple[str, Address]]:
 def _refuse_hopeless(root: Path, plan: Plan) -> None:
     """Raise Unhealthy for what waiting does not mend: a program given up, a port that somebody else has taken."""
     for process in suite.processes(root):
-        if process.state in ("FATAL", "STOPPED", "UNKNOWN") and not roles.is_off(process.name, plan.suite.roles):
+        if process.state in ("FATAL", "STOPPED", "UNKNOWN") and not plan.is_off(process.name):
             raise Unhealthy(f"{process.name}: {process.state}: {process.said}{last_words(root, process.name)}")
     for key, address in _listeners(plan.suite) if "streams" in plan.suite.roles else []:
         holder = listeners.listener(address)

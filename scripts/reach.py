@@ -102,7 +102,12 @@ def _described(root: Path, endpoint: str, kind: type[S]) -> S | None:
 def missing_sound(state: AudioState | None) -> list[str]:
     """What of a device's ears and mouth is not there, and what to do about it."""
     parts = (("microphone", state.microphone), ("speaker", state.speaker)) if state else ()
-    return [f"{part}: {how}" for part, how in parts if how != "ok"]
+    return [f"{part}: {how}" for part, how in parts if how not in ("ok", "opening")]
+
+
+def opens(state: AudioState) -> bool:
+    """Whether a card has not been found or missed yet."""
+    return "opening" in (state.microphone, state.speaker)
 
 
 def _why_no_hub(root: Path, plan: Plan) -> str:

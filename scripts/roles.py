@@ -41,23 +41,24 @@ ROLES = Kind(_parse, f"some of {' '.join(PROGRAMS)}")
 DEFAULT = frozenset({"hub", "device", "streams"})  # needs no root, no device of the kernel, no sound card
 
 
-def is_off(name: str, roles: Collection[str]) -> bool:
-    """Whether a process, as supervisorctl names it, is of roles that are all off."""
+def is_off(name: str, roles: Collection[str], without: Collection[str] = ()) -> bool:
+    """Whether a process, as supervisorctl names it, is of roles that are all off, or is named in `without`."""
     kind = name.partition(":")[0].partition(" ")[0]
     kind = "go2rtc" if kind == "headless_agent" or kind.startswith("capture_") else kind
     of = {role for role, programs in PROGRAMS.items() if kind in programs}
-    return bool(of) and not of & set(roles)
+    return name in without or (bool(of) and not of & set(roles))
 
 
-def conf(roles: Collection[str], hub: Address, variables: Mapping[str, str]) -> str:
-    """What supervisord.conf says differently for these roles, for a hub that listens there, and for what the settings
-    file says of hub and device: a supervisord that is started by hand has it from here only."""
+def conf(roles: Collection[str], hub: Address, variables: Mapping[str, str], without: Collection[str] = ()) -> str:
+    """What supervisord.conf says differently for these roles, `without` some programs of theirs, for a hub that listens
+    there, and for what the settings file says of hub and device: a supervisord that is started by hand has it from here
+    only."""
     # What has quotes in it can't be said there (supervisord takes them off): only make up tells that.
     plain = {name: value.replace("%", "%%") for name, value in sorted(variables.items()) if not {*"'\""} & {*value}}
     told = ",".join(f'{name}="{value}"' for name, value in plain.items())
     lines = ["; Written by `make up` from the settings."]
     for program, section in _SECTIONS.items():
-        off = is_off(program, roles)
+        off = is_off(program, roles, without)
         lines += [f"[{section}]", f"autostart={'false' if off else 'true'}"]
         if program == "hub":
             # supervisord makes it all the same: where it is off, elsewhere, for another hub may listen at that port.

@@ -16,7 +16,15 @@ PROGRAMS = tuple(f"speech_{program}" for program in options.PROGRAMS)
 
 def programs(plan: Plan) -> Sequence[str]:
     """Those that run here."""
-    return options.PROGRAMS if "voice" in plan.suite.roles else ()
+    return plan.speech.on if "voice" in plan.suite.roles else ()
+
+
+def places(plan: Plan) -> dict[str, str]:
+    """Where each is found, or that it is off; {} without the role."""
+    if "voice" not in plan.suite.roles:
+        return {}
+    off = dict.fromkeys(plan.speech.off, f"{options.OFF}: another server is used in its place")
+    return {program: off.get(program) or url(plan, program) for program in options.PROGRAMS}
 
 
 def url(plan: Plan, program: str) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from procs import proc
 from procs.messages.requests import LinkState, ProcessState, SuiteState
 from procs.messages.warden import TunnelState
-from scripts import capture_programs, health, reach, reasons, roles, suite
+from scripts import capture_programs, health, reach, reasons, speaking, suite
 from scripts.suite_settings import Plan
 
 NO_TUNNEL = (
@@ -30,7 +30,7 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
     its = proc.stat(pid)
     known = [suite.Process("supervisord", "RUNNING", pid, int(its.age_s) if its else 0, "")]
     known += [*suite.processes(root), *suite.producers(root)]
-    known = [process for process in known if not roles.is_off(process.name, plan.suite.roles)]
+    known = [process for process in known if not plan.is_off(process.name)]
     processes = [_process(root, plan, each, by_name.get(each.name)) for each in known]
     for process in processes:
         process["recovery"] = _recovery(seen, process["name"])
@@ -45,6 +45,7 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
         "watching": msgspec.to_builtins(seen.watching) if seen else None,
         "tunnel": msgspec.to_builtins(tunnel) if tunnel else None,
         "audio": msgspec.to_builtins(audio) if audio else None,
+        "speech": speaking.places(plan),
         "streams": _streams(plan) if "streams" in plan.suite.roles else [],
         "degraded": [
             *_missing(root, processes),
@@ -166,6 +167,9 @@ def show(answer: dict[str, Any]) -> None:
     if audio := answer["audio"]:
         print()
         print_table([AUDIO, audio_row(audio)])
+    if answer["speech"]:
+        print()
+        print_table([SPEECH, *answer["speech"].items()])
     if answer["degraded"]:
         print("\nDEGRADED\n" + "\n".join(f"  {each}" for each in answer["degraded"]))
 
@@ -238,14 +242,17 @@ def audio_row(its: dict[str, Any]) -> tuple[str, ...]:
         f"{'wss' if its['tls'] else 'ws'}://{its['listens']}",
         its["backend"] or "nobody",
         in_words(int(its["for_s"])) if its["backend"] else "-",
-        is_heard if its["microphone"] == "ok" else "missing",
-        "on" if its["speaker"] == "ok" else "missing",
+        is_heard if its["microphone"] == "ok" else its["microphone"].partition(":")[0],
+        "on" if its["speaker"] == "ok" else its["speaker"].partition(":")[0],
         its["echo"],
         f"{figures.get('depth_ms', 0)} ms",
         str(figures.get("underruns", 0)),
         f"{figures.get('concealed_ms', 0)} ms",
         str(sum(its["refused"].values())),
     )
+
+
+SPEECH = ("SPEECH", "ADDRESS")
 
 
 def in_words(seconds: int) -> str:

@@ -173,6 +173,15 @@ class Plan:
         """Every name, in the order of the settings."""
         return [*self.producers, *self.commands, *self.fifos, *self.sources]
 
+    @property
+    def without(self) -> frozenset[str]:
+        """Programs of roles that are on which do not run here all the same."""
+        return frozenset(f"speech_{program}" for program in self.speech.off)
+
+    def is_off(self, process: str) -> bool:
+        """Whether a process, as supervisorctl names it, is not to run here."""
+        return roles.is_off(process, self.suite.roles, self.without)
+
     def for_warden(self) -> str:
         """What run/warden.json is to hold."""
         suite = self.suite
@@ -229,7 +238,7 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
         sources,
         captures,
         through,
-        speech_options.check(speech, *(speech_options.PROGRAMS if "voice" in suite.roles else ())),
+        speech_options.check(speech, *(speech.on if "voice" in suite.roles else ())),
         audio,
         told,
         merged | told,

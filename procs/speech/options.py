@@ -9,7 +9,7 @@ from pathlib import Path
 
 from procs import settings
 from procs.errors import ConfigError
-from procs.settings import ADDRESS, PATH, SWITCH, Address, Layers, matching, option, seconds, whole
+from procs.settings import ADDRESS, PATH, SWITCH, Address, Kind, Layers, matching, option, seconds, whole
 
 PROGRAMS = ("stt", "tts", "llm")
 LONG_KEY = 16
@@ -20,14 +20,25 @@ EXAMPLES = """\
 
 exit codes: 2 bad option, 3 something is not installed, 15 the zygote of stt died, 1 anything else"""
 KEY = matching(r"[!-~]{1,256}", "1 to 256 printable ASCII characters without blanks")
+OFF = "off"
+_OWN = {"stt": ("stt", "sessions", "pause_s"), "tts": ("tts", "sessions"), "llm": ("llm",)}  # the rest is of all
+LISTENS = Kind(
+    lambda text: None if text == OFF else ADDRESS.parse(text), f"{ADDRESS.allowed}, or {OFF}: another server is used"
+)
 
 
 class Speech(settings.Settings):
     """Settings of the three."""
 
-    stt: Address = option(Address("127.0.0.1", 8090), ADDRESS, env=("PLANARIA_SPEECH_STT",), help="where stt listens")
-    tts: Address = option(Address("127.0.0.1", 8089), ADDRESS, env=("PLANARIA_SPEECH_TTS",), help="where tts listens")
-    llm: Address = option(Address("127.0.0.1", 8091), ADDRESS, env=("PLANARIA_SPEECH_LLM",), help="where llm listens")
+    stt: Address | None = option(
+        Address("127.0.0.1", 8090), LISTENS, env=("PLANARIA_SPEECH_STT",), help="where stt listens"
+    )
+    tts: Address | None = option(
+        Address("127.0.0.1", 8089), LISTENS, env=("PLANARIA_SPEECH_TTS",), help="where tts listens"
+    )
+    llm: Address | None = option(
+        Address("127.0.0.1", 8091), LISTENS, env=("PLANARIA_SPEECH_LLM",), help="where llm listens"
+    )
     key: str = option(
         "",
         KEY,
@@ -49,9 +60,21 @@ class Speech(settings.Settings):
     )
 
     def listen(self, which: str) -> Address:
-        """Where one of them listens."""
-        address: Address = getattr(self, which)
+        """Where one of them listens. Raises ConfigError for one that is off."""
+        address: Address | None = getattr(self, which)
+        if address is None:
+            raise ConfigError(f"PLANARIA_SPEECH_{which.upper()}={OFF}: set an address, and it can be run")
         return address
+
+    @property
+    def on(self) -> tuple[str, ...]:
+        """Those that are ours to run."""
+        return tuple(program for program in PROGRAMS if program not in self.off)
+
+    @property
+    def off(self) -> tuple[str, ...]:
+        """Those in whose place another server is used."""
+        return tuple(program for program in PROGRAMS if getattr(self, program) is None)
 
 
 def which(argv: Sequence[str]) -> str:
@@ -62,10 +85,19 @@ def which(argv: Sequence[str]) -> str:
 def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Speech:
     """Settings of this process, or of any of the three where the command line names none (`[]`). Raises ConfigError."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = settings.command_line("python -m procs.speech", "Hears, speaks and answers.", EXAMPLES)
-    parser.add_argument("program", choices=PROGRAMS, help="which of the three")
-    flags = settings.parse_flags(parser, Speech, argv)
-    program = flags.pop("program")
+    program = which(argv)
+    examples = [
+        line
+        for line in EXAMPLES.splitlines()
+        if program in line.partition(" -m procs.speech ")[2] or " -m " not in line
+    ]
+    parser = settings.command_line("python -m procs.speech", "Hears, speaks and answers.", "\n".join(examples))
+    parser.usage = f"python -m procs.speech {program or '|'.join(PROGRAMS)} [OPTION ...]"
+    parser.add_argument("program", choices=PROGRAMS, help="which of the three; it comes first, and --help after it")
+    others = (each for named, its in _OWN.items() if program and named != program for each in its)
+    flags = settings.parse_flags(parser, Speech, argv, {*others} - {*_OWN.get(program, ())})
+    if flags.pop("program") != program:
+        raise ConfigError(f"which of the three has to come first: {parser.usage}")
     environment, env_file = settings.from_environment(os.environ if environ is None else environ)
     return check(settings.load(Speech, Layers(flags, environment, env_file)), program)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from procs.errors import ConfigError
-from procs.settings import Address
+from procs.settings import ROOT, Address
 from procs.speech import options
-from scripts import roles, speaking
+from scripts import capture_programs, roles, speaking
 from scripts.suite_settings import load_plan
+from tests.rig import clean_environ
 
 KEY = "a-key-that-nobody-guesses"
 PUBLIC = {"PLANARIA_SPEECH_TTS": "0.0.0.0:8089"}
@@ -67,3 +70,39 @@ def test_make_up_checks_them_where_the_role_is_on(tmp_path: Path) -> None:
     told = roles.conf(on.suite.roles, on.wall.hub.listen, {}).split("[")
     started = {part.partition("]")[0] for part in told if "autostart=true" in part}
     assert started == {f"program:{name}" for name in speaking.PROGRAMS}
+
+
+def test_one_that_is_off_leaves_its_place_to_another(tmp_path: Path) -> None:
+    environ = {"PLANARIA_SPEECH_STT": "off", "PLANARIA_SUITE": "/"}
+    plan = load_plan(tmp_path, {**environ, "PLANARIA_ROLES": "voice"})
+    assert speaking.programs(plan) == ("tts", "llm") and speaking.places(plan)["stt"].startswith("off")
+    assert [name for name in speaking.PROGRAMS if plan.is_off(name)] == ["speech_stt"]
+    told = capture_programs.files(tmp_path, plan)[roles.NAME]
+    assert "[program:speech_stt]\nautostart=false" in told and "[program:speech_tts]\nautostart=true" in told
+    with pytest.raises(ConfigError, match="PLANARIA_SPEECH_STT=off: set an address"):
+        options.load(["stt"], environ)
+    with pytest.raises(ConfigError, match="or off: another server is used"):
+        options.load(["tts"], {"PLANARIA_SPEECH_TTS": "away", "PLANARIA_SUITE": "/"})
+
+
+def test_each_has_the_options_that_it_uses(capsys: pytest.CaptureFixture[str]) -> None:
+    for program, absent in (("stt", "--tts "), ("tts", "--pause-s"), ("llm", "--sessions")):
+        with pytest.raises(SystemExit):
+            options.load([program, "--help"], {})
+        told = capsys.readouterr().out
+        assert f"--{program} " in told and "--key-file" in told and absent not in told
+    with pytest.raises(ConfigError, match="has to come first"):
+        options.load(["--sessions", "2", "tts"], {})
+
+
+def test_without_its_libraries_it_says_in_one_line_what_installs_them(tmp_path: Path) -> None:
+    for program in options.PROGRAMS:
+        done = subprocess.run(
+            [sys.executable, "-S", "-m", "procs.speech", program],
+            cwd=ROOT,
+            env=clean_environ(PLANARIA_RUN_DIR=str(tmp_path)),
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, len(done.stderr.splitlines())) == (3, 1), done.stderr
+        assert "sh scripts/bootstrap.sh voice" in done.stderr
