@@ -20,7 +20,7 @@ from procs.audio_io.devices import Side
 from procs.audio_io.ear import Ear
 from procs.audio_io.echo import KEPT_S, Beside
 from procs.audio_io.lines import Line, Microphone, Speaker
-from procs.audio_io.sound import Pcm
+from procs.audio_io.sound import OPENING, Pcm
 from procs.backoff import delays
 from procs.errors import NotHere
 
@@ -33,7 +33,7 @@ class CardSound(Board):
 
     def __init__(self, ear: Ear, microphone: str, speaker: str) -> None:
         super().__init__(ear)
-        self.microphone = self.speaker = "missing: not opened yet"
+        self.microphone = self.speaker = OPENING
         self._names: dict[Side, str] = {"microphone": microphone, "speaker": speaker}
         self._open: dict[Side, Line] = {}
         self._heard: queue.SimpleQueue[Pcm] = queue.SimpleQueue()

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from procs import settings
+from procs import log, settings
 from procs.errors import ConfigError
 from procs.settings import PATH, SWITCH, TEXT, Address, Kind, Layers, matching, one_of, option, seconds, whole
 
@@ -138,7 +138,7 @@ def check(chosen: Audio) -> None:
     if (chosen.cert is None) != (chosen.key is None):
         raise ConfigError("PLANARIA_AUDIO_CERT and PLANARIA_AUDIO_KEY: must both be set, or neither")
     if chosen.token and chosen.token_file:
-        raise ConfigError("PLANARIA_AUDIO_TOKEN and PLANARIA_AUDIO_TOKEN_FILE: set one of them")
+        raise ConfigError("set PLANARIA_AUDIO_TOKEN or PLANARIA_AUDIO_TOKEN_FILE, not both")
     if (chosen.input or chosen.output) and not chosen.no_audio:
         raise ConfigError("--input and --output: are for --no-audio (PLANARIA_NO_AUDIO=1)")
     _check_input(chosen.input)
@@ -154,11 +154,25 @@ def _check_input(named: str) -> None:
         raise ConfigError(f"input={named!r}: no such file or folder (and no {SAY}SENTENCE)")
 
 
+class _Told(ssl.SSLObject):
+    """TLS that tells of a caller who does not speak it, of whom nobody would learn else."""
+
+    def do_handshake(self) -> None:
+        """Go on with it."""
+        try:
+            super().do_handshake()
+        except ssl.SSLError as error:
+            if error.reason == "HTTP_REQUEST":
+                log.warning("a connection without TLS was turned away: wss:// is spoken here")
+            raise
+
+
 def tls(chosen: Audio) -> ssl.SSLContext | None:
     """What it speaks TLS with; None without. Raises ConfigError for files that can't be used."""
     if chosen.cert is None or chosen.key is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = _Told
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     named = f"PLANARIA_AUDIO_CERT={str(chosen.cert)!r}, PLANARIA_AUDIO_KEY={str(chosen.key)!r}"
     try:

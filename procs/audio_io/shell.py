@@ -7,6 +7,7 @@ import collections
 import contextlib
 import http
 import logging
+import os
 import socket
 import time
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from procs.audio_io.sound import Sound
 from procs.audio_io.token import Token
 from procs.errors import Refused
 from procs.messages.requests import AudioState, Command, Describe, Reply
+from procs.messages.warden import Sounding
 from procs.wire import realtime as wire
 
 BEAT_S = 1.0
@@ -72,6 +74,7 @@ class Shell:
         self._sound.volume(self._chosen.volume)
         self._sound.start(asyncio.get_running_loop())
         context = zmq.asyncio.Context.instance()
+        warden = bus.connector(context, zmq.PUSH, self._alive.run_dir, bus.WARDEN_HEARTBEAT)
         state = bus.binder(context, zmq.ROUTER, self._alive.run_dir, bus.AUDIO_IO_STATE)
         async with self._server(listening), asyncio.TaskGroup() as group:
             self._alive.serving()
@@ -80,6 +83,7 @@ class Shell:
             group.create_task(self._hear())
             while True:
                 self._alive.beat()
+                bus.send_one(warden, self._figures())
                 await asyncio.sleep(BEAT_S)
 
     def _server(self, listening: socket.socket) -> contextlib.AbstractAsyncContextManager[Server]:
@@ -104,8 +108,10 @@ class Shell:
 
     def _let_in(self, connection: ServerConnection, request: Request) -> Response | None:
         """Why a request is not to become a connection; None: it may."""
-        if not self._asked.lets_in(request.headers.get("Authorization")):
-            return self._refuse(connection, "token", http.HTTPStatus.UNAUTHORIZED, "a token is needed\n")
+        shown = request.headers.get("Authorization")
+        if not self._asked.lets_in(shown):
+            why = "no token" if shown is None else "wrong token"
+            return self._refuse(connection, why, http.HTTPStatus.UNAUTHORIZED, "a token is needed\n")
         if not self._asked.text and "Origin" in request.headers:  # any page in a browser here might listen
             return self._refuse(connection, "page", http.HTTPStatus.FORBIDDEN, "pages need a token\n")
         if self._calls >= MAX_CALLS:
@@ -164,8 +170,19 @@ class Shell:
             raise Refused(f"no {type(command).__name__} here")
         return Reply(id=0, ok=True, body=self._state())
 
+    def _figures(self) -> Sounding:
+        link = self._link
+        return Sounding(
+            os.getpid(),
+            is_held=link is not None,
+            connections=self._connections,
+            turned_away=dict(self._turned_away),
+            refused=dict(self._refused + link.session.refused if link else self._refused),
+            figures=msgspec.to_builtins(self._sound.state.figures),
+        )
+
     def _state(self) -> AudioState:
-        link, state = self._link, self._sound.state
+        link, state, told = self._link, self._sound.state, self._figures()
         return AudioState(
             listens=str(self._chosen.listens),
             tls=bool(self._chosen.cert),
@@ -179,13 +196,13 @@ class Shell:
             muted=state.muted,
             awake=state.awake,
             wake=state.wake,
-            connections=self._connections,
-            turned_away=dict(self._turned_away),
-            refused=dict(self._refused + link.session.refused if link else self._refused),
+            connections=told.connections,
+            turned_away=told.turned_away,
+            refused=told.refused,
             sent=link.sent if link else 0,
             received=link.received if link else 0,
             dropped=link.dropped if link else 0,
-            figures=msgspec.to_builtins(state.figures),
+            figures=told.figures,
         )
 
 

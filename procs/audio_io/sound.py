@@ -17,6 +17,7 @@ RATE = 24_000
 BLOCK = 480  # samples
 BLOCK_S = BLOCK / RATE
 
+OPENING = "opening"  # of a card, at the start: it is no fault yet
 Pcm = NDArray[np.int16]
 Playing = Literal["playing", "paused", "flushed", "done"]
 Echo = Literal["cancelled", "half-duplex", "none"]
@@ -56,7 +57,7 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 class SoundState(msgspec.Struct, frozen=True):
-    """`microphone` and `speaker`: "ok", or "missing: " why and what to do."""
+    """`microphone` and `speaker`: "ok", OPENING, or "missing: " why and what to do."""
 
     microphone: str
     speaker: str

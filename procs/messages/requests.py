@@ -118,7 +118,7 @@ class AudioState(msgspec.Struct, frozen=True, tag="audio_state"):
     backend: str  # its address; "": none is there
     protocol: str  # the subprotocol that is spoken with it
     for_s: float  # that it is there
-    microphone: Reason  # "ok", or what is wrong and what to do
+    microphone: Reason  # "ok", "opening" at the start, or what is wrong and what to do
     speaker: Reason
     echo: str
     muted: bool

@@ -90,6 +90,17 @@ class TunnelState(msgspec.Struct, frozen=True, tag="tunnel_state"):
     dropped: dict[str, int] = {}  # packets that are of no peer, by reason
 
 
-ToWarden = Heartbeat | Watching | TunnelState
+class Sounding(msgspec.Struct, frozen=True, tag="sounding"):
+    """audio_io to the warden, each second: counted since it was started, but for what its name says is so now."""
+
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    is_held: bool  # a backend holds the device
+    connections: Count = 0
+    turned_away: dict[str, int] = {}  # connections, by reason
+    refused: dict[str, int] = {}  # events and packets, by reason
+    figures: dict[str, int] = {}  # of the sound itself (procs/audio_io/sound.py)
+
+
+ToWarden = Heartbeat | Watching | TunnelState | Sounding
 
 decode_to_warden: Callable[[bytes], ToWarden] = decoder(ToWarden)

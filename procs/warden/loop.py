@@ -14,7 +14,7 @@ import zmq
 from procs import bus, journal, log, proc, settings
 from procs.errors import ParentGone, Refused
 from procs.messages.requests import Command, Look, Reply, Restart
-from procs.messages.warden import TunnelState, Watching, decode_to_warden
+from procs.messages.warden import Sounding, TunnelState, Watching, decode_to_warden
 from procs.warden import go2rtc, metrics, notify, table
 from procs.warden.history import RESTARTED, History
 from procs.warden.limits import GO2RTC_EVERY_S, LIMITS, STACK_S, SUPERVISORD_EVERY_S, kind_of
@@ -186,6 +186,9 @@ class _Loop:
             elif isinstance(beat, TunnelState):
                 if beat.pid == self._relatives.pid_of("tun_pump"):
                     self.state.tunnel.take(beat, time.monotonic())
+            elif isinstance(beat, Sounding):
+                if beat.pid == self._relatives.pid_of("audio_io"):
+                    self.state.sounded.take(beat, time.monotonic())
             elif self._relatives.is_ours(beat, time.monotonic()):
                 self._policy.see_processes(self._relatives.known())
                 self._sign(beat.pid, time.monotonic())

@@ -16,6 +16,7 @@ from procs.warden.go2rtc import Stream
 from procs.warden.history import BUCKETS_S, HOUR_S, RESTARTED, History
 from procs.warden.metrics import family, histogram
 from procs.warden.policy import GO2RTC, SUPERVISORD, Policy
+from procs.warden.sounding import Sounded
 from procs.warden.table import Row
 from procs.warden.tunnel import Tunnelled
 from procs.warden.watching import Watched
@@ -37,6 +38,7 @@ class State:
         self.dropped: dict[int, int] = {}  # pid -> pictures
         self.watched = Watched()
         self.tunnel = Tunnelled()
+        self.sounded = Sounded()
         self.refused = 0  # messages and events that made no sense
         self._ends: deque[tuple[float, str]] = deque()  # of the last hour: when, and who
         self._last: dict[str, tuple[str, str]] = {}  # how each process ended last, and when
@@ -60,7 +62,7 @@ class State:
         """What `text` waits for."""
         os.eventfd_read(self.wanted)
         self.told(now)
-        self._text = self._metrics() + self.watched.text(now) + self.tunnel.text(now)
+        self._text = self._metrics() + self.watched.text(now) + self.tunnel.text(now) + self.sounded.text(now)
         self._printed.set()
 
     def ended(self, process: str, kind: str, reason: str, at: str = "") -> None:

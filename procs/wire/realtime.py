@@ -266,7 +266,8 @@ class Playback(Event, frozen=True, tag="planaria.playback"):
 
 
 class State(Event, frozen=True, tag="planaria.state"):
-    """How a device does, at each change. What is not "ok" says in words what is wrong and what to do."""
+    """How a device does, at each change. What is neither "ok" nor "opening" says in words what is wrong and what
+    to do."""
 
     muted: bool
     awake: bool

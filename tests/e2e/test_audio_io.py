@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
 from procs.media.opus import Encoder
 from procs.settings import ROOT
@@ -256,6 +256,10 @@ def test_beyond_this_machine_it_takes_a_token_and_speaks_tls(tmp_path: Path) -> 
             with pytest.raises(InvalidStatus) as refused:
                 Backend(its.url, token=wrong, tls=trusted)
             assert refused.value.response.status_code == 401
+        with pytest.raises((InvalidMessage, OSError)):
+            Backend(its.url.replace("wss", "ws"), token=token)
+        assert "no token" in its.said and "wrong token" in its.said
+        assert its.said.count("wss:// is spoken here") == 1
         with Backend(its.url, token=token, tls=trusted, origin="https://example.com") as backend:
             backend.listen(0.5)
             assert backend.ogg
