@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any, Literal
 
 import msgspec
@@ -11,6 +13,9 @@ from procs.errors import NotHere
 
 Side = Literal["microphone", "speaker"]
 PORTAUDIO = "PortAudio is not here: apt-get install libportaudio2"
+# Dies with us (PR_SET_PDEATHSIG), then begins as sounddevice does.
+_PROBE = "import ctypes; ctypes.CDLL(None).prctl(1, 9); ctypes.CDLL('libportaudio.so.2').Pa_Initialize()"
+_PROBE_LIMIT_S = 5.0
 _NONE_FOUND = "this machine shows no {side} (is it plugged in, may this user open /dev/snd: group audio?)"
 _NONE_NAMED = "no {side} has {name!r} in its name; --list-devices shows those that are here"
 
@@ -28,7 +33,8 @@ class Device(msgspec.Struct, frozen=True):
 
 
 def library() -> Any:
-    """The sounddevice module, which ships no types. Raises NotHere where it or PortAudio is missing."""
+    """The sounddevice module, which ships no types. Raises NotHere where it or PortAudio is not to be had."""
+    _refuse_fatal()
     try:
         import sounddevice
     except OSError:
@@ -36,6 +42,20 @@ def library() -> Any:
     except ImportError:
         raise NotHere("sounddevice is not installed: sh scripts/bootstrap.sh voice") from None
     return sounddevice
+
+
+def _refuse_fatal() -> None:
+    """PortAudio aborts the process that it is in where it can't make sense of ALSA's configuration, so one that nobody
+    needs goes first: 16 ms. Raises NotHere."""
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _PROBE], capture_output=True, timeout=_PROBE_LIMIT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    if probe.returncode < 0:
+        said = probe.stderr.decode(errors="replace").strip().rpartition("\n")[2][:200]
+        raise NotHere(f"PortAudio can't begin with ALSA's configuration, which may lack pcm.!default: {said}")
 
 
 def devices(card: Any) -> list[Device]:

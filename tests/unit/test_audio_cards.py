@@ -185,4 +185,13 @@ def test_portaudio_itself_takes_what_we_give_it(tmp_path: Path) -> None:
     assert 0 < int(done.stdout) < 1000
 
 
+@pytest.mark.needs("libportaudio.so.2")
+def test_a_configuration_by_which_portaudio_aborts_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "asound.conf").write_text("pcm.nothing { type null }\n")
+    environ = {**os.environ, "ALSA_CONFIG_PATH": str(tmp_path / "asound.conf")}
+    command = [sys.executable, "-m", "procs.audio_io", "--list-devices"]
+    done = subprocess.run(command, env=environ, cwd=ROOT, timeout=60, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1) and "pcm.!default" in done.stderr
+
+
 CHOSEN: list[tuple[devices.Side, str]] = [("speaker", ""), ("microphone", ""), ("speaker", "Head"), ("speaker", "usb")]
