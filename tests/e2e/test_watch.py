@@ -34,6 +34,7 @@ pytestmark = [
 PUBLISHED = "pi-cam-001"
 KILLED = ("webrtc_peer", "ws_link", "hub", "go2rtc", "go2rtc/headless_agent")
 VIEWERS, MORE = 20, (290 if os.environ.get("PLANARIA_LONG") else 10)
+OPENED_ONCE = 3  # at the first session and kept, and for a proxy that was late: fewer than one for each session
 AT_ONCE = 20
 RELEASED_S = 40.0  # the longest lease, and a busy machine
 
@@ -266,4 +267,5 @@ def test_nothing_is_left_of_those_who_come_and_go_are_frozen_or_never_reached(
         assert ended["reason"] == "timeout", ended
         until(lambda: not camera.sessions(), RELEASED_S)
     for name, pid in pids.items():
-        until(lambda pid=pid, name=name: watch_rig.descriptors(pid) <= before[name], LIMIT_S)  # type: ignore[misc]
+        most = before[name] + OPENED_ONCE
+        until(lambda pid=pid, most=most: watch_rig.descriptors(pid) <= most, LIMIT_S)  # type: ignore[misc]
