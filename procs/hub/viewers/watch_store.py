@@ -84,10 +84,21 @@ class WatchStore:
         await self._store.run(_renew, [watch.session_id for watch in all_], now + LEASE_S)
 
     async def going_on(self) -> list[Watch[Any]]:
-        """What this process finds when it begins. Raises StoreDown."""
+        """What this process finds when it begins; `begun_at` counts from now, back. Raises StoreDown."""
+        now = self._clock()
         return [
-            Watch(None, row.user_id, row.name, row.instance, 0.0, row.kind, row.stream, row.login, row.session_id)
-            for row in await self._store.read(_going_on, self._clock())
+            Watch(
+                None,
+                row.user_id,
+                row.name,
+                row.instance,
+                row.begun_at - now,
+                row.kind,
+                row.stream,
+                row.login,
+                row.session_id,
+            )
+            for row in await self._store.read(_going_on, now)
         ]
 
     async def purge(self) -> None:

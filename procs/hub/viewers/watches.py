@@ -133,8 +133,9 @@ class Watches(Generic[V]):
         return True
 
     def restore(self, watch: Watch[V], now: float) -> bool:
-        """One from before this process began, whose viewer and device are yet to come. It counts as answered: if it is
-        not, its device knows, and ends it."""
+        """One from before this process began, whose viewer and device are yet to come; its `begun_at` counts from now.
+        It counts as answered: if it is not, its device knows, and ends it."""
+        watch.begun_at += now
         watch.is_answered = True
         watch.device_until = now + RESTART_S
         if not self.begin(watch):
