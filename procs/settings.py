@@ -74,6 +74,16 @@ class Option(NamedTuple):
     secret: bool
 
 
+def in_file(variable: str, kind: Kind, file: Path) -> Any:
+    """What a setting's file holds, for one that is a secret and so has a file instead. Raises ConfigError."""
+    try:
+        return kind.parse(file.read_text().strip())
+    except OSError as error:
+        raise ConfigError(f"{variable}={str(file)!r}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"{variable}={str(file)!r}: must hold {kind.allowed}") from None
+
+
 def option(default: Any, kind: Kind, *, env: tuple[str, ...] = (), help: str, secret: bool = False) -> Any:
     """A field that `load` can fill. `env`: variables that set it, the first that is set wins.
 

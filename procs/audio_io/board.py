@@ -91,7 +91,7 @@ class Board:
     def _guarded(self) -> None:
         try:
             self._run()
-        except Exception as error:
+        except Exception as error:  # a thread's would be lost: it ends the process by whoever hears next
             self._error = error
             self._soon(self._came.set)
 

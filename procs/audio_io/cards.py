@@ -111,7 +111,7 @@ class CardSound(Board):
                 card._initialize()
             self._known = True
             found = devices.devices(card)
-        except Exception as error:
+        except Exception as error:  # PortAudio's, of any kind: it is looked for again
             for each in self._names:
                 self._say(each, f"missing: {error}")
             return

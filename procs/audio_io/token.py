@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from procs.audio_io.options import TOKEN, Audio
-from procs.errors import ConfigError
+from procs.settings import in_file
 
 FILE = "audio-token"  # in run/
 _SCHEME = "bearer "
@@ -47,13 +47,8 @@ def find(chosen: Audio, run_dir: Path) -> Token:
 
 
 def _read(file: Path) -> str:
-    try:
-        text: str = TOKEN.parse(file.read_text().strip())
-    except OSError as error:
-        raise ConfigError(f"PLANARIA_AUDIO_TOKEN_FILE={str(file)!r}: cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise ConfigError(f"PLANARIA_AUDIO_TOKEN_FILE={str(file)!r}: must hold {TOKEN.allowed}") from None
-    return text
+    token: str = in_file("PLANARIA_AUDIO_TOKEN_FILE", TOKEN, file)
+    return token
 
 
 def _make(file: Path) -> str:

@@ -107,7 +107,7 @@ def check(chosen: Speech, *programs: str) -> Speech:
     if chosen.key and chosen.key_file:
         raise ConfigError("PLANARIA_SPEECH_KEY and PLANARIA_SPEECH_KEY_FILE: set one of them")
     if chosen.key_file:
-        chosen = chosen.but(key=_key_in(chosen.key_file), key_file=None)
+        chosen = chosen.but(key=settings.in_file("PLANARIA_SPEECH_KEY_FILE", KEY, chosen.key_file), key_file=None)
     for program in programs:
         address = chosen.listen(program)
         if not address.is_loopback and len(chosen.key) < LONG_KEY and not (chosen.compat and chosen.key):
@@ -116,13 +116,3 @@ def check(chosen: Speech, *programs: str) -> Speech:
                 f" PLANARIA_SPEECH_KEY_FILE, {LONG_KEY} characters or more"
             )
     return chosen
-
-
-def _key_in(file: Path) -> str:
-    try:
-        key: str = KEY.parse(file.read_text().strip())
-    except OSError as error:
-        raise ConfigError(f"PLANARIA_SPEECH_KEY_FILE={str(file)!r}: cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise ConfigError(f"PLANARIA_SPEECH_KEY_FILE={str(file)!r}: must hold {KEY.allowed}") from None
-    return key

@@ -112,6 +112,7 @@ def test_packets_pass_again_whoever_was_killed(tmp_path: Path) -> None:
                 sides["bob"].kill()
                 sides["bob"].start()
                 await passes(alice, bob, 3)
+                await until(lambda: len(sides["bob"].children()) == 1)
                 (frozen,) = sides["bob"].children()
                 os.kill(frozen, signal.SIGSTOP)
                 await until(lambda: sides["bob"].children() not in ([frozen], []))
