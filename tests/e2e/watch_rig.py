@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -168,5 +169,11 @@ def blind(place: Place, hub: Process, token: str, device: str, count: int) -> It
 
 
 def descriptors(pid: int) -> int:
-    """How many a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    """How many a process has open, but for what it opens at its first use and keeps, whoever comes: a connection to the
+    store for each of its threads, and the event loop's reserve."""
+    kept = re.compile(r"/dev/null|.*/hub\.sqlite(-wal|-shm)?")
+    found = 0
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found += not kept.fullmatch(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
