@@ -50,6 +50,7 @@ make_venv() {
     "$python" -c 'import venv, ensurepip' 2>/dev/null ||
         stop "$python lacks the venv module: apt-get install python3-venv (Debian), or name another one with PYTHON=..."
     say "making .venv with $("$python" -V)"
+    [ ! -L .venv ] || rm .venv  # a link to another checkout's: that one stays as it is
     # bin first: without it nobody takes what a kill leaves here for a venv. The folder itself may be a mount point.
     rm -rf .venv/bin .venv 2>/dev/null || true
     mkdir -p .venv

@@ -162,6 +162,17 @@ def test_a_checkout_that_moved_makes_its_venv_anew(machine: Machine) -> None:
     assert "-m venv .venv" in machine.asked()
 
 
+def test_a_link_to_the_venv_of_another_checkout_is_replaced_and_that_one_stays(machine: Machine) -> None:
+    other = machine.folder / "other"
+    machine.bootstrap()
+    (machine.root / ".venv").rename(other)
+    (other / "stamp").write_text("2 another checkout")
+    (machine.root / ".venv").symlink_to(other)
+    assert machine.bootstrap().returncode == 0
+    assert (other / "bin/python").exists()
+    assert not (machine.root / ".venv").is_symlink()
+
+
 def test_a_venv_made_by_hand_is_kept(machine: Machine) -> None:
     (machine.root / ".venv" / "bin").mkdir(parents=True)
     (machine.root / ".venv" / "bin" / "python").symlink_to(machine.python)
