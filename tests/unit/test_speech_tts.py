@@ -92,6 +92,9 @@ def test_voices_by_name() -> None:
     assert str(voices.of("rms")) == "rms"
     assert str(voices.of("espeak:en-gb+f2")) == "espeak:en-gb+f2"
     assert voices.of("unmute-prod-website/p329_022.wav") == voices.DEFAULT == voices.of("who knows")
+    assert str(voices.of("unmute-prod-website/freesound/519189_request-42---hmm-i-dont-knowwav.mp3")) == "rms"
+    assert str(voices.of("unmute-prod-website/freesound/440565_why-is-there-educationwav.mp3")) == "awb"
+    assert str(voices.of("unmute-prod-website/developer-1.mp3")) == "rms"
     assert voices.of("unmute-prod-website/developpeuse-3.wav").program == "espeak-ng"
     for wrong in ("espeak:", "espeak:fr;ls", "espeak:../x", "espeak:-h"):
         with pytest.raises(Refused):

@@ -31,6 +31,9 @@ _PUBLISHED = (
     ("degaulle", _FRENCH),
     ("charles", _FRENCH),
     ("gertrude", Voice("flite", FLITE["awb"])),
+    ("440565", Voice("flite", FLITE["awb"])),  # her recording; the next that of a quiz's host
+    ("519189", Voice("flite", FLITE["rms"])),
+    ("developer", Voice("flite", FLITE["rms"])),
     ("awkward", Voice("flite", FLITE["rms"])),
     ("male", Voice("flite", FLITE["rms"])),
     ("man", Voice("flite", FLITE["rms"])),
