@@ -1,0 +1,79 @@
+"""Words: of a language model's text, of a synthesiser's, and of a user's who may mean nothing by them. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+SILENCE = "..."  # stands for a user who says nothing
+CUT = "—"  # at the end of what was interrupted
+_LONGEST = 200  # characters of one word: who never writes a blank is cut
+_STRAIGHT = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "*": None, "_": None, "`": None})
+_WHOLE = re.compile(r"\s*\S+(?=\s)")
+_LETTERS = re.compile(r"[^\W_]+")
+_GOODBYE = re.compile(r"\b(?:bye|goodbye|au revoir)[\s.!?…\"'»)]*\Z", re.IGNORECASE)
+# What people say to show that they listen.
+_NODS = frozenset(
+    "uh huh hu um mm mhm mmm mmhm hm hmm ah aha oh yeah yes yep ok okay right sure oui ouais daccord hein euh bah ben voila"
+    " d accord".split()
+)
+_MOST_NODS = 4  # more of them in a row are an answer
+
+
+class Rechunker:
+    """Text in pieces of any size, into whole words, each with the blank before it."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def feed(self, delta: str) -> list[str]:
+        """The words that are whole by now."""
+        text = self._rest + delta
+        whole = list(_WHOLE.finditer(text))
+        rest = text[whole[-1].end() :] if whole else text
+        words = [_one_blank(match[0]) for match in whole]
+        if len(rest) > _LONGEST:
+            words, rest = [*words, _one_blank(rest)] if rest.strip() else words, ""
+        self._rest = rest
+        return words
+
+    def end(self) -> list[str]:
+        """What is left."""
+        rest, self._rest = self._rest, ""
+        return [_one_blank(rest)] if rest.strip() else []
+
+
+def _one_blank(word: str) -> str:
+    return " " + word.lstrip() if word[0].isspace() else word
+
+
+def speakable(word: str) -> str:
+    """A word without what is written and not spoken; "" if nothing is left."""
+    return word.translate(_STRAIGHT).strip()
+
+
+def letters(text: str) -> str:
+    """What two writings of the same words have in common."""
+    return "".join(_LETTERS.findall(text.lower()))
+
+
+def are_nods(words: Sequence[str]) -> bool:
+    """Whether all that was said is that somebody listens: no interruption."""
+    plain = [part for word in words for part in _LETTERS.findall(word.lower())]
+    return len(plain) <= _MOST_NODS and all(part in _NODS for part in plain)
+
+
+def is_goodbye(text: str) -> bool:
+    """Whether it ends with one."""
+    return _GOODBYE.search(text) is not None
+
+
+def covered(sent: Sequence[str], spoken: Sequence[str]) -> int:
+    """How many of the words that were sent are in what was spoken. Synthesisers may cut words in their own way, so
+    letters are counted."""
+    wanted = sum(len(letters(word)) for word in spoken)
+    for count, word in enumerate(sent):
+        if wanted <= 0:
+            return count
+        wanted -= len(letters(word))
+    return len(sent)
