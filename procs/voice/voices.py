@@ -49,5 +49,5 @@ def find(name: str) -> Character:
         return Character(name, name, None)
     names = ", ".join(each.name for each in known())
     raise Refused(
-        f"voice {name[:60]!r}: must be one of {names}, or of the synthesiser's own (slt, espeak:fr, a path with a slash)"
+        f"voice {name[:60]!r}: must be one of {names}, or the synthesiser's own (slt, espeak:fr, a path with a slash)"
     )

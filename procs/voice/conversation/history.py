@@ -60,6 +60,11 @@ class History:
         """Whether the bot was in the middle of a sentence when all ended."""
         return bool(self.lines) and self.lines[-1].role == "assistant" and not self.lines[-1].final
 
+    def close(self, now: float) -> None:
+        """The last line goes no further."""
+        if self.was_cut:
+            self.grow("assistant", self.lines[-1].text.removesuffix(CUT) + CUT, now, final=True)
+
     @property
     def spoken(self) -> list[ChatMessage]:
         """The newest of it as events show it: no system prompt."""

@@ -21,7 +21,8 @@ class Latency:
 
     def voice(self, now: float) -> None:
         """The user was last heard then."""
-        self._at = {"voice": now}
+        if now > self._at.get("pause", float("-inf")):
+            self._at = {"voice": now}
 
     def reached(self, moment: Moment, now: float) -> None:
         """So far it is now. A moment counts when all before it were reached, and once."""
@@ -30,10 +31,6 @@ class Latency:
             self._at[moment] = max(now, self._at[known[-1]]) if known else now
         if moment == "ours":
             self._tell()
-
-    def again(self) -> None:
-        """The user goes on: the model is going to be asked once more."""
-        self._at = {}
 
     def _tell(self) -> None:
         if len(self._at) == len(_MOMENTS):

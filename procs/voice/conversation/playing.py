@@ -1,7 +1,7 @@
 """One reply's sound: what waits, what was handed out, and how far it was heard. Pure.
 
-A device of ours tells how far it is, and between two such words it is taken to play on. Of all others it is assumed that
-they play what they have as soon as they have it.
+A device of ours tells how far it is, and between two such words it is taken to play on. All others are taken to play
+what they have as soon as they have it.
 """
 
 from __future__ import annotations
@@ -81,13 +81,16 @@ class Playing:
             self._first_at = now
         return pieces
 
-    def next_at(self, now_s: float) -> float | None:
-        """When there is more to hand out."""
-        piece = self._next()
-        if piece is None or self.is_held:
+    @property
+    def next_at(self) -> float | None:
+        """When there is more to hand out, or a device of ours was silent for too long."""
+        if self.is_held:
             return None
-        wait = max(0.0, -self._room_s(piece)) if self._runs else TOLD_WITHIN_S
-        return (self._at if self._at is not None else now_s) + wait + 1e-6
+        if not self._runs and self._first_at is not None:
+            return max(self._first_at, self._at or 0.0) + TOLD_WITHIN_S
+        if (piece := self._next()) is None or self._at is None:
+            return None
+        return self._at + max(0.0, -self._room_s(piece)) + 1e-6
 
     def heard_at(self, place_s: float) -> float | None:
         """When this place will be heard, as things stand; None: not before something happens."""

@@ -13,10 +13,11 @@ _WHOLE = re.compile(r"\s*\S+(?=\s)")
 _LETTERS = re.compile(r"[^\W_]+")
 _GOODBYE = re.compile(r"\b(?:bye|goodbye|au revoir)[\s.!?…\"'»)]*\Z", re.IGNORECASE)
 # What people say to show that they listen.
-_NODS = frozenset(
-    "uh huh hu um mm mhm mmm mmhm hm hmm ah aha oh yeah yes yep ok okay right sure oui ouais daccord hein euh bah ben voila"
-    " d accord".split()
+_NODDING = (
+    "uh huh hu um mm mhm mmm mmhm hm hmm ah aha oh yeah yes yep ok okay right sure"
+    " oui ouais d accord hein euh bah ben voilà"
 )
+_NODS = frozenset(_NODDING.split())
 _MOST_NODS = 4  # more of them in a row are an answer
 
 
@@ -36,6 +37,11 @@ class Rechunker:
             words, rest = [*words, _one_blank(rest)] if rest.strip() else words, ""
         self._rest = rest
         return words
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no part of a word waits."""
+        return not self._rest.strip()
 
     def end(self) -> list[str]:
         """What is left."""
