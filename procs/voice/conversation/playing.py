@@ -35,6 +35,7 @@ class Playing:
         self._pieces: deque[moshi.Samples] = deque()  # from `_from` on
         self._from = self._out = self._end = 0  # samples: forgotten, handed out, come
         self.heard_s = 0.0
+        self._response_s = 0.0  # where in the reply the present response begins
         self.is_held = False  # nothing is handed out, and a device of ours stands still
         self._runs = not ours
         self._at: float | None = None  # when `heard_s` was so
@@ -94,7 +95,8 @@ class Playing:
 
     def heard_at(self, place_s: float) -> float | None:
         """When this place will be heard, as things stand; None: not before something happens."""
-        if self._at is None or not self._runs or place_s > self._out / moshi.RATE + 1e-6:
+        out_s = self._out / moshi.RATE
+        if self._at is None or not self._runs or place_s > out_s + 1e-6 or self.heard_s >= out_s:
             return None
         return self._at + max(0.0, place_s - self.heard_s) + 1e-6
 
@@ -130,7 +132,7 @@ class Playing:
 
     def told(self, event: wire.Playback, now: float) -> None:
         """How far a device of ours is."""
-        self.heard_s = min(event.heard_ms / 1000, self._out / moshi.RATE)
+        self.heard_s = min(self._response_s + event.heard_ms / 1000, self._out / moshi.RATE)
         if event.state == "done" and self.is_out:
             self.heard_s = self._out / moshi.RATE
         self._at, self._runs = now, event.state == "playing"
@@ -151,7 +153,7 @@ class Playing:
     def again(self) -> None:
         """Another speaker, which has nothing: from the word on that was not heard to its end."""
         self._out = self._from
-        self.heard_s = self._from / moshi.RATE
+        self.heard_s = self._response_s = self._from / moshi.RATE
         self.is_held, self._at, self._first_at = False, None, None
         self._runs = not self.ours
 

@@ -67,6 +67,7 @@ class Conversation:
             turns.out.append(Tell(wire.Mute(muted=True)))
         back = turns.prompt.texts.back if turns.prompt else ""
         turns.speaking.begin(ours=self.ours, back=back, voice=turns.voice[0], now=now)
+        turns.attend(now)
         self._greet(now)
         return self._done(now)
 
@@ -120,6 +121,7 @@ class Conversation:
             turns.is_muted = muted
             if self.ours and turns.speaking.is_connected:
                 turns.out.append(Tell(wire.Mute(muted=muted)))
+            turns.attend(now)
             if muted and turns.voice_since is not None:
                 turns.voice_ended(now)
         return self._done(now)

@@ -48,6 +48,11 @@ class Turns:
         self._silent_from = NEVER
         self.goes_on_with = ""  # for the model, once it has been said that the bot is back
 
+    def attend(self, now: float) -> None:
+        """From now on the user may be expected to say something."""
+        if self._silent_from != NEVER:
+            self._silent_from = now
+
     # What comes of the user
 
     def voice_began(self, now: float) -> None:
@@ -61,8 +66,7 @@ class Turns:
     def voice_ended(self, now: float) -> None:
         """It is over."""
         self.voice_since = None
-        if self._silent_from != NEVER:
-            self._silent_from = now
+        self.attend(now)
         if self.doubt is not None:
             self._end_doubt(self.doubt, now)
 
@@ -198,6 +202,7 @@ class Turns:
             self.speaking.advance(now)
         if self.turn == "waiting_for_user" and self.speaking.next(self.voice, now):
             self._silent_from = NEVER
+            self.speaking.advance(now)
         if now >= self._silence_at:
             self._silence(now)
 
