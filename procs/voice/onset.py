@@ -13,10 +13,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from procs.wire.moshi import Samples
+from procs.wire.moshi import RATE, Samples
 
-RATE = 16_000
-CHUNK = 512  # samples, as Silero wants them: 32 ms
+CHUNK = 768  # samples: 32 ms, which are the 512 at 16 kHz that Silero wants
 CHUNK_S = CHUNK / RATE
 BEGINS = 0.5  # a chunk at least so probable may begin a voice,
 NEEDED = 3  # if so many in a row are
@@ -25,8 +24,10 @@ OFFSET_S = 0.256  # of that, then it has ended
 _AUDIBLE = 25.0  # of 32768, effective: what is quieter is silence
 _LOUDER = 1.6  # than the noise of the last seconds
 _FLOOR_CHUNKS = 94  # 3 s
+_KNOWN_CHUNKS = 31  # 1 s, after which it is known
 _BEFORE = 3  # chunks before something audible that are shown, too: the detector has a memory
 _TAPS = 48  # of the filter, at 48 kHz
+_TAIL = _TAPS // 2 - 1  # samples before a chunk that it looks at
 
 
 class Detector(Protocol):
@@ -51,9 +52,9 @@ class Onset:
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
-        self._down = _Down()
-        self._rest = np.empty(0, np.int16)
-        self._before: deque[bytes] = deque(maxlen=_BEFORE)
+        self._rest = np.zeros(0, np.int16)
+        self._tail = np.zeros(_TAIL, np.int16)  # of the chunk before
+        self._before: deque[Samples] = deque(maxlen=_BEFORE)
         self._levels: deque[float] = deque(maxlen=_FLOOR_CHUNKS)
         self._likely = self._unlikely = 0  # chunks in a row
         self.is_active = False
@@ -61,7 +62,7 @@ class Onset:
 
     def feed(self, pcm: Samples) -> list[bool]:
         """More sound, of any length, 24 kHz. For each edge in it whether a voice began (or ended)."""
-        sound = np.concatenate((self._rest, self._down(pcm)))
+        sound = np.concatenate((self._rest, pcm))
         whole = len(sound) - len(sound) % CHUNK
         self._rest = sound[whole:]
         edges = (self._chunk(sound[start : start + CHUNK]) for start in range(0, whole, CHUNK))
@@ -80,42 +81,41 @@ class Onset:
         return None
 
     def _probability(self, chunk: Samples) -> float:
-        level = float(np.sqrt(np.mean(np.square(chunk, dtype=np.float32))))
-        floor = min(self._levels, default=0.0)
+        floats = chunk.astype(np.float32)
+        level = float(floats.dot(floats) / CHUNK) ** 0.5
+        floor = min(self._levels) if len(self._levels) >= _KNOWN_CHUNKS else 0.0
         self._levels.append(level)
+        sound = np.concatenate((self._tail, chunk))
+        self._tail = chunk[-_TAIL:]
         if level < max(_AUDIBLE, floor * _LOUDER) and not self.is_active:
-            self._before.append(chunk.tobytes())
+            self._before.append(sound)
             return 0.0
         for earlier in self._before:
             self._look(earlier)
         self._before.clear()
-        return self._look(chunk.tobytes())
+        return self._look(sound)
 
-    def _look(self, chunk: bytes) -> float:
+    def _look(self, sound: Samples) -> float:
         self.looks += 1
-        return self._detector.process_chunk(chunk)
+        return self._detector.process_chunk(_down(sound).tobytes())
 
 
-class _Down:
-    """24 kHz to 16 kHz, piece by piece: two samples for three, each by its half of a low-pass filter at 48 kHz."""
+def _down(sound: Samples) -> Samples:
+    """A chunk, and what is before it, at 16 kHz: two samples for three, each by its half of a low-pass filter at
+    48 kHz."""
+    floats = sound.astype(np.float32)
+    made = np.empty(CHUNK // 3 * 2, np.float32)
+    made[0::2] = np.convolve(floats, _EVEN, "valid")[0::3]
+    made[1::2] = np.convolve(floats, _ODD, "valid")[1::3]
+    down: Samples = np.clip(np.rint(made), -32768, 32767).astype(np.int16)
+    return down
 
-    def __init__(self) -> None:
-        place = np.arange(_TAPS) - (_TAPS - 1) / 2
-        cutoff = 7200 / 48_000
-        taps = 2 * np.sinc(2 * cutoff * place) * np.hamming(_TAPS) * 2 * cutoff
-        self._even, self._odd = (taps[phase::2].astype(np.float32) for phase in (0, 1))
-        self._kept: NDArray[np.int16] = np.zeros(_TAPS // 2 - 1, np.int16)
 
-    def __call__(self, pcm: Samples) -> Samples:
-        sound = np.concatenate((self._kept, pcm))
-        usable = (len(sound) - (_TAPS // 2 - 1)) // 3 * 3
-        if not usable:
-            self._kept = sound
-            return np.empty(0, np.int16)
-        block = sound[: usable + _TAPS // 2 - 1].astype(np.float32)
-        self._kept = sound[usable:].copy()
-        made = np.empty(usable // 3 * 2, np.float32)
-        made[0::2] = np.convolve(block, self._even, "valid")[0::3]
-        made[1::2] = np.convolve(block, self._odd, "valid")[1::3]
-        out: Samples = np.clip(np.rint(made), -32768, 32767).astype(np.int16)
-        return out
+def _filter() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    place = np.arange(_TAPS) - (_TAPS - 1) / 2
+    cutoff = 7200 / (2 * RATE)
+    taps = 4 * cutoff * np.sinc(2 * cutoff * place) * np.hamming(_TAPS)
+    return taps[0::2].astype(np.float32), taps[1::2].astype(np.float32)
+
+
+_EVEN, _ODD = _filter()

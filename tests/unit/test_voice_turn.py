@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 
 import pytest
 
 from procs.errors import Refused
-from procs.messages.voice import Line
+from procs.messages.voice import Line, Role
 from procs.voice.conversation.actions import Ask, Drop, FlushEars, Keep, Sound, Tell
 from procs.voice.conversation.history import BUDGET, HELLO
 from procs.wire import realtime as wire
@@ -38,11 +39,15 @@ def talking(stage: Stage, question: str = "tell me a story", *, for_s: float = 2
 def test_the_bot_greets_and_then_answers(ours: bool) -> None:
     stage = Stage([GREETING, "I am fine."], ours=ours)
     stage.begin(4)
-    assert stage.dialogue == ["bot: " + GREETING] and stage.talk.turn == "waiting_for_user"
+    assert stage.dialogue == ["bot: " + GREETING]
+    turns: list[str] = [stage.talk.turn]
     stage.says("and how are you")
     stage.run(1.5)
-    assert stage.talk.turn == "user_speaking"
-    stage.run(4)
+    turns.append(stage.talk.turn)
+    stage.run(1)
+    turns.append(stage.talk.turn)
+    assert turns == ["waiting_for_user", "user_speaking", "bot_speaking"]
+    stage.run(3)
     assert stage.dialogue == ["bot: " + GREETING, "user: and how are you", "bot: I am fine."]
     assert stage.speaker.words == GREETING + " I am fine."
     assert [ask.temperature for ask in stage.asked] == [0.7, 0.3]
@@ -219,7 +224,7 @@ def test_after_a_cough_the_bot_goes_on_and_nothing_is_lost(ours: bool, seconds: 
     assert stage.dialogue[2] == "bot: " + LONG and len(stage.asked) == 2
     assert not stage.events(wire.Interrupted)
     assert stage.seen("planaria_voice_false_interruptions") == [1.0]
-    gaps = [after - before for (before, _), (after, _) in zip(stage.speaker.ear, stage.speaker.ear[1:], strict=False)]
+    gaps = [after - before for (before, _), (after, _) in itertools.pairwise(stage.speaker.ear)]
     assert max(gap for gap in gaps if gap < 2.5) > 0.3, "it did stand still"
 
 
@@ -231,6 +236,23 @@ def test_a_nod_is_no_interruption(nod: str) -> None:
     stage.run(9)
     assert stage.speaker.words == f"{GREETING} {LONG}"
     assert stage.dialogue == ["bot: " + GREETING, "user: tell me a story", "bot: " + LONG]
+
+
+@BOTH
+def test_who_goes_on_as_the_first_sound_goes_out_has_said_one_thing(ours: bool) -> None:
+    stage = Stage(["Hi.", "Too early.", "All of it."], ours=ours)
+    stage.begin(3)
+    stage.says("i would like")
+    before = len(stage.at(Sound))
+    while len(stage.at(Sound)) == before:
+        stage.run(0.01)
+    stage.do(stage.talk.word("some", 9.0, stage.now))
+    stage.run(0.2)
+    stage.do(stage.talk.word("tea", 9.2, stage.now))
+    stage.run(5)
+    early = ["bot: Too—"] if not ours else []
+    merged = ["user: i would like", *early, "user: some tea"] if early else ["user: i would like some tea"]
+    assert stage.dialogue == ["bot: Hi.", *merged, "bot: All of it."]
 
 
 def test_a_nod_that_goes_on_is_one() -> None:
@@ -289,7 +311,7 @@ def test_in_the_first_seconds_a_published_speakers_echo_does_not_interrupt() -> 
     stage.coughs(0.4)
     stage.run(2)
     times = [when for when, word in stage.speaker.ear]
-    assert max(after - before for before, after in zip(times, times[1:], strict=False)) < 0.1
+    assert max(after - before for before, after in itertools.pairwise(times)) < 0.1
 
 
 # Silence
@@ -348,6 +370,23 @@ def test_announcements_are_not_without_number() -> None:
         stage.do(stage.talk.say(f"Number {count}.", stage.now))
     with pytest.raises(Refused, match="8 announcements wait"):
         stage.talk.say("One more.", stage.now)
+
+
+def test_an_announcement_does_not_speak_into_a_voice() -> None:
+    stage = Stage(["Hi.", "Fine."])
+    stage.begin(3)
+    stage.coughs(2)
+    stage.run(0.5)
+    stage.do(stage.talk.say("Dinner is ready.", stage.now))
+    stage.run(1.5)
+    assert stage.speaker.words == "Hi."
+    stage.run(3)
+    assert stage.speaker.words == "Hi. Dinner is ready."
+    stage.coughs(100)
+    stage.run(1)
+    stage.do(stage.talk.say("Come on.", stage.now))
+    stage.run(15.5)
+    assert stage.dialogue[-1] == "bot: Come on.", "what hums is no voice"
 
 
 def test_an_announcement_that_somebody_speaks_into_before_it_was_heard_is_not_lost() -> None:
@@ -531,7 +570,7 @@ def test_a_connection_that_is_lost_twice_apologises_for_each_only_once() -> None
 
 def said(*turns: str, final: bool = True) -> Sequence[Line]:
     """Lines, the user's first."""
-    roles = ("user", "assistant")
+    roles: tuple[Role, Role] = ("user", "assistant")
     last = len(turns)
     return [Line(number, roles[(number + 1) % 2], text, final or number < last) for number, text in enumerate(turns, 1)]
 
@@ -548,6 +587,25 @@ def test_another_life_of_it_knows_what_was_said_and_waits() -> None:
         "what is my name",
     ]
     assert [line.number for line in stage.talk.lines] == [1, 2, 3, 4]
+
+
+def test_what_was_said_to_another_life_of_it_stays_as_it_was() -> None:
+    stage = Stage(["Fine."], lines=said("my name is ada"))
+    stage.begin(1)
+    stage.says("hello")
+    stage.run(5)
+    assert stage.dialogue == ["user: my name is ada", "user: hello", "bot: Fine."]
+    assert stage.asked[0].messages[1].content == "my name is ada hello"
+
+
+@BOTH
+def test_a_connection_that_nobody_says_is_lost_begins_anew_too(ours: bool) -> None:
+    stage = Stage([LONG], ours=ours)
+    stage.begin(2)
+    stage.coughs(5)
+    stage.run(1)
+    stage.begin(8.5)
+    assert "I am back." in stage.speaker.words and stage.speaker.words.endswith(" killed at all.")
 
 
 def test_another_life_of_it_goes_on_where_it_was_cut_off() -> None:
@@ -580,7 +638,7 @@ def test_lines_are_kept_as_they_grow_but_not_with_every_word() -> None:
     kept = stage.kept
     assert kept[-1] == stage.talk.lines[0] and kept[-1].final and kept[-1].text == LONG
     times = [when for when, action in stage.log if isinstance(action, Keep)]
-    assert min(after - before for before, after in zip(times[:-2], times[1:-1], strict=True)) >= 0.5
+    assert min(after - before for before, after in itertools.pairwise(times[:-1])) >= 0.5
     assert all(LONG.startswith(line.text) for line in kept)
 
 

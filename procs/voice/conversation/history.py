@@ -25,10 +25,11 @@ class History:
         self._wall, self._out = wall, out
         self._kept_at = float("-inf")
 
-    def grow(self, role: Role, text: str, now: float, *, final: bool = False) -> int:
-        """The last line, if it is of this role and not closed, is this text now; else a new one begins. Its number."""
-        line = self._open(role)
-        if line is None:
+    def grow(self, role: Role, text: str, now: float, *, new: bool = False, final: bool = False) -> int:
+        """The last line is this text now, if it is of this role and goes on; else a new one begins. Its number. What a
+        user says may go on although it was taken to be at its end."""
+        line = self.lines[-1] if self.lines else None
+        if new or line is None or line.role != role or (role == "assistant" and line.final):
             number = self.lines[-1].number + 1 if self.lines else 1
             line = Line(number, role, "", at=self._wall().timestamp())
             self.lines.append(line)
@@ -47,13 +48,6 @@ class History:
             if line.number == number and line.text != text:
                 self.lines[index] = Line(number, line.role, text[:MOST_OF_LINE], True, line.at)
                 self._out.append(Keep(self.lines[index]))
-
-    def _open(self, role: Role) -> Line | None:
-        """What a user says goes on as long as nobody answers, even if it was taken to be at its end."""
-        last = self.lines[-1] if self.lines else None
-        if last is None or last.role != role or (role == "assistant" and last.final):
-            return None
-        return None if last.text == SILENCE else last
 
     @property
     def was_cut(self) -> bool:

@@ -13,6 +13,7 @@ _SMOOTH = 0.996  # of a new score, as published: attack and release of 10 ms at 
 FLUSH_S = 3.0  # within which a recogniser gives a mark back
 UNHEARD_S = 4.0  # without a word, a voice or a pause: then the turn is over, too
 LONGEST_S = 15.0  # without a word, whoever speaks
+AGAIN_S = 5.0  # within which a new recogniser has been through what the last one may have heard
 MOST_WORDS = 2000  # of a turn
 
 State = Literal["open", "flushing", "answered"]
@@ -57,6 +58,7 @@ class Listening:
         self.mark = 0  # the last that was sent
         self._since_flush: list[str] = []  # heard since the recogniser was last at the end of all
         self._again: list[str] = []  # of these, what a new recogniser may hear once more
+        self._again_until = float("-inf")
         self.heard_at = float("-inf")
         self._flushed_by = float("inf")
 
@@ -70,8 +72,10 @@ class Listening:
         """Whether there is a turn that nobody answers yet."""
         return bool(self.words) and self.state != "answered"
 
-    def is_known(self, text: str) -> bool:
+    def is_known(self, text: str, now: float) -> bool:
         """Whether a word is only heard again, by another recogniser."""
+        if now > self._again_until:
+            self._again = []
         if self._again and letters(text) == letters(self._again[0]):
             del self._again[0]
             return True
@@ -102,8 +106,9 @@ class Listening:
         """It did."""
         self._since_flush, self._again, self._flushed_by = [], [], float("inf")
 
-    def lost(self) -> None:
+    def lost(self, now: float) -> None:
         """It is gone."""
+        self._again_until = now + AGAIN_S
         self._again, self.score = list(self._since_flush), Score()
 
     def over_at(self, voice: float | None) -> float:

@@ -88,7 +88,7 @@ class Playing:
         if self.is_held:
             return None
         if not self._runs and self._first_at is not None:
-            return max(self._first_at, self._at or 0.0) + TOLD_WITHIN_S
+            return max(self._first_at, self._at or 0.0) + TOLD_WITHIN_S + 1e-6
         if (piece := self._next()) is None or self._at is None:
             return None
         return self._at + max(0.0, -self._room_s(piece)) + 1e-6
@@ -156,6 +156,10 @@ class Playing:
         self.heard_s = self._response_s = self._from / moshi.RATE
         self.is_held, self._at, self._first_at = False, None, None
         self._runs = not self.ours
+
+    def close(self) -> None:
+        """No more of it is wanted; how far it was heard stays known."""
+        self._pieces.clear()
 
     def forget_from(self, at_s: float) -> float:
         """What comes after this place, or after what was handed out, comes anew. From where on."""

@@ -97,9 +97,9 @@ class Speaking:
         return reply
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing is said, or waits to be."""
-        return self.reply is None and not self._waiting
+    def is_waiting(self) -> bool:
+        """Whether something could be said next, if there is somebody to hear it."""
+        return bool(self._waiting) and self.is_connected
 
     @property
     def has_begun(self) -> bool:
@@ -190,19 +190,20 @@ class Speaking:
             self._out.append(Tell(wire.Resume()))
         self.reply.playing.go_on(now)
 
-    def interrupt(self, now: float) -> None:
-        """Somebody does: only what was heard has been said."""
+    def interrupt(self, now: float) -> bool:
+        """Somebody does: only what was heard has been said. Whether that is anything."""
         reply, self.reply, self.is_held = self.reply, None, False
         if reply is None:
-            return
+            return False
         reply.playing.hold(now)
-        heard = reply.heard
-        if text := reply.line(heard):
+        reply.playing.close()
+        if text := reply.line(reply.heard):
             self._cut = (reply, self._history.grow("assistant", text + CUT, now, final=True))
         if self.ours:
             self._out.append(Tell(wire.Flush()))
         self._out += [Tell(wire.Interrupted()), Drop(reply.number), Seen("planaria_voice_interruptions")]
         self._forget_suspended()
+        return bool(text)
 
     def withdraw(self) -> None:
         """What nobody has heard anything of is not wanted any more. An announcement waits again."""

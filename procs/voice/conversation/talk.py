@@ -21,7 +21,7 @@ from datetime import datetime
 
 from procs.messages.voice import Line
 from procs.voice import voices
-from procs.voice.conversation.actions import Action, Tell
+from procs.voice.conversation.actions import Action, Sound, Tell
 from procs.voice.conversation.prompts import Prompt
 from procs.voice.conversation.turns import Turn, Turns
 from procs.voice.onset import OFFSET_S
@@ -62,6 +62,7 @@ class Conversation:
     def begin(self, now: float) -> list[Action]:
         """Connected (again)."""
         turns = self._turns
+        turns.speaking.lost(now)
         self._first_word, turns.sound_s, turns.voice_since, turns.doubt = True, 0.0, None, None
         if self.ours and turns.is_muted:
             turns.out.append(Tell(wire.Mute(muted=True)))
@@ -108,7 +109,7 @@ class Conversation:
             return
         if not self._greeted:
             turns.ask(now)
-        elif turns.history.was_cut and turns.speaking.is_idle:
+        elif turns.history.was_cut and turns.speaking.reply is None and not turns.speaking.is_waiting:
             turns.history.close(now)
             turns.speaking.announce(turns.prompt.texts.back, first=True)
             turns.goes_on_with = turns.prompt.texts.go_on
@@ -148,7 +149,7 @@ class Conversation:
     def word(self, text: str, start_s: float, now: float) -> list[Action]:
         """A word."""
         turns, text = self._turns, text.strip()
-        if text and not turns.is_muted and not turns.listening.is_known(text):
+        if text and not turns.is_muted and not turns.listening.is_known(text, now):
             if self._first_word:
                 self._first_word = False
                 turns.out.append(Tell(wire.Transcription(delta="")))
@@ -270,7 +271,7 @@ class Conversation:
         turns.advance(self._now)
         out = turns.out.copy()
         turns.out.clear()
-        return out
+        return out if turns.speaking.is_connected else [each for each in out if not isinstance(each, Tell | Sound)]
 
 
 def _voice(name: str) -> tuple[str, str]:

@@ -77,11 +77,12 @@ class Turns:
     def scored(self, now: float) -> None:
         """There is a new score."""
         score = self.listening.score
+        fell = score.fell()
         if self.doubt is not None:
             if self.doubt.by_score and self.doubt.mark is None and score.is_pause:
                 self._end_doubt(self.doubt, now)
-        elif self.speaking.has_begun:
-            if self.sound_s >= GUARD_S and score.fell():
+        elif self.speaking.reply is not None:
+            if fell and (self.sound_s >= GUARD_S or not self.speaking.has_begun):
                 self._begin_doubt(now, by_score=True)
         elif self.listening.is_speaking and self.listening.state == "open" and score.is_pause:
             self._end_turn(now)
@@ -110,16 +111,17 @@ class Turns:
         """Words of the user's turn. What nobody has heard of an answer to its first half is not wanted."""
         if self.speaking.reply is not None:
             self.speaking.withdraw()
+        is_new = not self.listening.words
         for word in words:
             if self.listening.hear(word, now):
                 self.out.append(Tell(wire.SpeechStarted()))
         if words:
-            self.history.grow("user", self.listening.text, now)
+            self.history.grow("user", self.listening.text, now, new=is_new)
 
     def _interrupt(self, now: float) -> None:
         words = self._settle()
-        self.listening.forget()
-        self.speaking.interrupt(now)
+        if self.speaking.interrupt(now):  # else the user goes on, as far as anybody can tell
+            self.listening.forget()
         self._hear(words, now)
 
     # Doubt
@@ -165,7 +167,7 @@ class Turns:
 
     def ears_lost(self, now: float) -> None:
         """The recogniser is gone: what was to be flushed never is."""
-        self.listening.lost()
+        self.listening.lost(now)
         if self.doubt is not None and self.doubt.mark is not None:
             self._dispel(now)
         elif self.listening.state == "flushing":
@@ -182,7 +184,7 @@ class Turns:
         if self.prompt is None:
             return
         self._silent_from = NEVER
-        hums = self.voice_since is not None and now - self.voice_since > HUMS_S
+        hums = self.voice_since is not None and now - self.voice_since >= HUMS_S
         messages = self.history.messages(self.prompt.system, aside)
         self.speaking.ask(messages, self.prompt.metadata, self.voice, now)
         if self.voice_since is not None and not hums and self.doubt is None:
@@ -200,7 +202,7 @@ class Turns:
         while (reply := self.speaking.finished) is not None:
             self._finished(reply, now)
             self.speaking.advance(now)
-        if self.turn == "waiting_for_user" and self.speaking.next(self.voice, now):
+        if now >= self._waiting_at and self.speaking.next(self.voice, now):
             self._silent_from = NEVER
             self.speaking.advance(now)
         if now >= self._silence_at:
@@ -236,7 +238,7 @@ class Turns:
         self._silences += 1
         self.listening.forget()
         self.out.append(Tell(wire.SpeechStopped()))
-        self.history.grow("user", SILENCE, now, final=True)
+        self.history.grow("user", SILENCE, now, new=True, final=True)
         self.ask(now)
 
     @property
@@ -246,13 +248,20 @@ class Turns:
         return self._silent_from + SILENCE_S if self.turn == "waiting_for_user" else NEVER
 
     @property
+    def _waiting_at(self) -> float:
+        """When what waits may be said."""
+        if self.turn != "waiting_for_user" or not self.speaking.is_waiting:
+            return NEVER
+        return float("-inf") if self.voice_since is None else self.voice_since + HUMS_S
+
+    @property
     def _turn_over_at(self) -> float:
         return NEVER if self.speaking.reply is not None else self.listening.over_at(self.voice_since)
 
     @property
     def next_at(self) -> float | None:
         """When `advance` is wanted."""
-        times = [self._silence_at, self._turn_over_at, self.speaking.next_at or NEVER]
+        times = [self._silence_at, self._turn_over_at, self._waiting_at, self.speaking.next_at or NEVER]
         if self.doubt is not None:
             times.append(self.doubt.over_at)
         soonest = min(times)
