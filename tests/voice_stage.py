@@ -326,7 +326,7 @@ class _Speaker:
     """Plays 20 ms at a time. `tells`: how far it is, as devices of ours do."""
 
     def __init__(self, stage: Stage, *, tells: bool) -> None:
-        self._stage, self._tells = stage, tells
+        self._stage, self.tells = stage, tells
         self.made: list[str] = []  # words by the number that is their sound
         self.ear: list[tuple[float, int]] = []  # when which word was heard: each 20 ms of it
         self.most_s = 0.0  # that ever waited
@@ -401,7 +401,7 @@ class _Speaker:
         return play
 
     def _report(self) -> None:
-        if not self._tells:
+        if not self.tells:
             return
         self._reported_at = self._stage.now
         state: Any = self._state

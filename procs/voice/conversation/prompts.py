@@ -41,7 +41,7 @@ class Prompt:
                 told.basics,
                 told.languages[language],
                 told.mistakes,
-                told.self.format(model=llm_name or "?"),
+                told.self.format(model=llm_name or told.unnamed),
                 told.silence,
                 told.wish,
                 wish,

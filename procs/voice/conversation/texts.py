@@ -51,6 +51,7 @@ class Texts(msgspec.Struct, forbid_unknown_fields=True):
     languages: dict[str, str]
     silence: str
     self: str
+    unnamed: str
     wish: str
     smalltalk: Smalltalk
     quiz_show: Quiz
