@@ -158,6 +158,10 @@ class Stage:
         """The synthesiser's."""
         del self._sessions[number]
 
+    def break_off(self, number: int) -> None:
+        """The synthesiser's session says nothing more."""
+        self._sessions.pop(number).over = True
+
     def wants(self, number: int) -> bool:
         """Whether a reply was not dropped."""
         return number not in self._dropped
@@ -286,7 +290,7 @@ class _Session:
         self._words = self._due = 0
         self._ready_at = stage.now + TTS_S
         self._fails_after = stage.tts_fails_after.pop(0) if stage.tts_fails_after else -1
-        self._over = False
+        self.over = False
 
     def speak(self, text: str) -> None:
         """One word."""
@@ -301,10 +305,10 @@ class _Session:
 
     def _made(self, text: str) -> list[Action]:
         stage = self._stage
-        if self._over or not stage.wants(self._number):
+        if self.over or not stage.wants(self._number):
             return []
         if self._words == self._fails_after:
-            self._over = True
+            self.over = True
             stage.session_over(self._number)
             return stage.talk.tts_failed(self._number, "it broke", stage.now)
         start = self._words * WORD_S
@@ -315,9 +319,9 @@ class _Session:
         return done + stage.talk.tts_sound(self._number, sound, stage.now)
 
     def _ended(self) -> list[Action]:
-        if self._over or not self._stage.wants(self._number):
+        if self.over or not self._stage.wants(self._number):
             return []
-        self._over = True
+        self.over = True
         self._stage.session_over(self._number)
         return self._stage.talk.tts_done(self._number, self._stage.now)
 

@@ -650,3 +650,78 @@ def test_sound_is_handed_out_no_further_ahead_than_it_may_be(ours: bool) -> None
     assert stage.speaker.most_s >= (0.9 if ours else 0.24)
     firsts = [action.first for _, action in stage.log if isinstance(action, Sound)]
     assert firsts[0] and not any(firsts[1:])
+
+
+# What is easily forgotten
+
+
+def test_a_cough_shows_that_somebody_is_there() -> None:
+    stage = Stage(["Hi.", "Still there?"])
+    stage.begin(6)
+    stage.coughs()
+    stage.run(5)
+    assert len(stage.asked) == 1
+    stage.run(4)
+    assert len(stage.asked) == 2
+
+
+def test_who_speaks_once_is_waited_for_three_times_again() -> None:
+    stage = Stage(["Hi.", "One?", "Two?", "Fine.", "One?", "Two?", "Three?"])
+    stage.begin(18)
+    stage.says("yes i am here")
+    stage.run(60)
+    assert [line for line in stage.dialogue if line.startswith("bot")][-1] == "bot: Three?"
+    assert stage.left == ["nobody answers"] and len(stage.asked) == 7
+
+
+def test_the_first_scores_of_a_recogniser_say_nothing() -> None:
+    stage = Stage(["Hi.", "Fine."])
+    stage.begin(3)
+    stage.do(stage.talk.word("hello", 1.0, stage.now))
+    for _ in range(12):
+        stage.do(stage.talk.step(0.95, stage.now))
+    assert not stage.events(wire.SpeechStopped)
+    stage.do(stage.talk.step(0.95, stage.now))
+    assert stage.events(wire.SpeechStopped)
+
+
+def test_a_voice_without_a_mark_is_waited_for_three_seconds() -> None:
+    stage = Stage([GREETING, LONG])
+    talking(stage)
+    stage.hears_flush = False
+    stage.coughs(0.3)
+    stage.run(4)
+    times = [when for when, _ in stage.speaker.ear if when > stage.at(wire.ResponseCreated)[1]]
+    assert 3 < max(after - before for before, after in itertools.pairwise(times)) < 3.7
+
+
+def test_the_speaker_has_the_last_word_on_how_much_was_heard() -> None:
+    stage = Stage([LONG], mute_speaker=True)
+    stage.begin(3.3)
+    stage.do(stage.talk.word("stop", 1.0, stage.now))
+    stage.do(stage.talk.word("it", 1.0, stage.now))
+    guessed = stage.dialogue[0]
+    told = wire.Playback(response=1, state="flushed", heard_ms=310.0, buffered_ms=0.0)
+    stage.do(stage.talk.playback(told, stage.now))
+    assert guessed != stage.dialogue[0] == "bot: Once upon—"
+    assert stage.kept[-1].text == "Once upon—"
+
+
+def test_who_interrupts_the_apology_for_a_lost_connection_does_not_want_the_rest() -> None:
+    stage = Stage([LONG, "Fine."])
+    stage.begin(2.5)
+    stage.lose()
+    stage.begin(0.6)
+    stage.says("never mind that")
+    stage.run(9)
+    assert stage.dialogue[-2:] == ["user: never mind that", "bot: Fine."]
+    assert not stage.speaker.words.endswith("all.")
+
+
+def test_a_synthesiser_that_ends_before_the_text_does_is_one_that_failed() -> None:
+    stage = Stage([GREETING])
+    stage.begin(0.12)
+    stage.break_off(1)
+    stage.do(stage.talk.tts_done(1, stage.now))
+    stage.run(4)
+    assert stage.talk.turn == "waiting_for_user" and stage.dialogue == ["bot: " + GREETING]
