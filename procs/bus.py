@@ -73,6 +73,7 @@ WEBRTC_PEER_CHILDREN = "webrtc_peer.children"
 WEBRTC_PEER_WAYS = "webrtc_peer.ways"  # not ZeroMQ's
 WEBRTC_PEER_TUNNELS = "webrtc_peer.tunnels"
 TUN_PUMP_PACKETS = "tun_pump.packets"
+VOICE_CHILDREN = "voice.children"
 HIGH_WATER = 64  # messages; a frozen reader must not grow its writer
 HIGHER_WATER = {WEBRTC_PEER_CHILDREN: 512}  # an encoder that joins gets seconds of a stream at once
 RESEND_S = 0.25  # an unanswered idempotent request goes out again this often

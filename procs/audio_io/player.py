@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from procs.audio_io.conceal import FADE, Concealer
+from procs.media.conceal import FADE, Concealer
 from procs.audio_io.jitter import Jitter, Taken, stretched
 from procs.audio_io.sound import BLOCK, RATE, Cursor, Figures, Pcm, Playing
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from procs.audio_io.conceal import FADE, Concealer
+from procs.media.conceal import FADE, Concealer
 from procs.audio_io.jitter import CAPACITY, Jitter, stretched
 from procs.audio_io.player import Player
 from procs.audio_io.sound import BLOCK, BLOCK_S, RATE, Cursor, Pcm

@@ -6,9 +6,11 @@ Pure. `join` is given everything that is spoken, and leads to it from what was m
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from procs.audio_io.sound import RATE, Pcm
+from procs.media.opuspackets import RATE
 
+Pcm = NDArray[np.int16]
 FADE = RATE * 60 // 1000  # samples until silence
 _STEADY = RATE // 100  # the first 10 ms are as loud as before
 _SHORTEST, _LONGEST = RATE // 400, RATE // 66  # periods of a voice

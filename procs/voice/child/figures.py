@@ -1,0 +1,25 @@
+"""What a child has seen, until it is told to the leader: figures by their published names, and ours. Bounded."""
+
+from __future__ import annotations
+
+MOST = 1000  # that wait: a leader that takes none loses the oldest
+
+
+class Figures:
+    """A list that does not grow for ever."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[str, float]] = []
+        self.lost = 0
+
+    def add(self, name: str, value: float = 1.0) -> None:
+        """One more. Of counters, `value` is by how much."""
+        if len(self._seen) == MOST:
+            del self._seen[: MOST // 2]
+            self.lost += MOST // 2
+        self._seen.append((name, value))
+
+    def take(self) -> list[tuple[str, float]]:
+        """All since the last time."""
+        seen, self._seen = self._seen, []
+        return seen
