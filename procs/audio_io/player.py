@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from procs.media.conceal import FADE, Concealer
 from procs.audio_io.jitter import Jitter, Taken, stretched
 from procs.audio_io.sound import BLOCK, RATE, Cursor, Figures, Pcm, Playing
+from procs.media.conceal import FADE, Concealer
 
 _LOG = 500  # blocks: no card is 10 s late
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from procs.media.conceal import FADE, Concealer
 from procs.audio_io.jitter import CAPACITY, Jitter, stretched
 from procs.audio_io.player import Player
 from procs.audio_io.sound import BLOCK, BLOCK_S, RATE, Cursor, Pcm
+from procs.media.conceal import FADE, Concealer
 
 PACKET = 2 * BLOCK
 PACKET_S = PACKET / RATE

@@ -14,7 +14,7 @@ import os
 import random
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 import uvloop
@@ -97,7 +97,8 @@ class Child:
         except TimeoutError:
             raise Refused(f"no leader at {bus.VOICE_CHILDREN} within {LEADER_S:g} s") from None
         works = [spawn(each) for each in (self._prepare(), self._beat(), self._serve(), self._update())]
-        await asyncio.wait([self._over, self._line.broken], return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [self._over, self._line.broken]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if self._line.broken.done():
             self._line.broken.result()
         for work in works:
@@ -126,7 +127,7 @@ class Child:
         if not spec.name:
             await self.opened(wire.PUBLISHED)
             return
-        session = wire.Session(allow_recording=False, instructions=instructions_of(spec), voice=spec.voice)
+        session = wire.Session(allow_recording=False, instructions=instructions_of(spec), voice=spec.voice or None)
         self._device = Device(spec, session, self)
         await self._device.run()
         self.leave(self._device.problem)
@@ -256,15 +257,16 @@ class Child:
             await asyncio.sleep(BEAT_S)
 
     def _say_beat(self) -> None:
-        device, state, hello = self._device, self._state, self._hello
+        device, its, hello = self._device, self._state, self._hello
         drive = self._ready.result() if self._ready.done() and not self._ready.cancelled() else None
-        beat = VoiceBeat(state="connected" if not self._over.done() else "over", since=self._born_at)
+        state: Any = "over" if self._over.done() else "connected" if self._far else "connecting"
+        beat = VoiceBeat(state=state, since=self._born_at)
         if device:
             beat = VoiceBeat(
                 state="over" if self._over.done() else device.state,
                 problem=device.problem,
                 since=device.since,
-                attempts=device.attempts,
+                attempts=0 if device.state == "connected" else device.attempts,
                 connections=device.connections,
             )
         self._say(
@@ -272,10 +274,10 @@ class Child:
                 beat,
                 protocol=(wire.OURS if self._far.is_ours else wire.PUBLISHED) if self._far else "",
                 turn=drive.turn if drive and self._far else "",
-                muted=state.muted if state else bool(drive and drive.is_muted),
+                muted=its.muted if its else bool(drive and drive.is_muted),
                 echo=hello.echo if hello else "",
-                microphone=state.microphone[:500] if state else "",
-                speaker=state.speaker[:500] if state else "",
+                microphone=its.microphone[:500] if its else "",
+                speaker=its.speaker[:500] if its else "",
                 refused=self._refused,
                 services=self._services(drive),
             )

@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -49,7 +50,7 @@ async def dial(
 ) -> ClientConnection:
     """A connection. `host`: the address to call, where there are several under the name in `url`. Raises Failed."""
     _quiet.setLevel(logging.CRITICAL)  # it says whatever goes wrong with a stack, and we say it in words
-    where = {"host": host} if host else {}
+    where: dict[str, Any] = {"host": host} if host else {}
     try:
         async with asyncio.timeout(within_s):
             return await _Direct(

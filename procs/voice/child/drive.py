@@ -20,12 +20,15 @@ from procs.voice import onset, voices
 from procs.voice.child import llm, stt, tts
 from procs.voice.child.far_end import FarEnd, Frame, Heard
 from procs.voice.child.figures import Figures
-from procs.voice.child.sound import Microphone, Samples, Speaker
+from procs.voice.child.sound import Microphone, Speaker
 from procs.voice.child.tasks import spawn
 from procs.voice.conversation import actions
 from procs.voice.conversation.talk import Conversation
+from procs.wire import moshi
 from procs.wire import realtime as wire
 
+_INSTRUCTIONS: msgspec.json.Decoder[wire.Instructions] = msgspec.json.Decoder(wire.Instructions)
+_DETECTOR = onset.silero()  # loaded by the zygote: each child has a copy of its own, as fresh as this one
 SOONEST_S = 0.002  # a conversation that always wants the next tick at once still lets others live
 
 
@@ -58,8 +61,8 @@ class Drive:
     ) -> None:
         """Raises Refused for a voice that nobody knows."""
         self._figures, self._outside, self._model = figures, outside, model
-        self._onset = onset.Onset()
-        self.recogniser = stt.Recogniser(spec.services, figures, self._from_stt, always=not self._onset.has_vad)
+        self._onset = onset.Onset(_DETECTOR) if _DETECTOR else None
+        self.recogniser = stt.Recogniser(spec.services, figures, self._from_stt, always=self._onset is None)
         self.synthesiser = tts.Synthesiser(spec.services, figures, self._from_tts)
         self._voice = voices.find(spec.voice).voice
         self._conversation = Conversation(
@@ -116,7 +119,7 @@ class Drive:
         now = time.monotonic()
         self.recogniser.hear(pcm)
         self._do(self._conversation.sound_heard(len(pcm) / wire.RATE, now))
-        for is_voice in self._onset.feed(pcm):
+        for is_voice in self._onset.feed(pcm) if self._onset else ():
             self.recogniser.voice(is_voice)
             self._do(self._conversation.voice_heard(is_voice, now))
 
@@ -224,7 +227,7 @@ class Drive:
             case actions.Leave():
                 self._outside.leave(action.why)
 
-    def _sound(self, pcm: Samples, *, first: bool) -> None:
+    def _sound(self, pcm: moshi.Samples, *, first: bool) -> None:
         if self._far is None:
             return
         self._is_first = self._is_first or first
@@ -274,6 +277,6 @@ def instructions_of(spec: VoiceSpec) -> wire.Instructions | None:
     if not spec.instructions:
         return None
     try:
-        return msgspec.json.decode(spec.instructions, type=wire.Instructions)  # type: ignore[arg-type]
+        return _INSTRUCTIONS.decode(spec.instructions)
     except msgspec.DecodeError as error:
         raise Refused(f"instructions: {error}"[:300]) from None

@@ -29,15 +29,18 @@ async def headlines(key: str, url: str = URL) -> list[str] | None:
     if not key:
         return None
     try:
-        async with asyncio.timeout(WITHIN_S), aiohttp.ClientSession(headers={"X-Api-Key": key}) as client:
-            async with client.get(url, allow_redirects=False) as response:
-                if response.status != 200:
-                    raise ValueError(f"HTTP {response.status}")
-                data = b""
-                async for piece in response.content.iter_any():
-                    data += piece
-                    if len(data) > MAX_BYTES:
-                        raise ValueError(f"an answer of more than {MAX_BYTES} bytes")
+        async with (
+            asyncio.timeout(WITHIN_S),
+            aiohttp.ClientSession(headers={"X-Api-Key": key}) as client,
+            client.get(url, allow_redirects=False) as response,
+        ):
+            if response.status != 200:
+                raise ValueError(f"HTTP {response.status}")
+            data = b""
+            async for piece in response.content.iter_any():
+                data += piece
+                if len(data) > MAX_BYTES:
+                    raise ValueError(f"an answer of more than {MAX_BYTES} bytes")
         found = msgspec.json.decode(data, type=_Answer).articles
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError, msgspec.DecodeError) as error:
         log.warning("no headlines", why=(str(error) or type(error).__name__)[:_SHOWN])

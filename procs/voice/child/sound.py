@@ -48,5 +48,3 @@ class Speaker:
     def drop(self) -> None:
         """Nobody is to hear the rest."""
         self._encoder = None
-
-

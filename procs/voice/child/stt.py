@@ -128,7 +128,7 @@ class Recogniser:
 
     async def run(self) -> None:
         """For ever."""
-        pauses = backoff.delays(base_s=0.1, cap_s=2.0)
+        pauses, said = backoff.delays(base_s=0.1, cap_s=2.0), ""
         while True:
             while not self._is_wanted:
                 self._more.clear()
@@ -136,10 +136,12 @@ class Recogniser:
             try:
                 ws = await self._instances.open(PATH)
             except Missing as missing:
-                log.warning("no recogniser", why=str(missing))
+                if str(missing) != said:
+                    log.warning("no recogniser", why=str(missing))
+                    said = str(missing)
                 await asyncio.sleep(next(pauses))
                 continue
-            pauses = backoff.delays(base_s=0.1, cap_s=2.0)
+            pauses, said = backoff.delays(base_s=0.1, cap_s=2.0), ""
             await self._use(ws)
 
     async def _use(self, ws: ClientConnection) -> None:
