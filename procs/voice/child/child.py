@@ -46,6 +46,7 @@ BEAT_S = 1.0
 HANG_S = 5.0  # the longest that the loop may stand still
 LEADER_S = 20.0
 FAREWELL_S = 0.1  # for the last words to leave through ZeroMQ's own thread
+MAX_EARLY = 512  # messages of the leader that came before there was anything to do with them
 ERRORS_A_SECOND = 5  # told to a browser: rubbish must not be answered by a flood
 _decode = decoder(ToChild)
 
@@ -83,7 +84,7 @@ class Child:
         self._far: FarEnd | None = None
         self._device: Device | None = None
         self._born_at = time.time()
-        self._opened_at = 0.0
+        self._early = collections.deque[tuple[bytes, bytes]](maxlen=MAX_EARLY)
         self._hello: wire.Hello | None = None
         self._state: wire.State | None = None
         self._refused = 0
@@ -116,6 +117,7 @@ class Child:
         spec = self._spec
         _, headlines = await asyncio.gather(self._model.look(), self._headlines(instructions_of(spec)))
         self._ready.set_result(Drive(spec, self._model, self._figures, self, headlines))
+        self._take_early()
 
     async def _headlines(self, instructions: wire.Instructions | None) -> list[str] | None:
         is_news = isinstance(instructions, wire.News)
@@ -139,15 +141,13 @@ class Child:
         drive = await asyncio.shield(self._ready)
         self._far = FarEnd(ours=protocol == wire.OURS, browser=not self._spec.name, serial=random.getrandbits(32))
         self._hello = self._state = None
-        self._opened_at = time.monotonic()
-        self._figures.add("worker_sessions")
         drive.begin(self._far)
+        self._take_early()
 
     def lost(self) -> None:
         """There is none any more."""
         if self._far is not None:
             self._far = None
-            self._figures.add("worker_session_duration", time.monotonic() - self._opened_at)
             self._ready.result().lost()
 
     def changed(self) -> None:
@@ -233,7 +233,19 @@ class Child:
 
     # The leader
 
+    def _take_early(self) -> None:
+        """What came before it could be taken."""
+        while self._early and self._can_take:
+            self._take("", *self._early.popleft())
+
+    @property
+    def _can_take(self) -> bool:
+        return self._ready.done() and (bool(self._spec.name) or self._far is not None)
+
     def _take(self, _: str, message: bytes, body: bytes) -> None:
+        if not self._can_take:
+            self._early.append((message, body))
+            return
         try:
             told = _decode(message)
             if isinstance(told, Incoming):
@@ -245,8 +257,6 @@ class Child:
                 self._say_beat()
         except (Refused, UnicodeDecodeError) as reason:
             self._refuse(str(reason)[:300])
-        except asyncio.InvalidStateError:
-            log.warning("not ready for that yet", message=type(told).__name__)
 
     async def _beat(self) -> None:
         while True:
@@ -260,7 +270,7 @@ class Child:
         device, its, hello = self._device, self._state, self._hello
         drive = self._ready.result() if self._ready.done() and not self._ready.cancelled() else None
         state: Any = "over" if self._over.done() else "connected" if self._far else "connecting"
-        beat = VoiceBeat(state=state, since=self._born_at)
+        beat = VoiceBeat(state=state, since=self._born_at, connections=self._far is not None)
         if device:
             beat = VoiceBeat(
                 state="over" if self._over.done() else device.state,

@@ -256,7 +256,7 @@ class Drive:
     def _send(self, frames: list[Frame]) -> None:
         for frame in frames:
             if not self._outside.send(frame, sound=True):
-                self._figures.add("planaria_voice_sound_dropped")
+                log.warning("sound was dropped: the other side does not read")
 
     def _schedule(self) -> None:
         if self._tick:

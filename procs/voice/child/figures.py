@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 MOST = 1000  # that wait: a leader that takes none loses the oldest
 
 
@@ -10,14 +13,21 @@ class Figures:
 
     def __init__(self) -> None:
         self._seen: list[tuple[str, float]] = []
-        self.lost = 0
 
     def add(self, name: str, value: float = 1.0) -> None:
-        """One more. Of counters, `value` is by how much."""
+        """One more. Of counters and gauges, `value` is by how much."""
         if len(self._seen) == MOST:
             del self._seen[: MOST // 2]
-            self.lost += MOST // 2
         self._seen.append((name, value))
+
+    @contextlib.contextmanager
+    def while_active(self, name: str) -> Iterator[None]:
+        """A gauge is one more until the end of the block."""
+        self.add(name)
+        try:
+            yield
+        finally:
+            self.add(name, -1.0)
 
     def take(self) -> list[tuple[str, float]]:
         """All since the last time."""

@@ -63,15 +63,17 @@ class Instances:
                 ws = await self._one(url + path, host, within_s)
             except _Full:
                 self._figures.add(self._names.misses)
+                self._figures.add("worker_service_misses")
                 problem = f"{_shown(url)} {FULL}"
             except Failed as failed:
                 self._figures.add(self._names.hard_misses)
+                self._figures.add("worker_hard_service_misses")
                 problem = f"{_shown(url)} {failed}"
             else:
                 self._figures.add(self._names.find, time.monotonic() - began)
                 self.problem = ""
                 return ws
-        self._figures.add("worker_service_misses" if problem.endswith(FULL) else "worker_hard_service_misses")
+        self._figures.add("worker_fatal_service_misses")
         self.problem = problem[:300]
         raise Missing(self.problem)
 

@@ -24,7 +24,6 @@ class Kept:
         self._steps: deque[moshi.Samples] = deque()
         self._rest = np.empty(0, np.int16)
         self.first = 0  # step that is kept
-        self.dropped = 0  # that were wanted, and were too many
 
     @property
     def end(self) -> int:
@@ -37,10 +36,7 @@ class Kept:
         whole = len(pcm) - len(pcm) % moshi.STEP
         self._steps.extend(pcm[at : at + moshi.STEP] for at in range(0, whole, moshi.STEP))
         self._rest = pcm[whole:].copy()
-        most = MOST if all_wanted else PRE_ROLL
-        if all_wanted:
-            self.dropped += max(0, len(self._steps) - most)
-        self.settle(self.end - most)
+        self.settle(self.end - (MOST if all_wanted else PRE_ROLL))
         return whole > 0
 
     def settle(self, step: int) -> None:

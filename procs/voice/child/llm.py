@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import aiohttp
 import msgspec
+from aiohttp.http_exceptions import HttpProcessingError
 
 from procs import log
 from procs.messages.voice import Services
@@ -119,14 +120,15 @@ class LanguageModel:
         told: Told = Done(asked.reply)
         self._figures.add("worker_vllm_sessions")
         try:
-            await self._answer(asked)
+            with self._figures.while_active("worker_vllm_active_sessions"):
+                await self._answer(asked)
             self.problem = ""
         except _Wrong as wrong:
             self.problem = str(wrong)
             log.warning("the language model has not answered", why=self.problem)
             self._figures.add("worker_vllm_hard_errors")
             told = Failed(asked.reply, self.problem)
-        del self._requests[asked.reply]
+        self._requests.pop(asked.reply, None)
         self._tell(told)
 
     async def _answer(self, asked: Ask) -> None:
@@ -166,7 +168,7 @@ class LanguageModel:
         except TimeoutError:
             what = f"no more words within {NEXT_S:g} s" if answer.characters else f"no word within {FIRST_S:g} s"
             raise _Wrong(what) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             raise _Wrong(_words(error)) from None
         answer.end()
 
@@ -181,7 +183,7 @@ class LanguageModel:
                     found = _MODELS.decode(await _body(response)).data
         except TimeoutError:
             raise _Wrong(f"/v1/models: no answer within {MODELS_S:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError, msgspec.DecodeError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, msgspec.DecodeError) as error:
             raise _Wrong(f"/v1/models: {_words(error)}"[:_SHOWN]) from None
         if len(found) != 1:
             names = ", ".join(each.id for each in found[:5])
@@ -268,4 +270,6 @@ def _words(error: Exception) -> str:
         return f"no connection: {error.os_error.strerror or error.os_error}"
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError):
         return "the connection broke"
+    if isinstance(error, HttpProcessingError):
+        return "a line that is too long"
     return (str(error) or type(error).__name__)[:_SHOWN]

@@ -26,6 +26,7 @@ KEEP_S = 30.0  # after the last voice
 SPEECH_S = 3.0  # after the last voice, in which all is kept for another recogniser
 FLUSH_STEPS = 8  # of silence after a mark, as published
 FLUSH_S = 2.5  # a mark that is not back by then is taken for answered
+SERVED_S = 1.0  # a session that lived for so long was a good one
 STUCK_S = 5.0  # without an answer to what was sent
 SEND_S = 5.0
 _NAMES = Names("worker_stt_misses", "worker_stt_hard_misses", "worker_stt_ping_time", "worker_stt_find_time")
@@ -141,17 +142,25 @@ class Recogniser:
                     said = str(missing)
                 await asyncio.sleep(next(pauses))
                 continue
-            pauses, said = backoff.delays(base_s=0.1, cap_s=2.0), ""
-            await self._use(ws)
+            said, began = "", time.monotonic()
+            with self._figures.while_active("worker_stt_active_sessions"):
+                problem = await self._use(ws)
+            if time.monotonic() - began > SERVED_S:
+                pauses = backoff.delays(base_s=0.1, cap_s=2.0)
+            if problem:
+                log.warning("the recogniser's session broke", why=problem)
+                self._instances.problem = problem
+                self._tell(Lost())
+                await asyncio.sleep(next(pauses))
 
-    async def _use(self, ws: ClientConnection) -> None:
-        """One session, until it is over or wanted no more."""
+    async def _use(self, ws: ClientConnection) -> str:
+        """One session, until it breaks, and why, or is wanted no more: ""."""
         self._session = its = _Session(self._kept.first)
         self._figures.add("worker_stt_sessions")
         works = [asyncio.ensure_future(each) for each in (self._send(ws, its), self._receive(ws, its))]
         try:
             done, _ = await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
-            problem = next(iter(done)).result()
+            return next(iter(done)).result()
         finally:
             for work in works:
                 work.cancel()
@@ -159,11 +168,6 @@ class Recogniser:
             ws.transport.abort()
             self._session = None
             self._counted(its)
-        if problem:
-            log.warning("the recogniser's session broke", why=problem)
-            self._instances.problem = problem
-            self._tell(Lost())
-            await asyncio.sleep(0.1 * backoff.uniform())  # one that breaks at once must not be called in a circle
 
     def _counted(self, its: _Session) -> None:
         self._figures.add("worker_stt_session_duration", time.monotonic() - its.began)

@@ -102,7 +102,9 @@ class Synthesiser:
 
     async def _run(self, its: _Session) -> None:
         try:
-            problem = await self._hold(its, await self._open(its.voice))
+            ws = await self._open(its.voice)
+            with self._figures.while_active("worker_tts_active_sessions"):
+                problem = await self._hold(its, ws)
         except Missing as missing:
             problem = str(missing)
         if problem and not its.is_used:
