@@ -25,6 +25,7 @@ from websockets.typing import Subprotocol
 from tests.realtime_backend import RATE, Sound, decoded, pieces
 
 PAGE_S = 0.04
+AFTER_S = 60  # of silence, after what the microphone hears
 RUBBISH: list[str | bytes] = [
     "no JSON",
     '{"type":"nobody.knows"}',
@@ -66,12 +67,16 @@ class Device:
     ) -> None:
         self.port, self._microphone, self._rubbish, self._token = port, microphone, rubbish, token
         self._mute_s = mute_s
+        self._pages: list[bytes] = []
         self.calls: list[Call] = []
         self._server: Server | None = None
         self._sockets: list[ServerConnection] = []
 
     def boot(self) -> None:
         """Let it be called."""
+        if self._microphone is not None and not self._pages:
+            before, after = np.zeros(round(self._mute_s * RATE), np.int16), np.zeros(AFTER_S * RATE, np.int16)
+            self._pages = list(pieces(np.concatenate((before, self._microphone, after))))
         self._server = serve(
             self._call, "127.0.0.1", self.port, subprotocols=[Subprotocol("realtime")], compression=None,
             process_request=self._let_in, ping_interval=None,
@@ -112,13 +117,9 @@ class Device:
 
     def _speak(self, ws: ServerConnection) -> None:
         """Its microphone, in real time."""
-        if self._microphone is None:
-            return
-        sound = np.concatenate((np.zeros(round(self._mute_s * RATE), np.int16), self._microphone))
-        silence = np.zeros(60 * RATE, np.int16)
         next_at = time.monotonic()
         with contextlib.suppress(ConnectionClosed, OSError):
-            for number, page in enumerate(pieces(np.concatenate((sound, silence)))):
+            for number, page in enumerate(self._pages):
                 if self._rubbish and number % 10 == 0:
                     for each in RUBBISH:
                         ws.send(each)

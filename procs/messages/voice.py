@@ -50,7 +50,9 @@ class VoiceSpec(msgspec.Struct, frozen=True, tag="voice_spec"):
     services: Services
     instructions: str  # JSON, as procs/wire/realtime.py has Instructions; "": a browser is going to say
     voice: str = ""  # a name of voices.yaml, or of a voice of the synthesiser
-    name: DeviceName = ""  # of the device; "": a browser, whose frames the leader hands on
+    name: Annotated[str, msgspec.Meta(max_length=64)] = (
+        ""  # of the device; "": a browser, whose frames the leader hands on
+    )
     host: str = ""
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     token: str = ""

@@ -44,7 +44,11 @@ def leader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Leader]:
 
 
 def where(running: Running, **other: Any) -> Services:
-    fields = {"stt": [running["stt"].url], "tts": [running["tts"].url], "llm": f"http://127.0.0.1:{running['llm'].port}"}
+    fields = {
+        "stt": [running["stt"].url],
+        "tts": [running["tts"].url],
+        "llm": f"http://127.0.0.1:{running['llm'].port}",
+    }
     return Services(**{**fields, **other})
 
 
@@ -177,6 +181,7 @@ def test_a_browser_talks_through_the_leader(running: Running, leader: Leader) ->
         leader.tell("web", Incoming(), json.dumps(event).encode())
 
     leader.start("web", where(running), instructions="")
+    until(lambda: leader.beats["web"], LIMIT_S)
     session = {"instructions": {"type": "smalltalk"}, "voice": "Watercooler", "allow_recording": False}
     say(type="session.update", session=session)
     say(type="session.update", session={**session, "voice": "nobody"})
@@ -187,7 +192,9 @@ def test_a_browser_talks_through_the_leader(running: Running, leader: Leader) ->
     until(lambda: "response.created" in kinds(), LIMIT_S)
     until(lambda: "error" in kinds(), LIMIT_S)
     assert kinds()[0] == "session.updated" and kinds().count("session.updated") == 1
-    for page in pieces(np.concatenate((np.zeros(6 * RATE, np.int16), speech("Tell me about cats."), np.zeros(RATE * 2, np.int16)))):  # noqa: E501
+    for page in pieces(
+        np.concatenate((np.zeros(6 * RATE, np.int16), speech("Tell me about cats."), np.zeros(RATE * 2, np.int16)))
+    ):
         say(type="input_audio_buffer.append", audio=base64.b64encode(page).decode())
         time.sleep(0.04)
     until(lambda: heard(leader, "web", "cats"), LIMIT_S)
