@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
+import subprocess
 import time
 from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,9 +71,12 @@ class Owner:
 class Called:
     """A device of ours, as far as the link goes."""
 
-    def __init__(self, *says: str, token: str = "", protocol: str = wire.OURS) -> None:
+    def __init__(
+        self, *says: str, token: str = "", protocol: str = wire.OURS, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.port = free_port()
         self._says, self._token, self._protocol = says, token, protocol
+        self._tls = tls
         self.close: tuple[int, str] | None = None
         self.sockets: list[ServerConnection] = []
         self.open = self.most = 0
@@ -79,7 +85,7 @@ class Called:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Called]:
         async with serve(
-            self._call, "127.0.0.1", self.port, compression=None, ping_interval=None, process_request=self._let_in,
+            self._call, "127.0.0.1", self.port, compression=None, ping_interval=None, process_request=self._let_in, ssl=self._tls,
             subprotocols=[Subprotocol(self._protocol)] if self._protocol else None,
         ):  # fmt: skip
             yield self
@@ -179,6 +185,10 @@ def test_without_auto_reconnect_one_attempt_is_all() -> None:
         assert owner.states == ["connecting", "over"] and "nothing listens" in owner.link.problem
 
     run(test())
+
+
+async def failed(owner: Owner) -> None:
+    await until(lambda: owner.link.attempts)
 
 
 async def opened_again(owner: Owner, before: int) -> None:
@@ -304,3 +314,25 @@ def test_what_the_device_does_not_read_is_dropped_sound_first() -> None:
     assert sent.count(True) == link.MAX_SOUND
     assert owner.link.send("an event")
     assert not all(owner.link.send("an event") for _ in range(link.MAX_TOLD))
+
+
+@pytest.mark.needs("openssl")
+def test_with_tls_only_a_device_whose_certificate_is_trusted_gets_the_token(tmp_path: Path) -> None:
+    made = ["-subj", "/CN=device", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *made]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=30)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    ca = str(tmp_path / "cert.pem")
+
+    async def test() -> None:
+        async with Called(HELLO, token="t", tls=context).running() as its:
+            async with Owner(its.port, token="t", tls=True, ca=ca).running() as owner:
+                await until(lambda: owner.opens)
+            for wrong, why in ({"ca": ""}, "not trusted"), ({"ca": "/nowhere.pem"}, "cannot be read"):
+                async with Owner(its.port, token="t", tls=True, **wrong).running() as owner:
+                    await failed(owner)
+                    assert why in owner.link.problem
+            assert len(its.sockets) == 1
+
+    run(test())

@@ -75,6 +75,25 @@ def test_a_recogniser_is_called_when_somebody_speaks_and_hears_what_was_just_bef
     run(test())
 
 
+def test_who_is_silent_for_a_while_gives_the_slot_back_and_gets_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stt, "KEEP_S", 0.3)
+
+    async def test() -> None:
+        async with Speech(hears).running() as server, Ears(server.url).running() as ears:
+            ears.link.voice(True)
+            ears.link.hear(step(1))
+            await until(lambda: server.count("Audio"))
+            ears.link.voice(False)
+            while server.sockets[0].state.name == "OPEN":
+                ears.link.hear(step(2))
+                await asyncio.sleep(0.02)
+            assert stt.Lost() not in ears.told and ears.link.problem == ""
+            ears.link.voice(True)
+            await until(lambda: len(server.sessions) == 2)
+
+    run(test())
+
+
 def test_where_nothing_tells_when_somebody_speaks_it_is_always_there() -> None:
     async def test() -> None:
         async with Speech(hears).running() as server, Ears(server.url, always=True).running():

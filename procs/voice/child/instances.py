@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import ssl
 import time
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -50,6 +51,7 @@ class Instances:
                  figures: Figures) -> None:  # fmt: skip
         self._urls, self._side, self._names, self._figures = urls, side, names, figures
         self._headers = {KEY: key or PUBLIC_KEY}
+        self._tls: ssl.SSLContext | None = None  # made when it is needed
         self.problem = ""
 
     async def open(self, path: str) -> ClientConnection:
