@@ -85,7 +85,8 @@ class Called:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Called]:
         async with serve(
-            self._call, "127.0.0.1", self.port, compression=None, ping_interval=None, process_request=self._let_in, ssl=self._tls,
+            self._call, "127.0.0.1", self.port, compression=None, ping_interval=None,
+            process_request=self._let_in, ssl=self._tls,
             subprotocols=[Subprotocol(self._protocol)] if self._protocol else None,
         ):  # fmt: skip
             yield self

@@ -78,6 +78,8 @@ async def dial(
 def why(error: Exception) -> str:
     """What went wrong, without a word of Python."""
     match error:
+        case ssl.SSLCertVerificationError():  # which is a ValueError, too
+            return f"its certificate is not trusted: {error.verify_message}"
         case InvalidStatus():
             return _status(error.response.status_code, bytes(error.response.body or b""))
         case NegotiationError():
@@ -87,8 +89,6 @@ def why(error: Exception) -> str:
         case ConnectionClosed():
             frame = error.rcvd or error.sent
             return f"closed with {frame.code} {frame.reason}"[:_SHOWN].strip() if frame else "the connection broke"
-        case ssl.SSLCertVerificationError():
-            return f"its certificate is not trusted: {error.verify_message}"
         case ssl.SSLError():
             return f"no TLS with it: {error.reason or error}"[:_SHOWN]
         case socket.gaierror():
