@@ -48,7 +48,17 @@ class Leader:
         self.lines: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
         self.figures: dict[str, list[tuple[str, float]]] = defaultdict(list)
         self.frames: dict[str, list[tuple[dict[str, Any], bytes]]] = defaultdict(list)
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def end(self) -> None:
+        """It and its children die."""
+        assert self.process.stdin
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self._reader.join()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
 
     def start(self, child: str, services: Services, **fields: Any) -> None:
         """Have one born."""
@@ -81,8 +91,9 @@ class Leader:
 
     def _read(self) -> None:
         assert self.process.stdout
-        for text in self.process.stdout:
-            self._take(json.loads(text))
+        with self.process.stdout as said:
+            for text in said:
+                self._take(json.loads(text))
 
     def _take(self, its: dict[str, Any]) -> None:
         child, kind = its.get("child", ""), its["kind"]
@@ -118,8 +129,7 @@ def leading(folder: Path) -> Iterator[Leader]:
         assert leader.process.poll() is None, leader.log.read_text()
         yield leader
     finally:
-        leader.process.send_signal(signal.SIGKILL)
-        leader.process.wait()
+        leader.end()
 
 
 def _say(kind: str, **fields: Any) -> None:
