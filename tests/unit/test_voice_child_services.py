@@ -232,10 +232,12 @@ def test_a_reply_is_spoken_in_a_session_that_was_opened_before_its_first_word() 
             mouth = Mouth(server.url)
             mouth.link.prepare(1, "slt")
             await until(lambda: server.sessions)
+            mouth.link.prepare(1, "slt")  # the model was asked once more
             mouth.link.speak(1, "hello there", "slt")
             mouth.link.end(1)
             await until(lambda: tts.Done(1) in mouth.told)
             assert mouth.kinds() == ["Word", "Sound", "Word", "Sound", "Done"]
+            await asyncio.sleep(0.05)
             assert len(server.sessions) == 1
             assert server.paths[0].startswith("/api/tts_streaming?format=PcmMessagePack&voice=slt")
             assert [each["type"] for each in server.told] == ["Text", "Eos"]

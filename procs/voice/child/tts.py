@@ -74,7 +74,9 @@ class Synthesiser:
         return self._instances.problem
 
     def prepare(self, reply: int, voice: str) -> None:
-        """There is going to be something to say."""
+        """There is going to be something to say. It may be said again, as when a model is asked twice."""
+        if reply in self._sessions:
+            return
         self._sessions[reply] = its = _Session(reply, voice)
         its.task = spawn(self._run(its))
 
