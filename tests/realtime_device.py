@@ -143,15 +143,22 @@ def device(port: int, microphone: Sound | None, **how: Any) -> Iterator[Device]:
 @contextlib.contextmanager
 def hanging(port: int) -> Iterator[list[socket.socket]]:
     """One whose kernel accepts connections, and which does nothing with them."""
+    accepted: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", port)) as listening:
-        accepted: list[socket.socket] = []
+        listening.settimeout(0.1)
+        over = threading.Event()
 
         def accept() -> None:
-            with contextlib.suppress(OSError):
-                while True:
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError):
                     accepted.append(listening.accept()[0])
 
-        threading.Thread(target=accept, daemon=True).start()
-        yield accepted
-        for each in accepted:
-            each.close()
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield accepted
+        finally:
+            over.set()
+            thread.join()
+            for each in accepted:
+                each.close()

@@ -65,7 +65,8 @@ class Speech:
                 await socket.send(pack({"type": "Error", "message": "no free channels"}))
                 return
             if self.silent:
-                await asyncio.sleep(30)
+                await socket.wait_closed()
+                return
             self.sessions.append(told)
             self.sockets.append(socket)
             await socket.send(pack({"type": "Ready"}))

@@ -168,6 +168,17 @@ def test_without_any_service_the_device_stays_connected_and_is_told(leader: Lead
         assert leader.states["none"].count("connected") == 1
 
 
+def test_a_device_that_accepts_and_hangs_is_given_up_and_called_again_once_it_is_well(leader: Leader) -> None:
+    nowhere = Services(stt=["ws://127.0.0.1:1"], tts=["ws://127.0.0.1:1"], llm="http://127.0.0.1:1")
+    port = free_port()
+    with realtime_device.hanging(port) as accepted:
+        leader.start("hangs", nowhere, name="hangs", host="127.0.0.1", port=port, reconnect_delay=1.0)
+        until(lambda: leader.beats["hangs"].get("problem", "").startswith("does not answer"), LIMIT_S)
+        assert len(accepted) == 1 and leader.beats["hangs"]["connections"] == 0
+    with realtime_device.device(port, None):
+        until(lambda: leader.beats["hangs"]["state"] == "connected", LIMIT_S)
+
+
 def test_one_that_is_not_to_be_dialled_again_ends(leader: Leader) -> None:
     nowhere = "ws://127.0.0.1:1"
     services = Services(stt=[nowhere], tts=[nowhere], llm="http://127.0.0.1:1")
