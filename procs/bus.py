@@ -7,11 +7,13 @@
 | headless_agent.N.control | ROUTER <- DEALER | producer N        | scripts/cli.py | Request -> Reply |
 | ws_link.state            | ROUTER <- DEALER | ws_link           | scripts        | Request -> Reply |
 | audio_io.state           | ROUTER <- DEALER | audio_io          | scripts        | Request -> Reply |
+| voice.state              | ROUTER <- DEALER | voice             | hub, scripts   | Request -> Reply |
 | ws_link.work             | ROUTER - DEALER  | ws_link           | each proxy     | see below        |
 | ws_link.sessions         | ROUTER - DEALER  | ws_link           | webrtc_peer    | see below        |
 | webrtc_peer.children     | ROUTER - DEALER  | webrtc_peer       | its children   | see below        |
 | webrtc_peer.tunnels      | ROUTER - DEALER  | webrtc_peer       | its children   | see below        |
 | tun_pump.packets         | ROUTER - DEALER  | tun_pump          | each tunnel    | see below        |
+| voice.children           | ROUTER - DEALER  | voice             | its children   | see below        |
 
 At warden.heartbeat every process says `Heartbeat`, webrtc_peer `Watching`, and tun_pump `TunnelState`.
 
@@ -33,6 +35,9 @@ own: ZeroMQ can't carry the sockets that go with it.
 At tun_pump.packets whoever has a session for IP packets, a child of webrtc_peer, whose identity is the id of its peer,
 says `PeerUp` or `PeerAway` each second and is told `PumpUp`; both say `Packets`, whose body holds several. How much may
 be on its way is counted in bytes (procs/agent/conduit.py).
+
+At voice.children a child of the voice backend, whose identity is the id of its conversation, says `VoiceBeat`, `Line`,
+`VoiceFigures`, `Outgoing`; it is told `SayWanted`, `MuteWanted`, `Incoming` (procs/messages/voice.py).
 
 Sockets lie in run/bus (0700) as ipc:// only. LINGER 0, small high-water marks, a size limit on every reader, and
 IMMEDIATE, so that a message to nobody fails at once instead of waiting in a queue. Never REQ/REP: a server that
@@ -67,6 +72,7 @@ WARDEN_HEARTBEAT = "warden.heartbeat"
 WARDEN_STATE = "warden.state"
 WS_LINK_STATE = "ws_link.state"
 AUDIO_IO_STATE = "audio_io.state"
+VOICE_STATE = "voice.state"
 WS_LINK_WORK = "ws_link.work"
 WS_LINK_SESSIONS = "ws_link.sessions"
 WEBRTC_PEER_CHILDREN = "webrtc_peer.children"

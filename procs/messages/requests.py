@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from procs.messages.limits import Bits, Count, Id, Instance, ProcessName, Reason
+from procs.messages.voice import Do, Listen, VoiceState, VoiceTold
 from procs.messages.warden import TunnelState, WatchSession
 
 
@@ -21,7 +22,7 @@ class Bitrate(msgspec.Struct, frozen=True, tag="bitrate"):
 
 
 class Describe(msgspec.Struct, frozen=True, tag="describe"):
-    """To a producer, to ws_link or audio_io: say what you are and how you are doing. Idempotent."""
+    """To a producer, to ws_link, audio_io or voice: say what you are and how you are doing. Idempotent."""
 
 
 class Look(msgspec.Struct, frozen=True, tag="look"):
@@ -40,7 +41,7 @@ class Restart(msgspec.Struct, frozen=True, tag="restart"):
     why: Reason  # for the journal
 
 
-Command = Keyframe | Bitrate | Describe | Look | Pair | Restart
+Command = Keyframe | Bitrate | Describe | Look | Pair | Restart | Listen | Do
 
 
 class Description(msgspec.Struct, frozen=True, tag="description"):
@@ -159,4 +160,4 @@ class Reply(msgspec.Struct, frozen=True, tag="reply"):
     id: Id
     ok: bool
     reason: Reason = ""
-    body: Description | SuiteState | LinkState | AudioState | PairingCode | None = None
+    body: Description | SuiteState | LinkState | AudioState | VoiceState | VoiceTold | PairingCode | None = None
