@@ -24,6 +24,8 @@ class Bitrate(msgspec.Struct, frozen=True, tag="bitrate"):
 class Describe(msgspec.Struct, frozen=True, tag="describe"):
     """To a producer, to ws_link, audio_io or voice: say what you are and how you are doing. Idempotent."""
 
+    after: Annotated[str, msgspec.Meta(max_length=64)] = ""  # of voice: its devices behind this name
+
 
 class Look(msgspec.Struct, frozen=True, tag="look"):
     """To the warden: say how the suite is. Idempotent."""

@@ -136,7 +136,8 @@ class VoiceDevice(msgspec.Struct, frozen=True):
 
 
 class VoiceState(msgspec.Struct, frozen=True, tag="voice_state"):
-    """The leader's answer to Describe."""
+    """The leader's answer to Describe: as many devices as go into a message, by name; where there are `more`, they are
+    asked for `after` the last of these."""
 
     configured: bool  # there is a devices.json
     devices: list[VoiceDevice]
@@ -144,6 +145,7 @@ class VoiceState(msgspec.Struct, frozen=True, tag="voice_state"):
     services: dict[str, Reason]  # stt, tts, llm -> what is wrong; "": it is up
     browsers: Count = 0
     owner: str = ""  # by which the leases of this backend are held
+    more: bool = False
 
 
 class VoiceTold(msgspec.Struct, frozen=True, tag="voice_told"):
