@@ -34,8 +34,8 @@ def reset(hub: Hub, run_dir: Path) -> str:
     """
     from procs.hub.people import passwords
     from procs.hub.store import migrate
-    from procs.hub.store.engine import Store
     from procs.hub.store.models import SCHEMA
+    from procs.store import Store
 
     password = secrets.token_urlsafe(12)
     kept = passwords.hashed(password)

@@ -31,7 +31,7 @@ from procs.hub.people.accounts import add_user
 from procs.hub.people.passwords import hashed
 from procs.hub.state import State
 from procs.hub.store import migrate
-from procs.hub.store.engine import Store
+from procs.store import Store
 from tests import warm
 from tests.rig import clean_environ, free_port, until
 from tests.warm import Forked

@@ -18,8 +18,8 @@ from procs.hub.options import ADMIN, PASSWORD_FILE, Hub
 from procs.hub.people import passwords
 from procs.hub.people.accounts import add_user, has_users
 from procs.hub.store import migrate
-from procs.hub.store.engine import Store
 from procs.hub.store.models import devices, users
+from procs.store import Store
 from procs.wire.challenge import Verifier
 from procs.wire.envelope import Id
 

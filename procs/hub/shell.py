@@ -26,9 +26,9 @@ from procs.hub.devices import device_ws
 from procs.hub.options import Hub, refuse_open_air, tls
 from procs.hub.signalling import signal_ws
 from procs.hub.state import State, now
-from procs.hub.store.engine import Store
 from procs.hub.viewers import live, viewer_ws, watching
 from procs.settings import Address, run_dir
+from procs.store import Store
 
 BACKLOG = 4096  # a whole fleet may come back at once
 SWEEP_S = 1.0

@@ -20,12 +20,12 @@ from procs.hub.options import Hub
 from procs.hub.people.accounts import Accounts, Session
 from procs.hub.rates import Rates
 from procs.hub.signalling.rooms import Rooms
-from procs.hub.store.engine import Store
 from procs.hub.tunnel.views import Views
 from procs.hub.viewers.peer import Viewer, Watcher
 from procs.hub.viewers.subscriptions import Subscriptions
 from procs.hub.viewers.watch_store import WatchStore
 from procs.hub.viewers.watches import Watches
+from procs.store import Store
 
 
 class State:

@@ -14,8 +14,8 @@ from typing import Protocol
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from procs import figures
 from procs.settings import VERSION
-from procs.speech import figures
 from procs.speech.options import Speech
 
 KEY = "kyutai-api-key"

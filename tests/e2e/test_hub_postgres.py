@@ -21,8 +21,8 @@ from procs.hub.metrics import Counts
 from procs.hub.people import logins
 from procs.hub.people.roles import OWNER
 from procs.hub.store import migrate
-from procs.hub.store.engine import Store
 from procs.hub.store.models import SCHEMA, metadata
+from procs.store import Store
 from tests import hub_rig
 from tests.hub_rig import ADMIN_PASSWORD, Http, Process
 from tests.rig import clean_environ, free_port, until

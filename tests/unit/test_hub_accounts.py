@@ -16,8 +16,8 @@ from procs.hub.people import accounts, logins
 from procs.hub.people.accounts import CACHED_S, MAX_LOGIN_S, PAGE_TTL_S, VIEW_TTL_S, Accounts, WrongPassword, add_user
 from procs.hub.people.logins import MAX_TOKENS, Session
 from procs.hub.people.roles import VIEWER
-from procs.hub.store.engine import Store
 from procs.hub.store.models import api_tokens
+from procs.store import Store
 from tests.hub_rig import CHEAP, lay_out_store
 
 TTL_S, DAY_S = 3600.0, 86_400.0

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, text
 
+from procs import store
 from procs.errors import StoreDown
 from procs.hub.devices import events
 from procs.hub.devices.events import KEPT, KEPT_S, MAX_TEXT, MAX_WAITING, NOISE, Event, Events
 from procs.hub.metrics import Counts
 from procs.hub.people.roles import OWNER, VIEWER
-from procs.hub.store import engine as store
-from procs.hub.store.engine import Store
+from procs.store import Store
 from tests.hub_rig import lay_out_store
 
 DEVICES = 1200

@@ -16,7 +16,7 @@ from procs.hub.app import ROUTES, runner
 from procs.hub.openapi import Route
 from procs.hub.options import Hub
 from procs.hub.state import State
-from procs.hub.store.engine import Store
+from procs.store import Store
 from tests import hub_rig
 
 

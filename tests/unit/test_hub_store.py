@@ -17,13 +17,13 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
 
+from procs import store
 from procs.errors import ConfigError, StoreDown
 from procs.hub.devices.registry import Registry
 from procs.hub.people import logins
-from procs.hub.store import engine as store
 from procs.hub.store import migrate
-from procs.hub.store.engine import Store
 from procs.hub.store.models import SCHEMA, metadata
+from procs.store import Store
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from procs.errors import StoreDown
 from procs.hub.metrics import Counts
 from procs.hub.people.roles import OWNER, Role
 from procs.hub.rates import Buckets, Rate
-from procs.hub.store.engine import Store
 from procs.hub.store.models import device_events, devices
 from procs.hub.times import iso
+from procs.store import Store
 
 Kind = Literal[
     "paired",

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, delete, exc, insert, or_, select, update
 
 from procs.hub.people.roles import OWNER, Role
-from procs.hub.store.engine import Store
 from procs.hub.store.models import device_events, devices, shares, users
+from procs.store import Store
 
 CACHED_S = 2.0
 MAX_CACHED = 20_000

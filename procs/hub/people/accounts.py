@@ -16,8 +16,8 @@ from procs.hub.people.logins import SENT, Kind, digest_of, new_login, new_token,
 from procs.hub.people.logins import Session as Session
 from procs.hub.people.logins import User as User
 from procs.hub.people.passwords import Passwords
-from procs.hub.store.engine import Store
 from procs.hub.store.models import tokens, users
+from procs.store import Store
 
 CACHED_S = 2.0
 BASIC_CACHED_S = 60.0  # of a password that was right: scrypt for each picture of a page would be too slow

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, inspect, text
 
 from procs import log
 from procs.errors import ConfigError
-from procs.hub.store.engine import Store
 from procs.hub.store.models import SCHEMA
+from procs.store import Store
 
 SCRIPTS = Path(__file__).parent / "migrations"
 

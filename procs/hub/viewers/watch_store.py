@@ -16,9 +16,9 @@ from sqlalchemy import Connection, delete, exc, insert, select, update
 
 from procs.errors import StoreDown
 from procs.hub.devices.registry import AT_ONCE
-from procs.hub.store.engine import Store
 from procs.hub.store.models import devices, watches
 from procs.hub.viewers.watches import Watch
+from procs.store import Store
 
 LEASE_S = 120.0  # a session that no hub renews for so long is over
 RENEW_S = LEASE_S / 4  # a store that is away for a moment costs nobody their session

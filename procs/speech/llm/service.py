@@ -11,8 +11,8 @@ from datetime import datetime
 from aiohttp import web
 
 from procs.errors import Refused
+from procs.figures import Figures, Kind
 from procs.speech import door
-from procs.speech.figures import Figures, Kind
 from procs.speech.llm import chat, respond, situation
 from procs.speech.options import Speech
 

@@ -16,9 +16,9 @@ from aiohttp import WSMsgType, web
 
 from procs import log
 from procs.errors import PlanariaError, Refused
+from procs.figures import Figures, Kind
 from procs.settings import run_dir
 from procs.speech import door
-from procs.speech.figures import Figures, Kind
 from procs.speech.options import Speech
 from procs.speech.stt import frames
 from procs.speech.stt.children import Brood, Child, Children

@@ -14,8 +14,8 @@ from aiohttp import WSMsgType, web
 
 from procs import log
 from procs.errors import NotHere, PlanariaError, Refused
+from procs.figures import Figures, Kind
 from procs.speech import door
-from procs.speech.figures import Figures, Kind
 from procs.speech.options import Speech
 from procs.speech.tts import formats, synthesis, voices
 from procs.speech.tts.answer import SEND_S, File, Whole

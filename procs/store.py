@@ -25,14 +25,14 @@ MAX_WAITING = 2000
 BUSY_MS = 5000  # for another writer of the same file
 # OSError: what becomes of a PostgreSQL that dies while it is spoken to, which pg8000 hands on as it is.
 _DOWN = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, OSError)
-LOCK = 0x706C616E  # PostgreSQL's advisory lock of hubs that start; any number, but the same for all
+LOCK = 0x706C616E  # PostgreSQL's advisory lock of those that start; any number, but the same for all
 
 
 class Store:
-    """One database. Every call ends within DEADLINE_S, with StoreDown at the latest."""
+    """One database, which `variable` names. Every call ends within DEADLINE_S, with StoreDown at the latest."""
 
-    def __init__(self, url: str) -> None:
-        self.engine = _engine(url)
+    def __init__(self, url: str, variable: str = "DATABASE_URL") -> None:
+        self.engine = _engine(url, variable)
         self._threads = ThreadPoolExecutor(THREADS, "store")
         self._doing: set[Future[Any]] = set()
 
@@ -90,7 +90,7 @@ class Store:
             raise StoreDown(_said(error)) from None
 
     def exclusively(self, work: Callable[[Connection], T]) -> T:
-        """Run work as the only hub of this database that does so, blocking. Raises StoreDown."""
+        """Run work as the only process of this database that does so, blocking. Raises StoreDown."""
 
         def alone(connection: Connection) -> T:
             if connection.dialect.name == "postgresql":
@@ -100,15 +100,15 @@ class Store:
         return self._writing(alone, (), {})
 
 
-def _engine(address: str) -> Engine:
+def _engine(address: str, variable: str) -> Engine:
     # A server that went away makes the pool log each dead connection with its stack; whoever asked is told anyway.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     try:
         url = make_url(address)
     except exc.ArgumentError:
-        raise ConfigError("DATABASE_URL=***: must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME") from None
+        raise ConfigError(f"{variable}=***: must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME") from None
     if url.drivername.startswith("sqlite"):
-        return _sqlite(str(url.database or ""))
+        return _sqlite(str(url.database or ""), variable)
     return create_engine(
         url.set(drivername="postgresql+pg8000"),
         connect_args={"timeout": int(DEADLINE_S)},
@@ -119,9 +119,9 @@ def _engine(address: str) -> Engine:
     )
 
 
-def _sqlite(file: str) -> Engine:
+def _sqlite(file: str, variable: str) -> Engine:
     if not file or not Path(file).parent.is_dir():
-        raise ConfigError(f"DATABASE_URL=sqlite:///{file}: must name a file in a directory that is there")
+        raise ConfigError(f"{variable}=sqlite:///{file}: must name a file in a directory that is there")
     Path(file).touch(mode=0o600)
     engine = create_engine(
         f"sqlite:///{file}",
