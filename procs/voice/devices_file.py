@@ -1,0 +1,125 @@
+"""devices.json on disk: read again when it has changed, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from procs import settings
+from procs.errors import ConfigError, Refused
+from procs.settings import matching
+from procs.voice import config
+from procs.voice.config import Device, FindVoice, Parsed
+
+TOKEN = matching(r"[!-~]{1,256}", "1 to 256 printable ASCII characters without blanks")
+
+
+class Told(NamedTuple):
+    """What the file says now."""
+
+    configured: bool  # there is one
+    devices: dict[str, Device]  # with what their token_file holds as token
+    problems: list[str]
+
+
+class DevicesFile:
+    """One file, and what it said last. A device that is wrong now stays as it was, and so do all where the file can't
+    be read any more: who writes it badly by hand ends no conversation."""
+
+    def __init__(self, path: Path, find_voice: FindVoice) -> None:
+        self.path, self._find_voice = path, find_voice
+        self._text: str | None = None
+        self._stamps: tuple[object, ...] = ()
+        self.told = Told(False, {}, [])
+
+    def look(self) -> bool:
+        """Read it if it has changed; returns whether there is anything new."""
+        stamps = self._stamp(self.path), *(self._stamp(file) for file in self._token_files())
+        if stamps == self._stamps:
+            return False
+        before = self.told
+        self.told = self._read()
+        self._stamps = stamps[0], *(self._stamp(file) for file in self._token_files())
+        return self.told != before
+
+    def _token_files(self) -> list[Path]:
+        return [self.path.parent / its.token_file for its in self.told.devices.values() if its.token_file]
+
+    @staticmethod
+    def _stamp(path: Path) -> object:
+        try:
+            its = path.stat()
+        except OSError as error:
+            return error.errno
+        return its.st_mtime_ns, its.st_size, its.st_ino
+
+    def _read(self) -> Told:
+        name = self.path.name
+        try:
+            self._text = self.path.read_text(encoding="utf-8")
+            parsed = config.parse(self._text, self._find_voice, name)
+        except FileNotFoundError:
+            return Told(False, {}, [])
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is not UTF-8"
+            return Told(True, self.told.devices, [f"{name}: cannot be read: {why}"])
+        except Refused as problem:
+            return Told(True, self.told.devices, [str(problem)])
+        return self._with_tokens(parsed)
+
+    def _with_tokens(self, parsed: Parsed) -> Told:
+        devices, problems = dict(parsed.devices), list(parsed.problems)
+        wrong = set(parsed.wrong)
+        for name, device in parsed.devices.items():
+            if not device.token_file:
+                continue
+            try:
+                token = settings.in_file("token_file", TOKEN, self.path.parent / device.token_file)
+                devices[name] = device._replace(token=token)
+            except ConfigError as error:
+                problems.append(f'{self.path.name}: device "{name}": {error}')
+                wrong.add(name)
+                del devices[name]
+        kept = {name: its for name, its in self.told.devices.items() if name in wrong}
+        return Told(True, kept | devices, problems)
+
+    # Changes of a person's, by REST. They raise Refused, and KeyError for a name that is not there.
+
+    def change(self, name: str, changes: dict[str, object]) -> None:
+        """Other values for one device."""
+        self._write(config.changed(self._now(), name, changes, self._find_voice))
+
+    def add(self, entry: dict[str, object]) -> None:
+        """One more."""
+        self._write(config.added(self._now(), entry, self._find_voice))
+
+    def remove(self, name: str) -> None:
+        """One less."""
+        self._write(config.without(self._now(), name))
+
+    def _now(self) -> str:
+        try:
+            return self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return '{"devices": []}'
+        except (OSError, UnicodeDecodeError) as error:
+            raise Refused(f"{self.path.name}: cannot be read: {error}") from None
+
+    def _write(self, text: str) -> None:
+        """By temp, fsync, rename; its mode stays, and a new one is ours alone: tokens stand in it."""
+        try:
+            mode = self.path.stat().st_mode & 0o777 if self.path.exists() else 0o600
+            beside = self.path.with_name(f".{self.path.name}.new")
+            beside.unlink(missing_ok=True)
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            with open(descriptor, "w", encoding="utf-8") as out:
+                out.write(text)
+                out.flush()
+                os.fsync(descriptor)
+            os.replace(beside, self.path)
+        except OSError as error:
+            raise Refused(f"{self.path.name}: cannot be written: {error.strerror}") from None
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(folder)
+        os.close(folder)

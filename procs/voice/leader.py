@@ -1,0 +1,285 @@
+"""The leader: a child for each device that is to be called and is ours, what is said to it, and what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+import msgspec
+
+from procs import log
+from procs.errors import Refused
+from procs.line import Line as Wire
+from procs.messages import decode, encode
+from procs.messages.voice import (
+    Do,
+    FromChild,
+    Line,
+    Listen,
+    MuteWanted,
+    Outgoing,
+    SayWanted,
+    VoiceBeat,
+    VoiceDevice,
+    VoiceFigures,
+    VoiceSpec,
+    VoiceTold,
+)
+from procs.voice.children import Action, Children, Fork
+from procs.voice.config import Device
+from procs.voice.devices_file import DevicesFile
+from procs.voice.memory import Memory
+from procs.voice.metrics import Metrics
+from procs.voice.options import Voice
+from procs.voice.services import Health
+from procs.voice.transcript import Transcript
+
+LOOK_S = 0.5  # at devices.json
+TICK_S = 0.1
+
+
+class Brood(Protocol):
+    """What brood.hatch gives a leader."""
+
+    def fork(self, child: str, spec: bytes) -> None:
+        """Have a child born."""
+
+    def kill(self, child: str) -> None:
+        """Have it ended."""
+
+
+class Frames(Protocol):
+    """Who hands frames on to browsers."""
+
+    def out(self, child: str, frame: Outgoing, body: bytes) -> None:
+        """One for the browser of this child."""
+
+    def beaten(self, child: str) -> bool:
+        """It lives; returns whether it is a browser's."""
+
+    def ended(self, child: str) -> None:
+        """It is dead."""
+
+
+class Leader:
+    """One a process. What it can't do it refuses in words (Refused); KeyError: there is no such device."""
+
+    def __init__(
+        self, settings: Voice, run_dir: Path, brood: Brood, memory: Memory, file: DevicesFile, children: Children
+    ) -> None:
+        self.settings, self.run_dir, self.memory, self.file = settings, run_dir, memory, file
+        self._brood, self._children = brood, children
+        self.metrics = Metrics()
+        self.health = Health(settings.services, self._checked)
+        self.wire: Wire  # to the children; whoever runs us sets these two
+        self.frames: Frames
+        self._editing = asyncio.Lock()
+
+    # What is to be
+
+    async def look(self) -> NoReturn:
+        """Follow devices.json, for ever."""
+        while True:
+            self.reread()
+            await asyncio.sleep(LOOK_S)
+
+    def reread(self) -> None:
+        """See whether devices.json says something else now."""
+        known = self.file.told.devices
+        if self.file.look():
+            told = self.file.told
+            for problem in told.problems:
+                log.error(problem)
+            on = sum(device.enabled for device in told.devices.values())
+            what = f"{self.file.path} is read" if told.configured else f"idle: not configured: no {self.file.path}"
+            log.info(what, devices=len(told.devices), enabled=on)
+            for name in known.keys() - told.devices.keys():
+                self.metrics.figures.forget(name)
+        self.memory.want(frozenset(name for name, its in self.file.told.devices.items() if its.enabled))
+
+    async def tick(self) -> NoReturn:
+        """Have everything as it should be, for ever."""
+        while True:
+            self.act()
+            await asyncio.sleep(TICK_S)
+
+    def act(self) -> None:
+        """The same, now."""
+        devices = self.file.told.devices
+        wanted = {name: its for name, its in devices.items() if its.enabled and self.memory.may_call(name)}
+        self._do(self._children.tick(wanted, time.monotonic()))
+        self.metrics.figures.set("planaria_voice_leases", len(self.memory.devices))
+        self.metrics.figures.set("planaria_voice_store_up", not self.memory.problem)
+
+    def _do(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Fork):
+                self.metrics.figures.add("planaria_voice_born_total", of=action.device.name)
+                self._brood.fork(action.child, encode(self._spec(action)))
+            else:
+                if action.why:
+                    log.info("a conversation's process is ended", child=action.child, why=action.why)
+                self._brood.kill(action.child)
+
+    def _spec(self, fork: Fork) -> VoiceSpec:
+        its, known = fork.device, self.memory.devices[fork.device.name]
+        return VoiceSpec(
+            id=fork.child,
+            run_dir=str(self.run_dir),
+            services=self.settings.services,
+            instructions=its.instructions,
+            voice=its.voice,
+            name=its.name,
+            host=its.host,
+            port=its.port,
+            token=its.token,
+            tls=its.tls,
+            ca=its.ca,
+            auto_reconnect=its.auto_reconnect,
+            reconnect_delay=its.reconnect_delay,
+            failures=fork.failures,
+            muted=known.muted,
+            history=known.transcript.to_be_born_with(),
+        )
+
+    # What children say
+
+    def heard(self, child: str, data: bytes, body: bytes) -> None:
+        """A message of a child."""
+        try:
+            message: FromChild = decode(data, FromChild)  # type: ignore[arg-type]
+        except Refused as reason:
+            log.warning("malformed bus message", reason=str(reason), child=child)
+            return
+        device = self._children.device_of(child)
+        is_browser = not device and self.frames.beaten(child)
+        if not device and not is_browser:
+            return  # of one that is dead
+        if isinstance(message, VoiceBeat):
+            if device and not self._children.beat_of(device):
+                self._greeted(child, device, message)
+            self._children.beaten(child, message, time.monotonic())
+            self.metrics.beaten(child, device, message, time.time())
+        elif isinstance(message, VoiceFigures):
+            self.metrics.seen(child, device, message.seen)
+        elif isinstance(message, Outgoing) and is_browser:
+            self.frames.out(child, message, body)
+        elif isinstance(message, Line) and device:
+            self.memory.add(device, message)
+
+    def _greeted(self, child: str, device: str, beat: VoiceBeat) -> None:
+        """Its first beat: from now on it hears us, and may have missed what was said since its spec was written."""
+        known = self.memory.devices.get(device)
+        if known and known.muted != beat.muted:
+            self.wire.say(MuteWanted(known.muted), to=child)
+
+    def born(self, child: str, pid: int) -> None:
+        """It is there."""
+        log.debug("born", child=child, pid=pid, device=self._children.device_of(child))
+
+    def ended(self, child: str, status: int) -> None:
+        """It is dead."""
+        device = self._children.ended(child, status, time.monotonic())
+        self.metrics.ended(child, device, time.time())
+        if status not in (0, -9):
+            self.metrics.figures.add("worker_hard_errors_total")
+            how = f"exit {status}" if status >= 0 else f"signal {-status}"
+            log.error("a conversation's process has failed", device=device or "(a browser)", how=how)
+        if device:
+            self.act()
+        else:
+            self.frames.ended(child)
+
+    def _checked(self, is_well: bool) -> None:
+        self.metrics.figures.observe("worker_health_ok", is_well)
+
+    # What others ask
+
+    def devices(self) -> list[VoiceDevice]:
+        """All, in the order of devices.json."""
+        return [self._seen(its) for its in self.file.told.devices.values()]
+
+    def device(self, name: str) -> VoiceDevice:
+        """One."""
+        return self._seen(self.file.told.devices[name])
+
+    def _seen(self, its: Device) -> VoiceDevice:
+        beat = self._children.beat_of(its.name)
+        known = self.memory.devices.get(its.name)
+        found = VoiceDevice(
+            name=its.name,
+            host=its.host,
+            port=its.port,
+            voice=its.voice,
+            instructions=its.instructions,
+            enabled=its.enabled,
+            auto_reconnect=its.auto_reconnect,
+            reconnect_delay=its.reconnect_delay,
+            state="waiting",
+            lines=len(known.transcript) if known else 0,
+        )
+        if not its.enabled:
+            return msgspec.structs.replace(found, state="disabled")
+        if beat and self.memory.may_call(its.name):
+            return msgspec.structs.replace(found, state=beat.state, problem=beat.problem, beat=beat)
+        if self.memory.leases.is_elsewhere(its.name):
+            return msgspec.structs.replace(found, state="elsewhere", problem="another backend has it")
+        if self._children.child_of(its.name):
+            return msgspec.structs.replace(found, state="connecting")
+        return msgspec.structs.replace(found, problem=self.memory.problem or "it is about to be called")
+
+    async def told(self, asked: Listen) -> VoiceTold:
+        """What was said there. Raises StoreDown for a device that another backend has, if the store does not tell."""
+        its = self.file.told.devices[asked.name]
+        if known := self.memory.devices.get(its.name):
+            return known.transcript.told(asked.after)
+        seen = await self.memory.seen(its.name)
+        return Transcript(seen.lines, int(time.time() * 1000)).told(0)
+
+    async def do(self, wanted: Do) -> None:
+        """Do it, or begin to."""
+        its = self.file.told.devices[wanted.name]
+        if wanted.what in ("enable", "disable"):
+            await self.edit(lambda: self.file.change(its.name, {"enabled": wanted.what == "enable"}))
+            return
+        if not its.enabled:
+            raise Refused(f"{its.name} is disabled")
+        if not self.memory.may_call(its.name):
+            raise Refused(self.device(its.name).problem)
+        if wanted.what == "reconnect":
+            self._do(self._children.reconnect(its.name, time.monotonic()))
+            self.metrics.figures.add("worker_force_disconnects_total")
+        elif wanted.what == "say":
+            self._say(its.name, wanted.text)
+        else:
+            is_muted = wanted.what == "mute"
+            await self.memory.mute(its.name, is_muted)
+            # A child that is not there yet, or hears nothing now, is born with it.
+            self.wire.say(MuteWanted(is_muted), to=self._children.child_of(its.name) or "nobody")
+
+    def _say(self, device: str, text: str) -> None:
+        beat = self._children.beat_of(device)
+        if not text.strip():
+            raise Refused("text: there is nothing to say")
+        if beat is None or beat.state != "connected":
+            raise Refused(f"{device} is not connected{': ' + beat.problem if beat and beat.problem else ''}")
+        if not self.wire.say(SayWanted(text), to=self._children.child_of(device)):
+            raise Refused(f"{device} takes nothing now")
+
+    async def forget(self, name: str) -> None:
+        """All that was said there; the conversation begins anew. Raises StoreDown."""
+        its = self.file.told.devices[name]
+        if its.enabled and not self.memory.may_call(name):
+            raise Refused(self.device(name).problem)
+        await self.memory.forget(name)
+        self._do(self._children.reconnect(name, time.monotonic()))
+
+    async def edit(self, change: Callable[[], None]) -> None:
+        """Have devices.json changed, by one of DevicesFile's, one after the other; it counts at once."""
+        async with self._editing:
+            await asyncio.to_thread(change)
+            self.reread()
+        self.act()
