@@ -141,6 +141,8 @@ def _refuse_taken(plan: Plan, ours: Collection[int] = ()) -> None:
     for program in speaking.programs(plan):
         variable = f"PLANARIA_SPEECH_{program.upper()}"
         listeners.refuse_taken("", variable, plan.speech.listen(program), ours=ours)
+    if "voice" in chosen.roles:
+        listeners.refuse_taken("voice: port", "PORT", plan.voice.listens, ours=ours)
     if "audio" in chosen.roles:
         listeners.refuse_taken("audio: port", "PLANARIA_AUDIO_PORT", plan.audio.listens, ours=ours)
     listeners.refuse_taken("metrics", "PLANARIA_METRICS", chosen.metrics, ours=ours)

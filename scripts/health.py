@@ -171,6 +171,8 @@ def why_not_serving(root: Path, plan: Plan) -> str:
         return why
     if "audio" in plan.suite.roles and reach.audio_state(root) is None:
         return "audio_io: it does not answer"
+    if "voice" in plan.suite.roles and reach.voice_state(root) is None:
+        return "voice: it does not answer"
     seen = suite.ask_warden(root)
     if not seen:
         return "the warden does not answer"
@@ -188,7 +190,7 @@ def _program_of(why: str) -> str:
 
 
 def _named(why: str) -> str:
-    programs = ("hub", "ws_link", "proxy", "webrtc_peer", "tun_pump", "audio_io", *speaking.PROGRAMS, "warden")
+    programs = ("hub", "ws_link", "proxy", "webrtc_peer", "tun_pump", "audio_io", "voice", *speaking.PROGRAMS, "warden")
     return next((name for name in programs if why.startswith((name, f"the {name}"))), "go2rtc")
 
 

@@ -10,13 +10,16 @@ import urllib.parse
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from procs import bus, proc
 from procs.errors import BusError
 from procs.messages.requests import AudioState, Describe, LinkState
+from procs.messages.voice import VoiceState
 from scripts import listeners
 from scripts.suite_settings import Plan
 
-S = TypeVar("S", LinkState, AudioState)
+S = TypeVar("S", LinkState, AudioState, VoiceState)
 ASK_LIMIT_S = 2.0
 
 
@@ -90,10 +93,28 @@ def audio_state(root: Path) -> AudioState | None:
     return _described(root, bus.AUDIO_IO_STATE, AudioState)
 
 
-def _described(root: Path, endpoint: str, kind: type[S]) -> S | None:
+def voice_state(root: Path) -> VoiceState | None:
+    """What the voice backend says of itself and all of its devices; None while it does not answer."""
+    state = _described(root, bus.VOICE_STATE, VoiceState)
+    while state and state.more:
+        rest = _described(root, bus.VOICE_STATE, VoiceState, state.devices[-1].name)
+        state = msgspec.structs.replace(rest, devices=state.devices + rest.devices) if rest else None
+    return state
+
+
+def missing_voice(state: VoiceState | None) -> list[str]:
+    """What is wrong with conversations, and the devices with which there is none."""
+    if state is None:
+        return []
+    away = [its for its in state.devices if its.state not in ("connected", "disabled", "elsewhere")]
+    down = [f"voice: {name} is down: {why}" for name, why in state.services.items() if why]
+    return [*state.problems, *down, *(f"voice device {its.name}: {its.problem or its.state}" for its in away)]
+
+
+def _described(root: Path, endpoint: str, kind: type[S], after: str = "") -> S | None:
     with bus.Requester(root / "run", endpoint) as requester:
         try:
-            body = requester.ask(Describe(), within_s=ASK_LIMIT_S).body
+            body = requester.ask(Describe(after), within_s=ASK_LIMIT_S).body
         except BusError:
             return None
     return body if isinstance(body, kind) else None

@@ -11,7 +11,7 @@ PROGRAMS = {
     "device": ("ws_link", "proxy", "webrtc_peer"),
     "streams": ("go2rtc",),
     "tun": ("tun_pump", "webrtc_peer"),
-    "voice": ("speech_stt", "speech_tts", "speech_llm"),
+    "voice": ("voice", "speech_stt", "speech_tts", "speech_llm"),
     "audio": ("audio_io",),
 }
 NEED_VOICE = frozenset({"audio", "voice"})  # what scripts/bootstrap.sh voice installs
@@ -21,6 +21,7 @@ _SECTIONS = {
     "proxy": "program:proxy",
     "webrtc_peer": "program:webrtc_peer",
     "tun_pump": "program:tun_pump",
+    "voice": "program:voice",
     "speech_stt": "program:speech_stt",
     "speech_tts": "program:speech_tts",
     "speech_llm": "program:speech_llm",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from scripts.suite_settings import Plan
 NO_TUNNEL = (
     "not configured: it needs its address and its peers under `tunnel:` in planaria.yaml (README: A tunnel to peers)"
 )
+NO_DEVICES = "not configured: there is no devices.json (README: A backend that talks)"
 WELL = ("SERVING", "RUNNING", "STARTING")
 
 
@@ -36,6 +38,7 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
         process["recovery"] = _recovery(seen, process["name"])
     link = reach.link_state(root) if "device" in plan.suite.roles else None
     audio = reach.audio_state(root) if "audio" in plan.suite.roles else None
+    voice = reach.voice_state(root) if "voice" in plan.suite.roles else None
     troubles = seen.troubles if seen else ["the warden does not answer"]
     tunnel = seen.tunnel if seen and "tun" in plan.suite.roles else None
     return {
@@ -45,6 +48,7 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
         "watching": msgspec.to_builtins(seen.watching) if seen else None,
         "tunnel": msgspec.to_builtins(tunnel) if tunnel else None,
         "audio": msgspec.to_builtins(audio) if audio else None,
+        "voice": msgspec.to_builtins(voice) if voice else None,
         "speech": speaking.places(plan),
         "streams": _streams(plan) if "streams" in plan.suite.roles else [],
         "degraded": [
@@ -52,6 +56,7 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
             *reach.missing(link),
             *reach.missing_go2rtc(plan),
             *reach.missing_sound(audio),
+            *reach.missing_voice(voice),
             *troubles,
             *_away(tunnel),
         ],
@@ -167,6 +172,12 @@ def show(answer: dict[str, Any]) -> None:
     if audio := answer["audio"]:
         print()
         print_table([AUDIO, audio_row(audio)])
+    if voice := answer["voice"]:
+        print()
+        if voice["devices"]:
+            print_table([VOICE, *map(voice_row, voice["devices"])])
+        if not voice["configured"]:
+            print(f"voice: {NO_DEVICES}")
     if answer["speech"]:
         print()
         print_table([SPEECH, *answer["speech"].items()])
@@ -249,6 +260,24 @@ def audio_row(its: dict[str, Any]) -> tuple[str, ...]:
         str(figures.get("underruns", 0)),
         f"{figures.get('concealed_ms', 0)} ms",
         str(sum(its["refused"].values())),
+    )
+
+
+VOICE = ("VOICE DEVICE", "ADDRESS", "STATE", "FOR", "TURN", "VOICE", "LINES", "CONNECTIONS")
+
+
+def voice_row(its: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of one device of the voice backend, under VOICE."""
+    beat = its["beat"] or {}
+    return (
+        its["name"],
+        f"{its['host']}:{its['port']}",
+        its["state"],
+        in_words(max(0, int(time.time() - beat["since"]))) if beat.get("since") else "-",
+        "muted" if beat.get("muted") else beat.get("turn") or "-",
+        its["voice"],
+        str(its["lines"]),
+        str(beat.get("connections", "-")),
     )
 
 

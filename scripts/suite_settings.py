@@ -31,6 +31,7 @@ from procs.headless_agent.options import Producer, check
 from procs.settings import ADDRESS, NAME, PATH, SWITCH, Address, Kind, Layers, one_of, option, seconds, whole
 from procs.speech import options as speech_options
 from procs.speech.options import Speech
+from procs.voice.options import Voice
 from procs.warden.options import CEILINGS
 from scripts import roles, settings_file, voice, wall
 
@@ -66,7 +67,7 @@ class Suite(settings.Settings):
         roles.ROLES,
         env=("PLANARIA_ROLES",),
         help="what runs here: hub (server), device, streams (go2rtc), tun (a tunnel to peers), audio (a microphone and"
-        " a speaker), voice (speech)",
+        " a speaker), voice (a backend that talks, and speech)",
     )
     api: Address = option(
         Address("127.0.0.1", 1984), ADDRESS, env=("PLANARIA_GO2RTC_API",), help="go2rtc's API and pages listen here"
@@ -165,7 +166,8 @@ class Plan:
     wall: wall.Wall  # hub, device and proxies
     speech: Speech
     audio: Audio
-    told: dict[str, str]  # the variables that say what the settings file says of hub, device and audio
+    voice: Voice
+    told: dict[str, str]  # the variables that say what the settings file says of hub, device, audio and voice
     environment: dict[str, str]  # of the processes: the caller's over .env, and what the file says of the wall
 
     @property
@@ -209,8 +211,8 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
     through = wall.load(sections, str(path), environment, env_file, suite.roles, suite.api, suite.rtsp, login)
     by = f", exec_profile {suite.exec_profile}" if suite.exec_profile else ""
     speech = settings.load(Speech, Layers({}, environment, env_file))
-    audio, of_audio = voice.load(sections, str(path), environment, env_file, suite.roles)
-    told = through.variables | of_audio
+    audio, of_voice, told_voice = voice.load(sections, str(path), environment, env_file, suite.roles)
+    told = through.variables | told_voice
     profile = PROFILES.get(suite.exec_profile, {})
     common = Layers({}, environment, env_file, {**profile, **sections["producer"]}, f"{path}: producer{by}")
     generated = [f"{suite.instance_prefix}-{i}" for i in range(suite.workers)]
@@ -240,6 +242,7 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
         through,
         speech_options.check(speech, *(speech.on if "voice" in suite.roles else ())),
         audio,
+        of_voice,
         told,
         merged | told,
     )

@@ -1,6 +1,7 @@
 """The part of the settings that is about voice, and what it needs installed.
 
 audio: {microphone: USB, wake_word: okay_nabu}       as `python -m procs.audio_io --help` lists
+voice: {devices: /etc/planaria/devices.json}         as `python -m procs.voice --help` lists
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from procs.audio_io import options as audio_options
 from procs.audio_io.options import Audio
 from procs.errors import NotHere
 from procs.settings import Layers
+from procs.voice import options as voice_options
+from procs.voice.options import Voice
 from scripts import settings_file
 from scripts.roles import NEED_VOICE
 
-SECTIONS = ("audio",)
+SECTIONS = ("audio", "voice")
 INSTALL_LIMIT_S = 1200.0
 
 
@@ -28,14 +31,19 @@ def load(
     environment: Mapping[str, str],
     env_file: Mapping[str, str],
     roles: frozenset[str],
-) -> tuple[Audio, dict[str, str]]:
+) -> tuple[Audio, Voice, dict[str, str]]:
     """Read the sections of the settings file `name`; with the variables by which processes get what it says. Raises
     ConfigError."""
     section = settings_file.mapping(document.get("audio"), f"{name}: audio")
     audio = settings.load(Audio, Layers({}, environment, env_file, section, f"{name}: audio"))
     if "audio" in roles:
         audio_options.check(audio)
-    return audio, settings.variables(Audio, section, environment, env_file)
+    told = settings.variables(Audio, section, environment, env_file)
+    section = settings_file.mapping(document.get("voice"), f"{name}: voice")
+    chosen = settings.load(Voice, Layers({}, environment, env_file, section, f"{name}: voice"))
+    if "voice" in roles:
+        chosen = voice_options.check(chosen)
+    return audio, chosen, told | settings.variables(Voice, section, environment, env_file)
 
 
 def install(root: Path, roles: frozenset[str]) -> None:

@@ -14,6 +14,7 @@ from procs.hub.options import Hub
 from procs.proxy.options import Proxy
 from procs.settings import ROOT
 from procs.speech.options import Speech
+from procs.voice.options import Voice
 from procs.webrtc_peer.options import Peer
 from procs.ws_link.options import Link
 from scripts.suite_settings import Suite
@@ -63,7 +64,7 @@ def test_each_program_says_what_stops_without_it() -> None:
 def test_every_variable_of_ours_is_declared_and_explained() -> None:
     declared = {
         name
-        for cls in (AgentSettings, Audio, Capture, Hub, Link, Peer, Producer, Proxy, Speech, Suite)
+        for cls in (AgentSettings, Audio, Capture, Hub, Link, Peer, Producer, Proxy, Speech, Suite, Voice)
         for opt in settings.options_of(cls).values()
         for name in opt.env
         if name.startswith("PLANARIA_")

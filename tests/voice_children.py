@@ -81,7 +81,7 @@ class Child:
         self._line.say(self._beat)
 
     def _take(self, _: str, message: bytes, body: bytes) -> None:
-        told = decode(message, ToChild)  # type: ignore[arg-type]
+        told: ToChild = decode(message, ToChild)  # type: ignore[arg-type]
         if isinstance(told, MuteWanted):
             self._beat = msgspec.structs.replace(self._beat, muted=told.muted)
             self._line.say(self._beat)

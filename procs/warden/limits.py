@@ -45,6 +45,7 @@ LIMITS = {
     "proxy": Limits(20.0, 4.0, 300),
     "webrtc_peer": Limits(40.0, 4.0, 300),  # its zygote imports 60 MB of code first
     "tun_pump": Limits(20.0, 4.0, 200),
+    "voice": Limits(40.0, 4.0, 400),  # its zygote imports what children need first
     "speech_stt": Limits(40.0, 4.0, 300),  # its zygote loads a model of 100 MB first; so does no child
     "speech_tts": Limits(20.0, 4.0, 300),
     "speech_llm": Limits(20.0, 4.0, 200),
