@@ -29,22 +29,19 @@ class DevicesFile:
 
     def __init__(self, path: Path, find_voice: FindVoice) -> None:
         self.path, self._find_voice = path, find_voice
-        self._text: str | None = None
+        self._token_files: list[Path] = []
         self._stamps: tuple[object, ...] = ()
         self.told = Told(False, {}, [])
 
     def look(self) -> bool:
         """Read it if it has changed; returns whether there is anything new."""
-        stamps = self._stamp(self.path), *(self._stamp(file) for file in self._token_files())
+        stamps = self._stamp(self.path), *map(self._stamp, self._token_files)
         if stamps == self._stamps:
             return False
         before = self.told
         self.told = self._read()
-        self._stamps = stamps[0], *(self._stamp(file) for file in self._token_files())
+        self._stamps = stamps[0], *map(self._stamp, self._token_files)
         return self.told != before
-
-    def _token_files(self) -> list[Path]:
-        return [self.path.parent / its.token_file for its in self.told.devices.values() if its.token_file]
 
     @staticmethod
     def _stamp(path: Path) -> object:
@@ -57,8 +54,7 @@ class DevicesFile:
     def _read(self) -> Told:
         name = self.path.name
         try:
-            self._text = self.path.read_text(encoding="utf-8")
-            parsed = config.parse(self._text, self._find_voice, name)
+            parsed = config.parse(self.path.read_text(encoding="utf-8"), self._find_voice, name)
         except FileNotFoundError:
             return Told(False, {}, [])
         except (OSError, UnicodeDecodeError) as error:
@@ -71,11 +67,13 @@ class DevicesFile:
     def _with_tokens(self, parsed: Parsed) -> Told:
         devices, problems = dict(parsed.devices), list(parsed.problems)
         wrong = set(parsed.wrong)
+        self._token_files = []
         for name, device in parsed.devices.items():
             if not device.token_file:
                 continue
+            self._token_files.append(self.path.parent / device.token_file)
             try:
-                token = settings.in_file("token_file", TOKEN, self.path.parent / device.token_file)
+                token = settings.in_file("token_file", TOKEN, self._token_files[-1])
                 devices[name] = device._replace(token=token)
             except ConfigError as error:
                 problems.append(f'{self.path.name}: device "{name}": {error}')

@@ -1,0 +1,238 @@
+"""devices.json: one line for each mistake, and devices that are right go on. No processes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from procs.errors import ConfigError, Refused
+from procs.voice import config, options
+from procs.voice.config import Device
+from procs.voice.devices_file import DevicesFile
+
+SMALLTALK = '{"type":"smalltalk"}'
+QUIZ = '{"type":"quiz_show"}'
+
+
+def find_voice(name: str) -> str:
+    """Two with instructions of their own, one without."""
+    if name not in ("Watercooler", "Quiz show", "slt"):
+        raise Refused(f"voice {name!r}: must be Watercooler, Quiz show or slt")
+    return {"Watercooler": SMALLTALK, "Quiz show": QUIZ}.get(name, "")
+
+
+def parse(*devices: object) -> config.Parsed:
+    """Of these entries."""
+    return config.parse(json.dumps({"devices": devices}), find_voice)
+
+
+def entry(**more: object) -> dict[str, object]:
+    """One that is right."""
+    return {"name": "kitchen", "host": "10.0.0.5", **more}
+
+
+def test_a_device_has_the_published_defaults() -> None:
+    found = parse(entry())
+    assert found.problems == []
+    assert found.devices["kitchen"] == Device("kitchen", "10.0.0.5", 8765, "Watercooler", SMALLTALK, True, 5.0, True)
+
+
+def test_all_that_can_be_said_is_taken() -> None:
+    whole = entry(
+        port=1, voice="slt", instructions={"type": "news", "language": "fr"}, auto_reconnect=False, reconnect_delay=1,
+        enabled=False, token="t0ken", tls=True, ca="/etc/ca.pem",
+    )  # fmt: skip
+    its = parse(whole).devices["kitchen"]
+    assert (its.port, its.auto_reconnect, its.reconnect_delay, its.enabled) == (1, False, 1.0, False)
+    assert json.loads(its.instructions) == {"type": "news", "language": "fr"}
+    assert (its.token, its.tls, its.ca) == ("t0ken", True, "/etc/ca.pem")
+
+
+def test_text_is_taken_for_instructions_and_a_voice_brings_its_own() -> None:
+    its = parse(entry(instructions="Be brief.")).devices["kitchen"]
+    assert json.loads(its.instructions) == {"type": "constant", "text": "Be brief."}
+    assert parse(entry(voice="Quiz show")).devices["kitchen"].instructions == QUIZ
+    assert parse(entry(voice="slt")).devices["kitchen"].instructions == SMALLTALK
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"port": 70000}, "devices[0].port=70000: must be 1 to 65535"),
+        ({"port": True}, "devices[0].port=true: must be 1 to 65535"),
+        ({"port": "8765"}, 'devices[0].port="8765": must be 1 to 65535'),
+        ({"name": ""}, 'devices[0].name="": must be 1 to 64 characters without a /'),
+        ({"name": "a/b"}, 'devices[0].name="a/b": must be 1 to 64'),
+        ({"host": "a b"}, 'devices[0].host="a b": must be the address or the name of a host'),
+        ({"voice": "Nobody"}, "devices[0].voice=\"Nobody\": voice 'Nobody': must be Watercooler"),
+        ({"prot": 1}, "devices[0].prot: unknown field; known are name, host, port"),
+        ({"reconnect_delay": 0}, "devices[0].reconnect_delay=0: must be seconds from 0.1 to 3600"),
+        ({"enabled": "yes"}, 'devices[0].enabled="yes": must be true or false'),
+        ({"instructions": {"type": "poem"}}, "must be instructions (Invalid value 'poem'"),
+        ({"instructions": {"type": "constant"}}, "must be instructions (Object missing required field `text`"),
+        ({"instructions": {"type": "news", "text": "x"}}, "must be instructions without 'text', which news does not"),
+        ({"instructions": 7}, 'devices[0].instructions=7: must be an object such as {"type": "smalltalk"}'),
+        ({"token": "two words"}, "devices[0].token=***: must be 1 to 256"),
+        ({"token": "a", "token_file": "b"}, "devices[0].token_file: set it or token, not both"),
+    ],
+)
+def test_each_mistake_is_one_line_and_the_others_keep_talking(changes: dict[str, Any], line: str) -> None:
+    found = parse(entry(**changes), entry(name="door"))
+    assert list(found.devices) == ["door"]
+    assert len(found.problems) == 1, found.problems
+    assert found.problems[0].startswith("devices.json: devices[0]")
+    assert line in found.problems[0]
+    assert "\n" not in found.problems[0]
+
+
+def test_names_are_needed_and_are_somebody_s_own() -> None:
+    found = parse({"host": "a"}, entry(), entry(host="b"), 7)
+    assert found.devices["kitchen"].host == "10.0.0.5"
+    assert found.problems == [
+        "devices.json: devices[0].name: is missing",
+        'devices.json: devices[2].name="kitchen": devices[1] has that name already',
+        "devices.json: devices[3]=7: must be an object",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{"devices": [\n  {"name": "a",}\n]}', "devices.json: line 2, column 16: "),
+        ("[]", 'devices.json: must be {"devices": [...]}'),
+        ('{"devices": {}}', 'devices.json: must be {"devices": [...]}'),
+        ('{"devices": [], "device": []}', "devices.json: 'device': unknown field beside devices"),
+        ("[" * 200_000, "devices.json: nested too deeply"),
+    ],
+)
+def test_what_is_no_list_of_devices_is_refused(text: str, line: str) -> None:
+    with pytest.raises(Refused) as refused:
+        config.parse(text, find_voice)
+    assert str(refused.value).startswith(line)
+
+
+def test_a_change_leaves_all_else_as_it_was_written() -> None:
+    text = json.dumps({"devices": [entry(port=70000), entry(name="door", token_file="t")]})
+    after = json.loads(config.changed(text, "door", {"port": 9000, "token": "abc"}, find_voice))["devices"]
+    assert after == [entry(port=70000), entry(name="door", port=9000, token="abc")]
+    with pytest.raises(Refused, match="port=0: must be 1 to 65535"):
+        config.changed(text, "door", {"port": 0}, find_voice)
+    with pytest.raises(Refused, match="a device keeps its name"):
+        config.changed(text, "door", {"name": "gate"}, find_voice)
+    with pytest.raises(KeyError):
+        config.changed(text, "gate", {"port": 9000}, find_voice)
+
+
+def test_devices_are_added_and_removed() -> None:
+    text = config.added('{"devices": []}', entry(), find_voice)
+    with pytest.raises(Refused, match="there is a device of that name"):
+        config.added(text, entry(), find_voice)
+    with pytest.raises(Refused, match="host: is missing"):
+        config.added(text, {"name": "x"}, find_voice)
+    assert json.loads(config.without(text, "kitchen")) == {"devices": []}
+
+
+# The file
+
+
+def changed(file: DevicesFile, text: str) -> bool:
+    """Written by somebody's editor, and looked at."""
+    beside = file.path.with_suffix(".tmp")
+    beside.write_text(text)
+    beside.rename(file.path)
+    return file.look()
+
+
+def test_no_file_is_no_mistake_and_comes_and_goes(tmp_path: Path) -> None:
+    file = DevicesFile(tmp_path / "devices.json", find_voice)
+    assert (file.look(), file.told.configured) == (False, False)
+    assert changed(file, json.dumps({"devices": [entry()]}))
+    assert file.told.configured
+    assert list(file.told.devices) == ["kitchen"]
+    assert not file.look(), "nothing is new"
+    file.path.unlink()
+    assert file.look()
+    assert not file.told.devices
+
+
+def test_what_is_written_badly_ends_no_conversation(tmp_path: Path) -> None:
+    file = DevicesFile(tmp_path / "devices.json", find_voice)
+    changed(file, json.dumps({"devices": [entry(), entry(name="door")]}))
+    before = file.told.devices
+    assert changed(file, '{"devices": [')
+    assert file.told.devices == before
+    assert "line 1" in file.told.problems[0]
+    assert changed(file, json.dumps({"devices": [entry(port=0), entry(name="gate")]}))
+    assert set(file.told.devices) == {"kitchen", "gate"}, "the one that is wrong now stays as it was"
+    assert file.told.devices["kitchen"] == before["kitchen"]
+
+
+def test_a_token_in_a_file_is_read_and_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("first\n")
+    file = DevicesFile(tmp_path / "devices.json", find_voice)
+    changed(file, json.dumps({"devices": [entry(token_file="secret"), entry(name="door", token_file="none")]}))
+    assert file.told.devices["kitchen"].token == "first"
+    assert "door" not in file.told.devices
+    assert 'device "door": token_file=' in file.told.problems[0]
+    (tmp_path / "secret").write_text("second, longer")
+    assert file.look()
+    assert any("must hold" in problem for problem in file.told.problems)
+    assert file.told.devices["kitchen"].token == "first", "as it was"
+    (tmp_path / "secret").write_text("the-second")
+    assert file.look()
+    assert file.told.devices["kitchen"].token == "the-second"
+    (tmp_path / "none").write_text("now-it-is-there")
+    assert file.look()
+    assert file.told.devices["door"].token == "now-it-is-there"
+
+
+def test_a_change_is_on_disk_and_keeps_who_may_read_it(tmp_path: Path) -> None:
+    file = DevicesFile(tmp_path / "devices.json", find_voice)
+    file.add(entry())
+    assert file.path.stat().st_mode & 0o777 == 0o600, "tokens stand in it"
+    file.path.chmod(0o640)
+    file.change("kitchen", {"enabled": False})
+    assert file.path.stat().st_mode & 0o777 == 0o640
+    assert file.look()
+    assert not file.told.devices["kitchen"].enabled
+    file.remove("kitchen")
+    assert os.listdir(tmp_path) == ["devices.json"]
+
+
+# The settings
+
+
+def load(*argv: str, **environ: str) -> options.Voice:
+    """Settings of a process with just these."""
+    return options.load(argv, {"PLANARIA_SUITE": "x", "PLANARIA_RUN_DIR": "/tmp", **environ})
+
+
+def test_services_are_those_of_the_suite_unless_named() -> None:
+    its = load(PLANARIA_SPEECH_STT="0.0.0.0:9090", PLANARIA_SPEECH_KEY="k" * 16).services
+    assert (its.stt, its.tts, its.llm) == (["ws://127.0.0.1:9090"], ["ws://127.0.0.1:8089"], "http://127.0.0.1:8091")
+    assert its.speech_key == its.llm_key == "k" * 16
+    several = load(KYUTAI_STT_URL="http://a:1, wss://b:2", KYUTAI_LLM_URL="https://c/v1", PLANARIA_SPEECH_KEY="k")
+    assert several.services.stt == ["ws://a:1", "wss://b:2"]
+    assert several.services.llm == "https://c"
+    assert several.services.llm_key == "", "what our own services are shown is nobody else's to see"
+    with pytest.raises(ConfigError, match="set KYUTAI_TTS_URL to the one that is used instead"):
+        load(PLANARIA_SPEECH_TTS="off")
+
+
+def test_beyond_this_machine_a_key_is_needed() -> None:
+    with pytest.raises(ConfigError, match=r"HOST=0\.0\.0\.0: others can reach it.*openssl rand"):
+        load(HOST="0.0.0.0")
+    with pytest.raises(ConfigError, match="HOST="):
+        load(HOST="0.0.0.0", PLANARIA_VOICE_KEY="short")
+    assert load("--host", "0.0.0.0", PLANARIA_VOICE_KEY="k" * 16).port == 8010
+
+
+def test_published_variables_are_taken() -> None:
+    its = load(HOST="localhost", PORT="8000", LOG_LEVEL="warning", HUGGING_FACE_HUB_TOKEN="hf", KYUTAI_LLM_MODEL="m")
+    assert (str(its.listens), its.log_level, its.services.model) == ("127.0.0.1:8000", "warning", "m")
+    with pytest.raises(ConfigError, match=r"KYUTAI_STT_URL='x' \(environment\): must be ws://HOST:PORT"):
+        load(KYUTAI_STT_URL="x")
