@@ -48,6 +48,8 @@ class Child:
         self._line = line.connector(Path(self._spec.run_dir), bus.VOICE_CHILDREN, self._spec.id, self._take)
         await self._line.connected(5)
         works = [asyncio.ensure_future(self._beats())]
+        if not self._spec.name:
+            self._is("connected")
         if self._spec.name:
             works.append(asyncio.ensure_future(self._dials()))
         await asyncio.wait(works, return_when=asyncio.FIRST_EXCEPTION)

@@ -146,11 +146,11 @@ class Backend:
 
 @contextmanager
 def backend(
-    folder: Path, *devices: Mapping[str, object], command: tuple[str, ...] = BARE, **environ: str
+    folder: Path, *devices: Mapping[str, object], whole: bool = False, environ: Mapping[str, str] | None = None
 ) -> Iterator[Backend]:
-    """One, once it serves, until the end of the block."""
+    """One, once it serves, until the end of the block; `whole`: with real children."""
     (folder / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
-    its = Backend(folder, environ, command)
+    its = Backend(folder, dict(environ or {}), VOICE if whole else BARE)
     if devices:
         its.write(*devices)
     its.start()

@@ -15,7 +15,7 @@ from aiohttp import WSMsgType, web
 from procs import log
 from procs.line import Line
 from procs.messages import encode
-from procs.messages.voice import Incoming, Outgoing, Services, VoiceSpec
+from procs.messages.voice import Incoming, Outgoing, Services, VoiceBeat, VoiceSpec
 from procs.voice.metrics import Metrics
 from procs.wire import realtime
 
@@ -36,6 +36,7 @@ class _Browser:
         self.held: deque[tuple[Incoming, bytes]] = deque()
         self.held_bytes = 0
         self.dropped = 0
+        self.is_heard = False  # its child has said that it takes frames
 
 
 class Browsers:
@@ -71,6 +72,7 @@ class Browsers:
             raise web.HTTPServiceUnavailable(text=said, headers={"Retry-After": str(RETRY_S)})
         child, browser = next(self._ids), _Browser()
         self._browsers[child] = browser  # before anything is waited for, so that no more than may get in
+        self._metrics.figures.add("planaria_voice_browsers")
         socket = web.WebSocketResponse(
             protocols=(realtime.PUBLISHED,),
             heartbeat=PING_S,
@@ -84,7 +86,8 @@ class Browsers:
             self._fork(child, encode(spec))
             await self._talk(child, browser, socket)
         finally:
-            self._browsers.pop(child, None)
+            del self._browsers[child]
+            self._metrics.figures.add("planaria_voice_browsers", -1)
             self._kill(child)
         return socket
 
@@ -117,7 +120,7 @@ class Browsers:
         browser.held_bytes += len(body)
 
     def _pass(self, child: str, browser: _Browser) -> None:
-        while browser.held:
+        while browser.held and browser.is_heard:
             frame, body = browser.held[0]
             if not self.wire.say(frame, body, to=child):
                 return
@@ -126,13 +129,15 @@ class Browsers:
 
     # What the children say
 
-    def beaten(self, child: str) -> bool:
-        """It lives, so it may take what waits; returns whether it is one of these."""
-        browser = self._browsers.get(child)
-        if browser is None:
-            return False
+    def has(self, child: str) -> bool:
+        """Whether a child is one of these."""
+        return child in self._browsers
+
+    def beaten(self, child: str, beat: VoiceBeat) -> None:
+        """How it does. Once it is ready it takes what waits."""
+        browser = self._browsers[child]
+        browser.is_heard = browser.is_heard or beat.state == "connected"
         self._pass(child, browser)
-        return True
 
     def out(self, child: str, frame: Outgoing, body: bytes) -> None:
         """A frame for the browser of this child."""

@@ -57,8 +57,11 @@ class Frames(Protocol):
     def out(self, child: str, frame: Outgoing, body: bytes) -> None:
         """One for the browser of this child."""
 
-    def beaten(self, child: str) -> bool:
-        """It lives; returns whether it is a browser's."""
+    def has(self, child: str) -> bool:
+        """Whether it is a browser's."""
+
+    def beaten(self, child: str, beat: VoiceBeat) -> None:
+        """How it does."""
 
     def ended(self, child: str) -> None:
         """It is dead."""
@@ -77,6 +80,7 @@ class Leader:
         self.wire: Wire  # to the children; whoever runs us sets these two
         self.frames: Frames
         self._editing = asyncio.Lock()
+        self._muted: dict[str, bool] = {}  # child -> what it was told last
 
     # What is to be
 
@@ -118,6 +122,7 @@ class Leader:
         for action in actions:
             if isinstance(action, Fork):
                 self.metrics.figures.add("planaria_voice_born_total", of=action.device.name)
+                self._muted[action.child] = self.memory.devices[action.device.name].muted
                 self._brood.fork(action.child, encode(self._spec(action)))
             else:
                 if action.why:
@@ -155,14 +160,11 @@ class Leader:
             log.warning("malformed bus message", reason=str(reason), child=child)
             return
         device = self._children.device_of(child)
-        is_browser = not device and self.frames.beaten(child)
+        is_browser = not device and self.frames.has(child)
         if not device and not is_browser:
             return  # of one that is dead
         if isinstance(message, VoiceBeat):
-            if device and not self._children.beat_of(device):
-                self._greeted(child, device, message)
-            self._children.beaten(child, message, time.monotonic())
-            self.metrics.beaten(child, device, message, time.time())
+            self._beaten(child, device, message)
         elif isinstance(message, VoiceFigures):
             self.metrics.seen(child, device, message.seen)
         elif isinstance(message, Outgoing) and is_browser:
@@ -170,11 +172,20 @@ class Leader:
         elif isinstance(message, Line) and device:
             self.memory.add(device, message)
 
-    def _greeted(self, child: str, device: str, beat: VoiceBeat) -> None:
-        """Its first beat: from now on it hears us, and may have missed what was said since its spec was written."""
+    def _beaten(self, child: str, device: str, beat: VoiceBeat) -> None:
+        self.metrics.beaten(child, device, beat, time.time())
+        if not device:
+            self.frames.beaten(child, beat)
+            return
+        self._children.beaten(child, beat, time.monotonic())
+        if beat.state == "connected":
+            self._tell_muted(child, device)
+
+    def _tell_muted(self, child: str, device: str) -> None:
+        """Whether its microphone is muted, where it has not heard of it yet."""
         known = self.memory.devices.get(device)
-        if known and known.muted != beat.muted:
-            self.wire.say(MuteWanted(known.muted), to=child)
+        if known and self._muted.get(child) != known.muted and self.wire.say(MuteWanted(known.muted), to=child):
+            self._muted[child] = known.muted
 
     def born(self, child: str, pid: int) -> None:
         """It is there."""
@@ -184,6 +195,7 @@ class Leader:
         """It is dead."""
         device = self._children.ended(child, status, time.monotonic())
         self.metrics.ended(child, device, time.time())
+        self._muted.pop(child, None)
         if status not in (0, -9):
             self.metrics.figures.add("worker_hard_errors_total")
             how = f"exit {status}" if status >= 0 else f"signal {-status}"
@@ -255,10 +267,10 @@ class Leader:
         elif wanted.what == "say":
             self._say(its.name, wanted.text)
         else:
-            is_muted = wanted.what == "mute"
-            await self.memory.mute(its.name, is_muted)
-            # A child that is not there yet, or hears nothing now, is born with it.
-            self.wire.say(MuteWanted(is_muted), to=self._children.child_of(its.name) or "nobody")
+            await self.memory.mute(its.name, wanted.what == "mute")
+            beat = self._children.beat_of(its.name)
+            if beat and beat.state == "connected":  # another hears of it as soon as it is
+                self._tell_muted(self._children.child_of(its.name), its.name)
 
     def _say(self, device: str, text: str) -> None:
         beat = self._children.beat_of(device)

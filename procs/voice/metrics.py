@@ -146,7 +146,7 @@ class Metrics:
         known = self._children.setdefault(child, _Child())
         before, known.beat = known.beat, beat
         was, is_ = before.state == "connected", beat.state == "connected"
-        more = max(0, beat.connections - before.connections)
+        more = max(0, beat.connections - before.connections, is_ - was)
         self.figures.add("worker_sessions_total", more)
         self.figures.add("planaria_voice_connections_total", more, of=device or BROWSER)
         refused = max(0, beat.refused - before.refused)

@@ -26,7 +26,7 @@ EXAMPLE = {
     "devices": [
         {"name": "kitchen", "host": "192.168.1.50", "port": 8765, "voice": "Watercooler",
          "instructions": {"type": "smalltalk", "language": "en"}, "auto_reconnect": True, "reconnect_delay": 5.0,
-         "enabled": True, "token": "what run/audio-token of that device holds", "tls": False},
+         "enabled": True, "token": "what-run/audio-token-of-that-device-holds", "tls": False},
         {"name": "living room", "host": "living-room.local", "voice": "Quiz show",
          "instructions": {"type": "quiz_show"}, "enabled": False},
     ]
