@@ -81,7 +81,10 @@ WEBRTC_PEER_TUNNELS = "webrtc_peer.tunnels"
 TUN_PUMP_PACKETS = "tun_pump.packets"
 VOICE_CHILDREN = "voice.children"
 HIGH_WATER = 64  # messages; a frozen reader must not grow its writer
-HIGHER_WATER = {WEBRTC_PEER_CHILDREN: 512}  # an encoder that joins gets seconds of a stream at once
+HIGHER_WATER = {
+    WEBRTC_PEER_CHILDREN: 512,  # an encoder that joins gets seconds of a stream at once
+    VOICE_CHILDREN: 512,  # a browser's frames wait until its child is there
+}
 RESEND_S = 0.25  # an unanswered idempotent request goes out again this often
 MAX_BESIDE = 16  # requests of one asynchronous responder at a time
 MAX_SOCKET_PATH = 107  # sockaddr_un

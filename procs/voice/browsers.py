@@ -36,6 +36,7 @@ class _Browser:
         self.held: deque[tuple[Incoming, bytes]] = deque()
         self.held_bytes = 0
         self.dropped = 0
+        self.is_slow = False  # it does not take what it is sent
         self.is_heard = False  # its child has said that it takes frames
 
 
@@ -86,6 +87,8 @@ class Browsers:
             self._fork(child, encode(spec))
             await self._talk(child, browser, socket)
         finally:
+            if not socket.closed and request.transport:
+                request.transport.abort()  # who takes nothing would also not take a farewell
             del self._browsers[child]
             self._metrics.figures.add("planaria_voice_browsers", -1)
             self._kill(child)
@@ -142,10 +145,13 @@ class Browsers:
     def out(self, child: str, frame: Outgoing, body: bytes) -> None:
         """A frame for the browser of this child."""
         browser = self._browsers[child]
+        if browser.is_slow:
+            return
         try:
             browser.out.put_nowait((frame, body))
         except asyncio.QueueFull:
             log.warning("a browser reads too slowly, and is closed")
+            browser.is_slow = True
             while not browser.out.empty():
                 browser.out.get_nowait()
             browser.out.put_nowait((Outgoing(close=SLOW), b"what is sent is read too slowly"))
@@ -161,7 +167,9 @@ async def _write(browser: _Browser, socket: web.WebSocketResponse) -> None:
     while True:
         frame, body = await browser.out.get()
         if frame.close:
-            await socket.close(code=frame.close, message=body[:120])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WAIT_S):
+                    await socket.close(code=frame.close, message=body[:120])
             return
         try:
             async with asyncio.timeout(WAIT_S):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import sqlite3
@@ -43,15 +44,22 @@ def children_of(backend: Backend) -> list[int]:
     return proc.children(zygote)
 
 
+def _has(backend: Backend, text: str) -> bool:
+    return text in backend.lines("kitchen")
+
+
+def _called(device: FakeDevice, times: int) -> bool:
+    return device.calls == times
+
+
 def test_a_killed_child_is_back_with_what_was_said(tmp_path: Path, device: FakeDevice, environ: dict[str, str]) -> None:
     with voice_rig.backend(tmp_path, device.entry("kitchen"), environ=environ) as its:
         its.until_state("kitchen", "connected")
         for number in range(1, 4):
             its("POST", "/v1/devices/kitchen/say", {"text": f"line {number}"})
-            until(lambda number=number: f"line {number}" in its.lines("kitchen"))
-            calls = device.calls
+            until(functools.partial(_has, its, f"line {number}"))
             os.kill(until(lambda: children_of(its))[0], signal.SIGKILL)
-            until(lambda calls=calls: device.calls == calls + 1)
+            until(functools.partial(_called, device, number + 1))
             its.until_state("kitchen", "connected")
         assert its.lines("kitchen") == ["line 1", "line 2", "line 3"], "each child counts on where the one before was"
         assert device.most == 1, "never a second connection"
@@ -143,7 +151,7 @@ def test_a_device_that_is_away_holds_nobody_up(tmp_path: Path, device: FakeDevic
 
 
 def test_health_says_what_is_down(tmp_path: Path, device: FakeDevice) -> None:
-    nobody = {name: url for name, url in _nobody()}
+    nobody = dict(_nobody())
     with voice_rig.backend(tmp_path, device.entry("kitchen"), environ=nobody) as its:
         its.until_state("kitchen", "connected")
         answer = its("GET", "/v1/health")
