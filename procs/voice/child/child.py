@@ -270,7 +270,7 @@ class Child:
         device, its, hello = self._device, self._state, self._hello
         drive = self._ready.result() if self._ready.done() and not self._ready.cancelled() else None
         state: Any = "over" if self._over.done() else "connected" if self._far else "connecting"
-        beat = VoiceBeat(state=state, since=self._born_at, connections=self._far is not None)
+        beat = VoiceBeat(state=state, since=self._born_at, connections=int(self._far is not None))
         if device:
             beat = VoiceBeat(
                 state="over" if self._over.done() else device.state,
