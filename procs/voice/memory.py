@@ -127,7 +127,7 @@ class Memory:
 
     async def _ask(self) -> None:
         if not self._is_made:
-            await self._store.run(tables.make)
+            await asyncio.to_thread(self._store.exclusively, tables.make)
             self._is_made = True
         asked_at = boot_clock()
         answer = await self._store.run(tables.take, self.leases.owner, self._wanted)
