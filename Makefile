@@ -54,7 +54,7 @@ chaos: ## kill, freeze and hang every process for MINUTES=10, and see it come ba
 # What would be missed stays: accounts and devices of the hub, who this device is, a password not seen yet.
 clean: ## end everything and remove what was made here (not your settings, the hub's accounts, the device's identity)
 	@$(ANY) scripts/down.py
-	@if [ -d run ]; then find run -mindepth 1 -maxdepth 1 ! -name 'hub.sqlite*' ! -name device.json ! -name admin-password \
+	@if [ -d run ]; then find run -mindepth 1 -maxdepth 1 ! -name 'hub.sqlite*' ! -name 'voice.sqlite*' ! -name voice.owner ! -name device.json ! -name admin-password \
 		! -name agent ! -name audio-token -exec rm -rf {} +; rmdir run 2>/dev/null || true; fi
 	@rm -rf go2rtc/bin .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@if [ -d temp/streams ]; then find temp/streams -type p -delete; find temp -type d -empty -delete; fi

@@ -16,12 +16,11 @@ from procs.settings import ADDRESS, PATH, SWITCH, TEXT, Address, Kind, Layers, m
 
 LONG_KEY = 16
 MAX_INSTANCES = 16
-OFF = "off"  # of one of this suite's speech services: another is used
 EXAMPLES = """\
   python -m procs.voice
   REMOTE_DEVICES_CONFIG=/etc/planaria/devices.json python -m procs.voice --port 8000
   KYUTAI_STT_URL=ws://10.0.0.5:8090,ws://10.0.0.6:8090 KYUTAI_LLM_URL=https://llm.example.org python -m procs.voice
-  HOST=0.0.0.0 PLANARIA_VOICE_KEY_FILE=run/voice-key python -m procs.voice
+  HOST=0.0.0.0 PLANARIA_VOICE_KEY_FILE=voice-key python -m procs.voice
 
 exit codes: 2 bad option, 3 something is not installed, 14 the store is down, 15 its zygote died, 1 anything else"""
 
@@ -63,7 +62,12 @@ INSTANCES = Kind(
 )
 HTTP = Kind(_parse_llm, "http://HOST:PORT or https://HOST:PORT, without a path but for /v1")
 KEY = matching(r"[!-~]{1,500}", "1 to 500 printable ASCII characters without blanks")
-NEAR = Kind(lambda text: None if text == OFF else ADDRESS.parse(text), f"{ADDRESS.allowed}, or {OFF}")
+
+
+def _place(port: int) -> Kind:
+    """Where one of the suite's speech services is. One that is off has another in its place."""
+    usual = Address("127.0.0.1", port)
+    return Kind(lambda text: usual if text == "off" else ADDRESS.parse(text), f"{ADDRESS.allowed}, or off")
 
 
 class Voice(settings.Settings):
@@ -110,9 +114,9 @@ class Voice(settings.Settings):
         16, whole(0, 64), env=("PLANARIA_VOICE_BROWSERS",), help="how many talk to it at once over /v1/realtime"
     )
     # Where the speech services of the same suite are, as they are told themselves.
-    near_stt: Address | None = option(Address("127.0.0.1", 8090), NEAR, env=("PLANARIA_SPEECH_STT",), help="")
-    near_tts: Address | None = option(Address("127.0.0.1", 8089), NEAR, env=("PLANARIA_SPEECH_TTS",), help="")
-    near_llm: Address | None = option(Address("127.0.0.1", 8091), NEAR, env=("PLANARIA_SPEECH_LLM",), help="")
+    near_stt: Address = option(Address("127.0.0.1", 8090), _place(8090), env=("PLANARIA_SPEECH_STT",), help="")
+    near_tts: Address = option(Address("127.0.0.1", 8089), _place(8089), env=("PLANARIA_SPEECH_TTS",), help="")
+    near_llm: Address = option(Address("127.0.0.1", 8091), _place(8091), env=("PLANARIA_SPEECH_LLM",), help="")
     speech_key: str = option("", KEY, env=("PLANARIA_SPEECH_KEY",), help="", secret=True)
     speech_key_file: Path | None = option(None, PATH, env=("PLANARIA_SPEECH_KEY_FILE",), help="")
 
@@ -139,10 +143,8 @@ class Voice(settings.Settings):
 _HIDDEN = ("near_stt", "near_tts", "near_llm", "speech_key_file")
 
 
-def _near(scheme: str, listens: Address | None) -> str:
-    """Where this machine finds what listens there; "" for what is off."""
-    if listens is None:
-        return ""
+def _near(scheme: str, listens: Address) -> str:
+    """Where this machine finds what listens there."""
     return f"{scheme}://{Address({'0.0.0.0': '127.0.0.1', '::': '::1'}.get(listens.host, listens.host), listens.port)}"
 
 
@@ -168,10 +170,6 @@ def check(chosen: Voice) -> Voice:
     if not chosen.listens.is_loopback and len(chosen.key) < LONG_KEY:
         raise ConfigError(
             f"HOST={chosen.host}: others can reach it; set PLANARIA_VOICE_KEY or PLANARIA_VOICE_KEY_FILE,"
-            f" {LONG_KEY} characters or more (openssl rand -hex 24 > run/voice-key)"
+            f" {LONG_KEY} characters or more (openssl rand -hex 24 makes one)"
         )
-    services = chosen.services
-    for named, found in (("STT", services.stt[0]), ("TTS", services.tts[0]), ("LLM", services.llm)):
-        if not found:
-            raise ConfigError(f"PLANARIA_SPEECH_{named}={OFF}: set KYUTAI_{named}_URL to the one that is used instead")
     return chosen

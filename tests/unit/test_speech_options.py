@@ -69,7 +69,7 @@ def test_make_up_checks_them_where_the_role_is_on(tmp_path: Path) -> None:
     ]  # fmt: skip
     told = roles.conf(on.suite.roles, on.wall.hub.listen, {}).split("[")
     started = {part.partition("]")[0] for part in told if "autostart=true" in part}
-    assert started == {f"program:{name}" for name in speaking.PROGRAMS}
+    assert started == {f"program:{name}" for name in ("voice", *speaking.PROGRAMS)}
 
 
 def test_one_that_is_off_leaves_its_place_to_another(tmp_path: Path) -> None:

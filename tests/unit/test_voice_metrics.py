@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 
 from procs.figures import Figures, Kind
 from procs.messages.voice import VoiceBeat
+from procs.settings import ROOT
 from procs.voice.metrics import KINDS, Metrics
 
 # As the published backend has them (counters get _total).
@@ -106,3 +108,12 @@ def test_a_device_that_is_no_more_is_told_of_no_more() -> None:
 def test_a_figure_that_was_not_declared_is_our_mistake() -> None:
     with pytest.raises(KeyError):
         Figures({"a": Kind("counter", "x")}).add("b")
+
+
+def test_the_dashboard_shows_figures_that_there_are() -> None:
+    board = json.loads((ROOT / "docker/grafana/voice.json").read_text())
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    named = {name for expr in asked for name in re.findall(r"\b(?:worker|planaria_voice)_\w+", expr)}
+    assert len(named) > 20
+    unknown = {name for name in named if name not in KINDS and re.sub("_(bucket|sum|count)$", "", name) not in KINDS}
+    assert not unknown
