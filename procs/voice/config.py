@@ -115,6 +115,7 @@ def _document(text: str, file: str = "devices.json") -> dict[str, Any]:
         raise Refused(f"{file}: line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
         raise Refused(f"{file}: nested too deeply") from None
+    refuse_halves(document, file)
     if not isinstance(document, dict) or not isinstance(document.get("devices"), list):
         raise Refused(f'{file}: must be {{"devices": [...]}}')
     if unknown := sorted(document.keys() - {"devices"}):
@@ -122,6 +123,14 @@ def _document(text: str, file: str = "devices.json") -> dict[str, Any]:
     if len(document["devices"]) > MAX_DEVICES:
         raise Refused(f"{file}: {len(document['devices'])} devices; at most {MAX_DEVICES} are called")
     return document
+
+
+def refuse_halves(value: Any, where: str) -> None:
+    """Raise Refused where text in it can't be written: JSON can name half of a character (a lone surrogate)."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Refused(f"{where}: holds a half of a character (a lone surrogate)") from None
 
 
 def _entry(document: dict[str, Any], name: str) -> dict[str, Any]:
@@ -149,7 +158,8 @@ def _device(entry: Any, find_voice: FindVoice, where: str) -> tuple[Device | Non
     values, problems = {}, []
     for key, value in entry.items():
         if key not in _FIELDS:
-            problems.append(f"{prefix}{str(key)[:_SHOWN]}: unknown field; known are {', '.join(_FIELDS)}")
+            named = key[:_SHOWN] if key.isprintable() else _shown(key)
+            problems.append(f"{prefix}{named}: unknown field; known are {', '.join(_FIELDS)}")
             continue
         try:
             values[key] = _FIELDS[key].read(value)

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from procs.figures import TYPE
 from procs.messages.voice import Do, Listen, VoiceDevice
-from procs.voice import browsers, door, voices
+from procs.voice import browsers, config, door, voices
 from procs.voice.browsers import Browsers
 from procs.voice.config import Device
 from procs.voice.leader import Leader
@@ -243,6 +243,7 @@ async def _object(request: web.Request) -> dict[str, Any]:
         raise web.HTTPRequestTimeout(text=f"the body did not come within {BODY_S:g} s") from None
     except (ValueError, RecursionError) as error:
         raise web.HTTPBadRequest(text=f"not JSON: {error}"[:300]) from None
+    config.refuse_halves(found, "body")
     if not isinstance(found, dict):
         raise web.HTTPBadRequest(text="must be a JSON object")
     return found

@@ -106,6 +106,7 @@ def test_names_are_needed_and_are_somebody_s_own() -> None:
         ("[]", 'devices.json: must be {"devices": [...]}'),
         ('{"devices": {}}', 'devices.json: must be {"devices": [...]}'),
         ('{"devices": [], "device": []}', "devices.json: 'device': unknown field beside devices"),
+        ('{"devices": [{"name": "\\ud800"}]}', "devices.json: holds a half of a character"),
         ("[" * 200_000, "devices.json: nested too deeply"),
     ],
 )

@@ -162,6 +162,8 @@ def test_devices_are_enabled_and_disabled(backend: Backend, device: FakeDevice) 
         ("GET", "/v1/nothing", None, 404),
         ("POST", "/v1/devices", b"{", 400),
         ("POST", "/v1/devices", [], 400),
+        ("POST", "/v1/devices", b'{"name": "\\ud800", "host": "a"}', 409),
+        ("POST", "/v1/devices/kitchen/say", b'{"text": "\\ud800"}', 409),
         ("POST", "/v1/devices", b"x" * 100_000, 413),
         ("POST", "/v1/voices", None, 405),
         ("GET", "/v1/devices/kitchen/lines?after=x", None, 400),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from procs.errors import ConfigError, NotHere
-from scripts import roles, voice
+from procs.messages.voice import VoiceBeat, VoiceDevice, VoiceState
+from scripts import reach, roles, status, voice
 from tests.unit.test_wall import plan
 
 
@@ -23,6 +26,30 @@ def test_the_file_tells_the_process_by_variables_and_is_the_weakest(tmp_path: Pa
     }
     conf = roles.conf({"audio"}, found.wall.hub.listen, found.told)
     assert 'PLANARIA_AUDIO_PORT="9000"' in conf and "[program:audio_io]\nautostart=true" in conf
+
+
+def test_the_backend_is_told_the_same_way(tmp_path: Path) -> None:
+    found = plan(tmp_path, "{voice: {devices: /srv/devices.json, browsers: 3}}", PLANARIA_ROLES="voice", PORT="9010")
+    assert (found.voice.browsers, str(found.voice.listens)) == (3, "127.0.0.1:9010")
+    assert found.environment["REMOTE_DEVICES_CONFIG"] == "/srv/devices.json"
+    with pytest.raises(ConfigError, match=r"HOST=0\.0\.0\.0: others can reach it"):
+        plan(tmp_path, "{voice: {host: 0.0.0.0}}", PLANARIA_ROLES="voice")
+    assert plan(tmp_path, "{voice: {host: 0.0.0.0}}"), "whose role is off, it needs nothing"
+
+
+def test_status_shows_devices_and_says_what_is_wrong() -> None:
+    beat = VoiceBeat("waiting", problem="connection refused", since=time.time() - 61, attempts=3, connections=2)
+    its = VoiceDevice("kitchen", "10.0.0.5", 8765, "slt", "{}", True, True, 5.0, "waiting", "refused", beat, 7)
+    state = VoiceState(True, [its], ["devices.json: x"], {"stt": "", "tts": "away", "llm": ""})
+    row = status.voice_row(msgspec.to_builtins(its))
+    assert row[:3] == ("kitchen", "10.0.0.5:8765", "waiting") and row[-2:] == ("7", "2")
+    assert len(row) == len(status.VOICE)
+    assert reach.missing_voice(state) == [
+        "devices.json: x",
+        "voice: tts is down: away",
+        "voice device kitchen: refused",
+    ]
+    assert status.voice_row(msgspec.to_builtins(msgspec.structs.replace(its, beat=None)))[3] == "-"
 
 
 def test_what_can_not_be_is_refused_before_anything_is_started(tmp_path: Path) -> None:
