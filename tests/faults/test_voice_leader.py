@@ -198,7 +198,7 @@ def _states(*backends: Backend) -> set[str]:
     return {its.device("kitchen")["state"] for its in backends}
 
 
-def test_a_frozen_backend_is_dead_before_another_calls(
+def test_without_a_store_conversations_end_before_another_may_call(
     tmp_path: Path, device: FakeDevice, environ: dict[str, str]
 ) -> None:
     """Its children live as long as its lease does: whoever took the lease over must never find them there."""
@@ -206,7 +206,7 @@ def test_a_frozen_backend_is_dead_before_another_calls(
     with voice_rig.backend(tmp_path / "a", device.entry("kitchen"), environ=shared) as one:
         until(lambda: device.now == 1)
         with voice_rig.backend(tmp_path / "b", device.entry("kitchen"), environ=shared):
-            # What a blocked loop is: it turns no more, and nobody outside ends it.
+            # Somebody who writes and writes: neither backend can renew or take anything.
             locked = sqlite3.connect(tmp_path / "shared.sqlite", isolation_level=None)
             locked.execute("BEGIN IMMEDIATE")
             until(lambda: device.now == 0, LEASE_S + 2)
