@@ -337,20 +337,26 @@ class Requester:
 
 
 async def ask(
-    context: zmq.asyncio.Context, run_dir: Path, endpoint: str, body: Command, *, within_s: float = 2.0
+    context: zmq.asyncio.Context,
+    run_dir: Path,
+    endpoint: str,
+    body: Command,
+    *,
+    within_s: float = 2.0,
+    idempotent: bool = True,
 ) -> Reply:
-    """As Requester.ask in an asyncio loop, for commands that are idempotent. Raises DeadlineExceeded, Refused."""
+    """As Requester.ask in an asyncio loop. Raises DeadlineExceeded, Refused."""
     deadline = now_ms() + int(within_s * 1000)
     request_id = int.from_bytes(os.urandom(7), "big")
-    data = encode(Request(id=request_id, deadline_ms=deadline, idempotent=True, body=body))
+    data, sent = encode(Request(id=request_id, deadline_ms=deadline, idempotent=idempotent, body=body)), False
     sock = _socket(context, zmq.DEALER)
     sock.connect(address(run_dir, endpoint))
     poll = cast("Callable[[int, int], Awaitable[int]]", sock.poll)  # its stub is that of Poller.poll
     try:
         while (left_ms := deadline - now_ms()) > 0:
             wait_ms = min(left_ms, int(RESEND_S * 1000))
-            if await poll(wait_ms, zmq.POLLOUT):
-                _send_now(sock, [data])
+            if (idempotent or not sent) and await poll(wait_ms, zmq.POLLOUT):
+                sent = _send_now(sock, [data]) or sent
             if await poll(wait_ms, zmq.POLLIN):
                 reply = decode(await sock.recv(), Reply)
                 if not reply.ok:
@@ -358,4 +364,4 @@ async def ask(
                 return reply
     finally:
         sock.close()
-    raise DeadlineExceeded(f"{endpoint}: no answer within {within_s:g} s", retry=True)
+    raise DeadlineExceeded(f"{endpoint}: no answer within {within_s:g} s", retry=idempotent or not sent)

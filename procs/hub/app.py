@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from procs.hub import answers, metrics, openapi, pages, rest
+from procs.hub import answers, metrics, openapi, pages, rest, voice
 from procs.hub.devices import device_ws, devices, pairing, shares, suite
 from procs.hub.openapi import ANYTHING, PROXIED, WEBSOCKET, Route
 from procs.hub.people import api_tokens, auth, sessions, users
@@ -180,6 +180,17 @@ ROUTES = [
     Route("POST /api/devices/{id}/suite/restart", suite.post_of_device, "owner", SuiteRestart, suite.Done, also=(409,)),
     Route("GET /api/suite", suite.get_own, "admin", None, Suite, also=(409,)),
     Route("POST /api/suite/restart", suite.post_own, "admin", SuiteRestart, suite.Done, also=(409,)),
+    Route("GET /api/voice", voice.get_state, "admin", None, voice.Shown, also=(404,)),
+    Route("GET /api/voice/{name}/lines", voice.get_lines, "admin", None, voice.Told, voice.Wanted, also=(409,)),
+    Route("POST /api/voice/{name}/say", whole(voice.post_say), "admin", voice.Say, answers.Said, also=(409,)),
+    Route(
+        "POST /api/voice/{name}/{what:(?:mute|unmute|reconnect|enable|disable)}",
+        whole(voice.post_what),
+        "admin",
+        None,
+        answers.Said,
+        also=(409,),
+    ),
     Route("GET /api/openapi.json", openapi.get_document, "anybody", None, dict[str, Any]),
     Route("GET /", pages.front, "anybody", None, "text/html", also=(304,)),
     Route("GET /page/{name}", pages.get_file, "anybody", None, ANYTHING, also=(304,)),

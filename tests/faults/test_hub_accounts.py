@@ -342,7 +342,7 @@ def test_nobody_gets_in_anywhere_and_only_admins_where_it_is_theirs(hub: Process
     for route in ROUTES:
         if route.method == "*" or route.who in ("anybody", "machine"):
             continue
-        path = re.sub(r"\{\w+\}", "1", plain_path(route.path))
+        path = re.sub(r"\{\w+\}", "1", plain_path(route.path).replace("{what}", "mute"))
         for token in ("", "made-up"):
             assert hub.http(route.method, path, {}, token=token).status == 401, route.call
         if route.who == "admin":

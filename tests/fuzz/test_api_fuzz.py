@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import zmq
 
 from procs import bus
 from procs.hub.app import ROUTES
 from procs.hub.openapi import Route, plain_path
 from procs.messages.requests import Look, ProcessState, Reply, Restart, SuiteState
 from procs.messages.warden import TunnelState
-from tests import hub_rig
+from tests import desk, hub_rig
 from tests.hub_rig import ADMIN_PASSWORD, Http, Process, Talker
 from tests.unit.test_wire_suite import BOB, WATCHES
 
@@ -35,6 +34,7 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"
     "negative_data_rejection,positive_data_acceptance,missing_required_header,ignored_auth,unsupported_method"
 )
+VOICE = "^/api/voice/"
 CONFIG = """\
 hooks = "hooks.py"
 [auth]
@@ -45,6 +45,10 @@ enabled = false
 [[operations]]
 include-name = "POST /api/auth/register"
 checks.positive_data_acceptance.expected-statuses = [200, 400]  # as published, for a name that somebody has
+"""
+NAMED = """\
+[parameters]
+"path.name" = "door"
 """
 # Hardly any id that is made up is a device's. One that was deleted would answer nothing more.
 DEVICE = """\
@@ -86,8 +90,6 @@ def as_it_is(context, value):
 @contextlib.contextmanager
 def warden(run_dir: Path) -> Iterator[None]:
     """A stand-in for the warden beside a hub, which would else be waited for: one process, which can be killed."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    responder, ended = bus.Responder(context, run_dir, bus.WARDEN_STATE), threading.Event()
     process = ProcessState("hub", 7, "SERVING", 1.0, 0.1, 1, "killed", 1 << 20, 0, 0.0)
 
     def handle(command: object) -> Reply:
@@ -98,22 +100,18 @@ def warden(run_dir: Path) -> Iterator[None]:
         assert isinstance(command, Restart)
         return Reply(0, command.pid == process.pid, "it has another pid")
 
-    def serve() -> None:
-        while not ended.is_set():
-            responder.serve(handle, 0.1)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    yield
-    ended.set()
-    thread.join()
-    context.destroy()
+    with desk.answering(run_dir, bus.WARDEN_STATE, handle):
+        yield
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     run_dir = tmp_path_factory.mktemp("hub") / "run"
-    with hub_rig.process(run_dir, PLANARIA_COMPAT="1") as running, warden(run_dir):
+    with (
+        hub_rig.process(run_dir, PLANARIA_COMPAT="1") as running,
+        warden(run_dir),
+        desk.voice_leader(run_dir, desk.voice_device("door")),
+    ):
         yield running
 
 
@@ -155,7 +153,11 @@ def ask_all(hub: Process, cookie: str, folder: Path, config: str, *flags: str) -
 
 
 def test_every_call_answers_as_it_is_described(hub: Process, people: People, tmp_path: Path) -> None:
-    ask_all(hub, people.cookie, tmp_path, CONFIG, "--exclude-path-regex", f"{LOGOUT}|{PROXIED}|{OF_DEVICE}/")
+    ask_all(hub, people.cookie, tmp_path, CONFIG, "--exclude-path-regex", f"{LOGOUT}|{PROXIED}|{OF_DEVICE}/|{VOICE}")
+
+
+def test_every_call_of_a_voice_device_answers_as_it_is_described(hub: Process, people: People, tmp_path: Path) -> None:
+    ask_all(hub, people.cookie, tmp_path, CONFIG + NAMED, "--include-path-regex", VOICE)
 
 
 def serve(talker: Talker) -> None:
@@ -172,7 +174,7 @@ def test_nobody_may_what_they_may_not(hub: Process, people: People, route: Route
     method = "GET" if route.method == "*" else route.method
     path = re.sub(r"{path:.*}", "/", plain_path(route.path) if route.method != "*" else route.path)
     path = path.replace("{id}", "cam" if "devices" in path else "1").replace("{name}", "door")
-    path = path.replace("{username}", "somebody")
+    path = path.replace("{username}", "somebody").replace("{what}", "mute")
     elsewhere = {"X-Forwarded-For": "192.0.2.1"}  # which is not this machine
     expected = {"user": 401, "viewer": 404, "owner": 404, "admin": 403, "machine": 403}[route.who]
     assert hub.http(method, path, headers=elsewhere).status == (403 if route.who == "machine" else 401)

@@ -20,7 +20,8 @@ export function keepDraft(control, key) {
 
 /** A form. `fields`: {name, label, hint?, options?, value?, longest?, check?, ...attributes}. A name has `longest`
  * characters; `check(value, values)` says what is wrong. `send(values)` may raise Failure, and what it returns is said
- * beside the button, which says `busy` meanwhile. Passwords are emptied once they were sent, and never kept. */
+ * beside the button, which says `busy` meanwhile. Fields are emptied once they were sent ("emptied" is dispatched), and
+ * passwords never kept. */
 export function form({ id, fields, submit, send, busy = submit, isQuiet = false }) {
   const controls = fields.map((field) => control(id, field));
   const button = h("button", { class: isQuiet ? null : "main" }, submit);
@@ -43,6 +44,7 @@ export function form({ id, fields, submit, send, busy = submit, isQuiet = false 
         input.value = initial;
         sessionStorage.removeItem(DRAFT + id + input.name);
       }
+      element.dispatchEvent(new Event("emptied"));
       return done;
     });
   });

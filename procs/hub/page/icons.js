@@ -8,6 +8,7 @@ const PATHS = {
   pair: "M12 5v14M5 12h14",
   users: "M9 11a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM2 21v-1a7 7 0 0 1 14 0v1M16 3.5a4 4 0 0 1 0 7.5M18.5 14.5A7 7 0 0 1 22 21",
   account: "M12 12a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM4 21v-1a8 8 0 0 1 16 0v1",
+  voice: "M4 5h16v11H10l-5 4v-4H4z",
   play: "M7 4l13 8-13 8z",
   stop: "M6 6h12v12H6z",
   camera: "M3 8h4l2-3h6l2 3h4v11H3zM12 17a4 4 0 1 0 0-8 4 4 0 0 0 0 8z",

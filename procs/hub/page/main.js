@@ -5,7 +5,7 @@ import { accountView } from "./account.js";
 import { forgetDrafts } from "./controls.js";
 import { deviceView } from "./device.js";
 import { devicesView } from "./devices.js";
-import { announce, entitle, h, tick } from "./dom.js";
+import { announce, entitle, h, setText, tick } from "./dom.js";
 import { fleet } from "./fleet.js";
 import { icon } from "./icons.js";
 import { live, retryDelay } from "./live.js";
@@ -15,6 +15,7 @@ import { signInView } from "./signin.js";
 import { suiteView } from "./suite.js";
 import { forgetPictures } from "./thumbs.js";
 import { usersView } from "./users.js";
+import { voice } from "./voice.js";
 
 /** Each view: (signal, ...what the pattern found) -> {title, content}. What it starts ends with the signal, so that to
  * leave a view needs nothing else. */
@@ -22,6 +23,8 @@ const ROUTES = [
   [/^#?\/?$/, devicesView],
   [/^#\/devices\/([^/]+)$/, deviceView],
   [/^#\/suite$/, suiteView],
+  [/^#\/voice$/, later("Voice", async () => (await import("./voicedevices.js")).voiceView)],
+  [/^#\/voice\/([^/]+)$/, later("Voice", async () => (await import("./voicedevice.js")).voiceDeviceView)],
   [/^#\/pair(?:\/(\d{6}))?$/, pairView],
   [/^#\/account$/, accountView],
   [/^#\/users$/, usersView],
@@ -30,6 +33,7 @@ const ROUTES = [
 const TABS = [
   ["#/", "Devices", "devices"],
   ["#/suite", "Suite", "suite"],
+  ["#/voice", "Voice", "voice"],
   ["#/pair", "Pair", "pair"],
   ["#/users", "Users", "users"],
   ["#/account", "Account", "account"],
@@ -42,6 +46,7 @@ const scrolled = new Map(); // hash -> how far down it was left
 let left = new AbortController();
 let shownHash = null;
 let shownUser = null;
+let hasVoice = false; // whether its tab is shown
 
 function show(view, ...found) {
   left.abort();
@@ -49,6 +54,25 @@ function show(view, ...found) {
   const { title, content } = view(left.signal, ...found);
   entitle(title);
   main.replaceChildren(...[content].flat());
+}
+
+/** A view that few people need: its modules come when it is opened first. */
+function later(name, load) {
+  return (signal, ...found) => {
+    const first = h("h1", {}, name);
+    const said = h("p", { class: "empty" }, "Loading…");
+    const place = h("div", { class: "stack" }, first, said);
+    const draw = (view) => {
+      if (signal.aborted) return;
+      const { title, content } = view(signal, ...found);
+      const hadFocus = document.activeElement === first;
+      entitle(title);
+      place.replaceChildren(...[content].flat());
+      if (hadFocus) focusHeading();
+    };
+    load().then(draw, () => setText(said, "The hub did not answer. Reload the page to try again."));
+    return { title: name, content: place };
+  };
 }
 
 function notFoundView() {
@@ -97,13 +121,21 @@ function drawTabs() {
   const user = session()?.user;
   const me = user && h("a", { href: "#/account", dir: "auto" }, user.username);
   document.getElementById("me").replaceChildren(...(me ? [me] : []));
-  const shown = user ? TABS.filter(([hash]) => hash !== "#/users" || user.is_admin) : [];
-  const here = shownHash.startsWith("#/devices/") ? "#/" : shownHash.replace(/^#?\/?$/, "#/").replace(/\/\d{6}$/, "");
+  hasVoice = voice.isThere;
+  const isShown = { "#/users": user?.is_admin, "#/voice": user?.is_admin && hasVoice };
+  const shown = user ? TABS.filter(([hash]) => isShown[hash] ?? true) : [];
+  const here = tabOf(shownHash);
   tabs.replaceChildren(
     ...shown.map(([hash, label, drawing]) =>
       h("a", { href: hash, "aria-current": hash === here ? "page" : null }, icon(drawing), h("span", {}, label)),
     ),
   );
+}
+
+/** The tab that a view is below. */
+function tabOf(hash) {
+  if (hash.startsWith("#/devices/")) return "#/";
+  return hash.replace(/^#?\/?$/, "#/").replace(/^(#\/(?:pair|voice))\/.*/, "$1");
 }
 
 /** Somebody has signed in: they are where they wanted to be. */
@@ -126,6 +158,7 @@ function forgetAll() {
   forgetDrafts();
   forgetPictures();
   fleet.forget();
+  voice.forget();
 }
 
 /** Whether the session still is good, now that something was refused; and whether the hub is another one by now. */
@@ -191,6 +224,8 @@ document.addEventListener("signed-out", () => {
 });
 doubts.addEventListener("doubt", doubt);
 live.addEventListener("doubt", doubt);
+live.addEventListener("up", () => session()?.user.is_admin && voice.look());
+voice.addEventListener("change", () => hasVoice !== voice.isThere && shownHash !== null && drawTabs());
 for (const [target, type] of [[live, "away"], [live, "up"], [globalThis, "offline"], [globalThis, "online"]]) {
   target.addEventListener(type, () => sayLink());
 }

@@ -135,6 +135,7 @@ const LOSSES = {
   audio_io: "What it was about to say is not heard.",
   proxy: "What it carries breaks off for a moment.",
   supervisord: "All processes restart.",
+  voice: "What is being said breaks off.",
 };
 
 /** What others lose when a process is killed. */

@@ -1,0 +1,75 @@
+/** What is said at a voice device, live: the newest line stands lowest, and one that is still being said grows. */
+
+import { call } from "./api.js";
+import { KeyedList, follow, h, named, setText } from "./dom.js";
+import { live } from "./live.js";
+import { repeat, voiceCall } from "./voice.js";
+import { moment, timeOf } from "./words.js";
+
+const EVERY_MS = 1000;
+const KEPT = 300; // lines
+const NEAR_PX = 32; // of the end: so near, whoever reads wants to see what comes
+const WHO = { __proto__: null, user: "Person", assistant: "Voice" };
+
+export function transcript(name, signal) {
+  const lines = new Map(); // by number
+  const list = h("ol", {});
+  const place = h("div", { class: "transcript", role: "log", "aria-live": "polite", "aria-label": "Conversation", tabindex: "0" }, list);
+  const empty = h("p", { class: "empty" }, "Loading…");
+  const rows = new KeyedList(list, (line) => line.number, lineRow);
+  const newest = h("button", { type: "button", hidden: true, onclick: () => toEnd() }, "To the newest");
+  let after = 0;
+  let isAtEnd = true;
+  const toEnd = () => {
+    place.scrollTop = place.scrollHeight;
+  };
+  place.addEventListener("scroll", () => {
+    isAtEnd = place.scrollHeight - place.scrollTop - place.clientHeight < NEAR_PX;
+    if (isAtEnd) newest.hidden = true;
+  });
+  const show = (told) => {
+    for (const line of told.lines) lines.set(line.number, line);
+    const shown = [...lines.values()].sort((one, other) => one.number - other.number).slice(-KEPT);
+    for (const number of lines.keys()) if (number < shown[0].number) lines.delete(number);
+    rows.show(shown);
+    if (isAtEnd) toEnd();
+    else newest.hidden = false;
+  };
+  const look = async () => {
+    try {
+      const told = await call("GET", `${voiceCall(name, "lines")}?after=${after}`, undefined, { signal });
+      if (signal.aborted) return;
+      if (told.next < after) lines.clear(); // the backend has begun to count anew: next time all is asked for
+      after = told.next < after ? 0 : told.next;
+      if (told.lines.length) show(told);
+      setText(empty, lines.size ? "" : "Nothing has been said yet.");
+    } catch (error) {
+      if (error.name !== "AbortError" && !lines.size) setText(empty, error.message);
+    }
+    empty.hidden = lines.size > 0;
+    place.hidden = !lines.size;
+  };
+  place.hidden = true;
+  repeat(look, EVERY_MS, signal);
+  return h("div", { class: "talk" }, empty, place, newest);
+}
+
+/** While it grows it is busy: a screen reader reads it once, when it is whole. */
+function lineRow(line) {
+  const at = timeOf(line.at);
+  const when = h("time", { class: "muted" });
+  if (!Number.isNaN(at)) {
+    when.setAttribute("datetime", new Date(at).toISOString());
+    when.setAttribute("title", new Date(at).toLocaleString());
+    follow(when, () => moment(at, live.now()));
+  }
+  const text = named("p", "");
+  const who = h("p", { class: "muted" }, h("strong", {}, WHO[line.role] ?? line.role), " ", when);
+  const element = h("li", { "data-role": line.role, "aria-atomic": "true" }, who, text);
+  const update = (changed) => {
+    element.setAttribute("aria-busy", String(!changed.is_final));
+    setText(text, changed.is_final ? changed.text : `${changed.text}…`);
+  };
+  update(line);
+  return { element, update };
+}
