@@ -31,6 +31,7 @@ export function transcript(name, signal) {
     for (const line of told.lines) lines.set(line.number, line);
     const shown = [...lines.values()].sort((one, other) => one.number - other.number).slice(-KEPT);
     for (const number of lines.keys()) if (number < shown[0].number) lines.delete(number);
+    place.hidden = false; // before it is scrolled
     rows.show(shown);
     if (isAtEnd) toEnd();
     else newest.hidden = false;
@@ -47,7 +48,7 @@ export function transcript(name, signal) {
       if (error.name !== "AbortError" && !lines.size) setText(empty, error.message);
     }
     empty.hidden = lines.size > 0;
-    place.hidden = !lines.size;
+    if (!lines.size) place.hidden = true;
   };
   place.hidden = true;
   repeat(look, EVERY_MS, signal);
