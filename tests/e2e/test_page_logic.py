@@ -129,6 +129,45 @@ def test_processes_in_words(run: Run, process: str, text: str, tone: str) -> Non
     assert run("words.js", f"it.processState({process})") == {"text": text, "tone": tone}
 
 
+@pytest.mark.parametrize(
+    ("device", "text", "tone"),
+    [
+        ("{state: 'connected', turn: 'waiting_for_user', is_muted: false}", "connected for 3 min, listens", "good"),
+        ("{state: 'connected', turn: 'user_speaking'}", "connected for 3 min, somebody speaks", "good"),
+        ("{state: 'connected', turn: 'waiting_for_user', is_muted: true}", "connected for 3 min, muted", "good"),
+        ("{state: 'connected', turn: 'bot_speaking', is_muted: true}", "connected for 3 min, muted, speaks", "good"),
+        ("{state: 'connected', turn: 'constructor'}", "connected for 3 min", "good"),
+        ("{state: 'connecting', turn: ''}", "connecting for 3 min", "waits"),
+        ("{state: 'waiting', turn: ''}", "not connected for 3 min, tries again", "bad"),
+        ("{state: 'over', turn: ''}", "not connected for 3 min, tries no more", "bad"),
+        ("{state: 'elsewhere', turn: ''}", "held by another voice backend", "idle"),
+        ("{state: 'disabled', is_muted: true}", "disabled", "idle"),
+        ("{state: 'constructor', turn: ''}", "constructor", "idle"),
+    ],
+)
+def test_voice_devices_in_words(run: Run, device: str, text: str, tone: str) -> None:
+    assert run("voicewords.js", f"it.voiceState({device}, 190)") == {"text": text, "tone": tone}
+    if tone != "idle":
+        assert " for " not in run("voicewords.js", f"it.voiceState({device}, NaN).text")
+
+
+@pytest.mark.parametrize(
+    ("device", "faults"),
+    [
+        ("state: 'connected', problem: 'was busy'", []),  # it is over
+        ("state: 'waiting', problem: 'refuses the token'", ["Refuses the token."]),
+        ("state: 'disabled', problem: 'refuses the token'", []),
+        ("state: 'connected', microphone: 'no card', speaker: 'ok'", ["Microphone: no card"]),
+        ("state: 'waiting', microphone: 'no card', speaker: 'ok'", []),  # as it was
+        ("state: 'connected', services: {stt: 'full', llm: 'down'}", ["Hearing (stt): full"]),
+    ],
+)
+def test_what_is_wrong_with_a_voice_device(run: Run, device: str, faults: list[str]) -> None:
+    """But for what is wrong everywhere: nothing there thinks."""
+    given = f"{{problem: '', microphone: '', speaker: '', services: {{}}, {device}}}"
+    assert run("voicewords.js", f"it.deviceFaults({given}, {{llm: 'down'}})") == faults
+
+
 def test_recovery_in_words(run: Run) -> None:
     assert run("words.js", "it.recovery({counts: [0, 0]})") == "no restart remembered"
     assert run("words.js", "it.recovery({})") == "no restart remembered"

@@ -104,7 +104,7 @@ def test_the_list_says_how_each_is_in_words_and_follows(ann: Person, leader: Lea
     ann.sees("Voice")
     expect(tab(ann)).to_have_attribute("aria-current", "page")
     expect(row(ann, "kitchen")).to_contain_text(re.compile("Gertrude · 192.0.2.7:8600.*connected for 1 min, listens"))
-    expect(row(ann, "shed")).to_contain_text("not connected, tries again")
+    expect(row(ann, "shed")).to_contain_text("not connected for 1 min, tries again")
     expect(row(ann, "shed")).to_contain_text("Connection refused.")
     expect(row(ann, "hall")).to_contain_text("Speaker: the sound card is not there")
     expect(row(ann, NASTY)).to_contain_text("disabled")
@@ -169,6 +169,14 @@ def test_the_newest_is_seen_unless_one_reads_what_is_older(ann: Person, leader: 
     button(ann, "To the newest").click()
     until(lambda: at_end(ann))
     expect(button(ann, "To the newest")).to_be_hidden()
+
+
+def test_the_end_stays_in_sight_when_a_phone_is_turned(ann: Person, leader: Leader) -> None:
+    tell(leader, 30)
+    open_device(ann, "kitchen")
+    expect(log(ann).get_by_role("listitem")).to_have_count(30)
+    ann.page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    until(lambda: at_end(ann))
 
 
 def test_a_backend_that_counts_anew_is_heard(ann: Person, leader: Leader) -> None:

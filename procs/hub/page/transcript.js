@@ -27,6 +27,9 @@ export function transcript(name, signal) {
     isAtEnd = place.scrollHeight - place.scrollTop - place.clientHeight < NEAR_PX;
     if (isAtEnd) newest.hidden = true;
   });
+  const observer = new ResizeObserver(() => isAtEnd && toEnd()); // a phone was turned
+  observer.observe(place);
+  signal.addEventListener("abort", () => observer.disconnect());
   const show = (told) => {
     for (const line of told.lines) lines.set(line.number, line);
     const shown = [...lines.values()].sort((one, other) => one.number - other.number).slice(-KEPT);

@@ -8,7 +8,7 @@ import { session } from "./session.js";
 import { transcript } from "./transcript.js";
 import { repeat, voice, voiceCall } from "./voice.js";
 import { EVERY_MS, faultRow, showState, voiceTroubles, voiceView } from "./voicedevices.js";
-import { deviceFaults } from "./voicewords.js";
+import { deviceFaults, serviceFaults } from "./voicewords.js";
 
 const LONGEST = 1000; // characters to say at once
 const DISUSED = ["disabled", "elsewhere"];
@@ -33,7 +33,8 @@ export function voiceDeviceView(signal, name) {
   const again = repeat(() => voice.look(signal), EVERY_MS, signal);
   voice.addEventListener("change", draw, { signal });
   draw();
-  return { title: name, content: [head.element, voiceTroubles(signal), body] };
+  const ofAll = ({ services }) => serviceFaults(services);
+  return { title: name, content: [head.element, voiceTroubles(ofAll, signal), body] };
 }
 
 function heading(name) {
@@ -49,7 +50,7 @@ function heading(name) {
     gone.hidden = Boolean(device) || !voice.told;
     state.hidden = !device;
     showState(state, () => current);
-    faults.show(device ? deviceFaults(device).map((text) => ({ text })) : []);
+    faults.show(device ? deviceFaults(device, voice.told.services).map((text) => ({ text })) : []);
   };
   return { element: h("div", { class: "head" }, h("div", {}, back, title, state, list, gone)), update };
 }

@@ -14,7 +14,7 @@ export function voiceView(signal) {
   if (!session().user.is_admin) {
     return { title: "Voice", content: [heading, h("p", {}, "Admins talk through voice devices; you are none.")] };
   }
-  const troubles = voiceTroubles(signal);
+  const troubles = voiceTroubles(({ problems, services }) => [...problems, ...serviceFaults(services)], signal);
   const list = h("ul", { class: "people" });
   const empty = h("p", { class: "empty" });
   const rows = new KeyedList(list, (device) => device.name, deviceRow);
@@ -22,6 +22,7 @@ export function voiceView(signal) {
     rows.show(voice.told?.devices ?? []);
     panel.hidden = !voice.told;
     setText(empty, emptiness(voice.told));
+    empty.hidden = !empty.textContent;
   };
   const panel = h("section", { class: "panel", "aria-label": "Voice devices" }, list, empty);
   voice.addEventListener("change", draw, { signal });
@@ -36,14 +37,13 @@ function emptiness(told) {
   return told.is_configured ? "There is no device in devices.json." : "It has nobody to talk to: there is no devices.json.";
 }
 
-/** What is wrong with the backend itself; read out when it comes up. */
-export function voiceTroubles(signal) {
+/** That the backend does not answer, or what `faultsOf` finds in its answer; read out when it comes up. */
+export function voiceTroubles(faultsOf, signal) {
   const list = h("ul", { class: "troubles" });
   const faults = new KeyedList(list, ({ text }) => text, faultRow);
   const why = h("p", {});
   const draw = () => {
-    const { told } = voice;
-    const all = voice.why || !told ? [] : [...told.problems, ...serviceFaults(told.services)];
+    const all = voice.why ? [] : faultsOf(voice.told);
     faults.show([...new Set(all)].map((text) => ({ text })));
     why.hidden = !voice.why;
     why.className = voice.why === "Loading…" ? "empty" : "error";
@@ -83,7 +83,7 @@ function deviceRow(device) {
     showState(state, () => current);
     const lines = changed.lines ? count(changed.lines, "line") : "nothing said yet";
     setText(facts, [changed.voice, `${changed.host}:${changed.port}`, lines].filter(Boolean).join(" · "));
-    faults.show(deviceFaults(changed).map((text) => ({ text })));
+    faults.show(deviceFaults(changed, voice.told?.services).map((text) => ({ text })));
   };
   update(device);
   return { element: h("li", {}, link, facts, state, list), update };

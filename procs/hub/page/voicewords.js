@@ -14,14 +14,14 @@ const VOICE_STATES = {
   elsewhere: ["held by another voice backend", "idle"],
   connecting: ["connecting", "waits"],
   connected: ["connected", "good"],
-  waiting: ["not connected, tries again", "bad"],
-  over: ["not connected, tries no more", "bad"],
+  waiting: ["not connected", "bad", "tries again"],
+  over: ["not connected", "bad", "tries no more"],
 };
 
 /** How a voice device is, {text, tone}, which it has been for so many seconds, or NaN. */
 export function voiceState({ state, turn, is_muted }, forS) {
-  const [word, tone] = VOICE_STATES[state] ?? [state, "idle"];
-  const facts = [Number.isNaN(forS) || tone === "idle" ? word : `${word} for ${span(forS)}`];
+  const [word, tone, ...more] = VOICE_STATES[state] ?? [state, "idle"];
+  const facts = [Number.isNaN(forS) || tone === "idle" ? word : `${word} for ${span(forS)}`, ...more];
   if (state === "connected" && is_muted) facts.push("muted");
   if (state === "connected" && TURNS[turn] && !(is_muted && turn === "waiting_for_user")) facts.push(TURNS[turn]);
   return { text: facts.join(", "), tone };
@@ -35,12 +35,13 @@ export function serviceFaults(services) {
   return down.map(([name, why]) => `${SERVICES[name] ?? name} (${name}): ${why}`);
 }
 
-/** All that is wrong with a voice device. */
-export function deviceFaults({ state, problem, microphone, speaker, services }) {
+/** All that is wrong with a voice device, but for what is `known` of all. */
+export function deviceFaults({ state, problem, microphone, speaker, services }, known = {}) {
   const faults = problem && state !== "connected" && state !== "disabled" ? [sentence(problem)] : [];
   if (state !== "connected") return faults;
   for (const [part, how] of [["Microphone", microphone], ["Speaker", speaker]]) {
     if (how && how !== "ok") faults.push(`${part}: ${how}`);
   }
-  return [...faults, ...serviceFaults(services)];
+  const own = Object.entries(services).filter(([name]) => !known[name]);
+  return [...faults, ...serviceFaults(Object.fromEntries(own))];
 }
