@@ -89,7 +89,8 @@ class Leader:
             known = self.lines.get(command.name, {}).values()
             newer = [line for changed, line in sorted(known, key=lambda one: one[0]) if changed > command.after]
             return Reply(0, True, body=VoiceTold(newer[-50:], self.changes))
-        return self._do(command)
+        self._do(command)
+        return None
 
     def _do(self, command: Do) -> None:
         if self.refuses:

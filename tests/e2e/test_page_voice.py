@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, expect
 
 from procs import bus
 from procs.messages.requests import ProcessState, Reply, SuiteState
-from procs.messages.voice import Line, VoiceState
+from procs.messages.voice import Line, Role, VoiceState
 from tests import hub_rig
 from tests.desk import Leader, answering, voice_device, voice_leader
 from tests.e2e.page_rig import LOCAL, Person
@@ -89,8 +89,13 @@ def open_device(person: Person, name: str) -> None:
 def tell(leader: Leader, count: int, name: str = "kitchen") -> None:
     """So many lines were said."""
     for number in range(1, count + 1):
-        role = "user" if number % 2 else "assistant"
-        leader.hears(name, Line(number, role, f"{number}. {LONG}", True, time.time()))
+        tell_one(leader, number, name)
+
+
+def tell_one(leader: Leader, number: int, name: str = "kitchen") -> None:
+    """One more line."""
+    role: Role = "user" if number % 2 else "assistant"
+    leader.hears(name, Line(number, role, f"{number}. {LONG}", True, time.time()))
 
 
 # --- the list -----------------------------------------------------------------------------------------
@@ -156,14 +161,13 @@ def test_the_newest_is_seen_unless_one_reads_what_is_older(ann: Person, leader: 
     open_device(ann, "kitchen")
     expect(log(ann).get_by_role("listitem")).to_have_count(30)
     until(lambda: at_end(ann))
-    tell_one = lambda number: leader.hears("kitchen", Line(number, "user", f"{number}. {LONG}", True))  # noqa: E731
-    tell_one(31)
+    tell_one(leader, 31)
     expect(log(ann).get_by_role("listitem")).to_have_count(31)
     until(lambda: at_end(ann))
     expect(button(ann, "To the newest")).to_be_hidden()
     log(ann).evaluate("it => { it.scrollTop = 100; }")
     ann.page.wait_for_timeout(100)
-    tell_one(32)
+    tell_one(leader, 32)
     expect(log(ann).get_by_role("listitem")).to_have_count(32)
     assert log(ann).evaluate("it => it.scrollTop") == 100
     button(ann, "To the newest").click()
