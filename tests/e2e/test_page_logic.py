@@ -157,6 +157,7 @@ def test_voice_devices_in_words(run: Run, device: str, text: str, tone: str) -> 
         ("state: 'connected', problem: 'was busy'", []),  # it is over
         ("state: 'waiting', problem: 'refuses the token'", ["Refuses the token."]),
         ("state: 'disabled', problem: 'refuses the token'", []),
+        ("state: 'elsewhere', problem: 'another backend has it'", []),  # as its state says
         ("state: 'connected', microphone: 'no card', speaker: 'ok'", ["Microphone: no card"]),
         ("state: 'waiting', microphone: 'no card', speaker: 'ok'", []),  # as it was
         ("state: 'connected', services: {stt: 'full', llm: 'down'}", ["Hearing (stt): full"]),

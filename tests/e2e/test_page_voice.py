@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Locator, expect
 from procs import bus
 from procs.messages.requests import ProcessState, Reply, SuiteState
 from procs.messages.voice import Line, Role, VoiceState
-from tests import hub_rig
+from tests import hub_rig, voice_rig
 from tests.desk import Leader, answering, voice_device, voice_leader
 from tests.e2e.page_rig import LOCAL, Person
 from tests.hub_rig import ADMIN_PASSWORD, Process
@@ -167,6 +167,11 @@ def test_the_newest_is_seen_unless_one_reads_what_is_older(ann: Person, leader: 
     expect(button(ann, "To the newest")).to_be_hidden()
     log(ann).evaluate("it => { it.scrollTop = 100; }")
     ann.page.wait_for_timeout(100)
+    _, known = leader.lines["kitchen"][31]
+    with ann.page.expect_response(lambda answer: "31. " in answer.text() if "/lines" in answer.url else False):
+        leader.hears("kitchen", known)  # told again, it is nothing new
+    ann.page.wait_for_timeout(100)
+    expect(button(ann, "To the newest")).to_be_hidden()
     tell_one(leader, 32)
     expect(log(ann).get_by_role("listitem")).to_have_count(32)
     assert log(ann).evaluate("it => it.scrollTop") == 100
@@ -190,6 +195,16 @@ def test_a_backend_that_counts_anew_is_heard(ann: Person, leader: Leader) -> Non
     expect(log(ann).get_by_role("listitem")).to_have_count(5)
     leader.changes, leader.lines = 0, {}
     leader.hears("kitchen", Line(1, "user", "A new day", True))
+    expect(log(ann).get_by_role("listitem")).to_have_count(1)
+    expect(log(ann)).to_contain_text("A new day")
+
+
+def test_what_was_forgotten_is_gone_once_more_is_said(ann: Person, leader: Leader) -> None:
+    tell(leader, 5)
+    open_device(ann, "kitchen")
+    expect(log(ann).get_by_role("listitem")).to_have_count(5)
+    leader.lines = {}
+    leader.hears("kitchen", Line(1, "user", "A new day", True, time.time()))
     expect(log(ann).get_by_role("listitem")).to_have_count(1)
     expect(log(ann)).to_contain_text("A new day")
 
@@ -301,6 +316,46 @@ def test_who_is_no_admin_sees_none(browser: Browser, hub: Process, leader: Leade
     expect(tab(person)).to_have_count(0)
     assert not any("/api/voice" in each.url for each in person.asked)
     person.close()
+
+
+# --- the real one -------------------------------------------------------------------------------------
+
+
+def test_with_the_real_backend(browser: Browser, tmp_path: Path) -> None:
+    """Whose children only repeat what they are told to say. Killed, it is said to be away; back, it knows what was
+    said."""
+    with (
+        hub_rig.process(tmp_path / "run", PLANARIA_COMPAT="1") as hub,
+        voice_rig.devices() as (device,),
+        voice_rig.services() as services,
+        voice_rig.backend(tmp_path, device.entry("kitchen"), **services) as backend,
+    ):
+        person = Person(browser, f"http://{LOCAL}:{hub.port}")
+        person.go()
+        person.sign_in(ADMIN_PASSWORD)
+        tab(person).click()
+        expect(row(person, "kitchen")).to_contain_text("connected for")
+        row(person, "kitchen").get_by_role("link").click()
+        person.fill("Say", "Dinner is ready")
+        person.press("Say it")
+        expect(log(person)).to_contain_text("Dinner is ready")
+        calls = device.calls
+        person.press("Reconnect")
+        until(lambda: device.calls > calls)
+        backend.kill()
+        person.reads(re.compile("The voice backend of this machine does not answer"))
+        person.reads(re.compile("last known: "))
+        backend.start()
+        expect(person.page.get_by_text("does not answer")).to_have_count(0)
+        person.reads(re.compile("^connected for"))
+        expect(log(person)).to_contain_text("Dinner is ready")
+        person.press("Disable")
+        person.press("Disable it?")
+        person.reads("disabled")
+        until(lambda: device.now == 0)
+        assert '"enabled": false' in backend.file.read_text()
+        assert person.alarms == []
+        person.close()
 
 
 # --- for everybody ------------------------------------------------------------------------------------

@@ -31,7 +31,11 @@ export function transcript(name, signal) {
   observer.observe(place);
   signal.addEventListener("abort", () => observer.disconnect());
   const show = (told) => {
-    for (const line of told.lines) lines.set(line.number, line);
+    for (const line of told.lines) {
+      // What was said was forgotten: the numbers begin anew.
+      for (const { number, at } of lines.values()) if (number > line.number && at < line.at) lines.delete(number);
+      lines.set(line.number, line);
+    }
     const shown = [...lines.values()].sort((one, other) => one.number - other.number).slice(-KEPT);
     for (const number of lines.keys()) if (number < shown[0].number) lines.delete(number);
     place.hidden = false; // before it is scrolled
@@ -39,13 +43,14 @@ export function transcript(name, signal) {
     if (isAtEnd) toEnd();
     else newest.hidden = false;
   };
+  const isNews = (line) => JSON.stringify(line) !== JSON.stringify(lines.get(line.number));
   const look = async () => {
     try {
       const told = await call("GET", `${voiceCall(name, "lines")}?after=${after}`, undefined, { signal });
       if (signal.aborted) return;
       if (told.next < after) lines.clear(); // the backend has begun to count anew: next time all is asked for
       after = told.next < after ? 0 : told.next;
-      if (told.lines.length) show(told);
+      if (told.lines.some(isNews)) show(told);
       setText(empty, lines.size ? "" : "Nothing has been said yet.");
     } catch (error) {
       if (error.name !== "AbortError" && !lines.size) setText(empty, error.message);
