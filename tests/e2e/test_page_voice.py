@@ -149,6 +149,8 @@ def test_what_is_said_grows_in_its_place(ann: Person, leader: Leader) -> None:
     expect(first).to_have_text(re.compile("What is the time[?]$"))
     expect(first).to_have_attribute("aria-busy", "false")
     expect(second).to_have_text(re.compile("Voice .*<b>Noon</b>, I think.$"))
+    leader.hears("kitchen", Line(3, "user", "...", True, time.time()))  # as the voice backend has it
+    expect(log(ann).get_by_role("listitem").last).to_have_text(re.compile("Person .*[(]silence[)]$"))
 
 
 def at_end(person: Person) -> bool:

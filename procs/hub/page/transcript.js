@@ -9,6 +9,7 @@ import { moment, timeOf } from "./words.js";
 const EVERY_MS = 1000;
 const KEPT = 300; // lines
 const NEAR_PX = 32; // of the end: so near, whoever reads wants to see what comes
+const SILENCE = "...";
 const WHO = { __proto__: null, user: "Person", assistant: "Voice" };
 
 export function transcript(name, signal) {
@@ -63,6 +64,12 @@ export function transcript(name, signal) {
   return h("div", { class: "talk" }, empty, place, newest);
 }
 
+/** A person's turn that is nothing but dots is one in which nobody spoke. */
+function spoken({ role, text, is_final }) {
+  if (role === "user" && text === SILENCE) return "(silence)";
+  return is_final ? text : `${text}…`;
+}
+
 /** While it grows it is busy: a screen reader reads it once, when it is whole. */
 function lineRow(line) {
   const at = timeOf(line.at);
@@ -77,7 +84,7 @@ function lineRow(line) {
   const element = h("li", { "data-role": line.role, "aria-atomic": "true" }, who, text);
   const update = (changed) => {
     element.setAttribute("aria-busy", String(!changed.is_final));
-    setText(text, changed.is_final ? changed.text : `${changed.text}…`);
+    setText(text, spoken(changed));
   };
   update(line);
   return { element, update };
