@@ -49,7 +49,9 @@ ROOT_OF_ITS_OWN = """
 set -eu
 mount -t tmpfs tmpfs "$1"
 for top in /*; do
-    case $top in /app | /dev | /proc | /run | /settings | /streams | /sys | /tls | /tmp | "/*") continue ;; esac
+    case $top in
+    /app | /config | /dev | /proc | /run | /settings | /streams | /sys | /tls | /tmp | "/*") continue ;;
+    esac
     if [ -L "$top" ]; then cp -P "$top" "$1$top"; continue; fi
     [ -d "$top" ] || continue
     mkdir "$1$top" && mount --rbind "$top" "$1$top"
@@ -69,8 +71,8 @@ case $3 in
     mkdir -p "$1$3" && mount --bind "$3" "$1$3"
     ;;
 esac
-mkdir "$1/settings" "$1/streams" "$1/tls"
-for what in settings tls; do mount --bind "$2/$what" "$1/$what"; done
+mkdir "$1/config" "$1/settings" "$1/streams" "$1/tls"
+for what in config settings tls; do mount --bind "$2/$what" "$1/$what"; done
 for what in app settings tls; do mount -o remount,bind,ro "$1/$what"; done
 mount -o remount,ro "$1"
 """
@@ -86,9 +88,10 @@ class Image:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.root, self.app = folder, folder / "root", folder / "app"
-        self.settings, self.tls = folder / "settings", folder / "tls"
-        self.app.mkdir()
-        self.root.mkdir()
+        self.config, self.settings, self.tls = folder / "config", folder / "settings", folder / "tls"
+        for made in (self.app, self.root, self.config, self.settings, self.tls):
+            made.mkdir(mode=0o755)
+        os.chown(self.config, 1000, 1000)
         self.environ: dict[str, str] = {}
         listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(listed, capture_output=True, check=True).stdout.decode().split("\0")
@@ -145,6 +148,7 @@ class Container:
         self, image: Image, environ: Mapping[str, str], *, file: Path = COMPOSE, init: bool = service()["init"]
     ) -> None:
         self._init, stage, said = init, STAGES[-1], service(file)
+        self._check: list[str] = said["healthcheck"]["test"][1:]
         self.environ = {**clean_environ(), **image.environ, **environ}
         mounts = [defaults(entry).partition(":") for entry in said["tmpfs"]]
         tmpfs = "".join(f'mount -t tmpfs -o noexec,nosuid,nodev,{o} tmpfs "$1{path}"\n' for path, _, o in mounts)
@@ -200,8 +204,8 @@ class Container:
         return [*into, *self._as_user, *words]
 
     def health(self) -> int:
-        """The exit code of its HEALTHCHECK."""
-        return self.execute(*dockerfile.last(STAGES[-1], "HEALTHCHECK").command()).returncode
+        """The exit code of its health check."""
+        return self.execute(*self._check).returncode
 
     def go2rtc(self) -> int:
         """Its go2rtc, by our numbers."""

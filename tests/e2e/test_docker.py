@@ -25,6 +25,8 @@ from procs import proc
 from procs.hub.options import Hub
 from procs.keeper import start
 from procs.settings import ROOT, Address, options_of
+from procs.speech.options import Speech
+from procs.voice.options import Voice
 from scripts import go2rtc_binary
 from tests import dockerfile, hub_rig
 from tests.container import COMPOSE, DOCKERFILE, STAGES, Container, Image, defaults, environment, service
@@ -38,7 +40,9 @@ NVIDIA = ROOT / "docker/docker-compose.nvidia.yml"
 TUNNEL = ROOT / "docker/docker-compose.tunnel.yml"
 HUB = ROOT / "docker/docker-compose.hub.yml"
 DEVICE = ROOT / "docker/docker-compose.device.yml"
-WHOLE = [COMPOSE, HUB, DEVICE]
+VOICE = ROOT / "docker/docker-compose.autoconnect.yml"
+PROD = ROOT / "docker/docker-compose.prod.yml"
+WHOLE = [COMPOSE, HUB, DEVICE]  # whose health is that of the suite
 in_namespaces = pytest.mark.needs("unshare", "nsenter", "setpriv")
 
 
@@ -63,7 +67,7 @@ def test_the_dockerfile_has_no_lint() -> None:
     assert "SC2086" in tool("hadolint", "-", text=shell).stdout, "shell is looked at too"
 
 
-@pytest.mark.parametrize("file", [*WHOLE, NVIDIA, TUNNEL], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [*WHOLE, VOICE, PROD, NVIDIA, TUNNEL], ids=lambda file: file.stem)
 def test_compose_files_are_as_the_specification_says(file: Path, tmp_path: Path) -> None:
     check = ("--builtin-schema", "vendor.compose-spec")
     done = tool("check-jsonschema", *check, file)
@@ -84,6 +88,7 @@ def documented() -> list[str]:
 OUTSIDE = {f"{whose}_{name}_FIFO_DIR" for whose in ("PLANARIA", "METABONK") for name in ("STREAM", "GO2RTC")}
 FIFO_DIRS = {"PLANARIA_STREAM_FIFO_DIR": "/streams", "PLANARIA_GO2RTC_FIFO_DIR": "/streams"}
 OF_A_HUB = {name for option in options_of(Hub).values() for name in option.env}
+OF_VOICE = {name for cls in (Voice, Speech) for option in options_of(cls).values() for name in option.env}
 OF_ANY = {"PLANARIA_METRICS", "PLANARIA_MEMORY_MB", "PLANARIA_SETTINGS", "PLANARIA_UP_LIMIT_S", "PLANARIA_LOG"}
 SHARED = {"PLANARIA_COMPAT", "PLANARIA_REMOTE_RESTART"}  # of hub and device
 
@@ -122,8 +127,19 @@ def test_a_hub_and_a_device_get_the_variables_that_are_about_them() -> None:
     assert defaults(service(HUB)["ports"][0]) == "8443:8443"
 
 
+def test_a_voice_backend_gets_the_variables_that_are_about_it() -> None:
+    inside = {"PLANARIA_ROLES": "voice", "HOST": "0.0.0.0", "PORT": "8000"}
+    inside |= {"REMOTE_DEVICES_CONFIG": "/config/devices.json"}
+    bare, valued = passed(VOICE)
+    assert valued == inside
+    assert sorted(bare) == sorted((OF_VOICE | OF_ANY) - valued.keys())
+    bare, valued = passed(PROD)
+    assert valued == {**inside, "PLANARIA_VOICE_KEY_FILE": "/run/secrets/voice-key"}
+    assert sorted(bare) == sorted((OF_VOICE | OF_ANY) - valued.keys() - {"PLANARIA_VOICE_KEY"})
+
+
 def test_what_must_last_is_on_a_volume() -> None:
-    for file in (HUB, DEVICE):
+    for file in (HUB, DEVICE, VOICE):
         said = yaml.safe_load(file.read_text())
         assert "run:/app/run" in service(file)["volumes"] and "run" in said["volumes"]
         assert not [entry for entry in service(file)["tmpfs"] if entry.startswith("/app/run")]
@@ -147,7 +163,7 @@ def test_the_health_check_is_that_of_the_image(file: Path) -> None:
     assert {k.replace("_", "-"): str(v) for k, v in said.items() if k != "test"} == flags
 
 
-@pytest.mark.parametrize("file", WHOLE, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [*WHOLE, VOICE, PROD], ids=lambda file: file.stem)
 def test_nothing_in_a_compose_file_asks_for_a_privilege(file: Path) -> None:
     said = service(file)
     assert (said["read_only"], said["cap_drop"]) == (True, ["ALL"])
@@ -175,8 +191,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     for path in (made.folder, *made.folder.parents):  # pytest's folders are for one user alone
         if path.is_relative_to(tmp_path_factory.getbasetemp()) and path != Path("/"):
             path.chmod(0o755)
-    for folder in (made.settings, made.tls):
-        folder.mkdir(mode=0o755)
     yield made
     shutil.rmtree(made.folder)
 
@@ -380,6 +394,42 @@ def test_a_device_is_paired_and_stays_the_same_one(plain: Image, tmp_path: Path)
                 second.kill()
     finally:
         first.kill()
+
+
+@in_namespaces
+@pytest.mark.needs("flite", "espeak-ng")
+@pytest.mark.parametrize("file", [VOICE, PROD], ids=lambda file: file.stem)
+def test_a_voice_backend_serves_at_its_port_and_is_healthy_while_it_can(plain: Image, file: Path) -> None:
+    port, key = free_port(), "k" * 24
+    shutil.copy2(ROOT / "scripts/devices.example.json", plain.config / "devices.json")
+    (plain.settings / "key").write_text(key)
+    speech = {f"PLANARIA_SPEECH_{each}": f"127.0.0.1:{free_port()}" for each in ("STT", "TTS", "LLM")}
+    more = {"PORT": str(port), "PLANARIA_VOICE_KEY_FILE": "/settings/key", **speech, **ports_of_its_own()}
+    running = Container(plain, environment(file) | more, file=file)
+    try:
+        until(lambda: running.health() == 0, 60)
+        assert voice(port, "/v1/devices", "")[0] == 401
+        status, said = voice(port, "/v1/devices", key)
+        assert status == 200 and [each["name"] for each in said["devices"]] == ["here", "kitchen", "front door"]
+        status, said = voice(port, "/v1/devices/kitchen", key, {"reconnect_delay": 3.5})
+        assert status == 200, f"user 1000 can write the file: {said}"
+        assert '"reconnect_delay": 3.5' in (plain.config / "devices.json").read_text()
+        pid = running.execute("pgrep", "-f", "procs.speech tts").stdout.split()[0]
+        running.execute("kill", "-STOP", pid)
+        until(lambda: running.health() != 0, 20)
+        until(lambda: running.health() == 0, 30)
+    finally:
+        running.kill()
+
+
+def voice(port: int, path: str, key: str, changes: object = None) -> tuple[int, Any]:
+    """Status and JSON of a request to a voice backend on this machine; with changes, they are put there."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        body = None if changes is None else json.dumps(changes)
+        connection.request("GET" if body is None else "PUT", path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
 
 
 def paired_by_hand(container: Container, owner: hub_rig.Http) -> str:

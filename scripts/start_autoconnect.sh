@@ -1,0 +1,40 @@
+#!/bin/sh
+# Start the voice backend in the foreground: it calls each device of devices.json and talks with whoever is there.
+#
+#   scripts/start_autoconnect.sh                                   with devices.json of this checkout
+#   REMOTE_DEVICES_CONFIG=/etc/planaria/devices.json scripts/start_autoconnect.sh --port 8000
+#   scripts/start_autoconnect.sh --help                            every option and variable
+#
+# It is `python -m procs.voice`, and installs what that needs. Who hears, speaks and answers runs elsewhere
+# (KYUTAI_STT_URL, KYUTAI_TTS_URL, KYUTAI_LLM_URL); with `make up ROLES=voice` all of it is started, and started again
+# whenever it dies.
+#
+# exit codes: 2 there is no devices.json, or an option is wrong; those of `python -m procs.voice`
+set -eu
+unset CDPATH  # or cd might go elsewhere, and print where
+here=$PWD
+cd "$(dirname -- "$0")/.."
+
+file=${REMOTE_DEVICES_CONFIG:-}
+if [ -n "$file" ]; then
+    case "$file" in /*) ;; *) file=$here/$file ;; esac
+elif [ -f .env ]; then
+    file=$(sed -n "s/^\(export \)\{0,1\}REMOTE_DEVICES_CONFIG=[\"']\{0,1\}\([^\"']*\).*/\2/p" .env | tail -n 1)
+fi
+file=${file:-$PWD/devices.json}
+
+case " $* " in
+*" -h "* | *" --help "* | *" --devices"*) ;; # told, or told otherwise
+*)
+    if [ ! -f "$file" ]; then
+        echo "start_autoconnect: there is no $file; make one, and say in it where your devices are:" >&2
+        echo "start_autoconnect: cp $PWD/scripts/devices.example.json $file" >&2
+        exit 2
+    fi
+    ;;
+esac
+
+sh scripts/bootstrap.sh voice
+REMOTE_DEVICES_CONFIG=$file PYTHONPATH=$PWD PLANARIA_PARENT=$PPID
+export REMOTE_DEVICES_CONFIG PYTHONPATH PLANARIA_PARENT
+exec .venv/bin/python -m procs.voice "$@"
