@@ -19,7 +19,8 @@ from tests import speech_rig, voice_rig
 from tests.rig import clean_environ
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.needs("flite", "espeak-ng")]
-KEY = "a key that is long enough".replace(" ", "-")
+KEY = "a-key-that-is-long-enough"
+OURS = {"PLANARIA_VOICE_KEY": KEY}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def loaded(port: int, folder: Path, *words: str) -> tuple[int, Any, str]:
 
 
 def test_somebody_in_a_browser_is_served_and_may_interrupt_and_cough(services: dict[str, str], tmp_path: Path) -> None:
-    with voice_rig.backend(tmp_path, command=voice_rig.VOICE, PLANARIA_VOICE_KEY=KEY, **services) as backend:
+    with voice_rig.backend(tmp_path, whole=True, environ=OURS | services) as backend:
         code, told, err = loaded(backend.port, tmp_path, "--turns", "1")
         assert code == 0 and told["ok_fraction"] == 1.0, err
         counts = told["counts"]
@@ -63,8 +64,8 @@ def test_somebody_in_a_browser_is_served_and_may_interrupt_and_cough(services: d
 
 
 def test_who_finds_no_room_is_told_so_at_once(services: dict[str, str], tmp_path: Path) -> None:
-    more = {"PLANARIA_VOICE_KEY": KEY, "PLANARIA_VOICE_BROWSERS": "0"}
-    with voice_rig.backend(tmp_path, command=voice_rig.VOICE, **more, **services) as backend:
+    none = {"PLANARIA_VOICE_BROWSERS": "0"}
+    with voice_rig.backend(tmp_path, whole=True, environ=OURS | none | services) as backend:
         code, told, err = loaded(backend.port, tmp_path, "--n-workers", "3")
         assert code == 1 and told["ok"] == 0, err
         ((why, count),) = told["failures"].items()
@@ -75,6 +76,6 @@ def test_who_cannot_serve_is_not_tested(tmp_path: Path) -> None:
     nobody = {f"KYUTAI_{each}_URL": "ws://127.0.0.1:1" for each in ("STT", "TTS")} | {
         "KYUTAI_LLM_URL": "http://127.0.0.1:1"
     }
-    with voice_rig.backend(tmp_path, command=voice_rig.VOICE, PLANARIA_VOICE_KEY=KEY, **nobody) as backend:
+    with voice_rig.backend(tmp_path, whole=True, environ=OURS | nobody) as backend:
         code, told, err = loaded(backend.port, tmp_path)
         assert (code, told) == (8, None) and "/v1/health: HTTP 503" in err
