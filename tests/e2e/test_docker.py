@@ -28,7 +28,7 @@ from procs.settings import ROOT, Address, options_of
 from procs.speech.options import Speech
 from procs.voice.options import Voice
 from scripts import go2rtc_binary
-from tests import dockerfile, hub_rig
+from tests import dockerfile, hub_rig, voice_rig
 from tests.container import COMPOSE, DOCKERFILE, STAGES, Container, Image, defaults, environment, service
 from tests.decoding import seen_in
 from tests.rig import children, clean_environ, command_line, free_port, until
@@ -420,6 +420,34 @@ def test_a_voice_backend_serves_at_its_port_and_is_healthy_while_it_can(plain: I
         until(lambda: running.health() == 0, 30)
     finally:
         running.kill()
+
+
+@in_namespaces
+@pytest.mark.needs("flite", "espeak-ng")
+@pytest.mark.long
+def test_of_two_voice_backends_on_one_store_one_calls_and_the_other_takes_over(plain: Image) -> None:
+    (plain.settings / "key").write_text("k" * 24)
+    with contextlib.ExitStack() as stack, voice_rig.devices() as (device,):
+        (plain.config / "devices.json").write_text(json.dumps({"devices": [device.entry("hall")]}))
+        ports, both = [free_port(), free_port()], []
+        for port in ports:
+            speech = {f"PLANARIA_SPEECH_{each}": f"127.0.0.1:{free_port()}" for each in ("STT", "TTS", "LLM")}
+            more = {"PLANARIA_VOICE_STORE": "sqlite:////config/voice.sqlite", **speech, **ports_of_its_own()}
+            more |= {"PORT": str(port), "PLANARIA_VOICE_KEY_FILE": "/settings/key"}
+            both.append(Container(plain, environment(PROD) | more, file=PROD))
+            stack.callback(both[-1].kill)
+        until(lambda: all(each.health() == 0 for each in both), 60)
+        until(lambda: sorted(hall(port) for port in ports) == ["connected", "elsewhere"], 20)
+        assert (device.now, device.most) == (1, 1)
+        owner = [hall(port) for port in ports].index("connected")
+        both[owner].kill()
+        until(lambda: hall(ports[1 - owner]) == "connected", 20)
+        assert (device.now, device.most) == (1, 1), "never two"
+
+
+def hall(port: int) -> str:
+    """How a voice backend says that this device does."""
+    return str(voice(port, "/v1/devices/hall", "k" * 24)[1]["state"])
 
 
 def voice(port: int, path: str, key: str, changes: object = None) -> tuple[int, Any]:
