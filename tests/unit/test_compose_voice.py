@@ -158,7 +158,9 @@ def test_prometheus_and_grafana_find_what_they_look_for() -> None:
     assert ("./grafana", provider["options"]["path"], "ro") in mounts(found["grafana"])
     dashboard = json.loads((ROOT / "docker/grafana/voice.json").read_text())
     told = set(re.findall(r'"uid": "([^"]*)"', json.dumps(dashboard["panels"])))
-    assert told <= {source["uid"], "${datasource}"}, "panels ask what is provided, or what somebody chooses"
+    choices = {f"${{{each['name']}}}": each for each in dashboard["templating"]["list"] if each["type"] == "datasource"}
+    assert told and told <= {source["uid"], *choices}, "panels ask what is provided, or what somebody chooses"
+    assert {each["query"] for each in choices.values()} <= {source["type"]}
 
 
 def test_every_knob_is_in_the_table() -> None:
