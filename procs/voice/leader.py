@@ -117,6 +117,7 @@ class Leader:
         self._do(self._children.tick(wanted, time.monotonic()))
         self.metrics.figures.set("planaria_voice_leases", len(self.memory.devices))
         self.metrics.figures.set("planaria_voice_store_up", not self.memory.problem)
+        self.metrics.figures.set("planaria_voice_lines_unwritten", self.memory.unwritten)
 
     def _do(self, actions: Iterable[Action]) -> None:
         for action in actions:

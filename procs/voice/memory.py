@@ -65,6 +65,12 @@ class Memory:
         self._unwritten: dict[tuple[str, int], Line] = {}
         self._look, self._write = asyncio.Event(), asyncio.Event()
         self._is_made = False
+        self._writing = 0
+
+    @property
+    def unwritten(self) -> int:
+        """Lines that are not in the store yet."""
+        return len(self._unwritten) + self._writing
 
     def want(self, devices: frozenset[str]) -> None:
         """These are to be called by us, if nobody else does."""
@@ -145,8 +151,7 @@ class Memory:
             await self._write.wait()
             self._write.clear()
             lines, self._unwritten = self._unwritten, {}
-            if not lines:
-                continue
+            self._writing = len(lines)
             said = [(device, line) for (device, _), line in lines.items()]
             try:
                 lost = await self._store.run(tables.keep, self.leases.owner, said)
@@ -158,3 +163,4 @@ class Memory:
             else:
                 for device in lost:
                     log.warning("lines are not kept: another backend has the device", device=device)
+            self._writing = 0

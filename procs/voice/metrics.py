@@ -103,6 +103,7 @@ KINDS = {
     "planaria_voice_browsers": Kind("gauge", "browsers that talk to it"),
     "planaria_voice_browsers_refused_total": Kind("counter", "browsers that there was no room for"),
     "planaria_voice_leases": Kind("gauge", "devices that this backend may call"),
+    "planaria_voice_lines_unwritten": Kind("gauge", "lines of conversations that are not in the store yet"),
     "planaria_voice_store_up": Kind("gauge", "1: the store answers"),
 }
 BROWSER = "browser"  # as the label of those that are no device

@@ -115,7 +115,8 @@ def test_a_child_that_stands_still_or_crashes_is_replaced(
 
 def test_devices_json_is_followed_and_the_others_are_left_alone(tmp_path: Path, environ: dict[str, str]) -> None:
     with voice_rig.devices(3) as (one, two, three), voice_rig.backend(tmp_path, environ=environ) as its:
-        assert its("GET", "/v1/health").json["message"] == "idle: not configured: there is no devices.json"
+        idle = "idle: not configured: there is no devices.json"
+        until(lambda: its("GET", "/v1/health").json["message"] == idle)
         its.write(one.entry("one"), two.entry("two"))
         until(lambda: one.now == two.now == 1)
         its.write(one.entry("one"), two.entry("two", voice="Quiz show"), three.entry("three"))

@@ -114,7 +114,7 @@ def test_lines_wait_for_a_store_that_is_away(store: Store) -> None:
         its.want(frozenset({"a"}))
         holding = asyncio.create_task(its.hold())
         await _until(lambda: its.may_call("a"))
-        working, store.run = store.run, _down  # type: ignore[method-assign]
+        working, store.run = store.run, _down  # type: ignore[method-assign, assignment]
         writing = asyncio.create_task(its.write())
         its.add("a", Line(1, "user", "heard"))
         await _until(lambda: "away" in its.problem)

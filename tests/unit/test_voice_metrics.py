@@ -85,13 +85,13 @@ def test_what_a_child_has_open_ends_with_it() -> None:
 
 def test_connections_and_refused_messages_are_counted_by_what_beats_say() -> None:
     its = Metrics()
-    for state, connections, refused in (
-        ("connected", 1, 0),
-        ("connected", 1, 2),
-        ("waiting", 1, 2),
-        ("connected", 2, 5),
+    for beat in (
+        VoiceBeat("connected", since=1.0, connections=1),
+        VoiceBeat("connected", since=1.0, connections=1, refused=2),
+        VoiceBeat("waiting", since=4.0, connections=1, refused=2),
+        VoiceBeat("connected", since=5.0, connections=2, refused=5),
     ):
-        its.beaten("c", "kitchen", VoiceBeat(state, since=1.0, connections=connections, refused=refused), 5.0)  # type: ignore[arg-type]
+        its.beaten("c", "kitchen", beat, 5.0)
     assert its.figures.of("planaria_voice_connections_total", "kitchen") == 2
     assert its.figures.of("planaria_voice_refused_total", "kitchen") == 5
     assert its.figures.of("worker_active_sessions") == 1

@@ -142,6 +142,7 @@ class Child:
         self._far = FarEnd(ours=protocol == wire.OURS, browser=not self._spec.name, serial=random.getrandbits(32))
         self._hello = self._state = None
         drive.begin(self._far)
+        self._say_beat()
         self._take_early()
 
     def lost(self) -> None:
