@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import wave
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +18,55 @@ from tests.realtime_backend import RATE, Backend, Sound
 from tests.rig import clean_environ, free_port, until
 
 HEADER = 44  # bytes of a WAV file's
+PUBLISHED = ("scripts/remote_device_server.py",)
 
 
 @dataclass
 class Device:
     """One that runs."""
 
-    process: subprocess.Popen[bytes]
+    command: Sequence[str]
     port: int
-    run_dir: Path
-    log: Path
-    output: Path
+    folder: Path
     scheme: str = "ws"
+    process: subprocess.Popen[bytes] = field(init=False)
+    _from: int = field(init=False)  # where in the log this run begins
+
+    def start(self) -> None:
+        """Start it. Its output begins anew."""
+        with self.log.open("ab") as log:
+            self._from = log.tell()
+            self.process = subprocess.Popen(
+                [sys.executable, *self.command],
+                stderr=log,
+                env=clean_environ(PLANARIA_RUN_DIR=str(self.run_dir)),
+                cwd=ROOT,
+            )
+
+    def wait(self) -> None:
+        """Until it says that a backend can call."""
+        until(lambda: self.process.poll() is not None or "a backend can call" in self.said[self._from :])
+        assert self.process.poll() is None, self.said
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    @property
+    def run_dir(self) -> Path:
+        """Its own."""
+        return self.folder / "run"
+
+    @property
+    def log(self) -> Path:
+        """Where it logs."""
+        return self.folder / "log"
+
+    @property
+    def output(self) -> Path:
+        """What came out of its speaker."""
+        return self.folder / "out.wav"
 
     @property
     def url(self) -> str:
@@ -48,24 +85,21 @@ class Device:
 
 
 @contextlib.contextmanager
-def device(folder: Path, *flags: str, scheme: str = "ws", is_file: bool = True) -> Iterator[Device]:
-    """Run one until it says that a backend can call. `is_file`: with files in the place of cards."""
+def device(
+    folder: Path, *flags: str, scheme: str = "ws", is_file: bool = True, program: Sequence[str] = PUBLISHED
+) -> Iterator[Device]:
+    """Run one until the end of the block, from when a backend can call. `is_file`: with files in the place of cards."""
     folder.mkdir(exist_ok=True)
-    port, run_dir, output = free_port(), folder / "run", folder / "out.wav"
-    command = [sys.executable, "scripts/remote_device_server.py", "--port", str(port)]
-    command += ["--no-audio", "--output", str(output)] if is_file else []
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, *flags], stderr=log, env=clean_environ(PLANARIA_RUN_DIR=str(run_dir)), cwd=ROOT
-        )
-    running = Device(process, port, run_dir, folder / "log", output, scheme)
+    port = free_port()
+    command = [*program, "--port", str(port)]
+    command += ["--no-audio", "--output", str(folder / "out.wav")] if is_file else []
+    running = Device([*command, *flags], port, folder, scheme)
+    running.start()
     try:
-        until(lambda: process.poll() is not None or "a backend can call" in running.said)
-        assert process.poll() is None, running.said
+        running.wait()
         yield running
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        running.kill()
 
 
 def is_free(its: Device) -> bool:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from procs.media.ogg import OggWriter
@@ -25,13 +24,12 @@ from tests import moshi_client, speech_rig
 from tests.moshi_client import Full, Session
 from tests.rig import until
 from tests.speech_rig import Service
+from tests.spoken import MOST_WRONG, RATE, Sound, speech, wav, wrong
 
 pytestmark = [pytest.mark.needs("flite")]
 SENTENCES: list[str] = json.loads(Path(__file__).with_name("sentences.json").read_text())
 PATH = "/api/asr-streaming"
-RATE, STEP = 24_000, 1920
-MOST_WRONG = 0.15  # word error rate
-Sound = NDArray[np.int16]
+STEP = 1920
 SILENCE: Sound = np.zeros(RATE, np.int16)
 
 
@@ -95,16 +93,6 @@ def words(told: Sequence[dict[str, Any]]) -> list[str]:
     return [each["text"] for each in told if each["type"] == "Word"]
 
 
-def wrong(said: Sequence[str], found: Sequence[str]) -> float:
-    """Word error rate: the fewest words to put in, take out or change, by how many were said."""
-    row = list(range(len(found) + 1))
-    for at, word in enumerate(said, 1):
-        before, row[0] = row[0], at
-        for to, other in enumerate(found, 1):
-            before, row[to] = row[to], min(row[to] + 1, row[to - 1] + 1, before + (word != other))
-    return row[-1] / len(said)
-
-
 async def spoken(tts: Service, text: str, voice: str) -> Sound:
     """What the synthesiser makes of it."""
     told = await moshi_client.spoken(tts.url, text.split(), voice=voice)
@@ -133,19 +121,6 @@ def test_what_is_spoken_is_heard_through_tts_opus_and_websockets(
     assert np.mean(rates) <= MOST_WRONG
 
 
-def wav(text: str, voice: str) -> bytes:
-    """Spoken without any service: int16 at 16 kHz."""
-    said = subprocess.run(["flite", "-voice", voice, "-t", text, "-o", "/dev/stdout"], capture_output=True, check=True)
-    return said.stdout[44:]
-
-
-def flite(text: str) -> Sound:
-    """By slt, at the protocol's rate."""
-    half = np.frombuffer(wav(text, "slt"), np.int16)
-    at = np.arange(len(half) * 3 // 2) / 1.5
-    return np.interp(at, np.arange(len(half)), half).astype(np.int16)
-
-
 def test_silence_noise_and_tones_are_a_pause_without_words(stt: Service) -> None:
     random, time_s = np.random.default_rng(9), np.arange(2 * RATE) / RATE
     noise = [random.normal(0, 32768 * 10 ** (-below / 20), 2 * RATE) for below in (20, 40)]
@@ -158,7 +133,7 @@ def test_silence_noise_and_tones_are_a_pause_without_words(stt: Service) -> None
 
 
 def test_pauses_come_after_words(stt: Service) -> None:
-    sound = np.concatenate([SILENCE, flite(SENTENCES[0]), SILENCE])
+    sound = np.concatenate([SILENCE, speech(SENTENCES[0]), SILENCE])
     first = asyncio.run(heard(stt, pieces(sound)))
     steps = [each["prs"][2] for each in first if each["type"] == "Step"]
     assert min(steps) < 0.4 and steps[0] > 0.6 and steps[-1] > 0.6
@@ -197,7 +172,7 @@ def test_a_third_caller_is_told_that_there_is_no_room(stt: Service) -> None:
 
     asyncio.run(crowd())
     until(lambda: stt.figure("asr_open_channels") == 0)
-    assert words(asyncio.run(heard(stt, pieces(flite("hello"))))), "and then there is"
+    assert words(asyncio.run(heard(stt, pieces(speech("hello"))))), "and then there is"
 
 
 BAD: dict[str, bytes | str] = {
@@ -228,7 +203,7 @@ def test_what_is_no_message_ends_its_own_session_with_a_reason(stt: Service, wha
 
 
 def test_a_broken_ogg_page_costs_only_itself(stt: Service) -> None:
-    sound = np.concatenate([SILENCE, flite(SENTENCES[0]), SILENCE])
+    sound = np.concatenate([SILENCE, speech(SENTENCES[0]), SILENCE])
     stream = list(opus(sound))
     stream.insert(3, moshi_client.packed("OggOpus", data=b"OggS" + bytes(range(256)) * 4))
     assert words(asyncio.run(heard(stt, iter(stream)))) == SENTENCES[0].split()
