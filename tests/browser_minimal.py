@@ -21,6 +21,7 @@ import av
 import numpy as np
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 from websockets.typing import Subprotocol
 
 from tests.realtime_backend import RATE, Sound, decoded
@@ -87,47 +88,21 @@ class OggOpus:
         return self._pages.taken()
 
 
-class Browser:
-    """One connection. `events`: all that came but sound, each with `at`; `ogg`: the sound, as it came."""
+class Talk:
+    """One side's end of a conversation with a backend: a microphone that is on, and what the backend says. `events`:
+    all of it but sound, each with `at`; `ogg`: the sound, as it came."""
 
-    def __init__(self, url: str) -> None:
-        self.ws = connect(
-            url,
-            subprotocols=[Subprotocol("realtime")],
-            compression=None,
-            max_size=None,
-            open_timeout=10,
-            close_timeout=1,
-            proxy=None,
-        )
-        assert self.ws.subprotocol == "realtime"
+    def __init__(self, ws: Connection) -> None:
+        self.ws = ws
         self.events: list[dict[str, Any]] = []
         self.ogg = b""
         self.sounded: list[float] = []  # when sound came
         self.closed: tuple[int, str] | None = None
         self._says: queue.SimpleQueue[Sound] = queue.SimpleQueue()
-        self._is_over = threading.Event()
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._hear, self._speak)]
-
-    def __enter__(self) -> Browser:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._is_over.set()
-        self.ws.close()
-        for thread in self._threads:
-            thread.join(5)
 
     def send(self, kind: str, **fields: Any) -> None:
         """One event."""
         self.ws.send(json.dumps({"type": kind, **fields}))
-
-    def update(self, instructions: dict[str, Any] | None, voice: str | None) -> None:
-        """How the conversation is to be."""
-        session = {"instructions": instructions, "voice": voice, "allow_recording": False}
-        self.send("session.update", session=session)
 
     def say(self, sound: Sound) -> None:
         """Into the microphone, after what is being said."""
@@ -157,14 +132,15 @@ class Browser:
         return [event["delta"] for event in self.of(WORD) if event["delta"]]
 
     def not_published(self) -> list[dict[str, Any]]:
-        """Events that no published server says, or that lack something."""
+        """Events that nobody says who is published, or that lack something."""
         return [
             event
             for event in list(self.events)
             if event["type"] not in FIELDS or not FIELDS[event["type"]] <= event.keys() or not event.get("event_id")
         ]
 
-    def _hear(self) -> None:
+    def hear(self) -> None:
+        """Take in what is said, until the end."""
         try:
             while True:
                 frame = self.ws.recv()
@@ -178,11 +154,12 @@ class Browser:
         except ConnectionClosed as closed:
             self.closed = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
 
-    def _speak(self) -> None:
+    def speak(self) -> None:
+        """Be the microphone, until the end."""
         encoder = OggOpus()
         left, due = np.zeros(0, np.int16), time.monotonic()
         with contextlib.suppress(ConnectionClosed):
-            while not self._is_over.is_set():
+            while self.closed is None:
                 if len(left) < PIECE and not self._says.empty():
                     left = np.concatenate([left, self._says.get()])
                 piece, left = left[:PIECE], left[PIECE:]
@@ -190,3 +167,31 @@ class Browser:
                     self.send("input_audio_buffer.append", audio=base64.b64encode(pages).decode())
                 due += PIECE_S
                 time.sleep(max(0.0, due - time.monotonic()))
+
+
+class Browser(Talk):
+    """A client."""
+
+    def __init__(self, url: str) -> None:
+        realtime = [Subprotocol("realtime")]
+        ws = connect(
+            url, subprotocols=realtime, compression=None, max_size=None, open_timeout=10, close_timeout=1, proxy=None
+        )
+        assert ws.subprotocol == "realtime"
+        super().__init__(ws)
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self.hear, self.speak)]
+
+    def __enter__(self) -> Browser:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.ws.close()
+        for thread in self._threads:
+            thread.join(5)
+
+    def update(self, instructions: dict[str, Any] | None, voice: str | None) -> None:
+        """How the conversation is to be."""
+        session = {"instructions": instructions, "voice": voice, "allow_recording": False}
+        self.send("session.update", session=session)

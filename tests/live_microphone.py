@@ -65,7 +65,7 @@ def noted(what: str, into: Path) -> Callable[[Player], None]:
 
 def main(folder: Path) -> None:
     """Be audio_io."""
-    makers.script_of = lambda *_, **__: Live(folder)
+    setattr(makers, "script_of", lambda *_, **__: Live(folder))  # noqa: B010
     for what in ("pause", "resume", "flush"):
         setattr(Player, what, noted(what, folder / "speaker"))
     life.run("audio_io", options.load, door.serve)

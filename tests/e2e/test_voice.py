@@ -1,0 +1,253 @@
+"""One voice backend and those it talks with, all of it real: devices that it calls, a browser that calls it, speech
+that is made, heard and answered without a GPU, a network or a sound card."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from procs.settings import ROOT
+from tests import audio_rig, device_minimal, spoken, voice_stage
+from tests.audio_rig import Device
+from tests.browser_minimal import Browser, Talk
+from tests.rig import until
+from tests.spoken import MOST_WRONG, Sound, words, wrong
+from tests.voice_stage import Person, Speech, Voice
+
+pytestmark = [pytest.mark.needs("flite")]
+GOLDEN = [json.loads(line) for line in (ROOT / "tests/golden/realtime.jsonl").read_text().splitlines()]
+WELCOME = "Good morning, and welcome to the house by the river."
+STORY = (
+    "This story is about a brave little dog, who lived in a house by the river with an old man and his children, and"
+    " every morning he went down to the water."
+)
+TEXT = (
+    f'Say "{WELCOME}". In london the weather is good in the summer. The train leaves the station at ten.'
+    f" My mother wrote the book that is on the table. The moon is far from the earth. The timer is set for ten minutes."
+    f" {STORY}"
+)
+ASK_STORY = "tell me a story about a brave little dog"
+ASK_WEATHER = "what is the weather like in london"
+KITCHEN = (ASK_WEATHER, "what time does the train leave tomorrow", "who wrote the book on the table")
+HALL = (ASK_WEATHER, "set a timer for ten minutes", "how far is the moon from the earth")
+BOT = "rms"
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Speech]:
+    with voice_stage.speech(tmp_path_factory.mktemp("speech")) as its:
+        yield its
+
+
+@pytest.fixture(scope="module")
+def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+    """A device where somebody asks three questions, each after the reply to the one before. awb speaks."""
+    folder = tmp_path_factory.mktemp("kitchen")
+    (folder / "turns").mkdir()
+    for number, text in enumerate(KITCHEN):
+        audio_rig.wav(folder / f"turns/{number}.wav", spoken.speech(text, "awb"))
+    with audio_rig.device(folder, "--input", str(folder / "turns")) as its:
+        yield its
+
+
+@pytest.fixture(scope="module")
+def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+    """The same with other questions, as `say:` has them. slt speaks."""
+    with audio_rig.device(tmp_path_factory.mktemp("hall"), "--input", f"say:{'|'.join(HALL)}") as its:
+        yield its
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
+    """A device where somebody says what a test wants."""
+    with voice_stage.person(tmp_path_factory.mktemp("study"), voice="slt") as its:
+        yield its
+
+
+@pytest.fixture(scope="module")
+def voice(
+    tmp_path_factory: pytest.TempPathFactory, speech: Speech, kitchen: Device, hall: Device, study: Person
+) -> Iterator[Voice]:
+    devices = [("kitchen", kitchen), ("hall", hall), ("study", study.device)]
+    told = [voice_stage.entry(name, device.port, TEXT, BOT, enabled=name != "study") for name, device in devices]
+    with voice_stage.voice(tmp_path_factory.mktemp("voice"), speech, told) as its:
+        yield its
+
+
+def heard_in(sound: Sound, speech: Speech, folder: Path) -> list[str]:
+    """What a recogniser makes of what a speaker played."""
+    return speech.transcribed(np.concatenate([spoken.silence(0.5), sound]), folder)
+
+
+def test_two_devices_are_greeted_and_asked_and_answered(
+    voice: Voice, speech: Speech, kitchen: Device, hall: Device, tmp_path: Path
+) -> None:
+    for name in ("kitchen", "hall"):
+        until(lambda: voice.is_connected(name))  # noqa: B023
+    for name in ("kitchen", "hall"):
+        until(lambda: len(voice.texts(name, "assistant")) == 4 and voice.is_quiet(name), 60)  # noqa: B023
+    for name, device, questions in (("kitchen", kitchen, KITCHEN), ("hall", hall, HALL)):
+        said, answers = voice.texts(name, "user"), voice.texts(name, "assistant")
+        assert [line["role"] for line in voice.lines(name)] == ["assistant", "user"] * 3 + ["assistant"]
+        assert answers[0] == WELCOME and len(said) == 3
+        assert all(answer in TEXT for answer in answers), "each question was understood"
+        rate = wrong(words(" ".join(questions)), words(" ".join(said)))
+        played = heard_in(device.played(), speech, tmp_path)
+        again = wrong(words(" ".join(answers)), played)
+        print(f"{name}: word error rate {rate:.2f} of the user's, {again:.2f} of what was played", said, played)
+        assert rate <= MOST_WRONG and again <= MOST_WRONG
+
+
+@pytest.fixture
+def listening(voice: Voice, study: Person) -> Person:
+    """The one at the study, greeted."""
+    voice.post("/v1/devices/study/enable")
+    until(lambda: voice.texts("study", "assistant") and voice.is_quiet("study"))
+    return study
+
+
+def tell(voice: Voice, who: Person, text: str) -> int:
+    """Ask for the story, and wait until two seconds of it were heard. Returns where it begins in what is played."""
+    before, lines = len(who.device.played()), len(voice.lines("study"))
+    who.say(text)
+    until(lambda: len(voice.lines("study")) > lines and who.heard_s(before) > 2.0)
+    return before
+
+
+def test_who_speaks_over_an_answer_stops_it_and_only_what_was_heard_is_remembered(
+    voice: Voice, speech: Speech, listening: Person, tmp_path: Path
+) -> None:
+    began = tell(voice, listening, ASK_STORY)
+    orders, lines = len(listening.speaker()), len(voice.lines("study"))
+    spoke = time.monotonic()
+    listening.say(ASK_WEATHER)
+    until(lambda: "flush" in [what for _, what, _ in listening.speaker()[orders:]])
+    (paused_at, first, heard_ms), *_ = listening.speaker()[orders:]
+    print(f"paused {1000 * (paused_at - spoke):.0f} ms after it was begun to be said")
+    assert first == "pause", "at once, and for good once there were words"
+    until(lambda: len(voice.lines("study")) == lines + 2 and voice.is_quiet("study"))
+    story, asked, answer = (line["text"] for line in voice.lines("study")[-3:])
+    assert story and STORY.startswith(story.rstrip("—-. ")) and len(story) < 0.8 * len(STORY)
+    assert wrong(words(ASK_WEATHER), words(asked)) <= MOST_WRONG
+    assert answer == "In london the weather is good in the summer."
+    played = heard_in(listening.device.played()[began:], speech, tmp_path)
+    print(f"heard {heard_ms} ms, remembered {story!r}, played {' '.join(played)!r}")
+    assert wrong(words(f"{story} {answer}"), played) <= 2 * MOST_WRONG
+    assert abs(len(words(f"{story} {answer}")) - len(played)) <= 3, "no more and no less than was heard"
+
+
+def test_a_cough_and_a_short_sound_cost_nothing_of_an_answer(
+    voice: Voice, speech: Speech, listening: Person, tmp_path: Path
+) -> None:
+    began = tell(voice, listening, ASK_STORY)
+    orders, lines = len(listening.speaker()), len(voice.lines("study"))
+    listening.utter(spoken.cough())
+    time.sleep(1.0)
+    listening.say("ah")
+    until(lambda: listening.is_silent() and voice.is_quiet("study"))
+    told = [what for _, what, _ in listening.speaker()[orders:]]
+    print(told)
+    assert told[:2] == ["pause", "resume"] and "flush" not in told
+    assert len(voice.lines("study")) == lines and voice.lines("study")[-1]["text"] == STORY
+    assert wrong(words(STORY), heard_in(listening.device.played()[began:], speech, tmp_path)) <= MOST_WRONG
+
+
+@pytest.fixture(scope="module")
+def published(voice: Voice) -> Iterator[device_minimal.Device]:
+    """A device that was written from what is published alone, and is called."""
+    with device_minimal.device() as its:
+        voice.post("/v1/devices", voice_stage.entry("published", its.port, TEXT, BOT))
+        until(lambda: its.is_called)
+        yield its
+
+
+def of_golden(who: str, kind: str) -> dict[str, Any]:
+    """What the published transcript has of a type."""
+    found: dict[str, Any] = next(
+        line["frame"] for line in GOLDEN if line["from"] == who and line["frame"].get("type") == kind
+    )
+    return found
+
+
+def fields(of: Any, under: str = "") -> set[str]:
+    """Names of fields, and of those inside."""
+    return {f"{under}{name}" for name in of} | {
+        name for key, value in of.items() if isinstance(value, dict) for name in fields(value, f"{under}{key}.")
+    }
+
+
+def in_order(talk: Talk, *kinds: str) -> bool:
+    """Whether one came of each of these types, in this order, whatever was between."""
+    told = iter(event["type"] for event in list(talk.events))
+    return all(kind in told for kind in kinds)
+
+
+ANSWER = ("response.created", "response.text.delta", "response.text.done", "response.audio.done")
+QUESTION = ("input_audio_buffer.speech_started", "input_audio_buffer.speech_stopped")
+
+
+def test_the_published_transcript_with_a_device_that_knows_no_more(
+    voice: Voice, speech: Speech, published: device_minimal.Device, tmp_path: Path
+) -> None:
+    talk = published.talk
+    greeted(talk)
+    talk.say(spoken.speech(ASK_STORY))
+    talk.until(lambda: len(talk.of("response.created")) == 2 and len(talk.of("response.text.delta")) > 16)
+    talk.say(spoken.speech(ASK_WEATHER))
+    talk.until(lambda: talk.of("unmute.interrupted_by_vad"))
+    talk.until(lambda: len(talk.of("response.audio.done")) == 3 or len(talk.of("response.created")) == 3)
+    answered(talk, speech, tmp_path)
+    assert talk.events[0]["type"] == "session.update", "it says at first how the conversation is to be"
+    talked = {event["type"] for event in talk.events}
+    for line in GOLDEN:
+        if line["from"] == "backend" and line["frame"].get("type") in talked:
+            theirs = fields(line["frame"]) - {"session.instructions.type"}
+            for event in talk.of(line["frame"]["type"]):
+                assert theirs <= fields(event), event
+    assert talked <= device_minimal.SAID_TO_DEVICES.keys()
+    assert published.most == 1 and len(published.talks) == 1
+
+
+def greeted(talk: Talk) -> None:
+    """Wait until the bot has said good morning."""
+    talk.until(lambda: talk.of("response.audio.done"))
+    assert " ".join(event["delta"] for event in talk.of("response.text.delta")) == WELCOME
+
+
+def answered(talk: Talk, speech: Speech, folder: Path) -> None:
+    """Wait for the answer to the question about the weather, and hear it."""
+    answer = "In london the weather is good in the summer."
+    talk.until(lambda: answer in [event["text"] for event in talk.of("response.text.done")])
+    done = len(talk.of("response.audio.done"))
+    talk.until(lambda: len(talk.of("response.audio.done")) > done or talk.events[-1]["type"] == "response.audio.done")
+    assert in_order(talk, *ANSWER, *QUESTION, "response.created", "unmute.interrupted_by_vad", *QUESTION[1:], *ANSWER)
+    heard = " ".join(heard_in(talk.heard, speech, folder))
+    assert " ".join(words(WELCOME)) in heard and " ".join(words(answer)) in heard
+    assert wrong(words(f"{ASK_STORY} {ASK_WEATHER}"), [word for each in talk.words for word in words(each)]) <= 0.2
+
+
+def test_a_browser_that_knows_only_what_is_published(voice: Voice, speech: Speech, tmp_path: Path) -> None:
+    with Browser(voice.url) as talk:
+        time.sleep(0.5)
+        assert not talk.of("response.created"), "the bot says nothing before it knows how to be"
+        talk.update({"type": "constant", "text": TEXT, "language": "en"}, BOT)
+        talk.until(lambda: talk.of("session.updated"))
+        assert talk.of("session.updated")[0]["session"]["voice"] == BOT
+        greeted(talk)
+        talk.say(spoken.speech(ASK_STORY))
+        talk.until(lambda: len(talk.of("response.created")) == 2 and len(talk.of("response.text.delta")) > 16)
+        talk.say(spoken.speech(ASK_WEATHER))
+        talk.until(lambda: talk.of("unmute.interrupted_by_vad"))
+        answered(talk, speech, tmp_path)
+        assert talk.not_published() == []
+        talk.send("response.cancel")
+        problem = talk.until(lambda: talk.of("error"))[0]["error"]
+        assert problem["type"] == "invalid_request_error" and problem["message"]
+        until_silent = talk.of("unmute.additional_outputs")[-1]["args"]["chat_history"]
+        assert [turn["role"] for turn in until_silent[:3]] == ["assistant", "user", "assistant"]
