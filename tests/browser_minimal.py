@@ -173,12 +173,18 @@ class Browser(Talk):
     """A client."""
 
     def __init__(self, url: str) -> None:
-        realtime = [Subprotocol("realtime")]
-        ws = connect(
-            url, subprotocols=realtime, compression=None, max_size=None, open_timeout=10, close_timeout=1, proxy=None
+        opening = connect(
+            url,
+            subprotocols=[Subprotocol("realtime")],
+            compression=None,
+            max_size=None,
+            open_timeout=10,
+            close_timeout=1,
+            proxy=None,
         )
-        assert ws.subprotocol == "realtime"
-        super().__init__(ws)
+        self._open = contextlib.ExitStack()
+        super().__init__(self._open.enter_context(opening))
+        assert self.ws.subprotocol == "realtime"
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self.hear, self.speak)]
 
     def __enter__(self) -> Browser:
@@ -187,7 +193,7 @@ class Browser(Talk):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.ws.close()
+        self._open.close()
         for thread in self._threads:
             thread.join(5)
 
