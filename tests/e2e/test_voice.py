@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from procs.settings import ROOT
-from tests import audio_rig, device_minimal, spoken, voice_stage
+from tests import audio_rig, device_minimal, spoken, conversing
 from tests.audio_rig import Device
 from tests.browser_minimal import Browser, Talk
 from tests.rig import until
 from tests.spoken import MOST_WRONG, Sound, words, wrong
-from tests.voice_stage import Person, Speech, Voice
+from tests.conversing import Person, Speech, Voice
 
 pytestmark = [pytest.mark.needs("flite")]
 GOLDEN = [json.loads(line) for line in (ROOT / "tests/golden/realtime.jsonl").read_text().splitlines()]
@@ -38,7 +38,7 @@ BOT = "rms"
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Speech]:
-    with voice_stage.speech(tmp_path_factory.mktemp("speech")) as its:
+    with conversing.speech(tmp_path_factory.mktemp("speech")) as its:
         yield its
 
 
@@ -64,7 +64,7 @@ def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
     """A device where somebody says what a test wants."""
-    with voice_stage.person(tmp_path_factory.mktemp("study"), voice="slt") as its:
+    with conversing.person(tmp_path_factory.mktemp("study"), voice="slt") as its:
         yield its
 
 
@@ -74,10 +74,10 @@ def voice(
 ) -> Iterator[Voice]:
     devices = [("kitchen", kitchen), ("hall", hall), ("study", study.device)]
     told = [
-        voice_stage.entry(name, device.port, TEXT, "slt" if name == "kitchen" else BOT, enabled=name != "study")
+        conversing.entry(name, device.port, TEXT, "slt" if name == "kitchen" else BOT, enabled=name != "study")
         for name, device in devices
     ]
-    with voice_stage.voice(tmp_path_factory.mktemp("voice"), speech, told) as its:
+    with conversing.voice(tmp_path_factory.mktemp("voice"), speech, told) as its:
         yield its
 
 
@@ -164,7 +164,7 @@ def test_two_devices_are_greeted_and_asked_and_answered(
 def published(voice: Voice) -> Iterator[device_minimal.Device]:
     """A device that was written from what is published alone, and is called."""
     with device_minimal.device() as its:
-        voice.post("/v1/devices", voice_stage.entry("published", its.port, TEXT, BOT))
+        voice.post("/v1/devices", conversing.entry("published", its.port, TEXT, BOT))
         until(lambda: its.is_called)
         yield its
 

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from procs.settings import Address
-from tests import device_minimal, voice_stage
+from tests import device_minimal, conversing
 from tests.device_minimal import Device
 from tests.faults.links import Link, lossy
 from tests.rig import free_port, until
 from tests.spoken import speech as spoken_by
-from tests.voice_stage import Speech, Voice
+from tests.conversing import Speech, Voice
 
 pytestmark = [pytest.mark.needs("flite")]
 TEXT = 'Say "Good morning.". In london the weather is good in the summer. The timer is set for ten minutes.'
@@ -47,12 +47,12 @@ class Row:
             "closed": self.closed,
             "babbling": self.babbling.port,
         }
-        return [voice_stage.entry(name, port, TEXT, "rms") for name, port in ports.items()]
+        return [conversing.entry(name, port, TEXT, "rms") for name, port in ports.items()]
 
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Speech]:
-    with voice_stage.speech(tmp_path_factory.mktemp("speech")) as its:
+    with conversing.speech(tmp_path_factory.mktemp("speech")) as its:
         yield its
 
 
@@ -70,7 +70,7 @@ def row() -> Iterator[Row]:
 
 
 def test_bad_devices_are_left_to_themselves(speech: Speech, row: Row, tmp_path: Path) -> None:
-    with voice_stage.voice(tmp_path, speech, row.entries()) as voice:
+    with conversing.voice(tmp_path, speech, row.entries()) as voice:
         well, babbling = row.well, row.babbling
         until(lambda: all(each.is_called for each in (well, row.rebooting, row.far, babbling)))
         for each in (well, babbling):
@@ -123,8 +123,8 @@ def look_at(voice: Voice, row: Row) -> None:
 def test_who_is_away_is_called_less_and_less_often(speech: Speech, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", free_port())) as listening:
         listening.settimeout(0.1)
-        entries = [voice_stage.entry(f"away-{n}", listening.getsockname()[1], reconnect_delay=0.2) for n in range(3)]
-        with voice_stage.voice(tmp_path, speech, entries) as voice:
+        entries = [conversing.entry(f"away-{n}", listening.getsockname()[1], reconnect_delay=0.2) for n in range(3)]
+        with conversing.voice(tmp_path, speech, entries) as voice:
             called = list(attempts(listening, 8.0))
             first = sum(at < 2.0 for at in called)
             last = sum(at >= 6.0 for at in called)
@@ -156,8 +156,8 @@ BAD: dict[str, dict[str, Any]] = {
 
 def test_a_wrong_devices_json_says_what_is_wrong_and_the_rest_goes_on(speech: Speech, tmp_path: Path) -> None:
     with device_minimal.device() as well:
-        right = voice_stage.entry("well", well.port, TEXT, "rms")
-        with voice_stage.voice(tmp_path, speech, [right, *BAD.values()]) as voice:
+        right = conversing.entry("well", well.port, TEXT, "rms")
+        with conversing.voice(tmp_path, speech, [right, *BAD.values()]) as voice:
             until(lambda: well.is_called)
             problems = voice.get("/v1/devices/status")["problems"]
             print(*problems, sep="\n")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import device_minimal, voice_stage
+from tests import device_minimal, conversing
 from tests.rig import until
 from tests.spoken import words, wrong
-from tests.voice_stage import Person, Speech, Voice, Watch
+from tests.conversing import Person, Speech, Voice, Watch
 
 pytestmark = [pytest.mark.needs("flite")]
 NAME = "study"
@@ -34,20 +34,20 @@ TEXT = " ".join(['Say "Good morning.".', *STORIES.values(), *ANSWERS.values()])
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Speech]:
-    with voice_stage.speech(tmp_path_factory.mktemp("speech")) as its:
+    with conversing.speech(tmp_path_factory.mktemp("speech")) as its:
         yield its
 
 
 @pytest.fixture(scope="module")
 def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
-    with voice_stage.person(tmp_path_factory.mktemp(NAME), voice="slt") as its:
+    with conversing.person(tmp_path_factory.mktemp(NAME), voice="slt") as its:
         yield its
 
 
 @pytest.fixture(scope="module")
 def voice(tmp_path_factory: pytest.TempPathFactory, speech: Speech, person: Person) -> Iterator[Voice]:
-    device = voice_stage.entry(NAME, person.device.port, TEXT, "rms")
-    with voice_stage.voice(tmp_path_factory.mktemp("voice"), speech, [device]) as its:
+    device = conversing.entry(NAME, person.device.port, TEXT, "rms")
+    with conversing.voice(tmp_path_factory.mktemp("voice"), speech, [device]) as its:
         until(lambda: its.texts(NAME, "assistant") and its.is_quiet(NAME))
         yield its
 
@@ -100,15 +100,15 @@ def test_killed_while_the_bot_speaks(
     print(told)
     assert is_prefix(said, told), "what was said before is known"
     assert told[len(said) - 1].startswith(said[-1].rstrip("—-. ")), "what was heard counts"
-    assert voice_stage.never_two(person.device)
+    assert conversing.never_two(person.device)
 
 
 @pytest.mark.parametrize(
-    ("asked", "which"), list(zip(ANSWERS, voice_stage.SPEECH, strict=True)), ids=voice_stage.SPEECH
+    ("asked", "which"), list(zip(ANSWERS, conversing.SPEECH, strict=True)), ids=conversing.SPEECH
 )
 def test_killed_while_the_user_speaks(voice: Voice, person: Person, speech: Speech, asked: str, which: str) -> None:
     before = [line["text"] for line in voice.lines(NAME)]
-    held = voice_stage.holds(person.device).count("held")
+    held = conversing.holds(person.device).count("held")
     for_s = person.say(asked)
     time.sleep(for_s / 2)
     times = Watch()
@@ -121,14 +121,14 @@ def test_killed_while_the_user_speaks(voice: Voice, person: Person, speech: Spee
     print(told[-2:])
     assert told[: len(before)] == before and len(told) == len(before) + 2
     assert wrong(words(asked), words(told[-2])) <= 0.2
-    assert held == voice_stage.holds(person.device).count("held"), "it was not called again"
+    assert held == conversing.holds(person.device).count("held"), "it was not called again"
 
 
 def test_of_two_backends_one_calls_and_the_other_takes_over(speech: Speech, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'both.sqlite'}"
     with device_minimal.device() as device:
-        entry = voice_stage.entry("shared", device.port, 'Say "Good morning.".', "rms")
-        start = partial(voice_stage.voice, its=speech, devices=[entry], PLANARIA_VOICE_STORE=store)
+        entry = conversing.entry("shared", device.port, 'Say "Good morning.".', "rms")
+        start = partial(conversing.voice, its=speech, devices=[entry], PLANARIA_VOICE_STORE=store)
         with start(tmp_path / "one") as one, start(tmp_path / "two") as two:
             until(lambda: device.is_called)
             talk = device.talk
