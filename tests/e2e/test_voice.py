@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from procs.settings import ROOT
-from tests import audio_rig, device_minimal, spoken, conversing
+from tests import audio_rig, conversing, device_minimal, spoken
 from tests.audio_rig import Device
 from tests.browser_minimal import Browser, Talk
+from tests.conversing import Person, Speech, Voice
 from tests.rig import until
 from tests.spoken import MOST_WRONG, Sound, words, wrong
-from tests.conversing import Person, Speech, Voice
 
 pytestmark = [pytest.mark.needs("flite")]
 GOLDEN = [json.loads(line) for line in (ROOT / "tests/golden/realtime.jsonl").read_text().splitlines()]

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from procs.settings import Address
-from tests import device_minimal, conversing
+from tests import conversing, device_minimal
+from tests.conversing import Speech, Voice
 from tests.device_minimal import Device
 from tests.faults.links import Link, lossy
 from tests.rig import free_port, until
 from tests.spoken import speech as spoken_by
-from tests.conversing import Speech, Voice
 
 pytestmark = [pytest.mark.needs("flite")]
 TEXT = 'Say "Good morning.". In london the weather is good in the summer. The timer is set for ten minutes.'
