@@ -14,11 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from procs.settings import ROOT
 from tests import audio_rig, speech_rig, spoken
@@ -29,6 +31,7 @@ from tests.spoken import RATE, Sound
 
 LIMIT_S = 20.0
 SPEECH = ("stt", "tts", "llm")
+BLOCK = 480  # samples: 20 ms
 
 
 class Speech:
@@ -39,13 +42,16 @@ class Speech:
         self._ports = {which: free_port() for which in SPEECH}
         self._open: dict[str, contextlib.ExitStack] = {}
         self.services: dict[str, Service] = {}
+        self._beside = ThreadPoolExecutor(len(SPEECH))  # its threads live on: with its thread a process would end
 
     def start(self, *which: str) -> None:
         """Start these, and wait until they serve."""
-        for each in which:
-            self._open[each] = contextlib.ExitStack()
-            service = speech_rig.service(each, self._run_dir, port=self._ports[each], **self._environ)
-            self.services[each] = self._open[each].enter_context(service)
+        list(self._beside.map(self._start, which))
+
+    def _start(self, which: str) -> None:
+        self._open[which] = contextlib.ExitStack()
+        service = speech_rig.service(which, self._run_dir, port=self._ports[which], **self._environ)
+        self.services[which] = self._open[which].enter_context(service)
 
     def kill(self, *which: str) -> None:
         """SIGKILL to these."""
@@ -59,8 +65,9 @@ class Speech:
         return {f"KYUTAI_{each.upper()}_URL": f"{schemes[each]}://127.0.0.1:{self._ports[each]}" for each in SPEECH}
 
     def transcribed(self, sound: Sound, folder: Path) -> list[str]:
-        """The words in it."""
-        data = audio_rig.wav(folder / "transcribed.wav", sound).read_bytes()
+        """The words in it. Long silences are left out: they cost as much as words."""
+        heard = np.concatenate([spoken.silence(0.5), dense(sound), spoken.silence(0.5)])
+        data = audio_rig.wav(folder / "transcribed.wav", heard).read_bytes()
         status, body = self.services["stt"].call("POST", "/api/asr-streaming", data)
         assert status == 200, body
         return [each["text"] for each in json.loads(body) if each["type"] == "Word"]
@@ -284,9 +291,21 @@ class Person:
 
 
 def loud(sound: Sound) -> float:
-    """Seconds of it that are no silence, counted in blocks of 20 ms."""
-    blocks = sound[: len(sound) // 480 * 480].reshape(-1, 480)
-    return float((np.abs(blocks.astype(np.int32)).max(axis=1) > 300).sum() * 0.02) if len(blocks) else 0.0
+    """Seconds of it that are no silence."""
+    return float(_is_loud(sound).sum() * BLOCK / RATE)
+
+
+def dense(sound: Sound) -> Sound:
+    """The same without what lies more than 0.3 s from anything that is no silence."""
+    reach = np.ones(2 * round(0.3 * RATE / BLOCK) + 1)
+    is_near = np.convolve(_is_loud(sound), reach, "same") > 0 if len(sound) >= BLOCK else np.zeros(0, bool)
+    return sound[: len(is_near) * BLOCK].reshape(-1, BLOCK)[is_near].ravel()
+
+
+def _is_loud(sound: Sound) -> NDArray[np.bool_]:
+    blocks = sound[: len(sound) // BLOCK * BLOCK].reshape(-1, BLOCK).astype(np.int32)
+    found: NDArray[np.bool_] = np.abs(blocks).max(axis=1, initial=0) > 300
+    return found
 
 
 @contextlib.contextmanager
@@ -296,6 +315,12 @@ def person(folder: Path, *flags: str, voice: str = "rms") -> Iterator[Person]:
     mouth.mkdir(parents=True)
     with audio_rig.device(folder, *flags, program=("-m", "tests.live_microphone", str(mouth))) as device:
         yield Person(device, mouth, voice)
+
+
+def together(stack: contextlib.ExitStack, *started: contextlib.AbstractContextManager[Any]) -> list[Any]:
+    """What these give, all of them started at the same time; they end with the stack."""
+    beside = stack.enter_context(ThreadPoolExecutor(len(started)))  # the last to end: processes end with their threads
+    return list(beside.map(stack.enter_context, started))
 
 
 def holds(device: Device) -> list[str]:

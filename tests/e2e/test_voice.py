@@ -3,13 +3,13 @@ that is made, heard and answered without a GPU, a network or a sound card."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 
 from procs.settings import ROOT
@@ -18,7 +18,7 @@ from tests.audio_rig import Device
 from tests.browser_minimal import Browser, Talk
 from tests.conversing import Person, Speech, Voice
 from tests.rig import until
-from tests.spoken import MOST_WRONG, Sound, words, wrong
+from tests.spoken import MOST_WRONG, words, wrong
 
 pytestmark = [pytest.mark.needs("flite")]
 GOLDEN = [json.loads(line) for line in (ROOT / "tests/golden/realtime.jsonl").read_text().splitlines()]
@@ -36,62 +36,49 @@ HALL = (ASK_WEATHER, "set a timer for ten minutes", ASK_TRAIN, "goodbye")
 BOT = "rms"
 
 
-@pytest.fixture(scope="module")
-def speech(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Speech]:
-    with conversing.speech(tmp_path_factory.mktemp("speech")) as its:
-        yield its
+class Cast(NamedTuple):
+    """Who takes part. In the kitchen and in the hall somebody asks three questions and says goodbye, each after the
+    reply to the one before: rms in the kitchen, where slt answers, and slt in the hall. In the study somebody says what
+    a test wants."""
+
+    speech: Speech
+    kitchen: Device
+    hall: Device
+    study: Person
+    voice: Voice
 
 
 @pytest.fixture(scope="module")
-def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
-    """A device where somebody asks three questions and says goodbye, each after the reply to the one before. rms asks,
-    and slt answers."""
-    folder = tmp_path_factory.mktemp("kitchen")
+def cast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cast]:
+    folder = tmp_path_factory.mktemp("cast")
     (folder / "turns").mkdir()
     for number, text in enumerate(KITCHEN):
         audio_rig.wav(folder / f"turns/{number}.wav", spoken.speech(text, "rms"))
-    with audio_rig.device(folder, "--input", str(folder / "turns")) as its:
-        yield its
-
-
-@pytest.fixture(scope="module")
-def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
-    """The same with other questions, as `say:` has them. slt asks."""
-    with audio_rig.device(tmp_path_factory.mktemp("hall"), "--input", f"say:{'|'.join(HALL)}") as its:
-        yield its
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
-    """A device where somebody says what a test wants."""
-    with conversing.person(tmp_path_factory.mktemp("study"), voice="slt") as its:
-        yield its
-
-
-@pytest.fixture(scope="module")
-def voice(
-    tmp_path_factory: pytest.TempPathFactory, speech: Speech, kitchen: Device, hall: Device, study: Person
-) -> Iterator[Voice]:
-    devices = [("kitchen", kitchen), ("hall", hall), ("study", study.device)]
-    told = [
-        conversing.entry(name, device.port, TEXT, "slt" if name == "kitchen" else BOT, enabled=name != "study")
-        for name, device in devices
-    ]
-    with conversing.voice(tmp_path_factory.mktemp("voice"), speech, told) as its:
-        yield its
-
-
-def heard_in(sound: Sound, speech: Speech, folder: Path) -> list[str]:
-    """What a recogniser makes of what a speaker played."""
-    return speech.transcribed(np.concatenate([spoken.silence(0.5), sound]), folder)
+    with contextlib.ExitStack() as held:
+        speech, kitchen, hall, study = conversing.together(
+            held,
+            conversing.speech(folder / "speech"),
+            audio_rig.device(folder / "kitchen", "--input", str(folder / "turns")),
+            audio_rig.device(folder / "hall", "--input", f"say:{'|'.join(HALL)}"),
+            conversing.person(folder / "study", voice="slt"),
+        )
+        entries = [
+            conversing.entry("kitchen", kitchen.port, TEXT, "slt"),
+            conversing.entry("hall", hall.port, TEXT, BOT),
+            conversing.entry("study", study.device.port, TEXT, BOT, enabled=False),
+        ]
+        yield Cast(
+            speech, kitchen, hall, study, held.enter_context(conversing.voice(folder / "voice", speech, entries))
+        )
 
 
 @pytest.fixture
-def listening(voice: Voice, study: Person) -> Iterator[Person]:
+def listening(cast: Cast) -> Iterator[Person]:
     """The one at the study, greeted before or now."""
+    voice = cast.voice
     voice.post("/v1/devices/study/enable")
     until(lambda: voice.texts("study", "assistant") and voice.is_quiet("study"))
-    yield study
+    yield cast.study
     voice.post("/v1/devices/study/disable")  # or the bot would ask whether anybody is there
 
 
@@ -104,8 +91,9 @@ def tell(voice: Voice, who: Person, text: str) -> int:
 
 
 def test_who_speaks_over_an_answer_stops_it_and_only_what_was_heard_is_remembered(
-    voice: Voice, speech: Speech, listening: Person, tmp_path: Path
+    cast: Cast, listening: Person, tmp_path: Path
 ) -> None:
+    voice = cast.voice
     began = tell(voice, listening, ASK_STORY)
     orders, lines = len(listening.speaker()), len(voice.lines("study"))
     spoke = time.monotonic()
@@ -119,15 +107,14 @@ def test_who_speaks_over_an_answer_stops_it_and_only_what_was_heard_is_remembere
     assert story and STORY.startswith(story.rstrip("—-. ")) and len(story) < 0.8 * len(STORY)
     assert wrong(words(ASK_WEATHER), words(asked)) <= MOST_WRONG
     assert answer == "In london the weather is good in the summer."
-    played = heard_in(listening.device.played()[began:], speech, tmp_path)
+    played = cast.speech.transcribed(listening.device.played()[began:], tmp_path)
     print(f"heard {heard_ms} ms, remembered {story!r}, played {' '.join(played)!r}")
     assert wrong(words(f"{story} {answer}"), played) <= 2 * MOST_WRONG
     assert abs(len(words(f"{story} {answer}")) - len(played)) <= 3, "no more and no less than was heard"
 
 
-def test_a_cough_and_a_short_sound_cost_nothing_of_an_answer(
-    voice: Voice, speech: Speech, listening: Person, tmp_path: Path
-) -> None:
+def test_a_cough_and_a_short_sound_cost_nothing_of_an_answer(cast: Cast, listening: Person, tmp_path: Path) -> None:
+    voice = cast.voice
     began = tell(voice, listening, ASK_STORY)
     orders, lines = len(listening.speaker()), len(voice.lines("study"))
     listening.utter(spoken.cough())
@@ -138,19 +125,18 @@ def test_a_cough_and_a_short_sound_cost_nothing_of_an_answer(
     print(told)
     assert told[:2] == ["pause", "resume"] and "flush" not in told
     assert len(voice.lines("study")) == lines and voice.lines("study")[-1]["text"] == STORY
-    assert wrong(words(STORY), heard_in(listening.device.played()[began:], speech, tmp_path)) <= MOST_WRONG
+    assert wrong(words(STORY), cast.speech.transcribed(listening.device.played()[began:], tmp_path)) <= MOST_WRONG
 
 
-def test_two_devices_are_greeted_and_asked_and_answered(
-    voice: Voice, speech: Speech, kitchen: Device, hall: Device, tmp_path: Path
-) -> None:
+def test_two_devices_are_greeted_and_asked_and_answered(cast: Cast, tmp_path: Path) -> None:
     """They have talked all the while."""
-    for name, device, questions in (("kitchen", kitchen, KITCHEN), ("hall", hall, HALL)):
+    voice = cast.voice
+    for name, device, questions in (("kitchen", cast.kitchen, KITCHEN), ("hall", cast.hall, HALL)):
         until(lambda: len(voice.texts(name, "assistant")) == 5 and voice.is_quiet(name), 60)  # noqa: B023
         assert [line["role"] for line in voice.lines(name)] == ["assistant", "user"] * 4 + ["assistant"]
         said, answers = voice.texts(name, "user"), voice.texts(name, "assistant")
         rate = wrong(words(" ".join(questions)), words(" ".join(said)))
-        played = heard_in(device.played(), speech, tmp_path)
+        played = cast.speech.transcribed(device.played(), tmp_path)
         again = wrong(words(" ".join(answers)), played)
         print(
             f"{name}: word error rate {rate:.2f} of the user's, {again:.2f} of what was played", said, answers, played
@@ -161,10 +147,10 @@ def test_two_devices_are_greeted_and_asked_and_answered(
 
 
 @pytest.fixture(scope="module")
-def published(voice: Voice) -> Iterator[device_minimal.Device]:
+def published(cast: Cast) -> Iterator[device_minimal.Device]:
     """A device that was written from what is published alone, and is called."""
     with device_minimal.device() as its:
-        voice.post("/v1/devices", conversing.entry("published", its.port, TEXT, BOT))
+        cast.voice.post("/v1/devices", conversing.entry("published", its.port, TEXT, BOT))
         until(lambda: its.is_called)
         yield its
 
@@ -198,14 +184,14 @@ def answered(talk: Talk, speech: Speech, folder: Path) -> None:
     done = talk.until(lambda: [each for each in talk.of("response.text.done") if each["text"] == answer])[0]
     talk.until(lambda: talk.of("response.audio.done")[-1]["at"] > done["at"])
     assert in_order(talk, *ANSWER, *QUESTION, "response.created", "unmute.interrupted_by_vad", *QUESTION[1:], *ANSWER)
-    heard = " ".join(heard_in(talk.heard, speech, folder))
+    heard = " ".join(speech.transcribed(talk.heard, folder))
     assert " ".join(words(WELCOME)) in heard and " ".join(words(answer)) in heard
     assert wrong(words(f"{ASK_STORY} {ASK_WEATHER}"), [word for each in talk.words for word in words(each)]) <= 0.2
 
 
-def test_published_peers(voice: Voice, speech: Speech, published: device_minimal.Device, tmp_path: Path) -> None:
+def test_published_peers(cast: Cast, published: device_minimal.Device, tmp_path: Path) -> None:
     """A device and a browser that know only what is published, at the same time."""
-    with Browser(voice.url) as browser:
+    with Browser(cast.voice.url) as browser:
         time.sleep(0.5)
         assert not browser.of("response.created"), "the bot says nothing before it knows how to be"
         browser.update({"type": "constant", "text": TEXT, "language": "en"}, BOT)
@@ -219,7 +205,7 @@ def test_published_peers(voice: Voice, speech: Speech, published: device_minimal
             talk.until(lambda: len(talk.of("response.created")) == 2 and len(talk.of("response.text.delta")) > 13)  # noqa: B023
             talk.say(spoken.speech(ASK_WEATHER))
         for talk in talks:
-            answered(talk, speech, tmp_path)
+            answered(talk, cast.speech, tmp_path)
         browser.send("response.cancel")
         problem = browser.until(lambda: browser.of("error"))[0]["error"]
     assert problem["type"] == "invalid_request_error" and problem["message"]
