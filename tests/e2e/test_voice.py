@@ -184,9 +184,11 @@ def answered(talk: Talk, speech: Speech, folder: Path) -> None:
     done = talk.until(lambda: [each for each in talk.of("response.text.done") if each["text"] == answer])[0]
     talk.until(lambda: talk.of("response.audio.done")[-1]["at"] > done["at"])
     assert in_order(talk, *ANSWER, *QUESTION, "response.created", "unmute.interrupted_by_vad", *QUESTION[1:], *ANSWER)
-    heard = " ".join(speech.transcribed(talk.heard, folder))
-    assert " ".join(words(WELCOME)) in heard and " ".join(words(answer)) in heard
-    assert wrong(words(f"{ASK_STORY} {ASK_WEATHER}"), [word for each in talk.words for word in words(each)]) <= 0.2
+    sound, said = talk.heard, words(" ".join(event["delta"] for event in talk.of("response.text.delta")))
+    heard, understood = speech.transcribed(sound, folder), words(" ".join(talk.words))
+    asked = words(f"{ASK_STORY} {ASK_WEATHER}")
+    print(f"{wrong(asked, understood):.2f} of {understood}, {wrong(said, heard):.2f} of {heard}")
+    assert wrong(asked, understood) <= MOST_WRONG and wrong(said, heard) <= 2 * MOST_WRONG
 
 
 def test_published_peers(cast: Cast, published: device_minimal.Device, tmp_path: Path) -> None:
