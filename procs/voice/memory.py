@@ -95,19 +95,28 @@ class Memory:
         """All that was said there. Raises StoreDown."""
         for key in [key for key in self._unwritten if key[0] == device]:
             del self._unwritten[key]
+        await self._make()
         await self._store.run(tables.forget, device)
         if its := self.devices.get(device):
             its.transcript.forget()
 
     async def mute(self, device: str, is_muted: bool) -> None:
         """Durable when this returns. Raises StoreDown."""
+        await self._make()
         await self._store.run(tables.mute, device, is_muted)
         if its := self.devices.get(device):
             its.muted = is_muted
 
     async def seen(self, device: str) -> tables.Known:
         """What the store has of a device that is not ours. Raises StoreDown."""
+        await self._make()
         return await self._store.read(tables.known, device)
+
+    async def _make(self) -> None:
+        """The tables, before anything is asked of them: somebody may ask before our first look. Raises StoreDown."""
+        if not self._is_made:
+            await asyncio.to_thread(self._store.exclusively, tables.make)
+            self._is_made = True
 
     async def hold(self) -> NoReturn:
         """Take and renew leases, for ever."""
@@ -132,9 +141,7 @@ class Memory:
         self.problem = problem
 
     async def _ask(self) -> None:
-        if not self._is_made:
-            await asyncio.to_thread(self._store.exclusively, tables.make)
-            self._is_made = True
+        await self._make()
         asked_at = boot_clock()
         answer = await self._store.run(tables.take, self.leases.owner, self._wanted)
         self.leases.answered(asked_at, boot_clock(), answer)
