@@ -330,7 +330,7 @@ def test_with_the_real_backend(browser: Browser, tmp_path: Path) -> None:
         hub_rig.process(tmp_path / "run", PLANARIA_COMPAT="1") as hub,
         voice_rig.devices() as (device,),
         voice_rig.services() as services,
-        voice_rig.backend(tmp_path, device.entry("kitchen"), command=voice_rig.BARE, **services) as backend,
+        voice_rig.backend(tmp_path, device.entry("kitchen"), environ=services) as backend,
     ):
         person = Person(browser, f"http://{LOCAL}:{hub.port}")
         person.go()
