@@ -253,3 +253,22 @@ def test_a_request_of_a_megabyte_is_answered_while_its_caller_waits(text: str) -
     for instructions in (None, {"type": "constant", "text": text}, {"type": "news"}):
         assert Conversation(instructions, f"news {text}").says(text + " goodbye").endswith("bye!")
         assert Conversation(instructions, f"news {text}").says("q " + text)
+
+
+@pytest.mark.parametrize(
+    ("language", "aside"),
+    [
+        ("en", "(The connection was gone for a moment. Go on with what you were saying.)"),
+        ("fr", "(La liaison était coupée un instant. Continue ce que tu disais.)"),
+    ],
+)
+def test_an_answer_that_was_cut_off_is_gone_on_with(language: str, aside: str) -> None:
+    talk = Conversation({"type": "smalltalk", "language": language})
+    for question in (None, "hello" if language == "en" else "bonjour", "apples"):
+        whole = talk.says(question)
+        talk.messages[-1] = ("assistant", " ".join(whole.split()[:2]) + " I am back.")
+        rest = talk.says(aside)
+        assert rest == " ".join(whole.split()[2:])
+        del talk.messages[-2:]
+        talk.messages[-1] = ("assistant", whole)
+    assert talk.says(aside), "nothing was cut off, and something is said"

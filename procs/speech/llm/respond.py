@@ -6,8 +6,10 @@ once the user has said goodbye, or nothing three times.
 
 from __future__ import annotations
 
+import itertools
+
 from procs.speech.llm import animals, explaining, facts, news, quiz, smalltalk
-from procs.speech.llm.talk import END, Talk, has
+from procs.speech.llm.talk import END, Talk, has, plain
 
 _MODES = {
     "constant": facts.reply,
@@ -36,6 +38,7 @@ _STILL_THERE = {
     "en": ("Are you still there?", "I can't hear you. Is the microphone on?", "Hello? I am listening."),
     "fr": ("Vous êtes toujours là ?", "Je ne vous entends pas. Le micro est-il allumé ?", "Allô ? Je vous écoute."),
 }
+_GO_ON = {"en": r"go on with what you were saying", "fr": r"(?:continue|continuez) ce que (?:tu disais|vous disiez)"}
 _WHAT = {
     "en": r"(?:who|what) (?:are|r) you|are you (?:an? )?(?:ai|robot|human|person|machine|computer|bot|real|chatgpt|"
     r"language model|artificial intelligence|model)|(?:who|what) (?:made|built|created) you|which model|what model|"
@@ -64,6 +67,8 @@ def reply(talk: Talk) -> str:
     if talk.kind == "unmute_explanation":
         talk = talk._replace(language="en")  # as published
     asked, language = talk.asked, talk.language
+    if has(asked, _GO_ON[language]) and (rest := _rest(talk)):
+        return rest
     if talk.silences >= SILENCES:
         return _NOBODY[language]
     if has(asked, _GOODBYE[language]) or asked.endswith(END.rstrip("!")):
@@ -73,3 +78,13 @@ def reply(talk: Talk) -> str:
     if has(asked, _WHAT[language]) and (said := talk.new(_SELF[language])):
         return said
     return _MODES[talk.kind](talk)
+
+
+def _rest(talk: Talk) -> str:
+    """What is left of the answer that was cut off: of that to the user's turn before this one, the words that were not
+    said since. "" where all of them were."""
+    last = next((at for at in range(len(talk.turns) - 2, -1, -1) if talk.turns[at].is_user), -1)
+    whole = reply(talk._replace(turns=talk.turns[: last + 1])).split()
+    said = plain(" ".join(turn.text for turn in talk.turns[last + 1 : -1])).split()
+    same = itertools.takewhile(lambda pair: plain(pair[0]) == pair[1], zip(whole, said, strict=False))
+    return " ".join(whole[len(list(same)) :])
