@@ -29,11 +29,6 @@ class Link:
         """Nothing arrives, and nobody is told."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.here = Address("127.0.0.1", self._listener.getsockname()[1])
-        self.opened: list[float] = []
-        """When each connection began, by CLOCK_MONOTONIC."""
-        self.most_at_once = 0
-        """Connections whose caller had not ended them."""
-        self._callers: set[socket.socket] = set()
         self._ends: set[socket.socket] = set()
         self._reset: set[socket.socket] = set()
         self._over = False
@@ -47,7 +42,6 @@ class Link:
         with contextlib.suppress(OSError):  # closed: the end
             while True:
                 client, _ = self._listener.accept()
-                self.opened.append(time.monotonic())
                 try:
                     server = socket.create_connection((self._to.host, self._to.port), timeout=5)
                 except OSError:
@@ -55,8 +49,6 @@ class Link:
                     continue
                 server.settimeout(None)
                 self._ends |= {client, server}
-                self._callers.add(client)
-                self.most_at_once = max(self.most_at_once, len(self._callers))
                 self._start(self._pump, client, server)
                 self._start(self._pump, server, client)
 
@@ -69,7 +61,6 @@ class Link:
                         time.sleep(_LOOK_EVERY_S)
                     target.sendall(data[: self.slice_bytes])
                     data = data[self.slice_bytes :]
-        self._callers.discard(source)
         for end in {source, target} - self._reset:  # whose peer must not be told of an orderly end
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

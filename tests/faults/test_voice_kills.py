@@ -106,6 +106,7 @@ def test_killed_in_the_middle_of_a_question_and_of_its_answer(
     print(now)
     assert now[: len(said) - 1] == said[:-1], "what was said before is known"
     assert now[len(said) - 1].startswith(said[-1].rstrip("—-. ")), "what was heard counts"
+    assert STORIES[about].endswith(now[-1]) and len(now[-1].split()) > 5, "and it goes on with the rest"
     assert conversing.never_two(person.device) and conversing.holds(person.device).count("held") == held + 1
 
 

@@ -6,8 +6,6 @@ once the user has said goodbye, or nothing three times.
 
 from __future__ import annotations
 
-import itertools
-
 from procs.speech.llm import animals, explaining, facts, news, quiz, smalltalk
 from procs.speech.llm.talk import END, Talk, has, plain
 
@@ -86,5 +84,6 @@ def _rest(talk: Talk) -> str:
     last = next((at for at in range(len(talk.turns) - 2, -1, -1) if talk.turns[at].is_user), -1)
     whole = reply(talk._replace(turns=talk.turns[: last + 1])).split()
     said = plain(" ".join(turn.text for turn in talk.turns[last + 1 : -1])).split()
-    same = itertools.takewhile(lambda pair: plain(pair[0]) == pair[1], zip(whole, said, strict=False))
-    return " ".join(whole[len(list(same)) :])
+    while whole and plain(whole[0]) in ("", *said[:1]):
+        said = said[len(plain(whole.pop(0)).split()) :]
+    return " ".join(whole)
