@@ -30,6 +30,7 @@ SEND_S = 5.0  # a device that reads nothing for so long is as good as gone
 SERVED_S = 3.0  # a connection that lived for so long was a good one
 AT_ONCE_S = 0.1
 CAP_S = 30.0
+MAX_SAID = 8  # problems of one row in the log: some take turns, and some hold what the other side says
 MAX_SOUND = 128  # frames that were not sent yet: 2.5 s
 MAX_TOLD = 1024  # of all frames
 IN_A_ROW = 16  # frames, before others get their turn
@@ -67,7 +68,8 @@ class Device:
         self.attempts = spec.failures
         self.connections = 0
         self.protocol = ""
-        self._said = ""  # the problem that the log knows of
+        self._said: set[str] = set()  # the problems that the log knows of, since it was last connected
+        self._lives = False  # the other side of this connection has said something
         self._lost_at: float | None = None
         self._outbox = collections.deque[Frame]()
         self._waiting = asyncio.Event()
@@ -97,10 +99,10 @@ class Device:
         """One line in the log for each change, however many attempts fail."""
         if state == "connected":
             log.info("device connected", device=self._spec.name, protocol=self.protocol)
-            self._said = ""
-        elif problem and problem != self._said:
+            self._said.clear()
+        elif problem and problem not in self._said and len(self._said) < MAX_SAID:
             log.warning("device not connected", device=self._spec.name, why=problem)
-            self._said = problem
+            self._said.add(problem)
         if state != self.state:
             self.since = time.time()
         self.state, self.problem = state, problem
@@ -128,11 +130,12 @@ class Device:
             return 0.0, str(failed)
         finally:
             ws.transport.abort()
-        return time.monotonic() - began, problem
+        return time.monotonic() - began if self._lives else 0.0, problem
 
     async def _hold(self, ws: ClientConnection) -> str:
         """Talk until it breaks; returns why. Raises Failed where it is not ours to talk to."""
         self.protocol = ws.subprotocol or wire.PUBLISHED
+        self._lives = False
         self._outbox.clear()
         self.send(wire.encode(wire.SessionUpdate(session=self._session)))
         works = [asyncio.ensure_future(each) for each in (self._write(ws), self._watch(ws))]
@@ -177,6 +180,7 @@ class Device:
         try:
             while True:
                 if frame is not None:
+                    self._lives = True
                     self._owner.received(frame)
                 frame = await ws.recv()
                 count += 1
@@ -212,6 +216,7 @@ class Device:
             try:
                 async with asyncio.timeout(PONG_S):
                     await (await ws.ping())
+                self._lives = True
             except TimeoutError:
                 return f"it has not answered a ping for {PONG_S:g} s"
             except ConnectionClosed as closed:
