@@ -3,20 +3,19 @@ that are not. They know nothing of ours; each counts who has called it."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
-import random
 import socket
 import threading
 import time
 from collections.abc import Iterator
 
 from websockets.exceptions import ConnectionClosed
+from websockets.server import ServerProtocol
 from websockets.sync.server import Server, ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from tests.browser_minimal import FIELDS, Talk
+from tests.realtime_device import RUBBISH
 from tests.rig import free_port
 
 # A device is told by whom it is called how the conversation is to be.
@@ -89,30 +88,11 @@ class Rubbish(Device):
         super().be(talk)
 
     def _babble(self, talk: Talk) -> None:
-        some = random.Random(9)
         with contextlib.suppress(ConnectionClosed):
             while True:
-                for frame in rubbish(some):
+                for frame in RUBBISH:
                     talk.ws.send(frame)
                 time.sleep(0.2)
-
-
-def rubbish(some: random.Random) -> Iterator[str | bytes]:
-    """What a device may send by mistake, or on purpose."""
-    for sound in ("%%%", "AAA", base64.b64encode(some.randbytes(500)).decode(), base64.b64encode(b"OggS" * 9).decode()):
-        yield json.dumps({"type": "input_audio_buffer.append", "audio": sound})
-    yield from (
-        "",
-        "{",
-        "[]",
-        "null",
-        '{"type": 7}',
-        '{"type": "planaria.playback"}',
-        "[" * 5000,
-        '{"type": "\\ud800"}',
-    )
-    yield json.dumps({"type": "session.update", "session": None})
-    yield some.randbytes(40)
 
 
 class Hanging:
@@ -136,8 +116,6 @@ class Hanging:
                     self._shake(client)
 
     def _shake(self, client: socket.socket) -> None:
-        from websockets.server import ServerProtocol
-
         hand = ServerProtocol(subprotocols=[Subprotocol("realtime")])
         while not (asked := hand.events_received()):
             hand.receive_data(client.recv(65536))
