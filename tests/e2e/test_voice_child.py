@@ -61,6 +61,7 @@ def is_sound(pcm: Sound) -> bool:
     return len(pcm) > RATE // 2 and int(np.abs(pcm).max()) > 1000
 
 
+@pytest.mark.long  # the whole backend does it in tests/e2e/test_voice.py and tests/faults
 def test_a_conversation_with_a_device_of_ours(running: Running, leader: Leader, tmp_path: Path) -> None:
     with audio_rig.device(tmp_path / "d", "--input", "say:What is the weather like in London?") as device:
         leader.start("ours", where(running), name="ours", host="127.0.0.1", port=device.port)
@@ -79,6 +80,7 @@ def test_a_conversation_with_a_device_of_ours(running: Running, leader: Leader, 
         until(lambda: "ours" in leader.ended)
 
 
+@pytest.mark.long  # the whole backend does it in tests/e2e/test_voice.py and tests/faults
 def test_a_published_device_hears_a_reply_as_published(running: Running, leader: Leader) -> None:
     question = speech("What is the weather like in London?")
     with realtime_device.device(free_port(), question, mute_s=8.0, token="secret") as device:
@@ -99,6 +101,7 @@ def test_a_published_device_hears_a_reply_as_published(running: Running, leader:
     assert is_sound(call.heard())
 
 
+@pytest.mark.long  # the whole backend does it in tests/e2e/test_voice.py and tests/faults
 def test_who_speaks_over_the_bot_is_listened_to(running: Running, leader: Leader) -> None:
     with realtime_device.device(free_port(), speech("Stop please, tell me about cats."), mute_s=9.0) as device:
         leader.start("barge", where(running), name="barge", host="127.0.0.1", port=device.port)
@@ -111,6 +114,7 @@ def test_who_speaks_over_the_bot_is_listened_to(running: Running, leader: Leader
         assert said and len(said[0].split()) < len(LONG.split())
 
 
+@pytest.mark.long  # the whole backend does it in tests/e2e/test_voice.py and tests/faults
 def test_a_device_that_talks_rubbish_is_understood_all_the_same(running: Running, leader: Leader) -> None:
     with realtime_device.device(free_port(), speech("Tell me about cats."), mute_s=6.0, rubbish=True) as device:
         leader.start("bad", where(running), name="bad", host="127.0.0.1", port=device.port)
@@ -119,6 +123,7 @@ def test_a_device_that_talks_rubbish_is_understood_all_the_same(running: Running
         assert len(device.calls) == 1
 
 
+@pytest.mark.long  # the whole backend does it in tests/e2e/test_voice.py and tests/faults
 def test_a_device_that_reboots_is_called_again_and_goes_on_where_it_was(running: Running, leader: Leader) -> None:
     with realtime_device.device(free_port(), speech("Tell me about cats."), mute_s=6.0) as device:
         leader.start("boots", where(running), name="boots", host="127.0.0.1", port=device.port, reconnect_delay=0.3)
@@ -168,6 +173,7 @@ def test_without_any_service_the_device_stays_connected_and_is_told(leader: Lead
         assert leader.states["none"].count("connected") == 1
 
 
+@pytest.mark.long  # the whole backend does it in tests/e2e/test_voice.py and tests/faults
 def test_a_device_that_accepts_and_hangs_is_given_up_and_called_again_once_it_is_well(leader: Leader) -> None:
     nowhere = Services(stt=["ws://127.0.0.1:1"], tts=["ws://127.0.0.1:1"], llm="http://127.0.0.1:1")
     port = free_port()
@@ -187,6 +193,7 @@ def test_one_that_is_not_to_be_dialled_again_ends(leader: Leader) -> None:
     assert leader.beats["once"]["state"] == "over" and "nothing listens" in leader.beats["once"]["problem"]
 
 
+@pytest.mark.long  # the whole backend does it in tests/e2e/test_voice.py and tests/faults
 def test_a_browser_talks_through_the_leader(running: Running, leader: Leader) -> None:
     def say(**event: Any) -> None:
         leader.tell("web", Incoming(), json.dumps(event).encode())

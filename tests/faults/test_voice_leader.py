@@ -169,6 +169,7 @@ def _nobody() -> Iterator[tuple[str, str]]:
 # Two backends
 
 
+@pytest.mark.long  # on PostgreSQL, and with conversations, it is in e2e and in test_voice_kills.py
 def test_of_two_backends_one_calls_and_the_other_takes_over(
     tmp_path: Path, device: FakeDevice, environ: dict[str, str]
 ) -> None:
