@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from procs.audio_io.sound import RATE, Pcm
 from procs.media import opus
-from tests.bench import voice_services, voice_stages
+from tests.bench import voice_services, voice_stages, voice_talk
 from tests.bench.measure import Result, Size, median, percentile, say
 
 TEXT = " ".join(voice_stages.SENTENCES)
@@ -52,6 +52,7 @@ def bench(size: Size) -> Result:
     with tempfile.TemporaryDirectory(prefix="planaria-bench-") as folder:
         _synthesis(result, plan, Path(folder))
         _recognition(result, plan, Path(folder))
+        voice_talk.bench(result, size, Path(folder))
     return result
 
 

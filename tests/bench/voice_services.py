@@ -41,7 +41,7 @@ class Service(NamedTuple):
     def cpu_s(self) -> float:
         """That it and its children have used. Asked while nobody is connected: a child counts once it was reaped."""
         signs.wait_for(lambda: len(wall.family(self.pid)) <= self.processes, "children of a service to end")
-        return sum(_used(pid) for pid in wall.family(self.pid))
+        return cpu_s(self.pid)
 
 
 @contextlib.contextmanager
@@ -67,6 +67,11 @@ def _told(log: Path) -> Iterator[None]:
         yield
     except Unhealthy as error:
         raise Unhealthy(f"{error}; its last words: {log.read_text()[-500:]}") from None
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process, and of all below it that live or were reaped."""
+    return sum(_used(each) for each in wall.family(pid))
 
 
 def _used(pid: int) -> float:
