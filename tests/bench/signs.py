@@ -30,13 +30,13 @@ class Sign(Protocol):
         """When it was first seen after `since_s`; 0 if it was not yet."""
 
 
-def wait_for(look: Callable[[], T], what: str) -> T:
+def wait_for(look: Callable[[], T], what: str, every_s: float = LOOK_EVERY_S) -> T:
     """What `look` gives once it is true. It is asked all the time. Raises Unhealthy if that takes too long."""
     deadline = time.monotonic() + LIMIT_S
     while not (found := look()):
         if time.monotonic() > deadline:
             raise Unhealthy(f"{what}: not within {LIMIT_S:g} s")
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(every_s)
     return found
 
 

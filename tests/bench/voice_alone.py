@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from procs.errors import Unhealthy
-from tests.bench import signs, voice_ground, voice_services, wall
+from tests.bench import voice_ground, voice_services, wall
 from tests.bench.measure import Result, cpu_s, median, percentile, say
-from tests.bench.voice_device import Turn, Utterance, devices, turn
+from tests.bench.voice_device import Turn, Utterance, devices, turn, wait_for
 from tests.bench.voice_ground import Seen
 from tests.voice_rig import Backend
 
@@ -52,7 +52,7 @@ def _turns(result: Result, count: int, folder: Path, questions: list[Utterance])
         devices(1) as (device,),
         voice_ground.backend(folder, fakes.environ, _entry("bench", device.port)) as its,
     ):
-        signs.wait_for(lambda: device.is_quiet, "a greeting")
+        wait_for(lambda: device.is_quiet, "a greeting")
         child = voice_ground.child_at(its, device.port)
         fakes.seen()
         began, before, steps = time.monotonic(), cpu_s(child), list[list[float]]()
@@ -93,7 +93,7 @@ def _idle(result: Result, count: int, sound_s: float, folder: Path) -> tuple[flo
         entries = [_entry(f"idle{number}", port) for number, port in enumerate(ports)]
         began = time.monotonic()
         with voice_ground.backend(folder, fakes.environ, *entries) as its:
-            signs.wait_for(lambda: _greeted(its) == count, f"{count} devices to be greeted")
+            wait_for(lambda: _greeted(its) == count, f"{count} devices to be greeted")
             took_s = time.monotonic() - began
             time.sleep(SETTLE_S)
             pids = wall.family(its.process.pid)

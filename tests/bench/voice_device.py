@@ -12,8 +12,8 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import uvloop
@@ -31,7 +31,9 @@ from tests.rig import free_port
 
 AUDIBLE = 0.02  # of the loudest sample: from the first to the last of these somebody speaks
 TOLD_EVERY_S = 0.2
+T = TypeVar("T")
 WAIT_S = 0.3  # from the end of a reply to the next question
+LOOK_S = 0.02  # between two looks: a bench that looks all the time is in the way of what it looks at
 BEFORE = 5  # blocks of silence, in which the encoder settles
 
 
@@ -98,7 +100,7 @@ class Device:
         told: list[Said] = []
         self._say.append((what, told))
         while not told:
-            time.sleep(BLOCK_S / 4)
+            time.sleep(BLOCK_S / 2)
         return told[0]
 
     async def serve(self) -> None:
@@ -227,13 +229,18 @@ class Turn(NamedTuple):
         return self.first - self.end
 
 
+def wait_for(look: Callable[[], T], what: str) -> T:
+    """What `look` gives once it is true. Raises Unhealthy if that takes too long."""
+    return signs.wait_for(look, what, LOOK_S)
+
+
 def turn(device: Device, question: Utterance) -> Turn:
     """Ask once the bot has ended, and wait until the answer was heard."""
-    signs.wait_for(lambda: device.is_quiet, "the bot to end")
+    wait_for(lambda: device.is_quiet, "the bot to end")
     time.sleep(WAIT_S)
     told, end = len(device.heard), device.say(question).end
-    first = signs.wait_for(lambda: next((at for at in device.firsts if at > end), 0.0), "an answer")
-    signs.wait_for(lambda: device.is_quiet, "the bot to end its answer")
+    first = wait_for(lambda: next((at for at in device.firsts if at > end), 0.0), "an answer")
+    wait_for(lambda: device.is_quiet, "the bot to end its answer")
     heard = {what: at for what, at in reversed(device.heard[told:]) if at <= first}
     try:
         return Turn(end, heard["SpeechStopped"], heard["ResponseCreated"], heard["TextReady"], first)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -34,7 +34,6 @@ class Row(NamedTuple):
     flush: float
     llm: float
     tts: float
-    text: str
 
     @property
     def whole(self) -> float:
@@ -42,16 +41,24 @@ class Row(NamedTuple):
         return self.pause + self.flush + self.llm + self.tts
 
 
-def row(services: Mapping[str, str], what: Utterance, instructions: Mapping[str, Any], voice: str) -> Row:
+class Bot(NamedTuple):
+    """Who answers."""
+
+    instructions: Mapping[str, Any]
+    voice: str
+    lines: Sequence[Mapping[str, str]]  # role and text of what was said before
+
+
+def row(services: Mapping[str, str], what: Utterance, bot: Bot) -> Row:
     """One turn. `services`: variables of a backend."""
-    return asyncio.run(_row(services, what, instructions, voice))
+    return asyncio.run(_row(services, what, bot))
 
 
-async def _row(services: Mapping[str, str], what: Utterance, instructions: Mapping[str, Any], voice: str) -> Row:
+async def _row(services: Mapping[str, str], what: Utterance, bot: Bot) -> Row:
     async with (
         asyncio.timeout(LIMIT_S + len(what.pcm) / moshi.RATE),
         _opened(f"{services['KYUTAI_STT_URL']}/api/asr-streaming") as ears,
-        _opened(f"{services['KYUTAI_TTS_URL']}/api/tts_streaming?format=PcmMessagePack&voice={voice}") as mouth,
+        _opened(f"{services['KYUTAI_TTS_URL']}/api/tts_streaming?format=PcmMessagePack&voice={bot.voice}") as mouth,
         aiohttp.ClientSession() as session,
     ):
         async with session.get(f"{services['KYUTAI_LLM_URL']}/v1/models") as answer:  # which leaves a connection open
@@ -61,16 +68,17 @@ async def _row(services: Mapping[str, str], what: Utterance, instructions: Mappi
             "model": model,
             "stream": True,
             "messages": [
-                {"role": "system", "content": str(instructions["text"])},
+                {"role": "system", "content": str(bot.instructions["text"])},
+                *({"role": each["role"], "content": each["text"]} for each in bot.lines),
                 {"role": "user", "content": " ".join(words)},
             ],
-            "metadata": {"instructions": dict(instructions)},
+            "metadata": {"instructions": dict(bot.instructions)},
         }
         async with session.post(f"{services['KYUTAI_LLM_URL']}/v1/chat/completions", json=asked) as answer:
-            first, text = await _say(answer, mouth)
+            first = await _say(answer, mouth)
         while not isinstance(moshi.decode(await mouth.recv(), moshi.FROM_TTS), moshi.Audio):
             pass
-        return Row(paused - ended, flushed - paused, first - flushed, time.monotonic() - first, text)
+        return Row(paused - ended, flushed - paused, first - flushed, time.monotonic() - first)
 
 
 @contextlib.asynccontextmanager
@@ -121,8 +129,8 @@ async def _speak(ws: ClientConnection, what: Utterance, began: float, paused: as
         await ws.send(moshi.encode(moshi.Audio(np.zeros(moshi.STEP, np.int16))))
 
 
-async def _say(answer: aiohttp.ClientResponse, mouth: ClientConnection) -> tuple[float, str]:
-    """Each word to the synthesiser as it comes; when the first whole one was there, and the text."""
+async def _say(answer: aiohttp.ClientResponse, mouth: ClientConnection) -> float:
+    """Each word to the synthesiser as it comes; when the first whole one was there."""
     text, sent, first = "", 0, 0.0
     async for line in answer.content:
         if not line.startswith(b"data: {"):
@@ -137,4 +145,4 @@ async def _say(answer: aiohttp.ClientResponse, mouth: ClientConnection) -> tuple
         first = first or time.monotonic()
         await mouth.send(moshi.encode(moshi.Text(word)))
     await mouth.send(moshi.encode(moshi.Eos()))
-    return first, text.strip()
+    return first
