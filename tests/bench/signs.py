@@ -30,12 +30,12 @@ class Sign(Protocol):
         """When it was first seen after `since_s`; 0 if it was not yet."""
 
 
-def wait_for(look: Callable[[], T], what: str, every_s: float = LOOK_EVERY_S) -> T:
+def wait_for(look: Callable[[], T], what: str, every_s: float = LOOK_EVERY_S, within_s: float = LIMIT_S) -> T:
     """What `look` gives once it is true. It is asked all the time. Raises Unhealthy if that takes too long."""
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + within_s
     while not (found := look()):
         if time.monotonic() > deadline:
-            raise Unhealthy(f"{what}: not within {LIMIT_S:g} s")
+            raise Unhealthy(f"{what}: not within {within_s:g} s")
         time.sleep(every_s)
     return found
 

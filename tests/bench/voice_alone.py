@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from procs.errors import Unhealthy
-from tests.bench import voice_ground, voice_services, wall
+from tests.bench import signs, voice_ground, voice_services, wall
 from tests.bench.measure import Result, cpu_s, median, percentile, say
 from tests.bench.voice_device import Turn, Utterance, devices, turn, wait_for
 from tests.bench.voice_ground import Seen
@@ -22,6 +22,7 @@ SEEN = ("pause", "flushed", "asked", "to speak")
 MANY = 200  # devices
 LONG_S, SHORT_S = 600.0, 2.0  # of silence that idle devices let be heard
 SETTLE_S, LISTEN_S = 2.0, 3.0
+LOOK_S, GREETED_S = 0.2, 120.0  # while they are greeted
 
 
 class Plan(NamedTuple):
@@ -93,7 +94,7 @@ def _idle(result: Result, count: int, sound_s: float, folder: Path) -> tuple[flo
         entries = [_entry(f"idle{number}", port) for number, port in enumerate(ports)]
         began = time.monotonic()
         with voice_ground.backend(folder, fakes.environ, *entries) as its:
-            wait_for(lambda: _greeted(its) == count, f"{count} devices to be greeted")
+            signs.wait_for(lambda: _greeted(its) == count, f"{count} devices to be greeted", LOOK_S, GREETED_S)
             took_s = time.monotonic() - began
             time.sleep(SETTLE_S)
             pids = wall.family(its.process.pid)
@@ -107,7 +108,6 @@ def _idle(result: Result, count: int, sound_s: float, folder: Path) -> tuple[flo
 
 def _greeted(its: Backend) -> int:
     """How many have heard all that the bot has to say."""
-    time.sleep(0.2)
     told = its("GET", "/v1/devices/status").json["devices"].values()
     done = [each for each in told if each["connected"] and each.get("turn") == "waiting_for_user"]
     return len(done)
