@@ -15,21 +15,21 @@ from typing import Any, NamedTuple
 
 from procs.errors import Unhealthy
 from procs.settings import ROOT, Address
-from tests import rig, voice_rig, voice_stage
+from tests import conversing, rig, voice_rig
 from tests.bench import signs, wall
 from tests.voice_rig import Backend
 
 
 def backend(folder: Path, services: Mapping[str, str], *devices: Mapping[str, Any]) -> Any:
     """One, as it is run, until the end of the block."""
-    return voice_rig.backend(folder, *devices, command=voice_rig.VOICE, **services)
+    return voice_rig.backend(folder, *devices, whole=True, environ=services)
 
 
 def child_at(its: Backend, port: int) -> int:
     """The pid of the conversation with the device at that port. Raises Unhealthy."""
-    sockets = voice_stage.connected_to(port)
+    sockets = conversing.connected_to(port)
     for pid in wall.family(its.process.pid):
-        if sockets & voice_stage.sockets_of(pid):
+        if sockets & conversing.sockets_of(pid):
             return pid
     raise Unhealthy(f"nobody is connected to port {port}")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from procs.errors import Unhealthy
-from tests import spoken, voice_stage
+from tests import conversing, spoken
 from tests.bench import voice_alone, voice_ground, voice_row, voice_services
 from tests.bench.measure import Result, Size, median, percentile, say
 from tests.bench.voice_device import Device, Turn, Utterance, devices, turn, utterance, wait_for
@@ -72,7 +72,7 @@ def bench(result: Result, size: Size, folder: Path) -> None:
     result.targets |= TARGETS
     result.peers["row"] = "the same services, called one after the other for the same question, connected beforehand"
     questions = [utterance(spoken.speech(text, USER)) for text in QUESTIONS]
-    with voice_stage.speech(folder / "speech") as speech, devices(max(plan.sessions, default=1)) as there:
+    with conversing.speech(folder / "speech") as speech, devices(max(plan.sessions, default=1)) as there:
         told = [
             {"name": f"bench{n}", "host": "127.0.0.1", "port": each.port, "voice": BOT, "instructions": INSTRUCTIONS}
             for n, each in enumerate(there)
