@@ -63,6 +63,7 @@ def test_a_recogniser_is_called_when_somebody_speaks_and_hears_what_was_just_bef
         async with Speech(hears).running() as server, Ears(server.url).running() as ears:
             for number in range(1, 21):
                 ears.link.hear(step(number))
+            ears.link.voice(False)  # as it is told when a device is gone
             await asyncio.sleep(0.1)
             assert server.sessions == []
             ears.link.voice(True)

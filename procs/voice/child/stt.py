@@ -97,7 +97,9 @@ class Recogniser:
             self._more.set()
 
     def voice(self, active: bool) -> None:
-        """Somebody's voice began, or ended."""
+        """Somebody's voice began, or ended, if there was one."""
+        if not active and not self._is_voice:
+            return
         self._is_voice, self._voice_at = active, time.monotonic()
         self._wanted_until = self._voice_at + KEEP_S
         self._more.set()
