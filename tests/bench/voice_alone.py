@@ -15,13 +15,13 @@ from tests.bench.voice_device import Turn, Utterance, devices, turn, wait_for
 from tests.bench.voice_ground import Seen
 from tests.voice_rig import Backend
 
-REPLY = "Here you are."
+REPLY = "Yes."
 GOODBYE = "Bye."
 STEPS = ("hear", "flush", "ask", "speak", "play")  # from one to the next of: end of speech, what is seen, first frame
 SEEN = ("pause", "flushed", "asked", "to speak")
 MANY = 200  # devices
 LONG_S, SHORT_S = 600.0, 2.0  # of silence that idle devices let be heard
-SETTLE_S, LISTEN_S = 2.0, 3.0
+SETTLE_S, LISTEN_S = 1.0, 3.0
 LOOK_S, GREETED_S = 0.2, 120.0  # while they are greeted
 
 

@@ -88,6 +88,7 @@ async def _opened(url: str) -> AsyncIterator[ClientConnection]:
         if not isinstance(moshi.decode(await ws.recv(), moshi.FROM_STT), moshi.Ready):
             raise Unhealthy("a speech service has no room")
         yield ws
+        ws.transport.abort()  # one that speaks still would be waited for
 
 
 async def _hear(ws: ClientConnection, what: Utterance) -> tuple[float, float, float, list[str]]:
