@@ -64,7 +64,7 @@ def utterance(pcm: Pcm) -> Utterance:
     quiet = np.zeros(BEFORE * BLOCK, np.int16)
     padded = np.concatenate([quiet, pcm[: heard[-1] + 1], quiet])
     start = BEFORE * BLOCK
-    return Utterance(Encoder().encode(padded), (start + heard[0]) / RATE, (start + heard[-1]) / RATE, padded)
+    return Utterance(Encoder().encode(padded), float(start + heard[0]) / RATE, float(start + heard[-1]) / RATE, padded)
 
 
 class Device:

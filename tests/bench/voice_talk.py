@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from procs.errors import Unhealthy
 from tests import conversing, spoken
-from tests.bench import voice_alone, voice_ground, voice_row, voice_services
+from tests.bench import signs, voice_alone, voice_ground, voice_row, voice_services
 from tests.bench.measure import Result, Size, median, percentile, say
 from tests.bench.voice_device import Device, Turn, Utterance, devices, turn, utterance, wait_for
 from tests.voice_rig import Backend
@@ -38,6 +38,7 @@ PARTS = ("pause", "flush", "llm", "tts")
 TOLD = (*PARTS, "ours")
 LATE_S = 0.2  # more than alone: a conversation too many
 NO_PAUSE_S = 2.0
+SAY_S = 0.3  # from one look at whether the bot speaks to the next: by then it does what it was told
 SERVED_S = 1.0  # before a child is killed again
 
 
@@ -81,10 +82,10 @@ def bench(result: Result, size: Size, folder: Path) -> None:
         with voice_ground.backend(folder / "real", speech.environ, *entries) as its:
             _turns(result, plan, its, there[0], speech.environ, questions)
             _onsets(result, plan, its, there[0], questions)
+            _reconnects(result, plan, its, there[0])
             if plan.sessions:
                 pids = {name: each.process.pid for name, each in speech.services.items()}
                 _sessions(result, plan, its, there, questions, pids)
-            _reconnects(result, plan, its, there[0])
     voice_alone.bench(result, plan.alone, folder, questions)
 
 
@@ -132,9 +133,7 @@ def _onsets(result: Result, plan: Plan, its: Backend, device: Device, voices: li
     say(f"{plan.onsets} who speak while the bot does")
     luck, took, missed = random.Random(10), list[float](), 0
     for number in range(plan.onsets):
-        if not device.is_playing:
-            its("POST", "/v1/devices/bench0/say", {"text": STORY})
-        wait_for(lambda: device.is_playing, "the bot to speak")
+        signs.wait_for(lambda: _speaks(its, device), "the bot to speak", SAY_S)
         time.sleep(luck.uniform(0.3, 0.6))
         onset = device.say(voices[number % len(voices)]).onset
         deadline = onset + NO_PAUSE_S
@@ -151,6 +150,13 @@ def _onsets(result: Result, plan: Plan, its: Backend, device: Device, voices: li
         "onset_to_paused_ms_p95": round(1000 * percentile(took, 0.95), 1),
         "onsets_missed": missed,
     }
+
+
+def _speaks(its: Backend, device: Device) -> bool:
+    """Whether the bot does. It is made to where it has nothing to say: what waits to be said would be in the way."""
+    if device.is_quiet:
+        its("POST", "/v1/devices/bench0/say", {"text": STORY})
+    return device.is_playing
 
 
 # Reconnection
