@@ -27,9 +27,9 @@ from procs.errors import Unhealthy
 from procs.media.opus import Encoder, packet_samples
 from procs.wire import realtime as wire
 from tests.bench import signs
+from tests.bench.voice_fakes import LOUD
 from tests.rig import free_port
 
-AUDIBLE = 0.02  # of the loudest sample: from the first to the last of these somebody speaks
 TOLD_EVERY_S = 0.2
 T = TypeVar("T")
 WAIT_S = 0.3  # from the end of a reply to the next question
@@ -60,7 +60,7 @@ def _silence() -> bytes:
 
 def utterance(pcm: Pcm) -> Utterance:
     """It, with silence before and after."""
-    heard = np.flatnonzero(np.abs(pcm.astype(np.int32)) > AUDIBLE * np.abs(pcm.astype(np.int32)).max())
+    heard = np.flatnonzero(np.abs(pcm.astype(np.int32)) > LOUD)
     quiet = np.zeros(BEFORE * BLOCK, np.int16)
     padded = np.concatenate([quiet, pcm[: heard[-1] + 1], quiet])
     start = BEFORE * BLOCK

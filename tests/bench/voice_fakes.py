@@ -20,7 +20,7 @@ from procs import life
 from procs.wire import moshi
 
 STEP_S = moshi.STEP / moshi.RATE
-LOUD = 500
+LOUD = 500  # from the first to the last of such samples somebody speaks
 PAUSE_S = 0.48
 WORD_S = 0.24
 _WORD = moshi.encode(moshi.Audio((6000 * np.sin(np.arange(round(WORD_S * moshi.RATE)) / 9)).astype(np.int16)))

@@ -180,25 +180,28 @@ def _sessions(
     result: Result, plan: Plan, its: Backend, there: list[Device], questions: list[Utterance], pids: dict[str, int]
 ) -> None:
     """How many can talk at once before answers come LATE_S later than to one alone."""
-    pids = {**pids, "voice": its.process.pid, "bench": os.getpid()}
-    alone_s, most, is_late, used = 0.0, 0, False, ""
+    pids = {**pids, "voice": its.process.pid}
+
+    def used() -> dict[str, float]:
+        return {**{name: voice_services.cpu_s(pid) for name, pid in pids.items()}, "bench": time.process_time()}
+
+    alone_s, most, is_late, told = 0.0, 0, False, ""
     for count in plan.sessions:
         say(f"{count} conversations at once")
         for number in range(1, count):
             its("POST", f"/v1/devices/bench{number}/enable")
-        began, before = time.monotonic(), {name: voice_services.cpu_s(pid) for name, pid in pids.items()}
+        began, before = time.monotonic(), used()
         wholes = _together(there[:count], questions, plan.session_turns)
-        shares = {
-            name: (voice_services.cpu_s(pid) - before[name]) / (time.monotonic() - began) for name, pid in pids.items()
-        }
+        took_s = time.monotonic() - began
+        shares = {name: (cpu_s - before[name]) / took_s for name, cpu_s in used().items()}
         alone_s = alone_s or median(wholes)
         late_s = percentile(wholes, 0.95) - alone_s
         is_late = is_late or late_s > LATE_S
         most = most if is_late else count
-        used += f"; {count}: " + ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+        told += f"; {count}: " + ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
         result.figures[f"turn_late_ms_p95_{count}"] = round(1000 * late_s, 1)
     result.figures["sessions_per_core"] = most / (os.cpu_count() or 1)
-    result.peers["sessions"] = f"cores that each used, with so many conversations at once{used}"
+    result.peers["sessions"] = f"cores that each used, with so many conversations at once{told}"
 
 
 def _together(there: list[Device], questions: list[Utterance], turns: int) -> list[float]:
