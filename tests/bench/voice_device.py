@@ -198,19 +198,25 @@ class Device:
 def devices(count: int) -> Iterator[list[Device]]:
     """Some, in a thread of their own, until the end of the block."""
     made = [Device() for _ in range(count)]
-    loop = uvloop.new_event_loop()
+    runner, over = asyncio.Runner(loop_factory=uvloop.new_event_loop), asyncio.Event()
 
     async def all_of_them() -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*(each.serve() for each in made))
+        works = [asyncio.create_task(each.serve()) for each in made]
+        await over.wait()
+        for work in works:
+            work.cancel()
 
-    work = loop.create_task(all_of_them())
-    thread = threading.Thread(target=loop.run_until_complete, args=(work,), daemon=True)
+    def live() -> None:
+        with runner:
+            runner.run(all_of_them())
+
+    loop = runner.get_loop()
+    thread = threading.Thread(target=live, daemon=True)
     thread.start()
     try:
         yield made
     finally:
-        loop.call_soon_threadsafe(work.cancel)
+        loop.call_soon_threadsafe(over.set)
         thread.join(10)
 
 
