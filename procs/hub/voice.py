@@ -28,7 +28,7 @@ from procs.wire.envelope import Process
 
 T = TypeVar("T")
 PROCESS = "voice"  # as the warden has it
-ASK_S = 4.0  # it may ask its services, which take two
+ASK_S = 4.0  # a machine that is busy answers late
 LOOK_S = 1.0
 DO_S = 5.0
 MAX_DEVICES = 2000

@@ -47,7 +47,7 @@ class Desk:
             configured=told.configured,
             devices=devices,
             problems=problems,
-            services=await self._leader.health.look(FRESH_S),
+            services=await self._leader.health.known(FRESH_S),
             browsers=len(self._browsers),
             owner=self._leader.memory.leases.owner,
             more=len(devices) < len(rest),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
 
 import aiohttp
 
@@ -12,6 +13,8 @@ from procs.messages.voice import Services
 
 ASK_S = 2.0
 FRESH_S = 0.5  # as published
+RECENT_S = 2.0  # what is older is not told as how it is
+AT_ONCE_S = 0.2  # for services that are near to answer for the first time
 KEY = "kyutai-api-key"
 NO_KEY = "EMPTY"  # what a language model without one is shown, as published
 
@@ -21,30 +24,56 @@ class Health:
 
     def __init__(self, services: Services, told: Callable[[bool], None]) -> None:
         self._services, self._told = services, told
-        self._found = dict.fromkeys(("stt", "tts", "llm"), "it was not asked yet")
+        self._found = dict.fromkeys(("stt", "tts", "llm"), "it has not answered yet")
         self._asked_at = float("-inf")
-        self._asking: asyncio.Task[None] | None = None
+        self._wanted = asyncio.Event()
+        self._answer: asyncio.Future[None] | None = None  # to who has asked
 
-    async def look(self, fresh_s: float = FRESH_S) -> dict[str, str]:
-        """stt, tts, llm -> what is wrong, "": nothing. Whoever asks meanwhile waits for the same answer."""
-        if time.monotonic() - self._asked_at > fresh_s:
-            self._asking = self._asking or asyncio.create_task(self._ask())
-            await asyncio.shield(self._asking)
+    async def work(self) -> NoReturn:
+        """Ask them whenever somebody wants to know, for ever."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            await self._ask_all()
+            if answer := self._answer:
+                self._answer = None
+                answer.set_result(None)
+
+    async def look(self) -> dict[str, str]:
+        """stt, tts, llm -> what is wrong, "": nothing; as it was not long ago. Whoever asks meanwhile waits for the
+        same answer."""
+        answer = self._ask(FRESH_S)
+        if answer and time.monotonic() - self._asked_at > RECENT_S:
+            await asyncio.shield(answer)
         return dict(self._found)
 
-    async def _ask(self) -> None:
-        its = self._services
-        try:
-            timeout = aiohttp.ClientTimeout(total=ASK_S)
-            async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
-                stt, tts, llm = await asyncio.gather(
-                    self._one_of(session, its.stt), self._one_of(session, its.tts), self._llm(session)
-                )
-            self._found = {"stt": stt, "tts": tts, "llm": llm}
-            self._asked_at = time.monotonic()
-            self._told(not (stt or tts or llm))
-        finally:
-            self._asking = None
+    async def known(self, fresh_s: float) -> dict[str, str]:
+        """The same at once, as far as it is known. If that is older, they are asked for who comes next."""
+        answer = self._ask(fresh_s)
+        if answer and self._asked_at == float("-inf"):
+            await asyncio.wait([answer], timeout=AT_ONCE_S)
+        return dict(self._found)
+
+    def _ask(self, fresh_s: float) -> asyncio.Future[None] | None:
+        """Have them asked if what is known is older. The answer, while it is not there."""
+        if not self._answer and time.monotonic() - self._asked_at > fresh_s:
+            self._answer = asyncio.get_running_loop().create_future()
+            self._wanted.set()
+        return self._answer
+
+    async def _ask_all(self) -> None:
+        its, timeout = self._services, aiohttp.ClientTimeout(total=ASK_S)
+        async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
+            await asyncio.gather(
+                self._note("stt", self._one_of(session, its.stt)),
+                self._note("tts", self._one_of(session, its.tts)),
+                self._note("llm", self._llm(session)),
+            )
+        self._asked_at = time.monotonic()
+        self._told(not any(self._found.values()))
+
+    async def _note(self, name: str, asked: Coroutine[Any, Any, str]) -> None:
+        self._found[name] = await asked
 
     async def _one_of(self, session: aiohttp.ClientSession, instances: list[str]) -> str:
         """What is wrong with all of them; "" where one is up."""

@@ -83,6 +83,7 @@ async def _run(settings: Voice, alive: Alive, brood: Brood) -> None:
         memory.write(),
         leader.look(),
         leader.tick(),
+        leader.health.work(),
         bus.respond(desk, Desk(leader, browsers).answer),
         _beat(alive),
     )

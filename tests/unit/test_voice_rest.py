@@ -4,6 +4,7 @@ with children that only dial and beat (tests/voice_children.py)."""
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from procs import bus
 from procs.errors import Refused
 from procs.messages.requests import Describe
 from procs.messages.voice import Do, Listen, VoiceState, VoiceTold
+from procs.voice.services import ASK_S
 from tests import voice_rig
 from tests.rig import until
 from tests.voice_rig import Backend, FakeDevice
@@ -226,6 +228,17 @@ def test_the_bus_tells_of_more_devices_than_go_into_one_message(backend: Backend
             more, rounds = body.more, rounds + 1
     assert found == [its["name"] for its in many]
     assert rounds > 1
+
+
+def test_a_service_that_hangs_holds_up_nobody_who_asks_over_the_bus(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        port = hanging.getsockname()[1]
+        environ = {"KYUTAI_STT_URL": f"ws://127.0.0.1:{port}", "KYUTAI_TTS_URL": "ws://127.0.0.1:1"}
+        with voice_rig.backend(tmp_path, environ=environ | {"KYUTAI_LLM_URL": "http://127.0.0.1:1"}) as its:
+            with bus.Requester(its.folder / "run", bus.VOICE_STATE) as asker:
+                state = asker.ask(Describe(), within_s=ASK_S / 2).body
+            assert isinstance(state, VoiceState) and state.services["stt"] == "it has not answered yet"
+            assert its("GET", "/v1/health").json["message"].startswith(f"STT is down (ws://127.0.0.1:{port}: no answer")
 
 
 def test_the_bus_does_and_tells_what_rest_does(backend: Backend) -> None:
