@@ -61,6 +61,7 @@ class VoiceSpec(msgspec.Struct, frozen=True, tag="voice_spec"):
     auto_reconnect: bool = True
     reconnect_delay: float = 5.0  # seconds, the first and least of the pauses
     failures: Count = 0  # attempts in a row that failed before this child was born
+    since: float = 0.0  # Unix time since when the device is not connected; 0: from now on
     muted: bool = False
     history: list[Line] = []
 
@@ -70,7 +71,7 @@ class VoiceBeat(msgspec.Struct, frozen=True, tag="voice_beat"):
 
     state: Literal["connecting", "connected", "waiting", "over"]  # waiting: for the next attempt; over: no more of them
     problem: Reason = ""  # what went wrong last, in words; "" if all is well
-    since: float = 0.0  # Unix time of this state
+    since: float = 0.0  # Unix time since when it is connected, or since when it is not, however often it was tried
     attempts: Count = 0  # that failed in a row
     protocol: str = ""
     turn: Literal["", "waiting_for_user", "user_speaking", "bot_speaking"] = ""

@@ -25,6 +25,7 @@ class Fork(NamedTuple):
     child: str
     device: Device
     failures: int
+    since: float  # Unix time since when it is not connected; 0: from now on
 
 
 class Kill(NamedTuple):
@@ -47,6 +48,7 @@ class _Slot:
         self.forked_at = self.beat_at = self.not_before = 0.0
         self.killed_at: float | None = None
         self.failures = self.row = 0
+        self.since = 0.0
         self.is_over = False
 
 
@@ -99,6 +101,8 @@ class Children:
         slot.row = 0 if was_well else slot.row + 1
         slot.not_before = now + self._pause(slot.row)
         slot.failures = slot.beat.attempts if slot.beat and not by_us else 0
+        if slot.beat:
+            slot.since = 0.0 if slot.beat.state == "connected" else slot.beat.since
         slot.child, slot.killed_at = "", None
         return device
 
@@ -124,7 +128,7 @@ class Children:
         slot.child, slot.device, slot.beat = next(self._ids), device, None
         slot.forked_at, slot.killed_at = now, None
         self._of[slot.child] = name
-        return Fork(slot.child, device, slot.failures)
+        return Fork(slot.child, device, slot.failures, slot.since)
 
     def _look(self, slot: _Slot, wanted: Device | None, now: float) -> list[Action]:
         if wanted is None:

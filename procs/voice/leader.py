@@ -147,6 +147,7 @@ class Leader:
             auto_reconnect=its.auto_reconnect,
             reconnect_delay=its.reconnect_delay,
             failures=fork.failures,
+            since=fork.since,
             muted=known.muted,
             history=known.transcript.to_be_born_with(),
         )

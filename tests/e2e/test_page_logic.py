@@ -137,7 +137,7 @@ def test_processes_in_words(run: Run, process: str, text: str, tone: str) -> Non
         ("{state: 'connected', turn: 'waiting_for_user', is_muted: true}", "connected for 3 min, muted", "good"),
         ("{state: 'connected', turn: 'bot_speaking', is_muted: true}", "connected for 3 min, muted, speaks", "good"),
         ("{state: 'connected', turn: 'constructor'}", "connected for 3 min", "good"),
-        ("{state: 'connecting', turn: ''}", "connecting for 3 min", "waits"),
+        ("{state: 'connecting', turn: ''}", "not connected for 3 min, connecting", "waits"),
         ("{state: 'waiting', turn: ''}", "not connected for 3 min, tries again", "bad"),
         ("{state: 'over', turn: ''}", "not connected for 3 min, tries no more", "bad"),
         ("{state: 'elsewhere', turn: ''}", "held by another voice backend", "idle"),

@@ -179,6 +179,28 @@ def test_nobody_there_is_said_once_however_often_it_is_tried(caplog: pytest.LogC
     assert [record.message for record in caplog.records].count("device not connected") == 1
 
 
+def test_it_is_away_since_it_was_last_connected_however_often_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "SERVED_S", 60.0)
+
+    async def test() -> None:
+        owner = Owner(free_port(), since=700.0)
+        async with owner.running():
+            await until(lambda: owner.link.attempts >= 3)
+            assert owner.link.since == 700.0, "as it was told of the life before"
+        its = Called(HELLO)
+        owner = Owner(its.port)
+        async with owner.running():
+            async with its.running():
+                await until(lambda: owner.opens)
+                connected = owner.link.since
+            await until(lambda: owner.link.state == "waiting")
+            lost = owner.link.since
+            await until(lambda: owner.link.attempts >= 3)
+            assert connected < lost == owner.link.since
+
+    run(test())
+
+
 def test_without_auto_reconnect_one_attempt_is_all() -> None:
     async def test() -> None:
         owner = Owner(free_port(), auto_reconnect=False)

@@ -268,6 +268,23 @@ def test_a_child_goes_on_with_the_failures_of_the_one_before() -> None:
     assert fork.failures == 0, "a person wants it now"
 
 
+def test_since_when_a_device_is_away_outlives_its_child() -> None:
+    its = Children("c", lambda _: 0.0)
+    (first,) = its.tick(wanted(KITCHEN), 0.0)
+    assert isinstance(first, Fork) and first.since == 0.0
+    its.beaten(first.child, VoiceBeat("waiting", since=700.0), 0.1)
+    its.reconnect("kitchen", 1.0)
+    its.ended(first.child, -9, 1.1)
+    for now in (2.0, 3.0):  # the first of them dies before it says anything
+        (again,) = its.tick(wanted(KITCHEN), now)
+        assert isinstance(again, Fork) and again.since == 700.0
+        child = again.child
+        its.ended(child, 1, now) if now == 2.0 else its.beaten(child, VoiceBeat("connected", since=710.0), now)
+    its.ended(child, 1, 4.0)
+    (last,) = its.tick(wanted(KITCHEN), 5.0)
+    assert isinstance(last, Fork) and last.since == 0.0, "it was connected until now"
+
+
 def test_what_is_over_stays_over_until_it_is_asked_for() -> None:
     its = brood()
     child = born(its, KITCHEN, 0.0)

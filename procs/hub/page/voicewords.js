@@ -12,7 +12,7 @@ const VOICE_STATES = {
   __proto__: null,
   disabled: ["disabled", "idle"],
   elsewhere: ["held by another voice backend", "idle"],
-  connecting: ["connecting", "waits"],
+  connecting: ["not connected", "waits", "connecting"],
   connected: ["connected", "good"],
   waiting: ["not connected", "bad", "tries again"],
   over: ["not connected", "bad", "tries no more"],

@@ -64,7 +64,7 @@ class Device:
         self._spec, self._session, self._owner = spec, session, owner
         self.state: State = "connecting"
         self.problem = ""
-        self.since = time.time()
+        self.since = spec.since or time.time()
         self.attempts = spec.failures
         self.connections = 0
         self.protocol = ""
@@ -103,7 +103,7 @@ class Device:
         elif problem and problem not in self._said and len(self._said) < MAX_SAID:
             log.warning("device not connected", device=self._spec.name, why=problem)
             self._said.add(problem)
-        if state != self.state:
+        if (state == "connected") != (self.state == "connected"):
             self.since = time.time()
         self.state, self.problem = state, problem
         self._owner.changed()
