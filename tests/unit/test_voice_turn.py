@@ -406,13 +406,23 @@ def test_muted_it_hears_nothing_and_expects_nothing(ours: bool) -> None:
     stage.says("can you hear me")
     stage.run(30)
     assert stage.dialogue == ["bot: Hi."] and len(stage.asked) == 1
-    assert [event.muted for event in stage.events(wire.Mute)] == ([True] if ours else [])
+    assert [event.muted for event in stage.events(wire.Mute)] == ([False, True] if ours else [])
     stage.begin()
-    assert [event.muted for event in stage.events(wire.Mute)] == ([True, True] if ours else []), "a new connection"
+    assert [event.muted for event in stage.events(wire.Mute)] == ([False, True, True] if ours else [])
     stage.do(stage.talk.muted(False, stage.now))
     stage.says("and now")
     stage.run(5)
     assert stage.dialogue[1:] == ["user: and now", "bot: Fine."]
+
+
+def test_a_device_that_was_muted_hears_again_though_it_was_away_when_that_was_wanted() -> None:
+    stage = Stage(["Hi."])
+    stage.begin(3)
+    stage.do(stage.talk.muted(True, stage.now))
+    stage.lose()
+    stage.do(stage.talk.muted(False, stage.now))
+    stage.begin(1)
+    assert [event.muted for event in stage.events(wire.Mute)] == [False, True, False]
 
 
 def test_an_update_changes_voice_and_prompt_from_the_next_reply_on() -> None:

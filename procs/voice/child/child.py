@@ -285,7 +285,7 @@ class Child:
                 beat,
                 protocol=(wire.OURS if self._far.is_ours else wire.PUBLISHED) if self._far else "",
                 turn=drive.turn if drive and self._far else "",
-                muted=its.muted if its else bool(drive and drive.is_muted),
+                muted=its.muted if its else drive.is_muted if drive else self._spec.muted,
                 echo=hello.echo if hello else "",
                 microphone=its.microphone[:500] if its else "",
                 speaker=its.speaker[:500] if its else "",

@@ -99,9 +99,7 @@ class Drive:
         self._far, self._microphone = far, Microphone()
         self._speaker.drop()
         self._conversation.ours = far.is_ours
-        if self.is_muted:
-            self._tell(wire.Mute(muted=True))
-            self._do(self._conversation.muted(True, time.monotonic()))
+        self._do(self._conversation.muted(self.is_muted, time.monotonic()))
         self._do(self._conversation.begin(time.monotonic()))
 
     def lost(self) -> None:
@@ -143,7 +141,6 @@ class Drive:
     def mute(self, muted: bool) -> None:
         """Hear nothing, or again."""
         self.is_muted = muted
-        self._tell(wire.Mute(muted=muted))
         self._do(self._conversation.muted(muted, time.monotonic()))
 
     # The services

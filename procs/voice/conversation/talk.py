@@ -64,8 +64,8 @@ class Conversation:
         turns = self._turns
         turns.speaking.lost(now)
         self._first_word, turns.sound_s, turns.voice_since, turns.doubt = True, 0.0, None, None
-        if self.ours and turns.is_muted:
-            turns.out.append(Tell(wire.Mute(muted=True)))
+        if self.ours:  # whatever it was told by who called it last
+            turns.out.append(Tell(wire.Mute(muted=turns.is_muted)))
         back = turns.prompt.texts.back if turns.prompt else ""
         turns.speaking.begin(ours=self.ours, back=back, voice=turns.voice[0], now=now)
         turns.attend(now)

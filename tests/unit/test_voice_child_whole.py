@@ -1,0 +1,94 @@
+"""A conversation's process with a device of ours that says what the test wants, and without any speech service."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection, serve
+from websockets.typing import Subprotocol
+
+from procs.messages.voice import MuteWanted, Services
+from procs.wire import realtime as wire
+from tests import voice_child
+from tests.rig import free_port, until
+from tests.voice_child import Leader
+
+NOWHERE = "ws://127.0.0.1:1"
+NO_SERVICES = Services(stt=[NOWHERE], tts=[NOWHERE], llm="http://127.0.0.1:1")
+
+
+class Lent:
+    """The device. `told`: the events that it was told."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.told: list[dict[str, Any]] = []
+        self.socket: ServerConnection | None = None
+
+    def call(self, its: ServerConnection) -> None:
+        """One connection."""
+        its.send(wire.encode(wire.Hello(name="d", echo="none")))
+        self.socket = its
+        with suppress(ConnectionClosed):
+            for frame in its:
+                if isinstance(frame, str):
+                    self.told.append(json.loads(frame))
+        self.socket = None
+
+    @property
+    def mutes(self) -> list[bool]:
+        """What it was told of its microphone."""
+        return [each["muted"] for each in self.told if each["type"] == "planaria.mute"]
+
+
+@pytest.fixture
+def device() -> Iterator[Lent]:
+    its = Lent()
+    ours = [Subprotocol(wire.OURS)]
+    with serve(its.call, "127.0.0.1", its.port, subprotocols=ours, compression=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield its
+        server.shutdown()
+        if its.socket:
+            its.socket.close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def leader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Leader]:
+    with voice_child.leading(tmp_path_factory.mktemp("l")) as its:
+        yield its
+
+
+@contextmanager
+def hanging() -> Iterator[str]:
+    """A language model that accepts, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as its:
+        yield f"http://127.0.0.1:{its.getsockname()[1]}"
+
+
+def test_a_muted_device_that_is_called_again_is_told_once_and_its_first_beat_says_so(
+    leader: Leader, device: Lent, tmp_path: Path
+) -> None:
+    with hanging() as model:
+        services = Services(stt=[NOWHERE], tts=[NOWHERE], llm=model)
+        leader.start("muted", services, name="muted", host="127.0.0.1", port=device.port, muted=True)
+        until(lambda: leader.beats["muted"].get("state") == "connected")
+        assert leader.beats["muted"]["muted"] and "stt" not in leader.beats["muted"]["services"], "it is not ready yet"
+        leader.tell("muted", MuteWanted(True))
+        until(lambda: device.mutes)
+        leader.tell("muted", MuteWanted(False))
+        until(lambda: not leader.beats["muted"]["muted"])
+    until(lambda: len(device.mutes) > 1)
+    assert device.mutes == [True, False]
+    assert "not ready" not in leader.log.read_text() and leader.beats["muted"]["refused"] == 0
+    leader.kill("muted")
