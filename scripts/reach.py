@@ -103,12 +103,13 @@ def voice_state(root: Path) -> VoiceState | None:
 
 
 def missing_voice(state: VoiceState | None) -> list[str]:
-    """What is wrong with conversations, and the devices with which there is none."""
+    """What is wrong with conversations, and the devices with which there is none, or that are not heard."""
     if state is None:
         return []
-    away = [its for its in state.devices if its.state not in ("connected", "disabled", "elsewhere")]
+    wanted = [its for its in state.devices if its.state not in ("disabled", "elsewhere")]
+    bad = [its for its in wanted if its.problem or its.state != "connected"]
     down = [f"voice: {name} is down: {why}" for name, why in state.services.items() if why]
-    return [*state.problems, *down, *(f"voice device {its.name}: {its.problem or its.state}" for its in away)]
+    return [*state.problems, *down, *(f"voice device {its.name}: {its.problem or its.state}" for its in bad)]
 
 
 def _described(root: Path, endpoint: str, kind: type[S], after: str = "") -> S | None:

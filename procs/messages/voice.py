@@ -70,7 +70,7 @@ class VoiceBeat(msgspec.Struct, frozen=True, tag="voice_beat"):
     """How a child does: each second, and at each change."""
 
     state: Literal["connecting", "connected", "waiting", "over"]  # waiting: for the next attempt; over: no more of them
-    problem: Reason = ""  # what went wrong last, in words; "" if all is well
+    problem: Reason = ""  # what is wrong, in words: why it is not connected, or nothing is heard of it; "": nothing
     since: float = 0.0  # Unix time since when it is connected, or since when it is not, however often it was tried
     attempts: Count = 0  # that failed in a row
     protocol: str = ""

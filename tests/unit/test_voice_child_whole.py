@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,9 +16,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
+from procs.media.opus import Encoder
 from procs.messages.voice import MuteWanted, Services
+from procs.voice.child.hearing import NO_SOUND, SILENT_S
 from procs.wire import realtime as wire
 from tests import voice_child
+from tests.realtime_backend import tone
 from tests.rig import free_port, until
 from tests.voice_child import Leader
 
@@ -92,3 +96,26 @@ def test_a_muted_device_that_is_called_again_is_told_once_and_its_first_beat_say
     assert device.mutes == [True, False]
     assert "not ready" not in leader.log.read_text() and leader.beats["muted"]["refused"] == 0
     leader.kill("muted")
+
+
+def test_a_device_that_sends_no_sound_is_told_of_until_it_does_and_not_while_it_is_muted(
+    leader: Leader, device: Lent
+) -> None:
+    leader.start("deaf", NO_SERVICES, name="deaf", host="127.0.0.1", port=device.port, muted=True)
+    until(lambda: leader.beats["deaf"].get("state") == "connected")
+    time.sleep(SILENT_S + 1.5)  # more than a beat
+    assert leader.beats["deaf"]["problem"] == "", "it may do so while it is muted"
+    leader.tell("deaf", MuteWanted(False))
+    until(lambda: leader.beats["deaf"]["problem"] == NO_SOUND)
+    assert leader.beats["deaf"]["state"] == "connected"
+    packets = Encoder(frame_ms=20).encode(tone(0.5))
+
+    def is_well() -> bool:
+        assert device.socket
+        for number, packet in enumerate(packets):
+            device.socket.send(wire.pack_audio(wire.AudioFrame(packet, number, number * 480)))
+        return not leader.beats["deaf"]["problem"]
+
+    until(is_well, every_s=0.5)
+    assert leader.log.read_text().count(NO_SOUND) == 1
+    leader.kill("deaf")

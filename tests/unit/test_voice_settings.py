@@ -40,7 +40,9 @@ def test_the_backend_is_told_the_same_way(tmp_path: Path) -> None:
 def test_status_shows_devices_and_says_what_is_wrong() -> None:
     beat = VoiceBeat("waiting", problem="connection refused", since=time.time() - 61, attempts=3, connections=2)
     its = VoiceDevice("kitchen", "10.0.0.5", 8765, "slt", "{}", True, True, 5.0, "waiting", "refused", beat, 7)
-    state = VoiceState(True, [its], ["devices.json: x"], {"stt": "", "tts": "away", "llm": ""})
+    deaf = msgspec.structs.replace(its, name="hall", state="connected", problem="the device sends no sound")
+    well = msgspec.structs.replace(its, name="attic", state="connected", problem="")
+    state = VoiceState(True, [its, deaf, well], ["devices.json: x"], {"stt": "", "tts": "away", "llm": ""})
     row = status.voice_row(msgspec.to_builtins(its))
     assert row[:3] == ("kitchen", "10.0.0.5:8765", "waiting") and row[-2:] == ("7", "2")
     assert len(row) == len(status.VOICE)
@@ -48,6 +50,7 @@ def test_status_shows_devices_and_says_what_is_wrong() -> None:
         "devices.json: x",
         "voice: tts is down: away",
         "voice device kitchen: refused",
+        "voice device hall: the device sends no sound",
     ]
     assert status.voice_row(msgspec.to_builtins(msgspec.structs.replace(its, beat=None)))[3] == "-"
 

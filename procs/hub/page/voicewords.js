@@ -37,7 +37,7 @@ export function serviceFaults(services) {
 
 /** All that is wrong with a voice device, but for what is `known` of all. */
 export function deviceFaults({ state, problem, microphone, speaker, services }, known = {}) {
-  const faults = problem && !["connected", "disabled", "elsewhere"].includes(state) ? [sentence(problem)] : [];
+  const faults = problem && !["disabled", "elsewhere"].includes(state) ? [sentence(problem)] : [];
   if (state !== "connected") return faults;
   for (const [part, how] of [["Microphone", microphone], ["Speaker", speaker]]) {
     if (how && how !== "ok") faults.push(`${part}: ${how}`);

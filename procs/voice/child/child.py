@@ -38,6 +38,7 @@ from procs.voice.child.device import Device
 from procs.voice.child.drive import Drive, instructions_of
 from procs.voice.child.far_end import FarEnd, Frame, Heard, Wrong
 from procs.voice.child.figures import Figures
+from procs.voice.child.hearing import Hearing
 from procs.voice.child.llm import LanguageModel
 from procs.voice.child.tasks import die_of_errors, spawn
 from procs.wire import realtime as wire
@@ -87,6 +88,7 @@ class Child:
         self._early = collections.deque[tuple[bytes, bytes]](maxlen=MAX_EARLY)
         self._hello: wire.Hello | None = None
         self._state: wire.State | None = None
+        self._hearing = Hearing(spec.name)
         self._refused = 0
         self._errors = collections.deque[float](maxlen=ERRORS_A_SECOND)
         self._updates: asyncio.Queue[wire.Session] = asyncio.Queue(4)
@@ -141,6 +143,7 @@ class Child:
         drive = await asyncio.shield(self._ready)
         self._far = FarEnd(ours=protocol == wire.OURS, browser=not self._spec.name, serial=random.getrandbits(32))
         self._hello = self._state = None
+        self._hearing.heard()
         drive.begin(self._far)
         self._say_beat()
         self._take_early()
@@ -149,6 +152,7 @@ class Child:
         """There is none any more."""
         if self._far is not None:
             self._far = None
+            self._hearing.over()
             self._ready.result().lost()
 
     def changed(self) -> None:
@@ -167,6 +171,7 @@ class Child:
         for took in self._far.received(frame):
             match took:
                 case Heard():
+                    self._hearing.heard()
                     try:
                         drive.heard(took)
                     except Refused as reason:
@@ -271,11 +276,13 @@ class Child:
         device, its, hello = self._device, self._state, self._hello
         drive = self._ready.result() if self._ready.done() and not self._ready.cancelled() else None
         state: Any = "over" if self._over.done() else "connected" if self._far else "connecting"
+        muted = its.muted if its else drive.is_muted if drive else self._spec.muted
+        microphone = its.microphone[:500] if its else ""
         beat = VoiceBeat(state=state, since=self._born_at, connections=int(self._far is not None))
         if device:
             beat = VoiceBeat(
                 state="over" if self._over.done() else device.state,
-                problem=device.problem,
+                problem=device.problem or self._hearing.problem(muted=muted, microphone=microphone),
                 since=device.since,
                 attempts=0 if device.state == "connected" else device.attempts,
                 connections=device.connections,
@@ -285,9 +292,9 @@ class Child:
                 beat,
                 protocol=(wire.OURS if self._far.is_ours else wire.PUBLISHED) if self._far else "",
                 turn=drive.turn if drive and self._far else "",
-                muted=its.muted if its else drive.is_muted if drive else self._spec.muted,
+                muted=muted,
                 echo=hello.echo if hello else "",
-                microphone=its.microphone[:500] if its else "",
+                microphone=microphone,
                 speaker=its.speaker[:500] if its else "",
                 refused=self._refused,
                 services=self._services(drive),
