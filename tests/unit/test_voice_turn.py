@@ -14,7 +14,7 @@ from procs.voice.conversation.actions import Ask, Drop, FlushEars, Keep, Sound, 
 from procs.voice.conversation.history import BUDGET, HELLO
 from procs.wire import realtime as wire
 from tests.golden import transcript
-from tests.voice_stage import SPEAKER_S, WORD_S, Stage
+from tests.voice_stage import MIDNIGHT, SPEAKER_S, WORD_S, Stage
 
 GREETING = "Hello there, how are you today?"
 LONG = "Once upon a time there was a flatworm that lived in a pond and could not be killed at all."
@@ -597,6 +597,38 @@ def test_another_life_of_it_knows_what_was_said_and_waits() -> None:
         "what is my name",
     ]
     assert [line.number for line in stage.talk.lines] == [1, 2, 3, 4]
+
+
+def asked(text: str, seconds_ago: float, *, final: bool = True) -> list[Line]:
+    """A greeting, and then a question."""
+    at = MIDNIGHT.timestamp() + Stage().now - seconds_ago
+    return [Line(1, "assistant", "Hello.", True, at - 5), Line(2, "user", text, final, at)]
+
+
+@pytest.mark.parametrize("final", [True, False], ids=["killed while it was answered", "killed while it was heard"])
+def test_another_life_of_it_answers_what_nobody_has_answered(final: bool) -> None:
+    stage = Stage(["Ada."], lines=asked("what is my name", 5, final=final))
+    stage.begin(5)
+    assert stage.dialogue == ["bot: Hello.", "user: what is my name", "bot: Ada."] and stage.talk.lines[1].final
+    assert [message.content for message in stage.asked[0].messages[1:]] == [HELLO, "Hello.", "what is my name"]
+    stage.lose()
+    stage.begin(5)
+    assert len(stage.asked) == 1, "once"
+
+
+def test_who_goes_on_asking_is_answered_as_a_whole_by_another_life() -> None:
+    stage = Stage(["Hm.", "In London it is fine."], lines=asked("what is the weather", 1, final=False))
+    stage.says("in london")
+    stage.begin(5)
+    assert stage.asked[-1].messages[-1].content == "what is the weather in london"
+    assert stage.speaker.words == "In London it is fine."
+
+
+@pytest.mark.parametrize(("text", "seconds_ago"), [("what is my name", 40), ("...", 1)])
+def test_nobody_waits_for_an_answer_to_what_was_said_long_ago_or_to_a_silence(text: str, seconds_ago: float) -> None:
+    stage = Stage(["Ada."], lines=asked(text, seconds_ago))
+    stage.begin(5)
+    assert stage.asked == []
 
 
 def test_what_was_said_to_another_life_of_it_stays_as_it_was() -> None:

@@ -13,6 +13,7 @@ from procs.wire.realtime import ChatMessage
 KEPT = 200  # lines
 BUDGET = 12_000  # characters that a request holds at most, the system prompt among them: about 3,000 tokens
 MOST_OF_LINE = 16_000  # characters, as Line has it
+WAITS_S = 30.0  # whoever has asked something, from when they began
 KEEP_EVERY_S = 0.5  # a line that grows
 HELLO = "Hello."  # of a user who has said nothing: many models want one to speak first
 
@@ -54,10 +55,19 @@ class History:
         """Whether the bot was in the middle of a sentence when all ended."""
         return bool(self.lines) and self.lines[-1].role == "assistant" and not self.lines[-1].final
 
+    @property
+    def was_asked(self) -> bool:
+        """Whether somebody still waits for an answer that nobody has heard anything of."""
+        if not self.lines or self.lines[-1].role != "user" or self.lines[-1].text in ("", SILENCE):
+            return False
+        return self._wall().timestamp() - self.lines[-1].at < WAITS_S
+
     def close(self, now: float) -> None:
         """The last line goes no further."""
-        if self.was_cut:
-            self.grow("assistant", self.lines[-1].text.removesuffix(CUT) + CUT, now, final=True)
+        if not self.lines or self.lines[-1].final:
+            return
+        role, text = self.lines[-1].role, self.lines[-1].text
+        self.grow(role, text.removesuffix(CUT) + CUT if role == "assistant" else text, now, final=True)
 
     @property
     def spoken(self) -> list[ChatMessage]:

@@ -52,7 +52,7 @@ class Conversation:
         self._seed, self._llm_name, self._wall, self._headlines = seed, llm_name, wall, headlines
         self._turns = Turns(lines, wall, _voice(voice))
         self._now = now
-        self._greeted = bool(lines)
+        self._greeted = False
         self._first_word = True  # of a connection: an empty one goes before it
         if instructions is not None:
             self._instruct(instructions)
@@ -103,11 +103,13 @@ class Conversation:
         )
 
     def _greet(self, now: float) -> None:
-        """The bot speaks first, once. Where another life of it was cut off, it goes on."""
+        """The bot speaks first, once. Where another life of it was cut off, it goes on; what that was asked, it
+        answers."""
         turns = self._turns
         if turns.prompt is None:
             return
-        if not self._greeted:
+        if not self._greeted and (not turns.history.lines or turns.history.was_asked):
+            turns.history.close(now)
             turns.ask(now)
         elif turns.history.was_cut and turns.speaking.reply is None and not turns.speaking.is_waiting:
             turns.history.close(now)
