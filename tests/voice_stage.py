@@ -27,6 +27,7 @@ from procs.voice.conversation.actions import (
     SpeakEnd,
     Tell,
 )
+from procs.voice.conversation.latency import Left
 from procs.voice.conversation.talk import Conversation
 from procs.wire import realtime as wire
 
@@ -37,6 +38,7 @@ DELAY_S = 0.5  # of the recogniser
 STEP_S = 0.08
 FLUSH_S = 0.2
 LLM_S, TTS_S = 0.1, 0.1  # until their first word
+ASKED_S, SPOKEN_S, SENT_S = 0.01, 0.02, 0.04  # until what is to be done has left
 SPEAKER_S = 0.06  # from a packet to the ear
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -116,9 +118,11 @@ class Stage:
         for action in actions:
             self.log.append((self.now, action))
             match action:
-                case Ask():
+                case Ask(reply):
+                    self._leaves("asked", reply, ASKED_S)
                     self._ask(action)
                 case Speak(reply, text, _):
+                    self._leaves("spoken", reply, SPOKEN_S)
                     self.spoken.append((reply, text))
                     self._session(reply).speak(text)
                 case SpeakEnd(reply):
@@ -128,11 +132,16 @@ class Stage:
                 case FlushEars(mark):
                     self._flush(mark)
                 case Sound(reply, pcm, first):
+                    if first:
+                        self._leaves("sent", reply, SENT_S)
                     self.speaker.play(pcm, first=first)
                 case Tell(event):
                     self.speaker.told(event)
 
     # The bot's parts
+
+    def _leaves(self, what: Left, reply: int, seconds: float) -> None:
+        self.later(seconds, lambda: self.talk.left(what, reply, self.now))
 
     def _ask(self, ask: Ask) -> None:
         self.asked.append(ask)

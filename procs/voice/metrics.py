@@ -90,9 +90,13 @@ _BY_DEVICE = {
     "planaria_voice_false_interruptions_total": Kind("counter", "pauses of a reply after which it went on"),
     "planaria_voice_pause_seconds": Kind("histogram", "from the end of speech until it was taken for one", _LATENCY),
     "planaria_voice_flush_seconds": Kind("histogram", "from there until all words were there", _LATENCY),
-    "planaria_voice_llm_seconds": Kind("histogram", "from there to the first words of the reply", _LATENCY),
-    "planaria_voice_tts_seconds": Kind("histogram", "from there to their sound", _LATENCY),
-    "planaria_voice_ours_seconds": Kind("histogram", "what else passed until the device had the first of it", _LATENCY),
+    "planaria_voice_llm_seconds": Kind(
+        "histogram", "from the model's question to the first words of the reply", _LATENCY
+    ),
+    "planaria_voice_tts_seconds": Kind("histogram", "from telling these to the synthesiser to their sound", _LATENCY),
+    "planaria_voice_ours_seconds": Kind(
+        "histogram", "what passed between these, until the first of it was sent", _LATENCY
+    ),
     "planaria_voice_onset_to_paused_seconds": Kind("histogram", "from a voice's onset to the reply's pause", _LATENCY),
     "planaria_voice_reconnect_seconds": Kind("histogram", "from a lost connection to the next", _RECONNECT),
 }

@@ -74,7 +74,8 @@ def test_a_conversation_with_a_device_of_ours(running: Running, leader: Leader, 
         assert (beat["protocol"], beat["state"], beat["refused"]) == ("planaria.realtime.v1", "connected", 0)
         assert beat["services"] == {"stt": "", "tts": "", "llm": ""} and beat["microphone"] == "ok"
         for part in ("pause", "flush", "llm", "tts", "ours"):
-            assert leader.figure("ours", f"planaria_voice_{part}_seconds"), part
+            assert all(value > 0 for value in leader.figure("ours", f"planaria_voice_{part}_seconds")), part
+        assert leader.figure("ours", "planaria_voice_ours_seconds")
         assert leader.figure("ours", "worker_stt_active_sessions") == [1.0]
         leader.kill("ours")
         until(lambda: "ours" in leader.ended)

@@ -122,13 +122,15 @@ def test_a_device_is_told_of_the_session_first_and_what_it_says_is_passed_on() -
         async with Called(HELLO, token="secret").running() as its, Owner(its.port, token="secret").running() as owner:
             await until(lambda: owner.frames)
             assert owner.opens == [wire.OURS] and owner.frames == [HELLO]
-            owner.link.send("one")
+            left: list[int] = []
+            owner.link.send("one", sent=lambda: left.append(len(its.told)))
             owner.link.send(b"two")
+            assert left == [], "it waits"
             await until(lambda: len(its.told) == 3)
             assert json.loads(its.told[0])["session"] == {
                 "allow_recording": False, "instructions": {"type": "smalltalk"}, "voice": "Watercooler",
             }  # fmt: skip
-            assert its.told[1:] == ["one", b"two"] and owner.states == ["connecting", "connected"]
+            assert len(left) == 1 and its.told[1:] == ["one", b"two"] and owner.states == ["connecting", "connected"]
 
     run(test())
 

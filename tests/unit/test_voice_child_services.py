@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -220,8 +221,12 @@ class Mouth:
 
     def __init__(self, *urls: str) -> None:
         self.told: list[tts.Told] = []
+        self.spoken: list[tts.Spoken] = []
         self.figures = Figures()
-        self.link = tts.Synthesiser(services(tts=list(urls), speech_key="k"), self.figures, self.told.append)
+        self.link = tts.Synthesiser(services(tts=list(urls), speech_key="k"), self.figures, self._take)
+
+    def _take(self, told: tts.Told) -> None:
+        self.spoken.append(told) if isinstance(told, tts.Spoken) else self.told.append(told)
 
     def kinds(self) -> list[str]:
         return [type(each).__name__ for each in self.told]
@@ -234,14 +239,32 @@ def test_a_reply_is_spoken_in_a_session_that_was_opened_before_its_first_word() 
             mouth.link.prepare(1, "slt")
             await until(lambda: server.sessions)
             mouth.link.prepare(1, "slt")  # the model was asked once more
+            began = time.monotonic()
             mouth.link.speak(1, "hello there", "slt")
             mouth.link.end(1)
             await until(lambda: tts.Done(1) in mouth.told)
             assert mouth.kinds() == ["Word", "Sound", "Word", "Sound", "Done"]
+            (spoken,) = mouth.spoken
+            first = next(each.at for each in mouth.told if isinstance(each, tts.Sound))
+            assert spoken.reply == 1 and began < spoken.at <= first, "it has left after it was to be said"
             await asyncio.sleep(0.05)
             assert len(server.sessions) == 1
             assert server.paths[0].startswith("/api/tts_streaming?format=PcmMessagePack&voice=slt")
             assert [each["type"] for each in server.told] == ["Text", "Eos"]
+
+    run(test())
+
+
+def test_who_waits_for_a_synthesiser_waits_for_it_and_not_for_us() -> None:
+    async def test() -> None:
+        server = Speech(speaks)
+        mouth = Mouth(server.url)
+        mouth.link.speak(1, "hello there", "slt")
+        asked = time.monotonic()
+        await asyncio.sleep(0.1)
+        async with server.running():
+            await until(lambda: mouth.spoken)
+            assert mouth.spoken[0].at <= asked
 
     run(test())
 
@@ -316,9 +339,13 @@ class Mind:
 
     def __init__(self, server: Model, /, **more: Any) -> None:
         self.told: list[llm.Told] = []
+        self.asked: list[llm.Asked] = []
         self.figures = Figures()
-        self.link = llm.LanguageModel(services(llm=server.url, **more), self.figures, self.told.append)
+        self.link = llm.LanguageModel(services(llm=server.url, **more), self.figures, self._take)
         clients.append(self.link._opened())
+
+    def _take(self, told: llm.Told) -> None:
+        self.asked.append(told) if isinstance(told, llm.Asked) else self.told.append(told)
 
     def ask(self, reply: int = 1, **metadata: Any) -> None:
         self.link.ask(Ask(reply, [ChatMessage("user", "hello there")], 0.7, metadata))
@@ -336,7 +363,7 @@ def test_an_answer_comes_in_pieces() -> None:
             mind = Mind(model, llm_key="secret")
             mind.ask(instructions={"type": "smalltalk"})
             assert await mind.end() == llm.Done(1)
-            assert mind.told[:2] == [llm.Word(1, "Hel"), llm.Word(1, "lo")]
+            assert mind.told[:2] == [llm.Word(1, "Hel"), llm.Word(1, "lo")] and mind.asked == [llm.Asked(1)]
             (asked,) = model.asked
             assert asked["model"] == "one" and asked["stream"] and asked["bearer"] == "Bearer secret"
             assert asked["messages"] == [{"role": "user", "content": "hello there"}]

@@ -14,7 +14,7 @@ from procs.voice.conversation.actions import Ask, Drop, FlushEars, Keep, Sound, 
 from procs.voice.conversation.history import BUDGET, HELLO
 from procs.wire import realtime as wire
 from tests.golden import transcript
-from tests.voice_stage import MIDNIGHT, SPEAKER_S, WORD_S, Stage
+from tests.voice_stage import ASKED_S, MIDNIGHT, SENT_S, SPEAKER_S, SPOKEN_S, WORD_S, Stage
 
 GREETING = "Hello there, how are you today?"
 LONG = "Once upon a time there was a flatworm that lived in a pond and could not be killed at all."
@@ -74,6 +74,22 @@ def test_a_turn_ends_by_a_pause_and_once_the_recogniser_has_told_all() -> None:
     stopped, flushed, asked = stage.at(wire.SpeechStopped)[0], stage.at(FlushEars)[0], stage.at(Ask)[1]
     assert stopped == flushed < asked
     assert [message.content for message in stage.asked[1].messages[1:]] == [HELLO, "Hi.", "one two three"]
+
+
+@BOTH
+def test_the_shares_of_a_wait_are_all_of_it_and_one_is_our_own(ours: bool) -> None:
+    stage = Stage(["Hi.", "Fine, thank you."], ours=ours)
+    stage.begin(3)
+    ended = stage.now + 3 * WORD_S
+    stage.says("one two three")
+    stage.run(6)
+    shares = {name: stage.seen(f"planaria_voice_{name}_seconds") for name in ("pause", "flush", "llm", "tts", "ours")}
+    assert all(len(values) == 1 for values in shares.values()), "a greeting is not waited for"
+    sent = [when for when, action in stage.log if isinstance(action, Sound) and action.first][1] + SENT_S
+    assert sum(values[0] for values in shares.values()) == pytest.approx(sent - ended, abs=0.01), (
+        "but for 6 ms of the detector"
+    )
+    assert shares["ours"] == pytest.approx([ASKED_S + SPOKEN_S + SENT_S])
 
 
 @pytest.mark.parametrize("at_end", [False, True], ids=["as they come", "at the end of the utterance"])

@@ -13,6 +13,7 @@ import faulthandler
 import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -217,11 +218,14 @@ class Child:
 
     # What the conversation wants
 
-    def send(self, frame: Frame, *, sound: bool = False) -> bool:
+    def send(self, frame: Frame, *, sound: bool = False, sent: Callable[[], None] | None = None) -> bool:
         """To the other side; returns whether it may get there."""
         if self._device:
-            return self._device.send(frame, sound=sound)
-        return self._say(Outgoing(text=isinstance(frame, str)), frame.encode() if isinstance(frame, str) else frame)
+            return self._device.send(frame, sound=sound, sent=sent)
+        went = self._say(Outgoing(text=isinstance(frame, str)), frame.encode() if isinstance(frame, str) else frame)
+        if went and sent:
+            sent()
+        return went
 
     def keep(self, line: Line) -> None:
         """To the leader, for the store."""

@@ -10,6 +10,7 @@ import asyncio
 import collections
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 from websockets.asyncio.client import ClientConnection
@@ -71,7 +72,7 @@ class Device:
         self._said: set[str] = set()  # the problems that the log knows of, since it was last connected
         self._lives = False  # the other side of this connection has said something
         self._lost_at: float | None = None
-        self._outbox = collections.deque[Frame]()
+        self._outbox = collections.deque[tuple[Frame, Callable[[], None] | None]]()
         self._waiting = asyncio.Event()
 
     async def run(self) -> None:
@@ -189,11 +190,12 @@ class Device:
         except ConnectionClosed as closed:
             return _refusal(closed)
 
-    def send(self, frame: Frame, *, sound: bool = False) -> bool:
-        """Say it, if there is a connection and the device reads; returns whether it may get there."""
+    def send(self, frame: Frame, *, sound: bool = False, sent: Callable[[], None] | None = None) -> bool:
+        """Say it, if there is a connection and the device reads; returns whether it may get there. `sent` is called
+        once it has left us."""
         if len(self._outbox) >= (MAX_SOUND if sound else MAX_TOLD):
             return False
-        self._outbox.append(frame)
+        self._outbox.append((frame, sent))
         self._waiting.set()
         return True
 
@@ -202,13 +204,16 @@ class Device:
             if not self._outbox:
                 self._waiting.clear()
                 await self._waiting.wait()
+            frame, sent = self._outbox.popleft()
             try:
                 async with asyncio.timeout(SEND_S):
-                    await ws.send(self._outbox.popleft())
+                    await ws.send(frame)
             except TimeoutError:
                 return f"it has read nothing for {SEND_S:g} s"
             except ConnectionClosed as closed:
                 return _refusal(closed)
+            if sent:
+                sent()
 
     async def _watch(self, ws: ClientConnection) -> str:
         while True:

@@ -7,8 +7,9 @@ import asyncio
 import collections
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -24,7 +25,6 @@ from procs.voice.child.sound import Microphone, Speaker
 from procs.voice.child.tasks import spawn
 from procs.voice.conversation import actions
 from procs.voice.conversation.talk import Conversation
-from procs.wire import moshi
 from procs.wire import realtime as wire
 
 _INSTRUCTIONS: msgspec.json.Decoder[wire.Instructions] = msgspec.json.Decoder(wire.Instructions)
@@ -35,8 +35,8 @@ SOONEST_S = 0.002  # a conversation that always wants the next tick at once stil
 class Outside(Protocol):
     """Where things go that the conversation wants to be known."""
 
-    def send(self, frame: Frame, *, sound: bool = False) -> bool:
-        """To the other side, if there is one."""
+    def send(self, frame: Frame, *, sound: bool = False, sent: Callable[[], None] | None = None) -> bool:
+        """To the other side, if there is one; `sent` is called once it has left us."""
 
     def keep(self, line: Line) -> None:
         """To the leader."""
@@ -80,6 +80,7 @@ class Drive:
         self._microphone = Microphone()
         self._speaker = Speaker()
         self._is_first = False  # what is encoded next begins a response
+        self._unsent: int | None = None  # the reply, of which nothing was sent yet
         self.is_muted = spec.muted
         self._to_do = collections.deque[actions.Action]()
         self._is_doing = False
@@ -162,10 +163,12 @@ class Drive:
     def _from_tts(self, told: tts.Told) -> None:
         conversation, now = self._conversation, time.monotonic()
         match told:
+            case tts.Spoken():
+                self._do(conversation.left("spoken", told.reply, told.at))
             case tts.Word():
                 self._do(conversation.tts_word(told.reply, told.text, told.start_s, told.stop_s, now))
             case tts.Sound():
-                self._do(conversation.tts_sound(told.reply, told.pcm, now))
+                self._do(conversation.tts_sound(told.reply, told.pcm, told.at))
             case tts.Done():
                 self._do(conversation.tts_done(told.reply, now))
             case tts.Failed():
@@ -175,6 +178,8 @@ class Drive:
         """What the language model says."""
         conversation, now = self._conversation, time.monotonic()
         match told:
+            case llm.Asked():
+                self._do(conversation.left("asked", told.reply, now))
             case llm.Word():
                 self._do(conversation.llm_word(told.reply, told.delta, now))
             case llm.Done():
@@ -214,7 +219,7 @@ class Drive:
             case actions.FlushEars():
                 self.recogniser.flush(action.mark)
             case actions.Sound():
-                self._sound(action.pcm, first=action.first)
+                self._sound(action)
             case actions.Tell():
                 self._tell(action.event)
             case actions.Keep():
@@ -224,11 +229,12 @@ class Drive:
             case actions.Leave():
                 self._outside.leave(action.why)
 
-    def _sound(self, pcm: moshi.Samples, *, first: bool) -> None:
+    def _sound(self, sound: actions.Sound) -> None:
         if self._far is None:
             return
-        self._is_first = self._is_first or first
-        packets = self._speaker.encode(pcm)
+        if sound.first:
+            self._is_first, self._unsent = True, sound.reply
+        packets = self._speaker.encode(sound.pcm)
         if packets:
             self._send(self._far.sound(packets, first=self._is_first))
             self._is_first = False
@@ -252,8 +258,13 @@ class Drive:
 
     def _send(self, frames: list[Frame]) -> None:
         for frame in frames:
-            if not self._outside.send(frame, sound=True):
+            reply, self._unsent = self._unsent, None
+            if not self._outside.send(frame, sound=True, sent=None if reply is None else partial(self._sent, reply)):
                 log.warning("sound was dropped: the other side does not read")
+
+    def _sent(self, reply: int) -> None:
+        """The first of a reply's sound has left us."""
+        self._do(self._conversation.left("sent", reply, time.monotonic()))
 
     def _schedule(self) -> None:
         if self._tick:

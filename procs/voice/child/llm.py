@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Annotated, Any, NamedTuple
 
 import aiohttp
@@ -27,6 +28,12 @@ _SHOWN = 300  # characters of what it says is wrong
 _NOT_TAKEN = (400, 422)
 
 
+class Asked(NamedTuple):
+    """The question has left us."""
+
+    reply: int
+
+
 class Word(NamedTuple):
     """Any part of its text."""
 
@@ -47,7 +54,7 @@ class Failed(NamedTuple):
     why: str
 
 
-Told = Word | Done | Failed
+Told = Asked | Word | Done | Failed
 
 
 class _Delta(msgspec.Struct):
@@ -156,7 +163,10 @@ class LanguageModel:
         try:
             async with asyncio.timeout(FIRST_S) as limit:
                 async with self._opened().post(
-                    f"{self._url}/v1/chat/completions", data=msgspec.json.encode(body), headers=self._headers()
+                    f"{self._url}/v1/chat/completions",
+                    data=msgspec.json.encode(body),
+                    headers=self._headers(),
+                    trace_request_ctx=asked.reply,
                 ) as response:
                     await _accepted(response)
                     async for delta in _deltas(response):
@@ -194,8 +204,19 @@ class LanguageModel:
     def _opened(self) -> aiohttp.ClientSession:
         if self._client is None:
             timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_S)
-            self._client = aiohttp.ClientSession(timeout=timeout, auto_decompress=True, read_bufsize=MAX_LINE)
+            trace = aiohttp.TraceConfig()
+            trace.on_request_chunk_sent.append(self._sent)
+            self._client = aiohttp.ClientSession(
+                timeout=timeout, auto_decompress=True, read_bufsize=MAX_LINE, trace_configs=[trace]
+            )
         return self._client
+
+    async def _sent(
+        self, _: aiohttp.ClientSession, of: SimpleNamespace, __: aiohttp.TraceRequestChunkSentParams
+    ) -> None:
+        """A request's body, in one piece. What lists models has none."""
+        if of.trace_request_ctx is not None:
+            self._tell(Asked(of.trace_request_ctx))
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._key or 'EMPTY'}", "Content-Type": "application/json"}

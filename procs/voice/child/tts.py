@@ -28,6 +28,13 @@ SEND_S = 10.0
 _NAMES = Names("worker_tts_misses", "worker_hard_tts_misses", "worker_tts_ping_time", "worker_tts_find_time")
 
 
+class Spoken(NamedTuple):
+    """Its first word has left us, or there was nobody yet to tell it to."""
+
+    reply: int
+    at: float
+
+
 class Word(NamedTuple):
     """When in its sound a word is spoken."""
 
@@ -42,6 +49,7 @@ class Sound(NamedTuple):
 
     reply: int
     pcm: moshi.Samples
+    at: float  # when it came
 
 
 class Done(NamedTuple):
@@ -57,7 +65,7 @@ class Failed(NamedTuple):
     why: str
 
 
-Told = Word | Sound | Done | Failed
+Told = Spoken | Word | Sound | Done | Failed
 
 
 class Synthesiser:
@@ -133,7 +141,8 @@ class Synthesiser:
     async def _hold(self, its: _Session, ws: ClientConnection) -> str:
         """Until its last word is spoken: ""; or why it is not."""
         self._figures.add("worker_tts_sessions")
-        sending, receiving = asyncio.ensure_future(_send(its, ws)), asyncio.ensure_future(self._receive(its, ws))
+        its.opened_at = time.monotonic()
+        sending, receiving = asyncio.ensure_future(self._send(its, ws)), asyncio.ensure_future(self._receive(its, ws))
         try:
             await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
             if sending.done() and (problem := sending.result()):
@@ -160,6 +169,7 @@ class Synthesiser:
                 try:
                     async with asyncio.timeout(SILENT_S):
                         frame = await ws.recv()
+                    came_at = time.monotonic()
                 except TimeoutError:
                     if its.is_ended:
                         return f"it has said nothing for {SILENT_S:g} s"
@@ -168,13 +178,13 @@ class Synthesiser:
                 if isinstance(message, moshi.Error):
                     return f"it says: {message.message[:200]}"
                 its.received += 1
-                self._take(its, message)
+                self._take(its, message, came_at)
         except ConnectionClosed as closed:
             return "" if its.is_ended and closed.rcvd and closed.rcvd.code in (1000, 1001) else why(closed)
         except Refused as reason:
             return f"it says what is not understood: {reason}"[:300]
 
-    def _take(self, its: _Session, message: moshi.FromTts) -> None:
+    def _take(self, its: _Session, message: moshi.FromTts, came_at: float) -> None:
         if isinstance(message, moshi.TimedText):
             its.words += 1
             self._tell(Word(its.reply, message.text, message.start_s, message.stop_s))
@@ -182,26 +192,29 @@ class Synthesiser:
             if not its.samples:
                 self._figures.add("worker_tts_ttft", time.monotonic() - its.asked_at)
             its.samples += len(message.pcm)
-            self._tell(Sound(its.reply, message.pcm))
+            self._tell(Sound(its.reply, message.pcm, came_at))
 
+    async def _send(self, its: _Session, ws: ClientConnection) -> str:
+        try:
+            while not its.is_ended:
+                while its.texts:
+                    await self._send_one(its, ws, its.texts.pop(0))
+                its.more.clear()
+                if not its.is_ended:
+                    await its.more.wait()
+        except TimeoutError:
+            return f"it has read nothing for {SEND_S:g} s"
+        except ConnectionClosed as closed:
+            return why(closed)
+        return ""
 
-async def _send(its: _Session, ws: ClientConnection) -> str:
-    try:
-        while not its.is_ended:
-            while its.texts:
-                text = its.texts.pop(0)
-                its.is_ended = text is None
-                async with asyncio.timeout(SEND_S):
-                    await ws.send(moshi.encode(moshi.Eos() if text is None else moshi.Text(text)))
-                its.sent += 1
-            its.more.clear()
-            if not its.is_ended:
-                await its.more.wait()
-    except TimeoutError:
-        return f"it has read nothing for {SEND_S:g} s"
-    except ConnectionClosed as closed:
-        return why(closed)
-    return ""
+    async def _send_one(self, its: _Session, ws: ClientConnection, text: str | None) -> None:
+        its.is_ended = text is None
+        async with asyncio.timeout(SEND_S):
+            await ws.send(moshi.encode(moshi.Eos() if text is None else moshi.Text(text)))
+        if not its.sent:
+            self._tell(Spoken(its.reply, its.asked_at if its.asked_at < its.opened_at else time.monotonic()))
+        its.sent += 1
 
 
 class _Session:
@@ -214,7 +227,7 @@ class _Session:
         self.more = asyncio.Event()
         self.is_used = self.is_ended = self.is_broken = False
         self.sent = self.received = self.words = self.samples = 0
-        self.asked_at = 0.0
+        self.asked_at = self.opened_at = 0.0
 
     def add(self, text: str | None) -> None:
         """Words, or None for the end."""

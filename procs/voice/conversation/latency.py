@@ -6,9 +6,12 @@ from typing import Literal
 
 from procs.voice.conversation.actions import Action, Seen
 
-# In their order; each share is the time from the one before to it.
-Moment = Literal["voice", "pause", "flush", "llm", "tts", "ours"]
-_MOMENTS: tuple[Moment, ...] = ("voice", "pause", "flush", "llm", "tts", "ours")
+# In their order: when the user's voice ended, that was noticed, and all words were there; when the model was asked, its
+# first words were there, the synthesiser was told them, its first sound was there, and the first of it was sent.
+Moment = Literal["voice", "pause", "flush", "asked", "llm", "spoken", "tts", "sent"]
+Left = Literal["asked", "spoken", "sent"]  # those at which something has left us
+_MOMENTS: tuple[Moment, ...] = ("voice", "pause", "flush", "asked", "llm", "spoken", "tts", "sent")
+_LEFT: tuple[Moment, ...] = ("asked", "spoken", "sent")
 
 
 class Latency:
@@ -16,25 +19,34 @@ class Latency:
 
     def __init__(self, out: list[Action]) -> None:
         self._out = out
-        self._at: dict[Moment, float] = {}
+        self._at: list[float] = []  # of the moments so far
         self.last: dict[str, float] = {}
 
     def voice(self, now: float) -> None:
         """The user was last heard then."""
-        if now > self._at.get("pause", float("-inf")):
-            self._at = {"voice": now}
+        if len(self._at) < 2 or now > self._at[1]:
+            self._at = [now]
 
     def reached(self, moment: Moment, now: float) -> None:
-        """So far it is now. A moment counts when all before it were reached, and once."""
-        known = list(self._at)
-        if known == list(_MOMENTS[: len(known)]) and len(known) == _MOMENTS.index(moment):
-            self._at[moment] = max(now, self._at[known[-1]]) if known else now
-        if moment == "ours":
+        """So far it is now. A moment counts when all before it were reached, and once. An answer may be here before it
+        is known that the question has left."""
+        known = _MOMENTS.index(moment)
+        if self._at and len(self._at) == known - 1 and _MOMENTS[known - 1] in _LEFT:
+            self._at.append(self._at[-1])
+        if len(self._at) != known:
+            return
+        self._at.append(max(now, self._at[-1]) if self._at else now)
+        if moment == "sent":
             self._tell()
 
     def _tell(self) -> None:
-        if len(self._at) == len(_MOMENTS):
-            times = list(self._at.values())
-            self.last = {name: times[i + 1] - times[i] for i, name in enumerate(_MOMENTS[1:])}
-            self._out.extend(Seen(f"planaria_voice_{name}_seconds", share) for name, share in self.last.items())
-        self._at = {}
+        voice, pause, flush, asked, llm, spoken, tts, sent = self._at
+        self.last = {
+            "pause": pause - voice,
+            "flush": flush - pause,
+            "llm": llm - asked,
+            "tts": tts - spoken,
+            "ours": (asked - flush) + (spoken - llm) + (sent - tts),
+        }
+        self._out.extend(Seen(f"planaria_voice_{name}_seconds", share) for name, share in self.last.items())
+        self._at = []

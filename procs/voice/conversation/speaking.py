@@ -115,7 +115,6 @@ class Speaking:
         for pcm in reply.playing.advance(now):
             self._out.append(Sound(reply.number, pcm, not begun))
             if not begun:
-                self._latency.reached("ours", now)
                 self._out.append(Seen("planaria_voice_replies"))
             begun = True
         if now - reply.moved_at > STUCK_S and not reply.is_made:

@@ -10,7 +10,8 @@ For who drives it:
 - After `tts_failed` the next `Speak` of the same reply opens a new session; after `llm_failed` an `Ask` of the same
   number may follow. What comes for a reply that was dropped is taken for nothing.
 - Before `Tell(AudioDone)` what an encoder still holds is to be sent.
-- Of `Seen`, the shares of a reply's latency are measured here (planaria_voice_{pause,flush,llm,tts,ours}_seconds),
+- Of `Seen`, the shares of a reply's latency are measured here (planaria_voice_{pause,flush,llm,tts,ours}_seconds), by
+  the times at which messages came, and at which `left` is told that what they led to has gone,
   and planaria_voice_{replies,interruptions,false_interruptions,onset_to_paused_seconds}.
 """
 
@@ -22,6 +23,7 @@ from datetime import datetime
 from procs.messages.voice import Line
 from procs.voice import voices
 from procs.voice.conversation.actions import Action, Sound, Tell
+from procs.voice.conversation.latency import Left
 from procs.voice.conversation.prompts import Prompt
 from procs.voice.conversation.turns import Turn, Turns
 from procs.voice.onset import OFFSET_S
@@ -237,6 +239,14 @@ class Conversation:
         return self._done(now)
 
     # Others
+
+    def left(self, what: Left, reply: int, now: float) -> list[Action]:
+        """What was to be done first of its kind for a reply has left us: the model's question, the synthesiser's words,
+        or sound for the speaker."""
+        turns = self._turns
+        if turns.speaking.reply is not None and turns.speaking.reply.number == reply:
+            turns.latency.reached(what, now)
+        return self._done(now)
 
     def playback(self, event: wire.Playback, now: float) -> list[Action]:
         """What has left the speaker of a device of ours."""
