@@ -11,6 +11,7 @@ from procs import settings
 from procs.agent.settings import AgentSettings
 from procs.hub.options import Hub
 from procs.proxy.options import Proxy
+from procs.voice.options import Voice
 from procs.webrtc_peer.options import Peer
 from procs.ws_link.options import Link
 from scripts.suite_settings import Plan
@@ -23,6 +24,7 @@ _FILE = "AGENT_CONFIG"
 _FILES = (
     *(_FILE, "SIGNALING_TOKEN_FILE", "SIGNALING_TOKENS_FILE"),
     *("PLANARIA_AUDIO_TOKEN_FILE", "PLANARIA_SPEECH_KEY_FILE"),
+    *("PLANARIA_VOICE_KEY_FILE", "PLANARIA_VOICE_STORE_FILE", "KYUTAI_LLM_API_KEY_FILE"),
 )
 
 
@@ -34,7 +36,8 @@ def fingerprint(root: Path, plan: Plan, *made: object) -> str:
 
 def variables(plan: Plan) -> Mapping[str, str]:
     """The variables that running processes have read."""
-    classes = Hub, Link, Peer, Proxy, *([AgentSettings] if "tun" in plan.suite.roles else [])
+    by_role = {"tun": AgentSettings, "voice": Voice}
+    classes = Hub, Link, Peer, Proxy, *(cls for role, cls in by_role.items() if role in plan.suite.roles)
     declared = {name for cls in classes for option in settings.options_of(cls).values() for name in option.env}
     declared |= {_FILE} if "tun" in plan.suite.roles else set()
     return {

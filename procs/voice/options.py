@@ -62,6 +62,7 @@ INSTANCES = Kind(
 )
 HTTP = Kind(_parse_llm, "http://HOST:PORT or https://HOST:PORT, without a path but for /v1")
 KEY = matching(r"[!-~]{1,500}", "1 to 500 printable ASCII characters without blanks")
+STORE = matching(r"\S{1,2000}", "sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME")
 
 
 def _place(port: int) -> Kind:
@@ -90,6 +91,9 @@ class Voice(settings.Settings):
     llm: str = option("", HTTP, env=("KYUTAI_LLM_URL",), help="who answers; default: speech_llm of this suite")
     model: str = option("", TEXT, env=("KYUTAI_LLM_MODEL",), help="its model; default: the only one that it has")
     llm_key: str = option("", KEY, env=("KYUTAI_LLM_API_KEY",), help="what it is shown (Bearer)", secret=True)
+    llm_key_file: Path | None = option(
+        None, PATH, env=("KYUTAI_LLM_API_KEY_FILE",), help="a file with what it is shown; or KYUTAI_LLM_API_KEY"
+    )
     hugging_face: str = option(
         "",
         TEXT,
@@ -109,6 +113,13 @@ class Voice(settings.Settings):
         env=("PLANARIA_VOICE_STORE",),
         help="leases and history: sqlite:///FILE, or postgresql:// for several backends; default run/voice.sqlite",
         secret=True,
+    )
+    store_file: Path | None = option(
+        None,
+        PATH,
+        env=("PLANARIA_VOICE_STORE_FILE",),
+        help="a file that says where leases and history are, such as postgresql://USER:PASSWORD@HOST/NAME; or"
+        " PLANARIA_VOICE_STORE",
     )
     browsers: int = option(
         16, whole(0, 64), env=("PLANARIA_VOICE_BROWSERS",), help="how many talk to it at once over /v1/realtime"
@@ -140,6 +151,13 @@ class Voice(settings.Settings):
         )
 
 
+# Secrets that may stand in a file instead: the field, its variable, and what the file must hold.
+_IN_FILES = (
+    ("key", "PLANARIA_VOICE_KEY", KEY),
+    ("speech_key", "PLANARIA_SPEECH_KEY", KEY),
+    ("llm_key", "KYUTAI_LLM_API_KEY", KEY),
+    ("store", "PLANARIA_VOICE_STORE", STORE),
+)
 _HIDDEN = ("near_stt", "near_tts", "near_llm", "speech_key_file")
 
 
@@ -160,13 +178,13 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 
 
 def check(chosen: Voice) -> Voice:
-    """The settings with their keys, once they can be used. Raises ConfigError."""
-    for name, variable in (("key", "PLANARIA_VOICE_KEY"), ("speech_key", "PLANARIA_SPEECH_KEY")):
+    """The settings with their secrets, once they can be used. Raises ConfigError."""
+    for name, variable, kind in _IN_FILES:
         file = getattr(chosen, f"{name}_file")
         if getattr(chosen, name) and file:
             raise ConfigError(f"{variable} and {variable}_FILE: set one of them")
         if file:
-            chosen = chosen.but(**{name: settings.in_file(f"{variable}_FILE", KEY, file), f"{name}_file": None})
+            chosen = chosen.but(**{name: settings.in_file(f"{variable}_FILE", kind, file), f"{name}_file": None})
     if not chosen.listens.is_loopback and len(chosen.key) < LONG_KEY:
         raise ConfigError(
             f"HOST={chosen.host}: others can reach it; set PLANARIA_VOICE_KEY or PLANARIA_VOICE_KEY_FILE,"

@@ -134,8 +134,9 @@ def test_a_voice_backend_gets_the_variables_that_are_about_it() -> None:
     assert valued == inside
     assert sorted(bare) == sorted((OF_VOICE | OF_ANY) - valued.keys())
     bare, valued = passed(PROD)
-    assert valued == {**inside, "PLANARIA_VOICE_KEY_FILE": "/run/secrets/voice-key"}
-    assert sorted(bare) == sorted((OF_VOICE | OF_ANY) - valued.keys() - {"PLANARIA_VOICE_KEY"})
+    secrets = {f"PLANARIA_VOICE_{name.upper()}_FILE": f"/run/secrets/voice-{name}" for name in ("key", "store")}
+    assert valued == inside | secrets
+    assert sorted(bare) == sorted((OF_VOICE | OF_ANY) - valued.keys() - {"PLANARIA_VOICE_KEY", "PLANARIA_VOICE_STORE"})
 
 
 def test_what_must_last_is_on_a_volume() -> None:
@@ -403,8 +404,10 @@ def test_a_voice_backend_serves_at_its_port_and_is_healthy_while_it_can(plain: I
     port, key = free_port(), "k" * 24
     shutil.copy2(ROOT / "scripts/devices.example.json", plain.config / "devices.json")
     (plain.settings / "key").write_text(key)
+    (plain.settings / "store").write_text("sqlite:////app/run/voice.sqlite")
     speech = {f"PLANARIA_SPEECH_{each}": f"127.0.0.1:{free_port()}" for each in ("STT", "TTS", "LLM")}
-    more = {"PORT": str(port), "PLANARIA_VOICE_KEY_FILE": "/settings/key", **speech, **ports_of_its_own()}
+    secrets = {f"PLANARIA_VOICE_{name.upper()}_FILE": f"/settings/{name}" for name in ("key", "store")}
+    more = {"PORT": str(port), **secrets, **speech, **ports_of_its_own()}
     running = Container(plain, environment(file) | more, file=file)
     try:
         until(lambda: running.health() == 0, 60)
@@ -427,13 +430,14 @@ def test_a_voice_backend_serves_at_its_port_and_is_healthy_while_it_can(plain: I
 @pytest.mark.long
 def test_of_two_voice_backends_on_one_store_one_calls_and_the_other_takes_over(plain: Image) -> None:
     (plain.settings / "key").write_text("k" * 24)
+    (plain.settings / "store").write_text("sqlite:////config/voice.sqlite")
     with contextlib.ExitStack() as stack, voice_rig.devices() as (device,):
         (plain.config / "devices.json").write_text(json.dumps({"devices": [device.entry("hall")]}))
         ports, both = [free_port(), free_port()], []
         for port in ports:
             speech = {f"PLANARIA_SPEECH_{each}": f"127.0.0.1:{free_port()}" for each in ("STT", "TTS", "LLM")}
-            more = {"PLANARIA_VOICE_STORE": "sqlite:////config/voice.sqlite", **speech, **ports_of_its_own()}
-            more |= {"PORT": str(port), "PLANARIA_VOICE_KEY_FILE": "/settings/key"}
+            secrets = {f"PLANARIA_VOICE_{name.upper()}_FILE": f"/settings/{name}" for name in ("key", "store")}
+            more = {"PORT": str(port), **secrets, **speech, **ports_of_its_own()}
             both.append(Container(plain, environment(PROD) | more, file=PROD))
             stack.callback(both[-1].kill)
         until(lambda: all(each.health() == 0 for each in both), 60)

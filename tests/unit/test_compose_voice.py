@@ -111,8 +111,8 @@ def test_every_mounted_path_is_there_once_the_head_is_followed(file: Path, check
         assert len((checkout / "docker" / path).read_text().strip()) >= 24
     if file == PROD:
         password = (checkout / "docker/secrets/postgres-password").read_text().strip()
-        env = (checkout / "docker/secrets/settings/.env").read_text()
-        assert env == f"PLANARIA_VOICE_STORE=postgresql://planaria:{password}@postgres/planaria\n"
+        store = (checkout / "docker/secrets/voice-store").read_text()
+        assert store == f"postgresql://planaria:{password}@postgres/planaria\n"
         user = variables(services(PROD)["postgres"])
         assert (user["POSTGRES_USER"], user["POSTGRES_DB"]) == ("planaria", "planaria") and "postgres" in services(PROD)
 

@@ -236,3 +236,27 @@ def test_published_variables_are_taken() -> None:
     assert (str(its.listens), its.log_level, its.services.model) == ("127.0.0.1:8000", "warning", "m")
     with pytest.raises(ConfigError, match=r"KYUTAI_STT_URL='x' \(environment\): must be ws://HOST:PORT"):
         load(KYUTAI_STT_URL="x")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "wrong"),
+    [
+        ("PLANARIA_VOICE_KEY", "k" * 16, "two words"),
+        ("KYUTAI_LLM_API_KEY", "sk-1", ""),
+        ("PLANARIA_VOICE_STORE", "postgresql://planaria:secret@db/planaria", ""),
+    ],
+)
+def test_a_secret_may_stand_in_a_file(tmp_path: Path, variable: str, value: str, wrong: str) -> None:
+    file = tmp_path / "secret"
+    file.write_text(value + "\n")
+    its = load(**{f"{variable}_FILE": str(file)})
+    assert value in (its.key, its.services.llm_key, its.store)
+    assert load(**{variable: value}) == its
+    with pytest.raises(ConfigError, match=f"{variable} and {variable}_FILE: set one of them"):
+        load(**{variable: value, f"{variable}_FILE": str(file)})
+    file.write_text(wrong)
+    with pytest.raises(ConfigError, match=f"{variable}_FILE=.*: must hold ") as told:
+        load(**{f"{variable}_FILE": str(file)})
+    assert not wrong or wrong not in str(told.value)
+    with pytest.raises(ConfigError, match=f"{variable}_FILE=.*: cannot be read"):
+        load(**{f"{variable}_FILE": str(tmp_path)})

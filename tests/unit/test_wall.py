@@ -128,3 +128,16 @@ def test_another_token_in_a_hubs_file_is_a_change(tmp_path: Path) -> None:
         words.append(fingerprint(tmp_path, found))
         assert fingerprint(tmp_path, plan(tmp_path, PLANARIA_ROLES="hub", SIGNALING_TOKENS=token)) != words[-1]
     assert words[0] != words[1] == words[2]
+
+
+@pytest.mark.parametrize(
+    "variable", ["PLANARIA_VOICE_KEY_FILE", "PLANARIA_VOICE_STORE_FILE", "KYUTAI_LLM_API_KEY_FILE"]
+)
+def test_so_is_another_secret_in_a_file_of_the_voice_backends(tmp_path: Path, variable: str) -> None:
+    (tmp_path / "supervisord.conf").touch()
+    file = tmp_path / "secret"
+    words = []
+    for secret in ("a" * 20, "b" * 20, "b" * 20):
+        file.write_text(secret)
+        words.append(fingerprint(tmp_path, plan(tmp_path, PLANARIA_ROLES="voice", **{variable: str(file)})))
+    assert words[0] != words[1] == words[2]
