@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from procs.errors import ConfigError, Refused
+from procs.settings import ROOT
 from procs.voice import config, options
 from procs.voice.config import Device
 from procs.voice.devices_file import DevicesFile
@@ -202,6 +204,14 @@ def test_a_change_is_on_disk_and_keeps_who_may_read_it(tmp_path: Path) -> None:
     assert not file.told.devices["kitchen"].enabled
     file.remove("kitchen")
     assert os.listdir(tmp_path) == ["devices.json"]
+
+
+def test_every_file_that_readme_has_one_write_can_be_used() -> None:
+    shown = re.findall(r"^echo '(\{\"devices\".*)' > devices.json$", (ROOT / "README.md").read_text(), re.M)
+    found = [config.parse(text, find_voice) for text in shown]
+    assert all(each.problems == [] for each in found)
+    tokens = {(name, bool(its.token)) for each in found for name, its in each.devices.items()}
+    assert tokens >= {("here", False), ("panel", True)}, "on one machine, and elsewhere"
 
 
 # The settings
