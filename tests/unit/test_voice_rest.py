@@ -183,6 +183,8 @@ def test_what_is_asked_wrongly_is_answered_in_json(
 def test_pages_from_elsewhere_are_not_let_in(backend: Backend) -> None:
     assert backend("GET", "/v1/voices", Origin="https://evil.example").status == 403
     assert backend("POST", "/v1/devices/kitchen/mute", Host="evil.example").status == 403, "a name that leads here"
+    assert backend("POST", "/v1/devices/kitchen/mute", Host="127.evil.example").status == 403, "another one"
+    assert backend("GET", "/v1/voices", Origin="http://127.0.0.1.evil.example").status == 403
     near = backend("GET", "/v1/voices", Origin="http://localhost:3000")
     assert (near.status, near.headers["Access-Control-Allow-Origin"]) == (200, "http://localhost:3000")
     assert backend("OPTIONS", "/v1/devices/kitchen", Origin="http://localhost:3000").status == 204
