@@ -127,7 +127,7 @@ def keep(connection: Connection, owner: str, said: Iterable[tuple[str, Line]]) -
 
 def _keep(connection: Connection, device: str, said: Sequence[Line]) -> None:
     rows = [
-        {"device": device, "number": s.number, "role": s.role, "text": s.text, "final": s.final, "at": s.at}
+        {"device": device, "number": s.number, "role": s.role, "text": _text(s.text), "final": s.final, "at": s.at}
         for s in said
     ]
     wanted = _insert(connection, lines)
@@ -138,6 +138,11 @@ def _keep(connection: Connection, device: str, said: Sequence[Line]) -> None:
     connection.execute(wanted, rows)
     newest = select(func.max(lines.c.number)).where(lines.c.device == device).scalar_subquery()
     connection.execute(delete(lines).where(and_(lines.c.device == device, lines.c.number <= newest - KEPT)))
+
+
+def _text(text: str) -> str:
+    """PostgreSQL takes every character but this one, and of a transaction with it nothing."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def forget(connection: Connection, device: str) -> None:

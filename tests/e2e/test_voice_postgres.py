@@ -46,6 +46,8 @@ def test_tables_do_there_what_they_do_on_sqlite(postgres: Postgres) -> None:
         known = await store.read(tables.known, "a")
         assert (len(known.lines), known.lines[-1]) == (tables.KEPT, Line(249, "user", "249", True, 1.5))
         assert await store.run(tables.keep, "two", [("a", Line(249, "user", "stale"))]) == {"a"}
+        await store.run(tables.keep, "one", [("a", Line(250, "user", "a\0b", True, 1.5))])
+        assert (await store.read(tables.known, "a")).lines[-1].text == "a\N{REPLACEMENT CHARACTER}b"
         await store.run(tables.mute, "a", True)
         await store.run(tables.forget, "a")
         assert await store.read(tables.known, "a") == tables.Known([], True)
