@@ -7,7 +7,6 @@ else be a default.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -20,8 +19,11 @@ from procs.wire.realtime import Instructions
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DEVICES = 1000
 DEFAULT_VOICE = "Watercooler"
+MAX_INSTRUCTIONS = 24 * 1024  # bytes: what a child is born with goes into one message, and lines are in it, too
+MAX_PROBLEMS = 100  # that are told
+_MOST_UNKNOWN = 20  # fields of one device
 _SHOWN = 60  # characters of a wrong value
-_NAME = re.compile(r"[^\x00-\x1f\x7f/]{1,64}")  # it is a part of a path in REST, too
+_NAME = re.compile(r"[^/]{1,64}")  # it is a part of a path in REST, too
 _HOST = re.compile(r"[A-Za-z0-9_.:%-]{1,253}")
 _SECRET = re.compile(r"[!-~]{1,256}")
 FindVoice = Callable[[str], str]  # a voice's default instructions, as JSON; Refused, which names those that there are
@@ -58,6 +60,7 @@ def parse(text: str, find_voice: FindVoice, file: str = "devices.json") -> Parse
     found: dict[str, Device] = {}
     at: dict[str, int] = {}
     problems: list[str] = []
+    untold = 0
     wrong: set[str] = set()
     for number, entry in enumerate(entries):
         where = f"{file}: devices[{number}]"
@@ -69,7 +72,10 @@ def parse(text: str, find_voice: FindVoice, file: str = "devices.json") -> Parse
             found[device.name], at[device.name] = device, number
         elif isinstance(name, str):
             wrong.add(name)
-        problems += its
+        told = its[: MAX_PROBLEMS - len(problems)]
+        problems, untold = problems + told, untold + len(its) - len(told)
+    if untold:
+        problems.append(f"{file}: {untold} more")
     return Parsed(found, problems, frozenset(wrong) - found.keys())
 
 
@@ -77,6 +83,7 @@ def changed(text: str, name: str, changes: Mapping[str, Any], find_voice: FindVo
     """The file with other values in one entry. Raises Refused; KeyError for a name that is not there."""
     document = _document(text)
     entry = _entry(document, name)
+    before = dict(entry)
     if "name" in changes and changes["name"] != name:
         raise Refused("name: a device keeps its name; add another one")
     entry.update(changes)
@@ -84,12 +91,15 @@ def changed(text: str, name: str, changes: Mapping[str, Any], find_voice: FindVo
         if changes.get(given):  # one takes the place of the other
             entry.pop(other, None)
     _refuse_wrong(entry, find_voice)
+    _refuse_files(changes, before)
+    _refuse_theft(changes, before)
     return _written(document)
 
 
 def added(text: str, entry: Mapping[str, Any], find_voice: FindVoice) -> str:
     """The file with one entry more. Raises Refused."""
     document = _document(text or '{"devices": []}')
+    _refuse_files(entry, {})
     _refuse_wrong(entry, find_voice)
     if any(isinstance(each, dict) and each.get("name") == entry["name"] for each in document["devices"]):
         raise Refused(f'name="{entry["name"]}": there is a device of that name')
@@ -115,6 +125,8 @@ def _document(text: str, file: str = "devices.json") -> dict[str, Any]:
         raise Refused(f"{file}: line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
         raise Refused(f"{file}: nested too deeply") from None
+    except ValueError:  # a number of thousands of digits
+        raise Refused(f"{file}: holds a number that is too long") from None
     refuse_halves(document, file)
     if not isinstance(document, dict) or not isinstance(document.get("devices"), list):
         raise Refused(f'{file}: must be {{"devices": [...]}}')
@@ -150,14 +162,32 @@ def _refuse_wrong(entry: Mapping[str, Any], find_voice: FindVoice) -> None:
         raise Refused("; ".join(problems))
 
 
+def _refuse_files(changes: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
+    """What a file of this machine holds is shown to the device: which file that is says devices.json, and no caller."""
+    for key in ("token_file", "ca"):
+        if changes.get(key) and changes[key] != entry.get(key):
+            raise Refused(f"{key}: can be set in the file alone, for it names a file of this machine")
+
+
+def _refuse_theft(changes: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
+    """Whoever may say which device is called does not get to know the token of the one that was."""
+    moved = [key for key in _WHERE if key in changes and changes[key] != entry.get(key, _WHERE[key])]
+    is_shown = "token" not in changes and entry.get("token")
+    if moved and (is_shown or (entry.get("token_file") and not changes.get("token"))):
+        raise Refused(f"{moved[0]}: with another one the token has to be given again")
+
+
 def _device(entry: Any, find_voice: FindVoice, where: str) -> tuple[Device | None, list[str]]:
     """A device, or what is wrong with it, or both."""
     if not isinstance(entry, Mapping):
         return None, [f"{where}={_shown(entry)}: must be an object"]
     prefix = f"{where}." if where else ""
-    values, problems = {}, []
+    values, problems, unknown = {}, [], 0
     for key, value in entry.items():
         if key not in _FIELDS:
+            unknown += 1
+            if unknown > _MOST_UNKNOWN:
+                continue
             named = key[:_SHOWN] if key.isprintable() else _shown(key)
             problems.append(f"{prefix}{named}: unknown field; known are {', '.join(_FIELDS)}")
             continue
@@ -204,7 +234,8 @@ def _host(value: Any) -> str:
 
 
 def _name(value: Any) -> str:
-    if _matching(_NAME)(value) != str(value).strip():
+    text = _matching(_NAME)(value)
+    if text != text.strip() or not text.isprintable() or text in (".", ".."):
         raise ValueError
     return str(value)
 
@@ -222,7 +253,7 @@ def _switch(value: Any) -> bool:
 
 
 def _delay(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or not 0.1 <= value <= 3600:
+    if type(value) not in (int, float) or not 0.1 <= value <= 3600:
         raise ValueError
     return float(value)
 
@@ -238,11 +269,15 @@ def instructions(value: Any) -> str:
         raise ValueError(f"instructions ({error})") from None
     if unknown := sorted(wanted.keys() - {"type", *found.__struct_fields__}):
         raise ValueError(f"instructions without {unknown[0][:_SHOWN]!r}, which {wanted['type']} does not have")
-    return msgspec.json.encode(found).decode()
+    text = msgspec.json.encode(found).decode()
+    if len(msgspec.json.encode(text)) > MAX_INSTRUCTIONS:
+        raise ValueError(f"instructions of at most {MAX_INSTRUCTIONS} bytes")
+    return text
 
 
+_WHERE = {"host": None, "port": 8765, "tls": False, "ca": ""}  # a device is, and who it has to be
 _FIELDS = {
-    "name": _Field(_name, "1 to 64 characters without a /, and no blank at either end"),
+    "name": _Field(_name, "1 to 64 characters without a /, and no blank at either end; not . or .."),
     "host": _Field(_host, "the address or the name of a host"),
     "port": _Field(_port, "1 to 65535"),
     "voice": _Field(_matching(re.compile(r"[^\x00-\x1f\x7f]{1,200}")), "a voice (GET /v1/voices names them)"),

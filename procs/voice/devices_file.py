@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from procs import settings
-from procs.errors import ConfigError, Refused
+from procs.errors import Refused
 from procs.settings import matching
 from procs.voice import config
 from procs.voice.config import Device, FindVoice, Parsed
@@ -54,7 +55,7 @@ class DevicesFile:
     def _read(self) -> Told:
         name = self.path.name
         try:
-            parsed = config.parse(self.path.read_text(encoding="utf-8"), self._find_voice, name)
+            parsed = config.parse(_text_of(self.path), self._find_voice, name)
         except FileNotFoundError:
             return Told(False, {}, [])
         except (OSError, UnicodeDecodeError) as error:
@@ -73,9 +74,8 @@ class DevicesFile:
                 continue
             self._token_files.append(self.path.parent / device.token_file)
             try:
-                token = settings.in_file("token_file", TOKEN, self._token_files[-1])
-                devices[name] = device._replace(token=token)
-            except ConfigError as error:
+                devices[name] = device._replace(token=_token_of(self._token_files[-1]))
+            except Refused as error:
                 problems.append(f'{self.path.name}: device "{name}": {error}')
                 wrong.add(name)
                 del devices[name]
@@ -98,7 +98,7 @@ class DevicesFile:
 
     def _now(self) -> str:
         try:
-            return self.path.read_text(encoding="utf-8")
+            return _text_of(self.path)
         except FileNotFoundError:
             return '{"devices": []}'
         except (OSError, UnicodeDecodeError) as error:
@@ -121,3 +121,26 @@ class DevicesFile:
         folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
         os.fsync(folder)
         os.close(folder)
+
+
+def _token_of(file: Path) -> str:
+    """Raises Refused."""
+    try:
+        return str(TOKEN.parse(_text_of(file).strip()))
+    except OSError as error:
+        raise Refused(f"token_file={str(file)!r}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise Refused(f"token_file={str(file)!r}: must hold {TOKEN.allowed}") from None
+
+
+def _text_of(file: Path) -> str:
+    """What is in it, for which nobody has to wait: a pipe may never say anything, and /dev/zero never ends. Raises
+    OSError, UnicodeDecodeError."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no file")
+        data = opened.read(config.MAX_BYTES + 1)
+    if len(data) > config.MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it is longer than {config.MAX_BYTES} bytes")
+    return data.decode()

@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
+from procs.brood import MAX_SPEC
 from procs.errors import ConfigError, Refused
+from procs.messages import encode
+from procs.messages.voice import Line, Services, VoiceSpec
 from procs.settings import ROOT
 from procs.voice import config, options
 from procs.voice.config import Device
 from procs.voice.devices_file import DevicesFile
+from procs.voice.transcript import Transcript
 
 SMALLTALK = '{"type":"smalltalk"}'
 QUIZ = '{"type":"quiz_show"}'
@@ -69,10 +73,14 @@ def test_text_is_taken_for_instructions_and_a_voice_brings_its_own() -> None:
         ({"port": "8765"}, 'devices[0].port="8765": must be 1 to 65535'),
         ({"name": ""}, 'devices[0].name="": must be 1 to 64 characters without a /'),
         ({"name": "a/b"}, 'devices[0].name="a/b": must be 1 to 64'),
+        ({"name": ".."}, 'devices[0].name="..": must be 1 to 64'),  # in a path it is none
+        ({"name": "a\x9b31m"}, "must be 1 to 64"),  # which a terminal obeys
         ({"host": "a b"}, 'devices[0].host="a b": must be the address or the name of a host'),
         ({"voice": "Nobody"}, "devices[0].voice=\"Nobody\": voice 'Nobody': must be Watercooler"),
         ({"prot": 1}, "devices[0].prot: unknown field; known are name, host, port"),
         ({"reconnect_delay": 0}, "devices[0].reconnect_delay=0: must be seconds from 0.1 to 3600"),
+        ({"reconnect_delay": 10**4000}, "must be seconds from 0.1 to 3600"),
+        ({"reconnect_delay": float("nan")}, "devices[0].reconnect_delay=NaN: must be seconds from 0.1 to 3600"),
         ({"enabled": "yes"}, 'devices[0].enabled="yes": must be true or false'),
         ({"instructions": {"type": "poem"}}, "must be instructions (Invalid value 'poem'"),
         ({"instructions": {"type": "constant"}}, "must be instructions (Object missing required field `text`"),
@@ -89,6 +97,29 @@ def test_each_mistake_is_one_line_and_the_others_keep_talking(changes: dict[str,
     assert found.problems[0].startswith("devices.json: devices[0]")
     assert line in found.problems[0]
     assert "\n" not in found.problems[0]
+
+
+def test_what_is_wrong_in_every_way_is_told_in_a_few_lines() -> None:
+    """Each is a line in the log, and the leader does nothing else meanwhile."""
+    found = parse(*({"name": f"{number}", "host": "h", **dict.fromkeys(map(str, range(50)))} for number in range(50)))
+    assert len(found.problems) == config.MAX_PROBLEMS + 1
+    assert found.problems[-1] == "devices.json: 900 more"
+    assert len(found.wrong) == 50, "known to be wrong, so that they stay as they were"
+
+
+def test_a_child_can_be_born_whatever_its_instructions_and_history_are() -> None:
+    """What goes into no message would end the leader, and end it again whenever it starts."""
+    assert "at most" in parse(entry(instructions="\U0001f600" * 7000)).problems[0]
+    its = parse(entry(instructions='"' * 5000)).devices["kitchen"]
+    lines = [Line(number, "user", "\U0001f600" * 4000, final=True) for number in range(200)]
+    its = its._replace(instructions=json.dumps({"type": "constant", "text": "x" * (config.MAX_INSTRUCTIONS - 100)}))
+    services = Services(stt=["ws://a.example.org:1"] * 16, tts=["ws://a.example.org:1"] * 16, llm="http://a:1")
+    spec = VoiceSpec(
+        id="device-1-1", run_dir="/run" * 20, services=services, instructions=its.instructions, token="x" * 256,
+        ca="x" * 1000, history=Transcript(lines, 1).to_be_born_with(),
+    )  # fmt: skip
+    assert len(spec.history) == 2
+    assert len(encode(spec)) <= MAX_SPEC
 
 
 def test_names_are_needed_and_are_somebody_s_own() -> None:
@@ -110,6 +141,7 @@ def test_names_are_needed_and_are_somebody_s_own() -> None:
         ('{"devices": [], "device": []}', "devices.json: 'device': unknown field beside devices"),
         ('{"devices": [{"name": "\\ud800"}]}', "devices.json: holds a half of a character"),
         ("[" * 200_000, "devices.json: nested too deeply"),
+        (f'{{"devices": [{{"port": {"1" * 5000}}}]}}', "devices.json: holds a number that is too long"),
     ],
 )
 def test_what_is_no_list_of_devices_is_refused(text: str, line: str) -> None:
@@ -128,6 +160,27 @@ def test_a_change_leaves_all_else_as_it_was_written() -> None:
         config.changed(text, "door", {"name": "gate"}, find_voice)
     with pytest.raises(KeyError):
         config.changed(text, "gate", {"port": 9000}, find_voice)
+
+
+def test_who_says_which_device_is_called_is_told_no_secret() -> None:
+    """Neither what a file of this machine holds, nor the token that another device was shown."""
+    text = json.dumps({"devices": [entry(token="t0ken"), entry(name="door", token_file="t", ca="c")]})
+    for name, changes, why in (
+        ("kitchen", {"token_file": "/home/me/key"}, "token_file: can be set in the file alone"),
+        ("kitchen", {"ca": "/home/me/key"}, "ca: can be set in the file alone"),
+        ("kitchen", {"host": "10.6.6.6"}, "host: with another one the token has to be given again"),
+        ("kitchen", {"port": 1}, "port: with another one"),
+        ("door", {"host": "10.6.6.6", "token": ""}, "host: with another one"),
+        ("door", {"ca": ""}, "ca: with another one"),
+    ):
+        with pytest.raises(Refused, match=why):
+            config.changed(text, name, changes, find_voice)
+    with pytest.raises(Refused, match="token_file: can be set"):
+        config.added(text, entry(name="mine", host="10.6.6.6", token_file="/home/me/key"), find_voice)
+    same = config.changed(text, "door", {"host": "10.0.0.5", "port": 8765, "tls": False, "token_file": "t"}, find_voice)
+    assert json.loads(same)["devices"][1]["token_file"] == "t", "the same is no change"
+    moved = config.changed(text, "kitchen", {"host": "10.0.0.7", "token": "t0ken"}, find_voice)
+    assert json.loads(moved)["devices"][0]["host"] == "10.0.0.7"
 
 
 def test_devices_are_added_and_removed() -> None:
@@ -172,6 +225,30 @@ def test_what_is_written_badly_ends_no_conversation(tmp_path: Path) -> None:
     assert changed(file, json.dumps({"devices": [entry(port=0), entry(name="gate")]}))
     assert set(file.told.devices) == {"kitchen", "gate"}, "the one that is wrong now stays as it was"
     assert file.told.devices["kitchen"] == before["kitchen"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless", "folder", "long"])
+def test_what_is_no_file_holds_nobody_up(tmp_path: Path, kind: str) -> None:
+    bad = tmp_path / "bad"
+    match kind:
+        case "pipe":
+            os.mkfifo(bad)
+        case "endless":
+            bad.symlink_to("/dev/zero")
+        case "folder":
+            bad.mkdir()
+        case _:
+            with bad.open("wb") as out:
+                out.truncate(2**40)
+    file = DevicesFile(tmp_path / "devices.json", find_voice)
+    changed(file, json.dumps({"devices": [entry(), entry(name="door", token_file="bad")]}))
+    assert set(file.told.devices) == {"kitchen"}
+    assert "cannot be read: " in file.told.problems[0]
+    file.path.unlink()
+    bad.rename(file.path)
+    assert file.look()
+    assert set(file.told.devices) == {"kitchen"}
+    assert file.told.problems[0].startswith("devices.json: cannot be read: ")
 
 
 def test_a_token_in_a_file_is_read_and_followed(tmp_path: Path) -> None:
