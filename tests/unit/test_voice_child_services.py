@@ -18,7 +18,7 @@ from procs.voice.child.kept import MOST, PRE_ROLL
 from procs.voice.conversation.actions import Ask
 from procs.wire.realtime import ChatMessage
 from tests.rig import free_port
-from tests.voice_ends import Message, Model, Speech, hears, services, speaks, step, until
+from tests.voice_ends import Message, Model, Speech, hears, pack, services, speaks, step, until
 
 clients: list[aiohttp.ClientSession] = []
 
@@ -166,6 +166,20 @@ def test_one_that_breaks_gives_way_to_another_which_hears_what_was_not_settled()
             await server.say("Word", text="two", start_time=0.08 * stt.FLUSH_STEPS)
             words = await until(lambda: [each for each in ears.told if isinstance(each, stt.Word)][1:])
             assert words == [stt.Word("two", 0.16)]
+
+    run(test())
+
+
+def test_a_word_that_is_longer_than_any_is_none() -> None:
+    async def shouts(_: Speech, socket: ServerConnection, message: Message) -> None:
+        await socket.send(pack({"type": "Word", "text": "a" * (stt.MOST_WORD + 1), "start_time": 0.0}))
+
+    async def test() -> None:
+        async with Speech(shouts).running() as server, Ears(server.url, always=True).running() as ears:
+            await until(lambda: server.sessions)
+            ears.link.hear(step(1))
+            await until(lambda: ears.told)
+            assert set(ears.told) == {stt.Lost()}
 
     run(test())
 
@@ -318,6 +332,31 @@ def test_nothing_comes_of_a_reply_that_was_dropped() -> None:
             await until(lambda: server.sockets[0].state.name == "CLOSED")
             assert mouth.told == [] and ("worker_tts_interrupt", 1.0) in mouth.figures.take()
 
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "said", [{"type": "Audio", "pcm": [0.0] * 24_000}, {"type": "Text", "text": "and", "start_s": 0.0, "stop_s": 1e15}]
+)
+def test_a_synthesiser_without_end_is_left(said: Message, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or its sound and words would fill the memory, at 50 MB a second."""
+
+    async def endless(_: Speech, socket: ServerConnection, message: Message) -> None:
+        frame = pack(said)
+        while True:
+            await socket.send(frame)
+
+    async def test() -> None:
+        async with Speech(endless).running() as server:
+            mouth = Mouth(server.url)
+            mouth.link.prepare(1, "slt")
+            mouth.link.speak(1, "Hello.", "slt")
+            mouth.link.end(1)
+            await until(lambda: mouth.told and isinstance(mouth.told[-1], tts.Failed), 25)
+            assert str(mouth.told[-1]).endswith("without end')")
+
+    monkeypatch.setattr(tts, "MOST_S", 30.0)
+    monkeypatch.setattr(tts, "MOST_WORDS", 500)
     run(test())
 
 

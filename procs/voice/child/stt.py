@@ -29,6 +29,8 @@ FLUSH_S = 2.5  # a mark that is not back by then is taken for answered
 SERVED_S = 1.0  # a session that lived for so long was a good one
 STUCK_S = 5.0  # without an answer to what was sent
 SEND_S = 5.0
+MOST_WORD = 500  # characters
+IN_A_ROW = 16  # messages, before others get their turn
 _NAMES = Names("worker_stt_misses", "worker_stt_hard_misses", "worker_stt_ping_time", "worker_stt_find_time")
 _SILENCE = moshi.Audio(np.zeros(moshi.STEP, np.int16))
 PAUSE = 2  # which of a step's scores says that a turn is over
@@ -214,7 +216,11 @@ class Recogniser:
 
     async def _receive(self, ws: ClientConnection, its: _Session) -> str:
         try:
+            number = 0
             while True:
+                number += 1
+                if number % IN_A_ROW == 0:
+                    await asyncio.sleep(0)
                 try:
                     async with asyncio.timeout(STUCK_S):
                         frame = await ws.recv()
@@ -239,6 +245,8 @@ class Recogniser:
                 its.received += 1
                 if len(message.prs) > PAUSE:
                     self._tell(Pause(message.prs[PAUSE]))
+            case moshi.Word() if len(message.text) > MOST_WORD:
+                raise Refused(f"a word of {len(message.text)} characters")
             case moshi.Word():
                 its.words += 1
                 self._tell(Word(message.text, its.time_of(message.start_time)))

@@ -25,6 +25,9 @@ TRIES = 5
 PAUSE_S, PAUSE_GROWS, PAUSE_MOST_S = 0.05, 1.5, 1.0  # between tries, as published
 SILENT_S = 15.0  # without a word or sound, after it was told all
 SEND_S = 10.0
+MOST_S = 1200.0  # of sound: more than any reply has that is not cut
+MOST_WORDS, MOST_TEXT = 8000, 64 * 1024  # that it tells of; characters in all of them
+IN_A_ROW = 16  # messages, before others get their turn
 _NAMES = Names("worker_tts_misses", "worker_hard_tts_misses", "worker_tts_ping_time", "worker_tts_find_time")
 
 
@@ -179,6 +182,8 @@ class Synthesiser:
                     return f"it says: {message.message[:200]}"
                 its.received += 1
                 self._take(its, message, came_at)
+                if its.received % IN_A_ROW == 0:
+                    await asyncio.sleep(0)
         except ConnectionClosed as closed:
             return "" if its.is_ended and closed.rcvd and closed.rcvd.code in (1000, 1001) else why(closed)
         except Refused as reason:
@@ -186,12 +191,16 @@ class Synthesiser:
 
     def _take(self, its: _Session, message: moshi.FromTts, came_at: float) -> None:
         if isinstance(message, moshi.TimedText):
-            its.words += 1
+            its.words, its.letters = its.words + 1, its.letters + len(message.text)
+            if its.words > MOST_WORDS or its.letters > MOST_TEXT:
+                raise Refused("words without end")
             self._tell(Word(its.reply, message.text, message.start_s, message.stop_s))
         elif isinstance(message, moshi.Audio):
             if not its.samples:
                 self._figures.add("worker_tts_ttft", time.monotonic() - its.asked_at)
             its.samples += len(message.pcm)
+            if its.samples > MOST_S * moshi.RATE:
+                raise Refused("sound without end")
             self._tell(Sound(its.reply, message.pcm, came_at))
 
     async def _send(self, its: _Session, ws: ClientConnection) -> str:
@@ -226,7 +235,7 @@ class _Session:
         self.texts: list[str | None] = []  # None: the end
         self.more = asyncio.Event()
         self.is_used = self.is_ended = self.is_broken = False
-        self.sent = self.received = self.words = self.samples = 0
+        self.sent = self.received = self.words = self.letters = self.samples = 0
         self.asked_at = self.opened_at = 0.0
 
     def add(self, text: str | None) -> None:
