@@ -2,7 +2,8 @@
 
 At voice.children a child, whose identity is the id of its conversation, says `VoiceBeat`, `Line`, `VoiceFigures` and,
 where a browser is at the other side, `Outgoing` with a frame in the body; it is told `SayWanted`, `MuteWanted`,
-`Incoming`. At voice.state anybody of this machine asks `Describe`, `Listen`, `Do` (procs/messages/requests.py).
+`LeaseHeld`, `Incoming`. At voice.state anybody of this machine asks `Describe`, `Listen`, `Do`
+(procs/messages/requests.py).
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class VoiceSpec(msgspec.Struct, frozen=True, tag="voice_spec"):
     since: float = 0.0  # Unix time since when the device is not connected; 0: from now on
     muted: bool = False
     history: list[Line] = []
+    until: float | None = None  # as LeaseHeld has it; None: nobody else may call
 
 
 class VoiceBeat(msgspec.Struct, frozen=True, tag="voice_beat"):
@@ -109,6 +111,13 @@ class MuteWanted(msgspec.Struct, frozen=True, tag="mute_wanted"):
     muted: bool
 
 
+class LeaseHeld(msgspec.Struct, frozen=True, tag="lease_held"):
+    """The device is this backend's to call until then, in seconds of CLOCK_BOOTTIME. Whoever hears no more of that ends
+    by itself: the leader may stand still, and another backend call."""
+
+    until: float
+
+
 class Incoming(msgspec.Struct, frozen=True, tag="incoming"):
     """A frame of the browser, in the body."""
 
@@ -116,7 +125,7 @@ class Incoming(msgspec.Struct, frozen=True, tag="incoming"):
 
 
 FromChild = VoiceBeat | Line | VoiceFigures | Outgoing
-ToChild = SayWanted | MuteWanted | Incoming
+ToChild = SayWanted | MuteWanted | LeaseHeld | Incoming
 
 
 class VoiceDevice(msgspec.Struct, frozen=True):

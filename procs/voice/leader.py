@@ -17,6 +17,7 @@ from procs.messages import decode, encode
 from procs.messages.voice import (
     Do,
     FromChild,
+    LeaseHeld,
     Line,
     Listen,
     MuteWanted,
@@ -81,6 +82,7 @@ class Leader:
         self.frames: Frames
         self._editing = asyncio.Lock()
         self._muted: dict[str, bool] = {}  # child -> what it was told last
+        self._until: dict[str, float] = {}  # child -> until when it may live, as it was told last
 
     # What is to be
 
@@ -115,6 +117,8 @@ class Leader:
         devices = self.file.told.devices
         wanted = {name: its for name, its in devices.items() if its.enabled and self.memory.may_call(name)}
         self._do(self._children.tick(wanted, time.monotonic()))
+        for name in wanted:
+            self._tell_until(self._children.child_of(name), name)
         self.metrics.figures.set("planaria_voice_leases", len(self.memory.devices))
         self.metrics.figures.set("planaria_voice_store_up", not self.memory.problem)
         self.metrics.figures.set("planaria_voice_lines_unwritten", self.memory.unwritten)
@@ -124,6 +128,7 @@ class Leader:
             if isinstance(action, Fork):
                 self.metrics.figures.add("planaria_voice_born_total", of=action.device.name)
                 self._muted[action.child] = self.memory.devices[action.device.name].muted
+                self._until[action.child] = self.memory.leases.until(action.device.name)
                 self._brood.fork(action.child, encode(self._spec(action)))
             else:
                 if action.why:
@@ -150,6 +155,7 @@ class Leader:
             since=fork.since,
             muted=known.muted,
             history=known.transcript.to_be_born_with(),
+            until=self.memory.leases.until(its.name),
         )
 
     # What children say
@@ -189,6 +195,12 @@ class Leader:
         if known and self._muted.get(child) != known.muted and self.wire.say(MuteWanted(known.muted), to=child):
             self._muted[child] = known.muted
 
+    def _tell_until(self, child: str, device: str) -> None:
+        """Until when it may live, where it has not heard of it yet."""
+        until = self.memory.leases.until(device)
+        if self._until.get(child, until) != until and self.wire.say(LeaseHeld(until), to=child):
+            self._until[child] = until
+
     def born(self, child: str, pid: int) -> None:
         """It is there."""
         log.debug("born", child=child, pid=pid, device=self._children.device_of(child))
@@ -198,6 +210,7 @@ class Leader:
         device = self._children.ended(child, status, time.monotonic())
         self.metrics.ended(child, device, time.time())
         self._muted.pop(child, None)
+        self._until.pop(child, None)
         if status not in (0, -9):
             self.metrics.figures.add("worker_hard_errors_total")
             how = f"exit {status}" if status >= 0 else f"signal {-status}"

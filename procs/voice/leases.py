@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 LEASE_S = 5.0
 RENEW_S = 1.5
-MARGIN_S = 0.5  # before the end of a lease its child must be dead
+MARGIN_S = 0.5  # before the end of a lease its child is ended
+LAST_S = 0.25  # before it a child ends by itself, should its leader stand still
 SOON_S = 0.05  # after another's lease is over
 
 
@@ -39,6 +40,10 @@ class Leases:
     def holds(self, device: str, now: float) -> bool:
         """Whether a child of this device may live."""
         return now < self._until.get(device, 0.0) - MARGIN_S
+
+    def until(self, device: str) -> float:
+        """When its child ends by itself, if nobody has ended it."""
+        return self._until.get(device, 0.0) - LAST_S
 
     def is_elsewhere(self, device: str) -> bool:
         """Whether another backend held it when the store was asked last."""

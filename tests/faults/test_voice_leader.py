@@ -200,6 +200,21 @@ def _states(*backends: Backend) -> set[str]:
     return {its.device("kitchen")["state"] for its in backends}
 
 
+def test_a_leader_that_stands_still_keeps_no_device_from_the_other(
+    tmp_path: Path, device: FakeDevice, environ: dict[str, str]
+) -> None:
+    """It can't end its conversations, which would go on beside those of whoever took its leases over."""
+    shared = {**environ, "PLANARIA_VOICE_STORE": f"sqlite:///{tmp_path}/shared.sqlite"}
+    with voice_rig.backend(tmp_path / "a", device.entry("kitchen"), whole=True, environ=shared) as one:
+        until(lambda: device.now == 1)
+        time.sleep(LEASE_S + 1)
+        assert (device.now, device.calls) == (1, 1), "a lease that is renewed ends nothing"
+        with voice_rig.backend(tmp_path / "b", device.entry("kitchen"), environ=shared):
+            os.kill(one.process.pid, signal.SIGSTOP)
+            until(lambda: device.calls == 2, LEASE_S + 5)
+            assert device.most == 1
+
+
 def test_without_a_store_conversations_end_before_another_may_call(
     tmp_path: Path, device: FakeDevice, environ: dict[str, str]
 ) -> None:

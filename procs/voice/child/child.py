@@ -25,6 +25,7 @@ from procs.errors import PlanariaError, Refused
 from procs.messages import decoder
 from procs.messages.voice import (
     Incoming,
+    LeaseHeld,
     Line,
     MuteWanted,
     Outgoing,
@@ -40,6 +41,7 @@ from procs.voice.child.drive import Drive, instructions_of
 from procs.voice.child.far_end import FarEnd, Frame, Heard, Wrong
 from procs.voice.child.figures import Figures
 from procs.voice.child.hearing import Hearing
+from procs.voice.child.lease import Lease
 from procs.voice.child.llm import LanguageModel
 from procs.voice.child.tasks import die_of_errors, spawn
 from procs.wire import realtime as wire
@@ -92,6 +94,7 @@ class Child:
         self._hearing = Hearing(spec.name)
         self._refused = 0
         self._errors = collections.deque[float](maxlen=ERRORS_A_SECOND)
+        self._lease = Lease(spec.until)
         self._updates: asyncio.Queue[wire.Session] = asyncio.Queue(4)
 
     async def run(self) -> None:
@@ -100,7 +103,7 @@ class Child:
             await self._line.connected(LEADER_S)
         except TimeoutError:
             raise Refused(f"no leader at {bus.VOICE_CHILDREN} within {LEADER_S:g} s") from None
-        works = [spawn(each) for each in (self._prepare(), self._beat(), self._serve(), self._update())]
+        works = [spawn(each) for each in (self._prepare(), self._beat(), self._serve(), self._update(), self._mind())]
         ends: list[asyncio.Future[Any]] = [self._over, self._line.broken]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if self._line.broken.done():
@@ -133,6 +136,7 @@ class Child:
             await self.opened(wire.PUBLISHED)
             return
         session = wire.Session(allow_recording=False, instructions=instructions_of(spec), voice=spec.voice or None)
+        await self._lease.held()
         self._device = Device(spec, session, self)
         await self._device.run()
         self.leave(self._device.problem)
@@ -253,12 +257,13 @@ class Child:
         return self._ready.done() and (bool(self._spec.name) or self._far is not None)
 
     def _take(self, _: str, message: bytes, body: bytes) -> None:
-        if not self._can_take:
-            self._early.append((message, body))
-            return
         try:
             told = _decode(message)
-            if isinstance(told, Incoming):
+            if isinstance(told, LeaseHeld):
+                self._lease.until = told.until
+            elif not self._can_take:
+                self._early.append((message, body))
+            elif isinstance(told, Incoming):
                 self.received(body.decode() if told.text else body)
             elif isinstance(told, SayWanted):
                 self._ready.result().say(told.text)
@@ -267,6 +272,12 @@ class Child:
                 self._say_beat()
         except (Refused, UnicodeDecodeError) as reason:
             self._refuse(str(reason)[:300])
+
+    async def _mind(self) -> None:
+        """End once the lease is over: the leader would have ended us, if it could."""
+        await self._lease.over()
+        log.warning("the lease of the device is over, and the leader says nothing", device=self._spec.name)
+        os._exit(0)
 
     async def _beat(self) -> None:
         while True:
