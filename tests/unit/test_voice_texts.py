@@ -97,6 +97,15 @@ def test_starters_and_questions_are_enough_and_different(language: str) -> None:
 # Voices
 
 
+def test_who_writes_no_blank_or_nothing_else_is_read_once() -> None:
+    """And not from each of its characters on, which would take minutes."""
+    for character in "x ":
+        chunker = Rechunker()
+        found = [word for _ in range(12) for word in chunker.feed(character * 50_000)]
+        assert "".join(found) == ("x" * 600_000 if character == "x" else "")
+        assert chunker.feed(" and so ") == [" and", " so"]
+
+
 def test_the_published_names_are_known() -> None:
     assert [each.name for each in voices.known()] == PUBLISHED
     assert voices.find("") == voices.find("Watercooler")

@@ -9,7 +9,7 @@ SILENCE = "..."  # stands for a user who says nothing
 CUT = "—"  # at the end of what was interrupted
 _LONGEST = 200  # characters of one word: who never writes a blank is cut
 _STRAIGHT = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "*": None, "_": None, "`": None})
-_WHOLE = re.compile(r"\s*\S+(?=\s)")
+_WORD = re.compile(r"\s*\S+")
 _LETTERS = re.compile(r"[^\W_]+")
 _GOODBYE = re.compile(r"\b(?:bye|goodbye|au revoir)[\s.!?…\"'»)]*\Z", re.IGNORECASE)
 # What people say to show that they listen.
@@ -30,9 +30,10 @@ class Rechunker:
     def feed(self, delta: str) -> list[str]:
         """The words that are whole by now."""
         text = self._rest + delta
-        whole = list(_WHOLE.finditer(text))
-        rest = text[whole[-1].end() :] if whole else text
-        words = [_one_blank(match[0]) for match in whole]
+        written = text.rstrip()  # its end is a word's: else blanks without end would be tried from each of them on
+        found: list[str] = _WORD.findall(written)
+        rest = text[len(written) :] or (found.pop() if found else "")
+        words = [_one_blank(word) for word in found]
         if len(rest) > _LONGEST:
             words, rest = [*words, _one_blank(rest)] if rest.strip() else words, ""
         self._rest = rest
