@@ -446,6 +446,24 @@ def test_an_answer_that_is_none_is_a_failure(raw: list[bytes], why: str) -> None
     run(test())
 
 
+def test_one_that_never_stops_saying_nothing_stops_nobody_else() -> None:
+    """What it sends is read from a buffer, line after line, and no deadline would pass meanwhile."""
+
+    class Response:
+        @property
+        async def content(self) -> AsyncIterator[bytes]:
+            for _ in range(1_000_000):
+                yield b": ping\n"
+
+    async def test() -> None:
+        async with asyncio.timeout(0.1):
+            async for _ in llm._deltas(Response()):  # type: ignore[arg-type]
+                pass
+
+    with pytest.raises(TimeoutError):
+        run(test())
+
+
 def test_thoughts_are_not_said() -> None:
     async def test() -> None:
         async with Model().running() as model:

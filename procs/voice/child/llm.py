@@ -24,6 +24,7 @@ CONNECT_S = 3.0
 MODELS_S = 3.0
 MAX_LINE = 256 * 1024  # bytes, of a line or of a list of models
 MAX_REPLY = 64 * 1024  # characters: what is longer is ended there
+IN_A_ROW = 16  # lines, before others get their turn
 _SHOWN = 300  # characters of what it says is wrong
 _NOT_TAKEN = (400, 422)
 
@@ -265,8 +266,11 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 
 async def _deltas(response: aiohttp.ClientResponse) -> AsyncIterator[str]:
     """The text of a stream of server-sent events; what else is in it, such as thoughts, is left out. Raises _Wrong."""
-    is_finished = False
+    is_finished, count = False, 0
     async for line in response.content:
+        count += 1
+        if count % IN_A_ROW == 0:  # lines come from a buffer, and nothing else, no deadline either, would get its turn
+            await asyncio.sleep(0)
         if not line.startswith(b"data:"):
             continue
         data = line[5:].strip()
