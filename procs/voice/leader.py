@@ -209,6 +209,8 @@ class Leader:
         """It is dead."""
         device = self._children.ended(child, status, time.monotonic())
         self.metrics.ended(child, device, time.time())
+        if device and device not in self.file.told.devices:
+            self.metrics.figures.forget(device)
         self._muted.pop(child, None)
         self._until.pop(child, None)
         if status not in (0, -9):

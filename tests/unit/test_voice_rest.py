@@ -118,6 +118,7 @@ def test_devices_are_added_changed_and_removed(backend: Backend, device: FakeDev
     assert backend("DELETE", "/v1/devices/hall").status == 200
     assert backend("GET", "/v1/devices/hall").status == 404
     until(lambda: device.now == 1)
+    until(lambda: b'device="hall"' not in backend("GET", "/metrics").body)
     assert [each["name"] for each in json.loads(backend.file.read_text())["devices"]] == ["kitchen", "front door"]
 
 
