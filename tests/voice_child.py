@@ -44,6 +44,7 @@ class Leader:
         self.ended: dict[str, int] = {}
         self.zygote = 0
         self.beats: dict[str, dict[str, Any]] = defaultdict(dict)  # the last of each child
+        self.beaten = 0  # how many there were
         self.states: dict[str, list[str]] = defaultdict(list)
         self.lines: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
         self.figures: dict[str, list[tuple[str, float]]] = defaultdict(list)
@@ -111,6 +112,7 @@ class Leader:
             if not self.states[child] or self.states[child][-1] != message["state"]:
                 self.states[child].append(message["state"])
             self.beats[child] = message
+            self.beaten += 1
         elif kind == "line":
             self.lines[child][message["number"]] = message
         elif kind == "voice_figures":

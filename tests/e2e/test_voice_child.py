@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from websockets.sync.server import ServerConnection, serve
+from websockets.typing import Subprotocol
 
 from procs import proc
 from procs.audio_io.files import speech
 from procs.messages.voice import Incoming, MuteWanted, SayWanted, Services
+from procs.wire import realtime as wire
 from tests import audio_rig, realtime_device, speech_rig, voice_child
 from tests.realtime_backend import RATE, Sound, pieces
 from tests.rig import free_port, until
@@ -219,3 +223,26 @@ def test_a_browser_talks_through_the_leader(running: Running, leader: Leader) ->
     until(lambda: heard(leader, "web", "cats"), LIMIT_S)
     until(lambda: kinds().count("response.created") >= 2, LIMIT_S)
     assert not any(kind.startswith("planaria") for kind in kinds())
+
+
+def test_a_device_that_changes_all_the_time_does_not_busy_the_leader(tmp_path: Path) -> None:
+    """It serves all others, too."""
+
+    def restless(socket: ServerConnection) -> None:
+        socket.send(wire.encode(wire.Hello(name="d", echo="none")))
+        for number in range(3000):
+            state = wire.State(muted=bool(number % 2), awake=True, microphone=f"{number}", speaker="ok")
+            socket.send(wire.encode(state))
+        for _ in socket:
+            pass
+
+    nobody = "127.0.0.1:1"
+    services = Services(stt=[f"ws://{nobody}"], tts=[f"ws://{nobody}"], llm=f"http://{nobody}")
+    with serve(restless, "127.0.0.1", free_port(), subprotocols=[Subprotocol(wire.OURS)]) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.socket.getsockname()[1]
+        with voice_child.leading(tmp_path) as its:
+            its.start("restless", services, name="d", host="127.0.0.1", port=port)
+            until(lambda: its.beats["restless"].get("microphone") == "2999", LIMIT_S)
+            assert its.beaten < 1500
+        server.shutdown()

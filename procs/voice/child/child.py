@@ -51,6 +51,7 @@ HANG_S = 5.0  # the longest that the loop may stand still
 LEADER_S = 20.0
 FAREWELL_S = 0.1  # for the last words to leave through ZeroMQ's own thread
 MAX_EARLY = 512  # messages of the leader that came before there was anything to do with them
+SOON_S = 0.05  # within which what has changed is told: a device that changes all the time must not busy the leader
 ERRORS_A_SECOND = 5  # told to a browser: rubbish must not be answered by a flood
 _decode = decoder(ToChild)
 
@@ -95,6 +96,7 @@ class Child:
         self._refused = 0
         self._errors = collections.deque[float](maxlen=ERRORS_A_SECOND)
         self._lease = Lease(spec.until)
+        self._soon: asyncio.TimerHandle | None = None
         self._updates: asyncio.Queue[wire.Session] = asyncio.Queue(4)
 
     async def run(self) -> None:
@@ -189,7 +191,7 @@ class Child:
                     self._hello = took
                 case wire.State():
                     self._state = took
-                    self._say_beat()
+                    self._beat_soon()
                 case wire.Error():
                     log.warning("the device says that something is wrong", why=took.error.message[:300])
                 case wire.SessionUpdate():
@@ -243,7 +245,7 @@ class Child:
 
     def turned(self) -> None:
         """Whose turn it is has changed."""
-        self._say_beat()
+        self._beat_soon()
 
     # The leader
 
@@ -286,6 +288,10 @@ class Child:
             if seen := self._figures.take():
                 self._say(VoiceFigures(seen))
             await asyncio.sleep(BEAT_S)
+
+    def _beat_soon(self) -> None:
+        if self._soon is None or self._soon.when() <= asyncio.get_running_loop().time():
+            self._soon = asyncio.get_running_loop().call_later(SOON_S, self._say_beat)
 
     def _say_beat(self) -> None:
         device, its, hello = self._device, self._state, self._hello
