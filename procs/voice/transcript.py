@@ -49,13 +49,14 @@ class Transcript:
         """What has changed since, as much as goes into an answer: the newest where nothing is known, else the oldest
         change first."""
         if not 0 < after <= self._newest:
-            return VoiceTold(_newest_within(self.lines[-SHOWN:], MAX_TOLD), self._newest)
+            newest = self.lines[-SHOWN:]
+            return VoiceTold(_newest_within(newest, MAX_TOLD) or newest[-1:], self._newest)
         changed = sorted((change, number) for number, change in self._changes.items() if change > after)
         chosen: list[int] = []
         room, upto = MAX_TOLD, self._newest
         for change, number in changed:
             room -= len(encode(self._lines[number]))
-            if room < 0:
+            if room < 0 and chosen:  # one at least, for else nobody would get further
                 break
             chosen.append(number)
             upto = change

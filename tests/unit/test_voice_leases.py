@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from procs.errors import StoreDown
+from procs.messages import encode
+from procs.messages.requests import Reply
 from procs.messages.voice import Line, VoiceBeat
 from procs.store import Store
 from procs.voice import children, leases, memory, tables, transcript
@@ -167,6 +169,14 @@ def test_what_is_told_fits_and_nothing_is_left_out() -> None:
         after, rounds = its.told(after).next, rounds + 1
     assert seen == list(range(2, 12))
     assert rounds > 1, "there was more than goes into one answer"
+    its.add(Line(12, "user", "\U0001f600" * 16_000))  # of the longest that there may be, 64,000 bytes
+    its.add(Line(13, "assistant", "after it"))
+    for number in (12, 13):
+        told = its.told(after)
+        assert [line.number for line in told.lines] == [number]
+        assert encode(Reply(1, ok=True, body=told)), "it is a message of the bus"
+        after = told.next
+    its = Transcript(its.lines[:-2], 10)
     born_with = its.to_be_born_with()
     assert born_with[-1].number == 11
     assert sum(len(line.text) for line in born_with) <= transcript.MAX_BORN_WITH
