@@ -105,6 +105,7 @@ class Model:
         self.models = ["one"]
         self.status = 200
         self.refuses = ""  # a field for which it answers 400
+        self.redirect = ""  # where it says that it is, instead
         self.hold = asyncio.Event()  # what comes after the pieces waits for this
         self.hold.set()
         self.asked: list[dict[str, Any]] = []
@@ -133,6 +134,8 @@ class Model:
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         asked = await request.json()
         self.asked.append({**asked, "bearer": request.headers.get("Authorization", "")})
+        if self.redirect:
+            return web.Response(status=307, headers={"Location": self.redirect}, text="not here")
         if self.status != 200 or (self.refuses and self.refuses in asked):
             return web.Response(status=self.status if self.status != 200 else 400, text="not like this")
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

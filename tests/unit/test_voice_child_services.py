@@ -446,6 +446,18 @@ def test_an_answer_that_is_none_is_a_failure(raw: list[bytes], why: str) -> None
     run(test())
 
 
+def test_what_was_said_goes_nowhere_else() -> None:
+    async def test() -> None:
+        async with Model("yes").running() as elsewhere, Model().running() as model:
+            model.redirect = f"{elsewhere.url}/v1/chat/completions"
+            mind = Mind(model)
+            mind.ask()
+            assert await mind.end() == llm.Failed(1, "HTTP 307: not here")
+            assert elsewhere.asked == []
+
+    run(test())
+
+
 def test_one_that_never_stops_saying_nothing_stops_nobody_else() -> None:
     """What it sends is read from a buffer, line after line, and no deadline would pass meanwhile."""
 

@@ -168,6 +168,7 @@ class LanguageModel:
                     data=msgspec.json.encode(body),
                     headers=self._headers(),
                     trace_request_ctx=asked.reply,
+                    allow_redirects=False,  # what was said is for nobody else
                 ) as response:
                     await _accepted(response)
                     async for delta in _deltas(response):
