@@ -172,10 +172,10 @@ def test_what_is_told_fits_and_nothing_is_left_out() -> None:
     its.add(Line(12, "user", "\U0001f600" * 16_000))  # of the longest that there may be, 64,000 bytes
     its.add(Line(13, "assistant", "after it"))
     for number in (12, 13):
-        told = its.told(after)
-        assert [line.number for line in told.lines] == [number]
-        assert encode(Reply(1, ok=True, body=told)), "it is a message of the bus"
-        after = told.next
+        answer = its.told(after)
+        assert [line.number for line in answer.lines] == [number]
+        assert encode(Reply(1, ok=True, body=answer)), "it is a message of the bus"
+        after = answer.next
     its = Transcript(its.lines[:-2], 10)
     born_with = its.to_be_born_with()
     assert born_with[-1].number == 11
