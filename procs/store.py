@@ -112,6 +112,7 @@ def _engine(address: str, variable: str) -> Engine:
     return create_engine(
         url.set(drivername="postgresql+pg8000"),
         connect_args={"timeout": int(DEADLINE_S)},
+        hide_parameters=True,  # an error that ends the process is logged, and what people said is not for the log
         pool_size=THREADS,
         max_overflow=0,
         pool_timeout=DEADLINE_S,
@@ -126,6 +127,7 @@ def _sqlite(file: str, variable: str) -> Engine:
     engine = create_engine(
         f"sqlite:///{file}",
         connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False},
+        hide_parameters=True,
         pool_size=THREADS,
         max_overflow=0,
         pool_timeout=DEADLINE_S,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from procs.errors import StoreDown
 from procs.messages import encode
@@ -318,3 +319,15 @@ def test_not_all_are_born_at_once() -> None:
         assert isinstance(fork, Fork)
         its.beaten(fork.child, VoiceBeat("connecting"), 0.1)
     assert len(its.tick(wanted(*many), 0.1)) == children.MAX_UNBORN
+
+
+def test_no_error_of_the_store_holds_what_was_said(tmp_path: Path) -> None:
+    """One that is unforeseen ends the leader, and is logged."""
+    store = Store(f"sqlite:///{tmp_path}/voice.sqlite")
+    row = {"device": "kitchen", "number": 1, "role": "user", "text": "my secret", "final": True}  # `at` is missing
+    with store.engine.connect() as connection, connection.begin():
+        tables.make(connection)
+        with pytest.raises(IntegrityError) as error:
+            connection.execute(tables.lines.insert(), row)
+    assert "secret" not in str(error.value)
+    store.engine.dispose()
