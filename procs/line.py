@@ -19,6 +19,7 @@ from procs.messages import MAX_BODY_BYTES, encode
 _EVENTS, _HAS_MORE, _READABLE = int(zmq.EVENTS), int(zmq.RCVMORE), int(zmq.POLLIN)
 _NOW, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 Take = Callable[[str, bytes, bytes], None]
+_IN_A_ROW = 256  # messages; then others get their turn, however much one of them says
 
 
 class Line:
@@ -59,16 +60,20 @@ class Line:
                 raise
             return False
         finally:
-            # ZeroMQ signals a change once; sending may have taken the signal for what has come.
-            if not self._will_look:
-                self._will_look = True
-                self._loop.call_soon(self._read)
+            self._look_soon()  # ZeroMQ signals a change once; sending may have taken the signal for what has come
         return True
+
+    def _look_soon(self) -> None:
+        if not self._will_look:
+            self._will_look = True
+            self._loop.call_soon(self._read)
 
     def _read(self) -> None:
         self._will_look = False
         sock = self._sock
-        while not self.broken.done() and sock.getsockopt(_EVENTS) & _READABLE:
+        for _ in range(_IN_A_ROW):
+            if self.broken.done() or not sock.getsockopt(_EVENTS) & _READABLE:
+                return
             frames = [sock.recv(_NOW)]
             while sock.getsockopt(_HAS_MORE):
                 frames.append(sock.recv(_NOW))
@@ -78,6 +83,7 @@ class Line:
                     self._take(name, frames[-2], frames[-1])
                 except Exception as error:  # handed on whole: whoever waits for `broken` raises it
                     self.broken.set_exception(error)
+        self._look_soon()
 
 
 def binder(run_dir: Path, endpoint: str, take: Take) -> Line:
