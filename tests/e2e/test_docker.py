@@ -399,7 +399,9 @@ def test_a_device_is_paired_and_stays_the_same_one(plain: Image, tmp_path: Path)
 
 @in_namespaces
 @pytest.mark.needs("flite", "espeak-ng")
-@pytest.mark.parametrize("file", [VOICE, PROD], ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", [VOICE, pytest.param(PROD, marks=pytest.mark.long)], ids=lambda file: file.stem
+)  # the second differs in what tests/unit/test_compose_voice.py reads, and takes half a minute
 def test_a_voice_backend_serves_at_its_port_and_is_healthy_while_it_can(plain: Image, file: Path) -> None:
     port, key = free_port(), "k" * 24
     shutil.copy2(ROOT / "scripts/devices.example.json", plain.config / "devices.json")
