@@ -18,7 +18,7 @@ from scripts.suite_settings import Plan
 
 # What is read by these names though no class declares them, and what other programs read.
 _PREFIXES = "PLANARIA_", "METABONK_", "SSL_CERT_"
-_NOT_READ = "PLANARIA_UP_LIMIT_S", "MODE", "DATA_CHANNEL_LABEL"  # by what `make up` starts
+NOT_READ = "PLANARIA_UP_LIMIT_S", "MODE", "DATA_CHANNEL_LABEL"  # by what `make up` starts
 _FILE = "AGENT_CONFIG"
 # Their text is read once, at a start.
 _FILES = (
@@ -43,7 +43,7 @@ def variables(plan: Plan) -> Mapping[str, str]:
     return {
         name: value
         for name, value in plan.environment.items()
-        if (name in declared or name.startswith(_PREFIXES)) and name not in _NOT_READ
+        if (name in declared or name.startswith(_PREFIXES)) and name not in NOT_READ
     }
 
 
