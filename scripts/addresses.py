@@ -30,6 +30,10 @@ def show(run_dir: Path, plan: Plan, password: str) -> None:
         print(f"device  {device} at {plan.wall.link.backend}; scripts/pair.py gives a code to pair it with")
     if "streams" in chosen.roles:
         _print_streams(plan)
+    if backend := speaking.backend(plan):
+        print(
+            f"voice   {backend['url']}     (REST, metrics, browsers; it calls the devices of {backend['devices_file']})"
+        )
     for program, where in speaking.places(plan).items():
         print(f"{program:<7} {where}")
     if "audio" in chosen.roles:

@@ -1,4 +1,4 @@
-"""Whether the speech services of this machine serve, where its role voice is on."""
+"""Where the voice backend and the speech services are, and whether those of this machine serve: with the role voice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import http.client
 from collections.abc import Sequence
 
-from procs.settings import Address
+from procs.settings import ROOT, Address
 from procs.speech import options
 from scripts.suite_settings import Plan
 
@@ -19,12 +19,28 @@ def programs(plan: Plan) -> Sequence[str]:
     return plan.speech.on if "voice" in plan.suite.roles else ()
 
 
+def backend(plan: Plan) -> dict[str, str] | None:
+    """Where this machine finds its voice backend, and the file of the devices that it calls; None without the role."""
+    if "voice" not in plan.suite.roles:
+        return None
+    return {"url": f"http://{_near(plan.voice.listens)}/", "devices_file": str(ROOT / plan.voice.devices)}
+
+
 def places(plan: Plan) -> dict[str, str]:
-    """Where each is found, or that it is off; {} without the role."""
+    """Who hears, speaks and answers for that backend, and where ours is if it is another; {} without the role."""
     if "voice" not in plan.suite.roles:
         return {}
-    off = dict.fromkeys(plan.speech.off, f"{options.OFF}: another server is used in its place")
-    return {program: off.get(program) or url(plan, program) for program in options.PROGRAMS}
+    its = plan.voice.services
+    used = {"stt": its.stt, "tts": its.tts, "llm": [its.llm]}
+    return {program: f"{', '.join(used[program])}{_about(plan, program, used[program])}" for program in used}
+
+
+def _about(plan: Plan, program: str, used: Sequence[str]) -> str:
+    name = program.upper()
+    if program in plan.speech.off:
+        return f" (another server: PLANARIA_SPEECH_{name}={options.OFF})"
+    ours = url(plan, program)
+    return "" if ours in used else f" (KYUTAI_{name}_URL; ours is at {ours})"
 
 
 def url(plan: Plan, program: str) -> str:

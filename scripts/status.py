@@ -49,6 +49,7 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
         "tunnel": msgspec.to_builtins(tunnel) if tunnel else None,
         "audio": msgspec.to_builtins(audio) if audio else None,
         "voice": msgspec.to_builtins(voice) if voice else None,
+        "backend": speaking.backend(plan),
         "speech": speaking.places(plan),
         "streams": _streams(plan) if "streams" in plan.suite.roles else [],
         "degraded": [
@@ -178,9 +179,13 @@ def show(answer: dict[str, Any]) -> None:
             print_table([VOICE, *map(voice_row, voice["devices"])])
         if not voice["configured"]:
             print(f"voice: {NO_DEVICES}")
-    if answer["speech"]:
+    if backend := answer["backend"]:
+        rows = (
+            ("backend", f"{backend['url']} (calls the devices of {backend['devices_file']})"),
+            *answer["speech"].items(),
+        )
         print()
-        print_table([SPEECH, *answer["speech"].items()])
+        print_table([SPEECH, *rows])
     if answer["degraded"]:
         print("\nDEGRADED\n" + "\n".join(f"  {each}" for each in answer["degraded"]))
 
@@ -281,7 +286,7 @@ def voice_row(its: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-SPEECH = ("SPEECH", "ADDRESS")
+SPEECH = ("SPEECH", "USED")
 
 
 def in_words(seconds: int) -> str:

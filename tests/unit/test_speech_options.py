@@ -75,7 +75,8 @@ def test_make_up_checks_them_where_the_role_is_on(tmp_path: Path) -> None:
 def test_one_that_is_off_leaves_its_place_to_another(tmp_path: Path) -> None:
     environ = {"PLANARIA_SPEECH_STT": "off", "PLANARIA_SUITE": "/"}
     plan = load_plan(tmp_path, {**environ, "PLANARIA_ROLES": "voice"})
-    assert speaking.programs(plan) == ("tts", "llm") and speaking.places(plan)["stt"].startswith("off")
+    assert speaking.programs(plan) == ("tts", "llm") and speaking.backend(plan)
+    assert speaking.places(plan)["stt"] == "ws://127.0.0.1:8090 (another server: PLANARIA_SPEECH_STT=off)"
     assert [name for name in speaking.PROGRAMS if plan.is_off(name)] == ["speech_stt"]
     told = capture_programs.files(tmp_path, plan)[roles.NAME]
     assert "[program:speech_stt]\nautostart=false" in told and "[program:speech_tts]\nautostart=true" in told

@@ -10,7 +10,7 @@ import pytest
 
 from procs.errors import ConfigError, NotHere
 from procs.messages.voice import VoiceBeat, VoiceDevice, VoiceState
-from scripts import reach, roles, status, voice
+from scripts import addresses, reach, roles, speaking, status, voice
 from tests.unit.test_wall import plan
 
 
@@ -53,6 +53,28 @@ def test_status_shows_devices_and_says_what_is_wrong() -> None:
         "voice device hall: the device sends no sound",
     ]
     assert status.voice_row(msgspec.to_builtins(msgspec.structs.replace(its, beat=None)))[3] == "-"
+
+
+def test_make_up_says_where_the_backend_is_and_who_hears_speaks_and_answers_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = "ws://gpu-1:8080,ws://gpu-2:8080"
+    others = {"KYUTAI_STT_URL": several, "KYUTAI_LLM_URL": "https://llm.example.org/v1", "PLANARIA_SPEECH_LLM": "off"}
+    settings = {"PLANARIA_ROLES": "voice", "PORT": "9010", "REMOTE_DEVICES_CONFIG": "/srv/devices.json"}
+    found = plan(tmp_path, **settings, **others)
+    assert speaking.backend(found) == {"url": "http://127.0.0.1:9010/", "devices_file": "/srv/devices.json"}
+    assert speaking.places(found) == {
+        "stt": "ws://gpu-1:8080, ws://gpu-2:8080 (KYUTAI_STT_URL; ours is at ws://127.0.0.1:8090)",
+        "tts": "ws://127.0.0.1:8089",
+        "llm": "https://llm.example.org (another server: PLANARIA_SPEECH_LLM=off)",
+    }
+    addresses.show(tmp_path, found, "")
+    said = capsys.readouterr().out
+    assert "\nvoice   http://127.0.0.1:9010/ " in said and "/srv/devices.json" in said
+    assert "\nstt     ws://gpu-1:8080, ws://gpu-2:8080 " in said
+    everywhere = plan(tmp_path, PLANARIA_ROLES="voice", HOST="0.0.0.0", PLANARIA_VOICE_KEY="k" * 16)
+    assert (speaking.backend(everywhere) or {})["url"] == "http://127.0.0.1:8010/"
+    assert speaking.backend(plan(tmp_path)) is None and speaking.places(plan(tmp_path)) == {}
 
 
 def test_what_can_not_be_is_refused_before_anything_is_started(tmp_path: Path) -> None:
