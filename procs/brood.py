@@ -181,7 +181,9 @@ class _Zygote:
                     self._obey()
 
     def _obey(self) -> None:
-        data = self._sock.recv(2 * MAX_SPEC)
+        data = b""
+        with contextlib.suppress(ConnectionResetError):  # it is gone, and has not read what we told it last
+            data = self._sock.recv(2 * MAX_SPEC)
         if not data:
             os._exit(0)  # the leader is gone, and the kernel is about to tell us
         order = _ORDERS.decode(data)
@@ -217,7 +219,10 @@ class _Zygote:
         self._report(_Ended(child, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
 
     def _report(self, report: _Pong | _Born | _Ended) -> None:
-        self._sock.send(_encode(report))
+        try:
+            self._sock.send(_encode(report))
+        except ConnectionError:
+            os._exit(0)  # as above
 
 
 def _kill(pidfd: int) -> None:

@@ -157,3 +157,15 @@ def test_a_zygote_that_stands_still_ends_the_leader(tmp_path: Path) -> None:
         assert leader.process.wait(30) == ZygoteLost.exit_code
         assert time.monotonic() - began > 2, "at once: a busy machine would end it too"
         until(lambda: not proc.is_alive(zygote) and not proc.is_alive(child))
+
+
+@pytest.mark.parametrize("then", ["zygote._obey()", "zygote._report(brood._Pong())"])
+def test_a_leader_that_ends_before_it_has_read_is_no_fault(then: str) -> None:
+    """As one that is asked for --help alone."""
+    code = (
+        "import socket\nfrom procs import brood\n"
+        "ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+        f"zygote = brood._Zygote(theirs, 0)\nzygote._report(brood._Pong())\nours.close()\n{then}\nraise SystemExit(3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=clean_environ(), capture_output=True, timeout=20)
+    assert (done.returncode, done.stderr) == (0, b"")
