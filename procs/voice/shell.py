@@ -16,7 +16,7 @@ import zmq
 import zmq.asyncio
 from aiohttp import web
 
-from procs import bus, line, log
+from procs import bus, line, log, proc
 from procs import store as stores
 from procs.errors import ConfigError
 from procs.settings import Address
@@ -28,6 +28,7 @@ from procs.voice.children import Children
 from procs.voice.desk import Desk
 from procs.voice.devices_file import DevicesFile
 from procs.voice.options import Voice
+from procs.voice.services import Health
 
 BACKLOG = 256
 IDLE_S = 30.0  # between two requests of one connection
@@ -86,6 +87,7 @@ async def _run(settings: Voice, alive: Alive, brood: Brood) -> None:
         leader.health.work(),
         bus.respond(desk, Desk(leader, browsers).answer),
         _beat(alive),
+        _say_what_is_down(leader.health),
     )
     doing = [leader.wire.broken, *(asyncio.ensure_future(work) for work in works)]
     done, _ = await asyncio.wait(doing, return_when="FIRST_COMPLETED")
@@ -97,6 +99,16 @@ async def _beat(alive: Alive) -> None:
     while True:
         alive.beat()
         await asyncio.sleep(BEAT_S)
+
+
+async def _say_what_is_down(health: Health) -> None:
+    """Once, at a start by hand: nobody else would say that nobody can be served. A suite starts all at the same time,
+    and `make status` tells."""
+    if proc.MARK not in os.environ:
+        for name, why in (await health.look()).items():
+            if why:
+                log.warning(f"{name} is down, so nobody can be served: {why}", told_by=f"KYUTAI_{name.upper()}_URL")
+    await asyncio.Event().wait()  # for ever
 
 
 def _default_instructions(voice: str) -> str:

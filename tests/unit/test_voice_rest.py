@@ -259,3 +259,11 @@ def test_the_bus_does_and_tells_what_rest_does(backend: Backend) -> None:
             asker.ask(Do("front door", "mute"))
         with pytest.raises(Refused, match="no device is called 'attic'"):
             asker.ask(Do("attic", "mute"))
+
+
+def test_who_starts_it_by_hand_is_told_what_is_down(backend: Backend, tmp_path: Path) -> None:
+    nobody = {"KYUTAI_TTS_URL": "ws://127.0.0.1:1", "KYUTAI_LLM_URL": "http://127.0.0.1:1"}
+    with voice_rig.services() as environ, voice_rig.backend(tmp_path, environ=environ | nobody) as its:
+        until(lambda: "llm is down, so nobody can be served" in its.said())
+        assert "tts is down" in its.said() and "KYUTAI_TTS_URL" in its.said() and "stt is down" not in its.said()
+    assert "is down" not in backend.said()
