@@ -434,7 +434,7 @@ def parse_flags(
     for name, opt in options_of(cls).items():
         if opt.secret or name in without:
             continue
-        shown = "" if opt.default in (None, "", False) else f" (default {opt.default})"
+        shown = "" if opt.default in (None, "", False, ()) else f" (default {opt.default})"
         allowed = "" if opt.kind in (SWITCH, TEXT, PATH) else f"; {opt.kind.allowed}"
         text = f"{opt.help}{allowed}{shown}{'; ' + ', '.join(opt.env) if opt.env else ''}".replace("%", "%%")
         flag = "--" + name.replace("_", "-")

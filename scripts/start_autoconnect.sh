@@ -5,9 +5,9 @@
 #   REMOTE_DEVICES_CONFIG=/etc/planaria/devices.json scripts/start_autoconnect.sh --port 8000
 #   scripts/start_autoconnect.sh --help                            every option and variable
 #
-# It is `python -m procs.voice`, and installs what that needs. Who hears, speaks and answers runs elsewhere
-# (KYUTAI_STT_URL, KYUTAI_TTS_URL, KYUTAI_LLM_URL); with `make up ROLES=voice` all of it is started, and started again
-# whenever it dies.
+# It is `python -m procs.voice` and nothing else, and installs what that needs. It starts nobody who hears, speaks and
+# answers: KYUTAI_STT_URL, KYUTAI_TTS_URL and KYUTAI_LLM_URL say where they are, else they are looked for on this machine.
+# With `make up ROLES=voice` all of it is started, and started again whenever it dies.
 #
 # exit codes: 2 there is no devices.json, or an option is wrong; those of `python -m procs.voice`
 set -eu
@@ -35,6 +35,14 @@ case " $* " in
 esac
 
 sh scripts/bootstrap.sh voice
-REMOTE_DEVICES_CONFIG=$file PYTHONPATH=$PWD PLANARIA_PARENT=$PPID
-export REMOTE_DEVICES_CONFIG PYTHONPATH PLANARIA_PARENT
+REMOTE_DEVICES_CONFIG=$file PYTHONPATH=$PWD
+export REMOTE_DEVICES_CONFIG PYTHONPATH
+case " $* " in
+*" -h "* | *" --help "*)
+    .venv/bin/python -m procs.voice "$@" | sed "s|python -m procs.voice|scripts/start_autoconnect.sh|"
+    exit
+    ;;
+esac
+PLANARIA_PARENT=$PPID
+export PLANARIA_PARENT
 exec .venv/bin/python -m procs.voice "$@"

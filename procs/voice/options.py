@@ -58,7 +58,9 @@ def _parse_llm(text: str) -> str:
 
 HOST = Kind(_parse_host, "an IP address of this machine, such as 127.0.0.1; 0.0.0.0 is all of them")
 INSTANCES = Kind(
-    _parse_instances, f"ws://HOST:PORT or wss://HOST:PORT without a path, at most {MAX_INSTANCES} with commas between"
+    _parse_instances,
+    f"ws://HOST:PORT or wss://HOST:PORT without a path, at most {MAX_INSTANCES} with commas between; as published, http://"
+    " and https:// are taken for these",
 )
 HTTP = Kind(_parse_llm, "http://HOST:PORT or https://HOST:PORT, without a path but for /v1")
 KEY = matching(r"[!-~]{1,500}", "1 to 500 printable ASCII characters without blanks")
@@ -171,6 +173,7 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     environ = os.environ if environ is None else environ
     about = "Calls devices, listens, thinks and speaks. HUGGING_FACE_HUB_TOKEN is taken, and not used."
     parser = settings.command_line("python -m procs.voice", about, EXAMPLES)
+    parser.usage = "python -m procs.voice [OPTION ...]"
     flags = settings.parse_flags(parser, Voice, sys.argv[1:] if argv is None else argv, _HIDDEN)
     environment, env_file = settings.from_environment(environ)
     chosen = check(settings.load(Voice, Layers(flags, environment, env_file)))
@@ -186,8 +189,10 @@ def check(chosen: Voice) -> Voice:
         if file:
             chosen = chosen.but(**{name: settings.in_file(f"{variable}_FILE", kind, file), f"{name}_file": None})
     if not chosen.listens.is_loopback and len(chosen.key) < LONG_KEY:
+        named = "PLANARIA_VOICE_KEY or PLANARIA_VOICE_KEY_FILE"
+        wrong = f"the key of {named} is too short, it needs" if chosen.key else f"set {named},"
         raise ConfigError(
-            f"HOST={chosen.host}: others can reach it; set PLANARIA_VOICE_KEY or PLANARIA_VOICE_KEY_FILE,"
-            f" {LONG_KEY} characters or more (openssl rand -hex 24 makes one)"
+            f"host={chosen.host} (HOST, --host): others can reach it; {wrong} {LONG_KEY} characters or more"
+            " (openssl rand -hex 24 makes one)"
         )
     return chosen

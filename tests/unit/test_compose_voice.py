@@ -222,7 +222,10 @@ def test_it_goes_on_as_the_voice_backend(alone: Path) -> None:
     (alone / "devices.json").write_text("{}")
     done = begun(alone, "--port", "8000")
     assert done.stdout == f"{alone} {alone}/devices.json {alone} -m procs.voice --port 8000\n", done.stderr
-    assert begun(alone, "--help").stdout.endswith("-m procs.voice --help\n")
+    (alone / ".venv/bin/python").write_text(
+        "#!/bin/sh\necho usage: python -m procs.voice; echo ${PLANARIA_PARENT-python} $*\n"
+    )
+    assert begun(alone, "--help").stdout == "usage: scripts/start_autoconnect.sh\nscripts/start_autoconnect.sh --help\n"
 
 
 def test_the_file_may_be_named_by_the_environment_or_by_env(alone: Path) -> None:

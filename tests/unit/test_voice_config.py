@@ -311,11 +311,20 @@ def test_services_are_those_of_the_suite_unless_named() -> None:
 
 
 def test_beyond_this_machine_a_key_is_needed() -> None:
-    with pytest.raises(ConfigError, match=r"HOST=0\.0\.0\.0: others can reach it.*openssl rand"):
-        load(HOST="0.0.0.0")
-    with pytest.raises(ConfigError, match="HOST="):
-        load(HOST="0.0.0.0", PLANARIA_VOICE_KEY="short")
+    for words, environ in (((), {"HOST": "0.0.0.0"}), (("--host", "0.0.0.0"), {})):
+        named = r"host=0\.0\.0\.0 \(HOST, --host\): others can reach it; set PLANARIA_VOICE_KEY or .*openssl rand"
+        with pytest.raises(ConfigError, match=named):
+            load(*words, **environ)
+        with pytest.raises(ConfigError, match=r"the key of PLANARIA_VOICE_KEY or .* is too short"):
+            load(*words, **environ, PLANARIA_VOICE_KEY="short")
     assert load("--host", "0.0.0.0", PLANARIA_VOICE_KEY="k" * 16).port == 8010
+
+
+def test_help_says_what_is_taken_and_no_default_in_the_words_of_a_program(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        load("--help")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "()" not in said and "http:// and https:// are taken for these" in said and "[OPTION ...]" in said
 
 
 def test_published_variables_are_taken() -> None:
