@@ -36,7 +36,7 @@ _LOUD = 500
 
 class Server:
     """How it behaves: `deaf` does not notice who speaks over it, `jumpy` takes a cough for a voice, `mute` never
-    replies, `full` has no room, `ill` says that it is not well."""
+    replies, `full` has no room, `ill` says that it is not well, `open` says how it is without a key."""
 
     def __init__(self, mode: str = "", key: str = "") -> None:
         self.mode, self.key = mode, key
@@ -52,6 +52,8 @@ class Server:
 
     def answer(self, socket: ServerConnection, request: Request) -> Response | None:
         """What is asked by HTTP; None lets a WebSocket in."""
+        if request.path == "/v1/health" and self.mode == "open":
+            return _json(200, {"ok": True})
         if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
             return _json(401, {"detail": "who are you?"})
         if request.path == "/v1/health":

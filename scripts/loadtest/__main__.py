@@ -24,8 +24,8 @@ Figures are in seconds (--json) or ms. Speech begins and ends with the pages of 
 A conversation is OK if it came to its end, with a reply to each question that sounded to its end. A certificate of
 your own: SSL_CERT_FILE. Progress goes to stderr.
 
-exit codes: 0 all conversations were OK, 1 some were not, 2 a wrong option, 3 flite is missing, 8 the backend says that
-it is not healthy, 11 nobody answers there
+exit codes: 0 all conversations were OK, 1 some were not, 2 a wrong option or key, 3 flite is missing, 8 the backend
+says that it is not healthy, 11 nobody answers there
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def test(chosen: argparse.Namespace) -> int:
     """Do it; the exit code. Raises PlanariaError."""
     backend = Backend(chosen.server_url, key_of(chosen.key_file))
     backend.check_health()
-    voice = chosen.voice if chosen.voice is not None else backend.first_voice()
+    first = backend.first_voice()  # before a wrong key fails each conversation
+    voice = chosen.voice if chosen.voice is not None else first
     said = sounds.load(chosen.audio_dir)
     session = realtime.Session(allow_recording=False, instructions=INSTRUCTIONS[chosen.instructions], voice=voice)
     place = Place(backend.realtime_url, backend.key, session, said.silence)

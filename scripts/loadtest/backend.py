@@ -44,7 +44,8 @@ class Backend:
             raise Unhealthy(f"{self._base}/v1/health: HTTP {status}: {why}"[:_SHOWN])
 
     def first_voice(self) -> str | None:
-        """As the published client takes it: by the path of its sound, or by its name where there is none."""
+        """As the published client takes it: by the path of its sound, or by its name where there is none. Raises
+        ConfigError where it wants another key, which its health needs none for."""
         status, told = self._ask("/v1/voices")
         voice = told[0] if status == 200 and isinstance(told, list) and told else None
         if not isinstance(voice, dict):
@@ -64,6 +65,11 @@ class Backend:
         except (OSError, http.client.HTTPException) as error:
             raise LinkLost(f"{self._base}{path}: {getattr(error, 'reason', error)}") from None
         try:
-            return status, json.loads(body)
+            told = json.loads(body)
         except ValueError:
-            return status, body.decode(errors="replace")[:_SHOWN]
+            told = body.decode(errors="replace")[:_SHOWN]
+        if status in (401, 403):
+            raise ConfigError(
+                f"{self._base}{path}: HTTP {status}: {json.dumps(told)[:_SHOWN]}; --key-file names a file with its key"
+            )
+        return status, told

@@ -159,6 +159,20 @@ def test_what_cannot_be_done_is_one_line(
     assert said in err and err.count("\n") == 1 and err.startswith("loadtest_voice: ")
 
 
+@pytest.mark.parametrize("more", [[], ["--voice", "slt"]])
+def test_a_wrong_key_is_found_before_anybody_talks(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "key").write_text("another")
+    with realtime_server.serving("open", "open sesame") as server:
+        at = f"ws://127.0.0.1:{server.port}"
+        for words in ([], ["--key-file", str(tmp_path / "key")]):
+            assert command.main(["--server-url", at, *words, *more]) == 2
+            out, err = capsys.readouterr()
+            assert out == "" and err.count("\n") == 1 and "HTTP 401" in err and "--key-file" in err
+        assert server.connections == 0
+
+
 # --- against a backend -----------------------------------------------------------------------------
 
 
