@@ -106,6 +106,7 @@ class Model:
         self.status = 200
         self.refuses = ""  # a field for which it answers 400
         self.redirect = ""  # where it says that it is, instead
+        self.refusal = "not like this"  # what it says then, and with a status
         self.hold = asyncio.Event()  # what comes after the pieces waits for this
         self.hold.set()
         self.asked: list[dict[str, Any]] = []
@@ -137,7 +138,7 @@ class Model:
         if self.redirect:
             return web.Response(status=307, headers={"Location": self.redirect}, text="not here")
         if self.status != 200 or (self.refuses and self.refuses in asked):
-            return web.Response(status=self.status if self.status != 200 else 400, text="not like this")
+            return web.Response(status=self.status if self.status != 200 else 400, text=self.refusal)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         try:

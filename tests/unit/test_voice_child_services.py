@@ -537,5 +537,10 @@ def test_which_model_must_be_said_where_there_are_several_and_a_status_is_told()
             mind.ask()
             ended = await mind.end()
             assert isinstance(ended, llm.Failed) and ended.why == "HTTP 503: not like this" == mind.link.problem
+            model.refusal = ""
+            mind = Mind(model, model="two")
+            mind.ask()
+            ended = await mind.end()
+            assert isinstance(ended, llm.Failed) and ended.why == "HTTP 503"
 
     run(test())

@@ -252,7 +252,7 @@ async def _accepted(response: aiohttp.ClientResponse) -> None:
     if response.status == 200:
         return
     said = " ".join((await response.content.read(_SHOWN)).decode(errors="replace").split())
-    raise _Wrong(f"HTTP {response.status}: {said}"[:_SHOWN], response.status)
+    raise _Wrong(f"HTTP {response.status}{said and f': {said}'}"[:_SHOWN], response.status)
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
