@@ -5,6 +5,8 @@ from __future__ import annotations
 import configparser
 import re
 
+import msgspec
+
 from procs import settings
 from procs.agent.settings import AgentSettings
 from procs.audio_io.options import Audio
@@ -14,6 +16,8 @@ from procs.hub.options import Hub
 from procs.proxy.options import Proxy
 from procs.settings import ROOT
 from procs.speech.options import Speech
+from procs.speech.tts import voices as synthesised
+from procs.voice import voices
 from procs.voice.options import Voice
 from procs.webrtc_peer.options import Peer
 from procs.ws_link.options import Link
@@ -82,3 +86,30 @@ def test_every_variable_of_ours_is_declared_and_explained() -> None:
     example = (ROOT / ".env.example").read_text()
     missing = [name for name in settings.OUR_ENV - internal if not re.search(rf"^#? ?{name}=", example, re.M)]
     assert not missing, f".env.example does not explain {missing}"
+
+
+def test_every_voice_is_listed_with_what_it_does_its_language_and_who_speaks() -> None:
+    listed = re.findall(r"^\| `([^`]+)` \| .*\(`(\w+)`\) \| `([a-z/]+)` \| `(\S+)` \|$", readme(), re.M)
+    told = [msgspec.to_builtins(each.instructions) for each in voices.known()]
+    languages = [its.get("language") or {"unmute_explanation": "en"}.get(its["type"], "en/fr") for its in told]
+    assert listed == [
+        (each.name, its["type"], language, str(synthesised.of(each.voice)))
+        for each, its, language in zip(voices.known(), told, languages, strict=True)
+    ]
+
+
+def test_each_port_of_a_second_checkout_is_named() -> None:
+    said = re.search(r"Its ports by variables: (.*?)\n\n", readme(), re.S)
+    ports = {
+        name
+        for cls in (Audio, Hub, Speech, Suite, Voice)
+        for opt in settings.options_of(cls).values()
+        for name in opt.env
+        if isinstance(opt.default, settings.Address) or name in ("PORT", "PLANARIA_AUDIO_PORT")
+    }
+    assert said and set(re.findall(r"`([A-Z0-9_]+)`", said[1])) == ports
+
+
+def readme() -> str:
+    """All of it."""
+    return (ROOT / "README.md").read_text()
