@@ -106,7 +106,9 @@ def test_every_mounted_path_is_there_once_the_head_is_followed(file: Path, check
     assert done.returncode == 0, done.stderr
     assert [path for path in wanted if not path.exists()] == []
     devices = checkout / "docker/config/devices.json"
-    assert config.parse(devices.read_text(), known_voice).problems == []
+    parsed = config.parse(devices.read_text(), known_voice)
+    assert parsed.problems == [] and len(parsed.devices) == 3
+    assert not any(each.enabled for each in parsed.devices.values()), "127.0.0.1 is nobody in a container"
     for path in secrets.values():
         assert len((checkout / "docker" / path).read_text().strip()) >= 24
     if file == PROD:
@@ -115,6 +117,13 @@ def test_every_mounted_path_is_there_once_the_head_is_followed(file: Path, check
         assert store == f"postgresql://planaria:{password}@postgres/planaria\n"
         user = variables(services(PROD)["postgres"])
         assert (user["POSTGRES_USER"], user["POSTGRES_DB"]) == ("planaria", "planaria") and "postgres" in services(PROD)
+
+
+def test_the_readme_tells_one_to_do_the_same() -> None:
+    part = (ROOT / "docker/README.md").read_text().partition("## A voice backend\n")[2]
+    done, asked = re.findall(r"```sh\n(.*?)```", part, re.S)[:2]
+    assert "\n".join(line for line in done.splitlines() if not line.startswith("docker ")) == commands(AUTOCONNECT)
+    assert set(re.findall(r"\$(\w+)", asked)) == {"KEY", "FILE"} == set(re.findall(r"^(\w+)=", done + asked, re.M))
 
 
 @BOTH
