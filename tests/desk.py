@@ -102,6 +102,8 @@ class Leader:
         elif command.what in ("enable", "disable"):
             is_on = command.what == "enable"
             self.change(command.name, enabled=is_on, state="connected" if is_on else "disabled")
+        elif command.what == "forget":
+            self.lines.pop(command.name, None)
         elif command.what == "say":
             number = len(self.lines.get(command.name, {})) + 1
             self.hears(command.name, Line(number, "assistant", command.text, True, time.time()))

@@ -184,7 +184,7 @@ ROUTES = [
     Route("GET /api/voice/{name}/lines", voice.get_lines, "admin", None, voice.Told, voice.Wanted, also=(409,)),
     Route("POST /api/voice/{name}/say", whole(voice.post_say), "admin", voice.Say, answers.Said, also=(409,)),
     Route(
-        "POST /api/voice/{name}/{what:(?:mute|unmute|reconnect|enable|disable)}",
+        "POST /api/voice/{name}/{what:(?:mute|unmute|reconnect|enable|disable|forget)}",
         whole(voice.post_what),
         "admin",
         None,

@@ -27,6 +27,7 @@ from procs.settings import run_dir
 from procs.wire.envelope import Process
 
 T = TypeVar("T")
+What = Literal["mute", "unmute", "reconnect", "enable", "disable", "forget"]
 PROCESS = "voice"  # as the warden has it
 ASK_S = 4.0  # a machine that is busy answers late
 LOOK_S = 1.0
@@ -42,6 +43,8 @@ class DeviceShown(msgspec.Struct):
     host: str
     port: int
     voice: str
+    instructions_type: str  # such as smalltalk; "" where it is not told
+    language: str  # en, fr, en/fr, fr/en; "": that of its instructions, the usual
     is_enabled: bool
     state: Literal["disabled", "elsewhere", "connecting", "connected", "waiting", "over"]
     problem: str
@@ -54,6 +57,13 @@ class DeviceShown(msgspec.Struct):
     protocol: str
     services: dict[str, str]  # stt, tts, llm, as this conversation finds them
     lines: int
+
+
+class _Instructions(msgspec.Struct):
+    """Of a device's instructions what is told: in full they are long, and asked for each second."""
+
+    type: str = ""
+    language: str | None = None
 
 
 class Shown(msgspec.Struct):
@@ -123,9 +133,9 @@ async def post_say(request: web.Request) -> web.Response:
 
 async def post_what(request: web.Request) -> web.Response:
     """POST /api/voice/{name}/{what}: a voice device hears nothing more, or again; is connected to anew; is used or
-    not."""
+    not; what was said there is forgotten."""
     await admin(request, OWNER)
-    what = msgspec.convert(request.match_info["what"], Literal["mute", "unmute", "reconnect", "enable", "disable"])
+    what = msgspec.convert(request.match_info["what"], What)
     return await _done(Do(_name(request), what))
 
 
@@ -212,12 +222,14 @@ def _shown(state: VoiceState) -> Shown:
 
 
 def _device(each: VoiceDevice) -> DeviceShown:
-    beat = each.beat or VoiceBeat("over")
+    beat, told = each.beat or VoiceBeat("over"), _instructions(each.instructions)
     return DeviceShown(
         name=each.name,
         host=each.host,
         port=each.port,
         voice=each.voice,
+        instructions_type=told.type,
+        language=told.language or "",
         is_enabled=each.enabled,
         state=each.state,
         problem=each.problem or beat.problem,
@@ -231,6 +243,14 @@ def _device(each: VoiceDevice) -> DeviceShown:
         services=beat.services,
         lines=each.lines,
     )
+
+
+def _instructions(text: str) -> _Instructions:
+    """Nothing of a backend that says something else than was agreed."""
+    try:
+        return msgspec.json.decode(text or "{}", type=_Instructions)
+    except msgspec.DecodeError:
+        return _Instructions()
 
 
 def _line(each: Line) -> LineShown:

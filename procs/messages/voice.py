@@ -176,5 +176,5 @@ class Do(msgspec.Struct, frozen=True, tag="voice_do"):
     """Do this to a device; answered when it is begun. All but `say` are idempotent."""
 
     name: DeviceName
-    what: Literal["say", "mute", "unmute", "reconnect", "enable", "disable"]
+    what: Literal["say", "mute", "unmute", "reconnect", "enable", "disable", "forget"]
     text: Words = ""

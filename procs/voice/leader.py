@@ -270,6 +270,9 @@ class Leader:
 
     async def do(self, wanted: Do) -> None:
         """Do it, or begin to."""
+        if wanted.what == "forget":
+            await self.forget(wanted.name)
+            return
         its = self.file.told.devices[wanted.name]
         if wanted.what in ("enable", "disable"):
             await self.edit(lambda: self.file.change(its.name, {"enabled": wanted.what == "enable"}))

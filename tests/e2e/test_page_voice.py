@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from msgspec.structs import replace
 from playwright.sync_api import Browser, Locator, expect
 
 from procs import bus
@@ -231,6 +232,26 @@ def test_it_says_what_one_types(ann: Person, leader: Leader) -> None:
     expect(field).to_be_focused()
     expect(button(ann, "Say it")).to_be_disabled()
     assert [(each.what, each.text) for each in leader.done] == [("say", "Dinner is ready")]
+
+
+def test_what_was_said_can_be_forgotten(ann: Person, leader: Leader) -> None:
+    tell(leader, 3)
+    leader.devices["kitchen"] = replace(
+        leader.devices["kitchen"], instructions='{"type": "smalltalk", "language": "fr/en"}'
+    )
+    open_device(ann, "kitchen")
+    expect(log(ann).get_by_role("listitem")).to_have_count(3)
+    expect(ann.page.locator('[data-of="Instructions"]')).to_have_text("small talk")
+    expect(ann.page.locator('[data-of="Language"]')).to_have_text("French or English")
+    button(ann, "Forget what was said").click()
+    assert leader.done == [], "it asks first"
+    button(ann, "Forget all of it?").click()
+    ann.reads("It is forgotten.")
+    assert [each.what for each in leader.done] == ["forget"]
+    expect(ann.page.get_by_role("listitem").filter(has_text=LONG)).to_have_count(0)
+    ann.reads("Nothing has been said yet.")
+    tell_one(leader, 1)
+    expect(log(ann).get_by_role("listitem")).to_have_count(1)
 
 
 def test_its_switches_by_keyboard(ann: Person, leader: Leader) -> None:

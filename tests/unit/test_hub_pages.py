@@ -50,7 +50,7 @@ def test_all_of_it_is_served() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_asked_of_others(name: str) -> None:
     text = text_of(name).replace(SVG_NAMESPACE, "")
-    assert not re.search(r"""(?:https?|wss?):|["'(]//|@import""", text)
+    assert not re.search(r"""\b(?:https?|wss?):|["'(]//|@import""", text)
 
 
 @pytest.mark.parametrize("name", MODULES)

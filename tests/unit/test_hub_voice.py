@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
 from procs import bus
 from procs.messages.requests import ProcessState, Reply, SuiteState
@@ -46,7 +47,9 @@ def refused(who: Http, method: str, path: str, body: object = None) -> tuple[int
 # --- who may ------------------------------------------------------------------------------------------
 
 CALLS = [("GET", "/api/voice"), ("GET", "/api/voice/kitchen/lines"), ("POST", SAY)]
-CALLS += [("POST", f"/api/voice/kitchen/{what}") for what in ("mute", "unmute", "reconnect", "enable", "disable")]
+CALLS += [
+    ("POST", f"/api/voice/kitchen/{what}") for what in ("mute", "unmute", "reconnect", "enable", "disable", "forget")
+]
 
 
 @pytest.mark.parametrize(("method", "path"), CALLS)
@@ -84,11 +87,15 @@ def test_another_sites_page_makes_nothing_be_said(hub: Process, leader: Leader, 
 def test_all_devices_are_told_of_though_they_come_in_parts(admin: Http, leader: Leader) -> None:
     leader.state = VoiceState(True, [], ["devices.json: devices[3].port=0: must be 1 to 65535"], {"stt": "no answer"})
     leader.change("hall", microphone="is not there", muted=True)
+    french = '{"type": "constant", "text": "Parle.", "language": "fr"}'
+    leader.devices["kitchen"] = replace(leader.devices["kitchen"], instructions=french)
+    leader.devices["attic"] = replace(leader.devices["attic"], instructions='{"type": 3')
     told = admin("GET", "/api/voice").json
     assert [each["name"] for each in told["devices"]] == ["attic", "hall", "kitchen"]
     assert (told["is_configured"], told["services"]) == (True, {"stt": "no answer"})
     assert told["problems"] == ["devices.json: devices[3].port=0: must be 1 to 65535"]
-    attic, hall, _ = told["devices"]
+    attic, hall, kitchen = told["devices"]
+    assert (kitchen["instructions_type"], kitchen["language"], attic["instructions_type"]) == ("constant", "fr", "")
     assert hall["microphone"] == "is not there" and hall["is_muted"] and not attic["is_muted"]
     assert attic["since"].startswith("20") and attic["state"] == "connected" and attic["turn"] == "waiting_for_user"
     assert {"instructions", "token", "owner"} & attic.keys() == set()
@@ -122,10 +129,10 @@ def test_lines_are_told_once_and_again_where_they_change(admin: Http, leader: Le
 
 def test_what_is_asked_for_is_done(admin: Http, leader: Leader) -> None:
     assert admin("POST", SAY, {"text": "Dinner is ready, Zoë 🐙"}).json == {"message": "Begun"}
-    for what in ("mute", "unmute", "reconnect", "disable", "enable"):
+    for what in ("mute", "unmute", "reconnect", "disable", "enable", "forget"):
         assert admin("POST", f"/api/voice/kitchen/{what}").status == 200
     assert leader.done[0] == Do("kitchen", "say", "Dinner is ready, Zoë 🐙")
-    assert [each.what for each in leader.done[1:]] == ["mute", "unmute", "reconnect", "disable", "enable"]
+    assert [each.what for each in leader.done[1:]] == ["mute", "unmute", "reconnect", "disable", "enable", "forget"]
 
 
 def test_what_is_to_be_said_is_said_once_though_it_takes_long(admin: Http, leader: Leader) -> None:

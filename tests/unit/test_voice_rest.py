@@ -259,6 +259,8 @@ def test_the_bus_does_and_tells_what_rest_does(backend: Backend) -> None:
             asker.ask(Do("front door", "mute"))
         with pytest.raises(Refused, match="no device is called 'attic'"):
             asker.ask(Do("attic", "mute"))
+        asker.ask(Do("kitchen", "forget"))
+        until(lambda: "over the bus" not in backend.lines("kitchen"))
 
 
 def test_who_starts_it_by_hand_is_told_what_is_down(backend: Backend, tmp_path: Path) -> None:

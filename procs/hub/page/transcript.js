@@ -10,8 +10,10 @@ const EVERY_MS = 1000;
 const KEPT = 300; // lines
 const NEAR_PX = 32; // of the end: so near, whoever reads wants to see what comes
 const SILENCE = "...";
+const NOTHING = "Nothing has been said yet.";
 const WHO = { __proto__: null, user: "Person", assistant: "Voice" };
 
+/** {element, clear}: `clear` is for who has had it forgotten. */
 export function transcript(name, signal) {
   const lines = new Map(); // by number
   const list = h("ol", {});
@@ -52,16 +54,24 @@ export function transcript(name, signal) {
       if (told.next < after) lines.clear(); // the backend has begun to count anew: next time all is asked for
       after = told.next < after ? 0 : told.next;
       if (told.lines.some(isNews)) show(told);
-      setText(empty, lines.size ? "" : "Nothing has been said yet.");
+      setText(empty, lines.size ? "" : NOTHING);
     } catch (error) {
       if (error.name !== "AbortError" && !lines.size) setText(empty, error.message);
     }
     empty.hidden = lines.size > 0;
     if (!lines.size) place.hidden = true;
   };
+  const clear = () => {
+    lines.clear();
+    rows.show([]);
+    place.hidden = true;
+    newest.hidden = true;
+    empty.hidden = false;
+    setText(empty, NOTHING);
+  };
   place.hidden = true;
   repeat(look, EVERY_MS, signal);
-  return h("div", { class: "talk" }, empty, place, newest);
+  return { element: h("div", { class: "talk" }, empty, place, newest), clear };
 }
 
 /** A person's turn that is nothing but dots is one in which nobody spoke. */

@@ -62,11 +62,24 @@ function whole(device, again, signal) {
     again();
   };
   const saying = sayForm(name, tell);
+  const said = transcript(name, signal);
+  const forget = action({
+    label: "Forget what was said",
+    confirm: "Forget all of it?",
+    note: "What was said here is deleted, and the conversation begins anew.",
+    kind: "danger",
+    run: async () => {
+      await tell("forget");
+      said.clear();
+      return "It is forgotten.";
+    },
+  });
   const switches = switchesOf(tell);
   const facts = h("dl", { class: "facts" });
-  const left = section("Conversation", transcript(name, signal), saying);
+  const left = section("Conversation", said.element, saying, forget);
   const aside = h("aside", {}, section("Switches", switches.element), section("About", facts));
   const update = (changed) => {
+    forget.hidden = changed.state === "elsewhere";
     saying.hidden = DISUSED.includes(changed.state);
     switches.update(changed);
     describe(facts, changed);
@@ -133,12 +146,30 @@ function either(one, other) {
   return { elements, show };
 }
 
+const INSTRUCTIONS = {
+  __proto__: null,
+  constant: "in words of its own",
+  smalltalk: "small talk",
+  quiz_show: "a quiz",
+  guess_animal: "guessing an animal",
+  news: "the news",
+  unmute_explanation: "how this works",
+};
+const LANGUAGES = {
+  __proto__: null,
+  en: "English",
+  fr: "French",
+  "en/fr": "English or French",
+  "fr/en": "French or English",
+};
 const ECHOES = { __proto__: null, none: "not cancelled", "half-duplex": "hears nothing while it speaks" };
 
 function describe(facts, device) {
   const rows = {
     Address: `${device.host}:${device.port}`,
     Voice: device.voice,
+    Instructions: INSTRUCTIONS[device.instructions_type] ?? device.instructions_type,
+    Language: LANGUAGES[device.language] ?? device.language,
     Protocol: device.protocol,
     Microphone: device.microphone,
     Speaker: device.speaker,
