@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
 REPEATS_ALLOWED = 5
@@ -91,8 +91,8 @@ class _Repeats(logging.Filter):
         return count < REPEATS_ALLOWED
 
 
-def _fields(record: logging.LogRecord) -> dict[str, object]:
-    found: dict[str, object] = dict(getattr(record, "fields", {}))
+def _fields(record: logging.LogRecord, always: Mapping[str, object]) -> dict[str, object]:
+    found: dict[str, object] = {**getattr(record, "fields", {}), **always}
     held_back = getattr(record, "held_back", 0)
     if held_back:
         found["held_back"] = held_back
@@ -102,9 +102,9 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 class _Json(logging.Formatter):
-    def __init__(self, tag: str) -> None:
+    def __init__(self, tag: str, always: Mapping[str, object]) -> None:
         super().__init__()
-        self._tag = tag
+        self._tag, self._always = tag, always
 
     def format(self, record: logging.LogRecord) -> str:
         import json  # here: a producer's first line comes after its first frame
@@ -114,19 +114,19 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "tag": self._tag,
             "event": redact("", record.getMessage()),
-            **_fields(record),
+            **_fields(record, self._always),
         }
         return json.dumps(line, ensure_ascii=True)
 
 
 class _Text(logging.Formatter):
-    def __init__(self, tag: str) -> None:
+    def __init__(self, tag: str, always: Mapping[str, object]) -> None:
         super().__init__()
-        self._tag = tag
+        self._tag, self._always = tag, always
 
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        extra = " ".join(f"{name}={value}" for name, value in _fields(record).items())
+        extra = " ".join(f"{name}={value}" for name, value in _fields(record, self._always).items())
         # A terminal obeys control characters, and the text may come from a peer.
         text = "".join(
             c if c.isprintable() or c == "\n" else "?" for c in f"{redact('', record.getMessage())}  {extra}"
@@ -141,13 +141,14 @@ def configure(
     style: str = "",
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
+    always: Mapping[str, object] | None = None,
 ) -> None:
     """Send all logging of this process to one stream, as "json" or "text"; else as PLANARIA_LOG says, else text on a
-    terminal."""
+    terminal. `always`: fields of each line, such as whom it is about."""
     out = stream or sys.stderr
     style = style or os.environ.get("PLANARIA_LOG") or ("text" if out.isatty() else "json")
     handler = logging.StreamHandler(out)
-    handler.setFormatter(_Text(tag) if style == "text" else _Json(tag))
+    handler.setFormatter(_Text(tag, always or {}) if style == "text" else _Json(tag, always or {}))
     handler.addFilter(_Repeats(clock))
     logging.raiseExceptions = False  # a log whose reader is gone must not change what a process does
     root = logging.getLogger()

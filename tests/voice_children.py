@@ -97,6 +97,10 @@ class Child:
             os.kill(os.getpid(), signal.SIGSEGV)
         if text == "freeze":
             os.kill(os.getpid(), signal.SIGSTOP)
+        if text.startswith("its model: "):
+            problem = text.removeprefix("its model: ")
+            self._beat = msgspec.structs.replace(self._beat, services={"stt": "", "tts": "", "llm": problem})
+            self._line.say(self._beat)
         said = Line(self._next, "assistant", text, at=time.time())
         self._line.say(said)
         self._line.say(msgspec.structs.replace(said, final=True))

@@ -19,6 +19,7 @@ DeviceName = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Words = Annotated[str, msgspec.Meta(max_length=16_000)]
 Url = Annotated[str, msgspec.Meta(max_length=2000)]
 Role = Literal["user", "assistant"]
+DeviceState = Literal["disabled", "elsewhere", "connecting", "connected", "waiting", "over"]
 
 
 class Services(msgspec.Struct, frozen=True):
@@ -139,7 +140,7 @@ class VoiceDevice(msgspec.Struct, frozen=True):
     enabled: bool
     auto_reconnect: bool
     reconnect_delay: float
-    state: Literal["disabled", "elsewhere", "connecting", "connected", "waiting", "over"]
+    state: DeviceState
     problem: Reason = ""
     beat: VoiceBeat | None = None
     lines: Count = 0  # of its conversation so far

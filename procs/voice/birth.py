@@ -17,5 +17,6 @@ voices.known()  # read once, for all
 
 def live(spec: bytes) -> None:
     """Be the child of this spec."""
-    log.configure("voice")
-    child.live(decode(spec, VoiceSpec))
+    its = decode(spec, VoiceSpec)
+    log.configure("voice", always={"device": its.name} if its.name else {"conversation": its.id})
+    child.live(its)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, Protocol
-
-import msgspec
 
 from procs import log
 from procs.errors import Refused
@@ -29,6 +28,7 @@ from procs.messages.voice import (
     VoiceSpec,
     VoiceTold,
 )
+from procs.voice import shown
 from procs.voice.children import Action, Children, Fork
 from procs.voice.config import Device
 from procs.voice.devices_file import DevicesFile
@@ -238,27 +238,16 @@ class Leader:
     def _seen(self, its: Device) -> VoiceDevice:
         beat = self._children.beat_of(its.name)
         known = self.memory.devices.get(its.name)
-        found = VoiceDevice(
-            name=its.name,
-            host=its.host,
-            port=its.port,
-            voice=its.voice,
-            instructions=its.instructions,
-            enabled=its.enabled,
-            auto_reconnect=its.auto_reconnect,
-            reconnect_delay=its.reconnect_delay,
-            state="waiting",
-            lines=len(known.transcript) if known else 0,
-        )
+        shows = partial(shown.device, its, lines=len(known.transcript) if known else 0)
         if not its.enabled:
-            return msgspec.structs.replace(found, state="disabled")
+            return shows("disabled")
         if beat and self.memory.may_call(its.name):
-            return msgspec.structs.replace(found, state=beat.state, problem=beat.problem, beat=beat)
+            return shows(beat.state, shown.problem(beat), beat=beat)
         if self.memory.leases.is_elsewhere(its.name):
-            return msgspec.structs.replace(found, state="elsewhere", problem="another backend has it")
+            return shows("elsewhere", "another backend has it")
         if self._children.child_of(its.name):
-            return msgspec.structs.replace(found, state="connecting")
-        return msgspec.structs.replace(found, problem=self.memory.problem or "it is about to be called")
+            return shows("connecting")
+        return shows("waiting", self.memory.problem or "it is about to be called")
 
     async def told(self, asked: Listen) -> VoiceTold:
         """What was said there. Raises StoreDown for a device that another backend has, if the store does not tell."""

@@ -21,6 +21,10 @@ from procs.voice.leader import Leader
 MAX_BODY = 64 * 1024
 BODY_S = 10.0
 SERVICE = "auto-connect"  # as published
+_MOST_NAMED = 3  # devices of which health says what is wrong
+_TOLD = (
+    "turn", "muted", "protocol", "echo", "microphone", "speaker", "since", "attempts", "connections", "services",
+)  # fmt: skip
 _WORDS = {"stt": "STT", "tts": "TTS", "llm": "LLM"}
 EXAMPLE = {
     "devices": [
@@ -93,9 +97,9 @@ class Rest:
         down = [f"{_WORDS[name]} is down ({why})" for name, why in services.items() if why]
         if self._leader.memory.problem:
             down.append(f"the store is down ({self._leader.memory.problem})")
-        away = summary["enabled"] - summary["connected"]
-        status = "unhealthy" if down else "degraded" if away else "healthy"
-        message = "; ".join(down) or self._message(summary, away)
+        lacking = self._lacking(summary)
+        status = "unhealthy" if down else "degraded" if lacking else "healthy"
+        message = "; ".join(down or lacking) or self._message(summary)
         body = {
             "status": status,
             "service": SERVICE,
@@ -106,12 +110,20 @@ class Rest:
         }
         return web.json_response(body, status=503 if down else 200)
 
-    def _message(self, summary: dict[str, int], away: int) -> str:
+    def _lacking(self, summary: dict[str, int]) -> list[str]:
+        """What is not as it should be, though it can serve."""
+        away = summary["enabled"] - summary["connected"]
+        found = [f"{away} of {summary['enabled']} devices are not connected"] if away else []
+        bad = [its for its in self._leader.devices() if its.state == "connected" and its.problem]
+        found += [f"{its.name}: {its.problem}" for its in bad[:_MOST_NAMED]]
+        return found + ([f"{len(bad) - _MOST_NAMED} more devices"] if len(bad) > _MOST_NAMED else [])
+
+    def _message(self, summary: dict[str, int]) -> str:
         if not self._leader.file.told.configured:
             return "idle: not configured: there is no devices.json"
         if not summary["enabled"]:
             return "idle: no device is enabled"
-        return f"{away} of {summary['enabled']} devices are not connected" if away else "all devices are connected"
+        return "all devices are connected"
 
     def _summary(self) -> dict[str, int]:
         devices = self._leader.devices()
@@ -230,8 +242,7 @@ def _state(its: VoiceDevice) -> dict[str, Any]:
     }
     ours = {"state": its.state, "problem": its.problem}
     if beat:
-        told = ("turn", "muted", "protocol", "echo", "microphone", "speaker", "since", "attempts", "connections")
-        ours |= {name: getattr(beat, name) for name in told}
+        ours |= {name: getattr(beat, name) for name in _TOLD}
     return published | ours
 
 

@@ -45,6 +45,14 @@ def test_a_line_is_one_json_object(lines: Lines) -> None:
     assert (line["width"], line["path"]) == (3, "a\nb")
 
 
+def test_every_line_says_whom_it_is_about(lines: Lines) -> None:
+    out = io.StringIO()
+    for style, wanted in (("json", '"device": "panel"'), ("text", "device=panel")):
+        log.configure("test", stream=out, style=style, always={"device": "panel"})
+        log.warning("the language model has not answered")
+        assert wanted in out.getvalue().splitlines()[-1]
+
+
 @pytest.mark.parametrize("name", ["device_secret", "token", "Authorization", "PASSWORD", "api_key", "cookie"])
 def test_secrets_are_cut_by_name(lines: Lines, name: str) -> None:
     log.info("x", **{name: "hunter2"})

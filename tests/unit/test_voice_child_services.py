@@ -322,6 +322,31 @@ def test_a_session_that_breaks_in_the_middle_is_told_and_the_next_word_opens_ano
     run(test())
 
 
+def test_to_be_let_in_by_a_service_is_not_to_be_served() -> None:
+    """A voice that the synthesiser can't speak with: each session opens, and none says a word."""
+
+    async def speaks_or_not(server: Speech, socket: ServerConnection, message: Message) -> None:
+        if server.paths[-1].endswith("voice=slt&cfg_alpha=1.5"):
+            await speaks(server, socket, message)
+        elif message["type"] == "Text":
+            await socket.send(pack({"type": "Error", "message": "no such voice"}))
+
+    async def test() -> None:
+        async with Speech(speaks_or_not).running() as server:
+            mouth = Mouth(server.url)
+            mouth.link.speak(1, "hello", "espeak:xx")
+            await until(lambda: "Failed" in mouth.kinds())
+            mouth.figures.take()
+            mouth.link.prepare(3, "slt")
+            await until(lambda: "worker_tts_find_time" in dict(mouth.figures.take()))
+            assert mouth.link.problem == "it says: no such voice"
+            mouth.link.speak(3, "hello", "slt")
+            await until(lambda: "Sound" in mouth.kinds())
+            assert mouth.link.problem == ""
+
+    run(test())
+
+
 def test_nothing_comes_of_a_reply_that_was_dropped() -> None:
     async def test() -> None:
         async with Speech().running() as server:

@@ -16,6 +16,7 @@ from procs.errors import Refused
 from procs.messages.requests import Describe
 from procs.messages.voice import Do, Listen, VoiceState, VoiceTold
 from procs.voice.services import ASK_S
+from scripts import reach
 from tests import voice_rig
 from tests.rig import until
 from tests.voice_rig import Backend, FakeDevice
@@ -90,6 +91,26 @@ def test_health_is_well_while_it_can_serve(backend: Backend) -> None:
         "services": {"stt_up": True, "tts_up": True, "llm_up": True},
         "ok": True,
     }
+
+
+def test_what_a_conversation_lacks_is_seen_wherever_one_looks(backend: Backend) -> None:
+    """Though each service says that it is up: nobody there is served."""
+    backend("POST", "/v1/devices/kitchen/say", {"text": "its model: HTTP 500: on fire"})
+    why = "the language model failed when last asked: HTTP 500: on fire"
+    until(lambda: backend.device("kitchen")["problem"] == why)
+    assert backend.device("kitchen")["services"] == {"stt": "", "tts": "", "llm": "HTTP 500: on fire"}
+    assert backend("GET", "/v1/devices/status").json["devices"]["kitchen"]["problem"] == why
+    health = backend("GET", "/v1/health")
+    assert (health.status, health.json["status"]) == (200, "degraded")
+    assert health.json["message"] == f"kitchen: {why}"
+    with bus.Requester(backend.folder / "run", bus.VOICE_STATE) as asker:
+        state = asker.ask(Describe()).body
+    assert isinstance(state, VoiceState)
+    assert reach.missing_voice(state) == [f"voice device kitchen: {why}"], "as make status has it"
+    backend("POST", "/v1/devices/kitchen/say", {"text": "its model: "})
+    until(lambda: backend.device("kitchen")["problem"] == "")
+    assert backend("GET", "/v1/health").json["status"] == "healthy"
+    assert backend("DELETE", "/v1/devices/kitchen/lines").status == 200
 
 
 def test_voices_and_an_example_that_can_be_used(backend: Backend) -> None:

@@ -82,11 +82,12 @@ class Recogniser:
         self._deadline: asyncio.TimerHandle | None = None
         self._more = asyncio.Event()
         self._session: _Session | None = None
+        self._failed = ""  # how the last session ended; to be let in is no answer
 
     @property
     def problem(self) -> str:
-        """Why there is none, or ""."""
-        return self._instances.problem
+        """Why there is none, or why it has not dealt with what it was sent; or ""."""
+        return self._instances.problem or self._failed
 
     @property
     def _is_wanted(self) -> bool:
@@ -153,7 +154,7 @@ class Recogniser:
                 pauses = backoff.delays(base_s=0.1, cap_s=2.0)
             if problem:
                 log.warning("the recogniser's session broke", why=problem)
-                self._instances.problem = problem
+                self._failed = problem
                 self._tell(Lost())
                 await asyncio.sleep(next(pauses))
 
@@ -243,6 +244,7 @@ class Recogniser:
                 if not its.received:
                     self._figures.add("worker_stt_ttft", time.monotonic() - its.began)
                 its.received += 1
+                self._failed = ""
                 if len(message.prs) > PAUSE:
                     self._tell(Pause(message.prs[PAUSE]))
             case moshi.Word() if len(message.text) > MOST_WORD:

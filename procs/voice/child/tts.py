@@ -78,11 +78,12 @@ class Synthesiser:
         self._instances = Instances(services.tts, services.speech_key, moshi.FROM_TTS, _NAMES, figures)
         self._figures, self._tell = figures, tell
         self._sessions: dict[int, _Session] = {}
+        self._failed = ""  # how the last session did that was given words; to be let in is no answer
 
     @property
     def problem(self) -> str:
-        """Why the last session was none, or ""."""
-        return self._instances.problem
+        """Why there is none, or why nothing is heard of what it was given last; or ""."""
+        return self._instances.problem or self._failed
 
     def prepare(self, reply: int, voice: str) -> None:
         """There is going to be something to say. It may be said again, as when a model is asked twice."""
@@ -126,7 +127,7 @@ class Synthesiser:
         self._sessions.pop(its.reply, None)
         if problem:
             log.warning("a reply is not spoken to its end", why=problem)
-            self._instances.problem = problem
+            self._failed = problem
         self._tell(Failed(its.reply, problem) if problem else Done(its.reply))
 
     async def _open(self, voice: str) -> ClientConnection:
@@ -198,6 +199,7 @@ class Synthesiser:
         elif isinstance(message, moshi.Audio):
             if not its.samples:
                 self._figures.add("worker_tts_ttft", time.monotonic() - its.asked_at)
+            self._failed = ""
             its.samples += len(message.pcm)
             if its.samples > MOST_S * moshi.RATE:
                 raise Refused("sound without end")
