@@ -36,7 +36,6 @@ from procs.voice.memory import Memory
 from procs.voice.metrics import Metrics
 from procs.voice.options import Voice
 from procs.voice.services import Health
-from procs.voice.transcript import Transcript
 
 LOOK_S = 0.5  # at devices.json
 TICK_S = 0.1
@@ -250,12 +249,13 @@ class Leader:
         return shows("waiting", self.memory.problem or "it is about to be called")
 
     async def told(self, asked: Listen) -> VoiceTold:
-        """What was said there. Raises StoreDown for a device that another backend has, if the store does not tell."""
-        its = self.file.told.devices[asked.name]
-        if known := self.memory.devices.get(its.name):
-            return known.transcript.told(asked.after)
-        seen = await self.memory.seen(its.name)
-        return Transcript(seen.lines, int(time.time() * 1000)).told(0)
+        """What was said there, also at a device that was removed since. Raises StoreDown for one that is not ours, if
+        the store does not tell."""
+        known = self.memory.devices.get(asked.name)
+        transcript = known.transcript if known else await self.memory.seen(asked.name)
+        if not transcript and asked.name not in self.file.told.devices:
+            raise KeyError(asked.name)
+        return transcript.told(asked.after if known else 0)
 
     async def do(self, wanted: Do) -> None:
         """Do it, or begin to."""
@@ -292,8 +292,12 @@ class Leader:
 
     async def forget(self, name: str) -> None:
         """All that was said there; the conversation begins anew. Raises StoreDown."""
-        its = self.file.told.devices[name]
-        if its.enabled and not self.memory.may_call(name):
+        its = self.file.told.devices.get(name)
+        if its is None:
+            await self.told(Listen(name))  # who was removed may have left lines
+            if await self.memory.is_elsewhere(name):
+                raise Refused("another backend has it")
+        elif its.enabled and not self.memory.may_call(name):
             raise Refused(self.device(name).problem)
         await self.memory.forget(name)
         self._do(self._children.reconnect(name, time.monotonic()))

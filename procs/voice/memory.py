@@ -107,10 +107,15 @@ class Memory:
         if its := self.devices.get(device):
             its.muted = is_muted
 
-    async def seen(self, device: str) -> tables.Known:
+    async def seen(self, device: str) -> Transcript:
         """What the store has of a device that is not ours. Raises StoreDown."""
         await self._make()
-        return await self._store.read(tables.known, device)
+        return Transcript((await self._store.read(tables.known, device)).lines, int(time.time() * 1000))
+
+    async def is_elsewhere(self, device: str) -> bool:
+        """Whether another backend calls it now, by what the store says. Raises StoreDown."""
+        await self._make()
+        return await self._store.read(tables.is_elsewhere, self.leases.owner, device)
 
     async def _make(self) -> None:
         """The tables, before anything is asked of them: somebody may ask before our first look. Raises StoreDown."""

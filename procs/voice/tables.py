@@ -100,6 +100,12 @@ def take(connection: Connection, owner: str, devices: Collection[str]) -> dict[s
     return {row.device: Held(row.owner, float(row.left)) for row in found}
 
 
+def is_elsewhere(connection: Connection, owner: str, device: str) -> bool:
+    """Whether somebody else holds a device."""
+    held = and_(leases.c.device == device, leases.c.owner != owner, leases.c.until >= _now(connection))
+    return connection.execute(select(leases.c.device).where(held)).first() is not None
+
+
 def known(connection: Connection, device: str) -> Known:
     """What was said at a device, oldest first, and whether it is muted."""
     newest = select(lines).where(lines.c.device == device).order_by(lines.c.number.desc()).limit(KEPT)

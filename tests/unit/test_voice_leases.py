@@ -70,8 +70,11 @@ def test_a_device_has_one_owner_until_its_lease_is_over(store: Store) -> None:
     assert take(store, "two", "a", "c") == {"a": "one", "c": "two"}
     assert take(store, "one", "a") == {"a": "one"}, "and b is given back"
     assert take(store, "two", "a", "b") == {"a": "one", "b": "two"}
+    assert asyncio.run(store.read(tables.is_elsewhere, "two", "a"))
+    assert not asyncio.run(store.read(tables.is_elsewhere, "one", "a"))
     with store.engine.begin() as connection:
         connection.execute(tables.leases.update().values(until=tables.leases.c.until - LEASE_S - 0.1))
+    assert not asyncio.run(store.read(tables.is_elsewhere, "two", "a")), "nobody holds it any more"
     assert take(store, "two", "a", "b") == {"a": "two", "b": "two"}
     assert take(store, "one", "a") == {"a": "two"}, "who was away too long has lost it"
 

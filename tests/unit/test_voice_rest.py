@@ -157,6 +157,23 @@ def test_a_device_says_what_it_is_told_and_forgets_it(backend: Backend) -> None:
     backend.until_state("kitchen", "connected")
 
 
+def test_what_was_said_at_a_device_that_is_removed_stays_until_it_is_deleted(
+    backend: Backend, device: FakeDevice
+) -> None:
+    assert backend("POST", "/v1/devices", device.entry("hall")).status == 201
+    backend.until_state("hall", "connected")
+    backend("POST", "/v1/devices/hall/say", {"text": "remember this"})
+    until(lambda: backend.lines("hall") == ["remember this"])
+    assert backend("DELETE", "/v1/devices/hall").status == 200
+    until(lambda: backend.metric("planaria_voice_leases") == 1)
+    assert backend.lines("hall") == ["remember this"]
+    assert backend("DELETE", "/v1/devices/hall/lines").status == 200
+    for method in ("GET", "DELETE"):
+        assert backend(method, "/v1/devices/hall/lines").status == 404, "nobody of that name has said anything"
+    assert backend("POST", "/v1/devices", device.entry("hall")).status == 201
+    assert backend.lines("hall") == []
+
+
 def test_a_mute_outlives_the_child(backend: Backend) -> None:
     assert backend("POST", "/v1/devices/kitchen/mute").status == 200
     until(lambda: backend.device("kitchen").get("muted"))
