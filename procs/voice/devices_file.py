@@ -13,6 +13,7 @@ from procs.settings import matching
 from procs.voice import config
 from procs.voice.config import Device, FindVoice, Parsed
 
+GONE = "is gone"
 TOKEN = matching(r"[!-~]{1,256}", "1 to 256 printable ASCII characters without blanks")
 
 
@@ -22,11 +23,13 @@ class Told(NamedTuple):
     configured: bool  # there is one
     devices: dict[str, Device]  # with what their token_file holds as token
     problems: list[str]
+    unread: str = ""  # why the file as a whole can't be read now, one of these: all devices are as they were
 
 
 class DevicesFile:
     """One file, and what it said last. A device that is wrong now stays as it was, and so do all where the file can't
-    be read any more: who writes it badly by hand ends no conversation."""
+    be read any more or is gone: an editor or a copy may take it away first, and no conversation ends by that. Only a
+    list without a device ends them."""
 
     def __init__(self, path: Path, find_voice: FindVoice) -> None:
         self.path, self._find_voice = path, find_voice
@@ -35,11 +38,11 @@ class DevicesFile:
         self.told = Told(False, {}, [])
 
     def look(self) -> bool:
-        """Read it if it has changed; returns whether there is anything new."""
+        """Read it if it has changed; returns whether there is anything new, as there is the first time."""
         stamps = self._stamp(self.path), *map(self._stamp, self._token_files)
         if stamps == self._stamps:
             return False
-        before = self.told
+        before = self.told if self._stamps else None
         self.told = self._read()
         self._stamps = stamps[0], *map(self._stamp, self._token_files)
         return self.told != before
@@ -57,13 +60,17 @@ class DevicesFile:
         try:
             parsed = config.parse(_text_of(self.path), self._find_voice, name)
         except FileNotFoundError:
-            return Told(False, {}, [])
+            return self._unread(f"{name}: {GONE}") if self.told.configured else Told(False, {}, [])
         except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is not UTF-8"
-            return Told(True, self.told.devices, [f"{name}: cannot be read: {why}"])
+            return self._unread(f"{name}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}")
         except Refused as problem:
-            return Told(True, self.told.devices, [str(problem)])
+            return self._unread(str(problem))
         return self._with_tokens(parsed)
+
+    def _unread(self, why: str) -> Told:
+        if devices := self.told.devices:
+            why += f"; {f'its {len(devices)} devices stay' if len(devices) > 1 else 'its device stays'} as before"
+        return Told(True, devices, [why], why)
 
     def _with_tokens(self, parsed: Parsed) -> Told:
         devices, problems = dict(parsed.devices), list(parsed.problems)
@@ -100,6 +107,8 @@ class DevicesFile:
         try:
             return _text_of(self.path)
         except FileNotFoundError:
+            if self.told.configured:  # a new one would have the others forgotten
+                raise Refused(f"{self.path.name}: {GONE}") from None
             return '{"devices": []}'
         except (OSError, UnicodeDecodeError) as error:
             raise Refused(f"{self.path.name}: cannot be read: {error}") from None

@@ -31,7 +31,7 @@ from procs.messages.voice import (
 from procs.voice import shown
 from procs.voice.children import Action, Children, Fork
 from procs.voice.config import Device
-from procs.voice.devices_file import DevicesFile
+from procs.voice.devices_file import DevicesFile, Told
 from procs.voice.memory import Memory
 from procs.voice.metrics import Metrics
 from procs.voice.options import Voice
@@ -93,17 +93,21 @@ class Leader:
 
     def reread(self) -> None:
         """See whether devices.json says something else now."""
-        known = self.file.told.devices
+        before = self.file.told
         if self.file.look():
-            told = self.file.told
-            for problem in told.problems:
+            self._reread(before, self.file.told)
+        self.memory.want(frozenset(name for name, its in self.file.told.devices.items() if its.enabled))
+
+    def _reread(self, before: Told, told: Told) -> None:
+        for problem in told.problems:
+            if problem not in before.problems:
                 log.error(problem)
+        if not told.unread:
             on = sum(device.enabled for device in told.devices.values())
             what = f"{self.file.path} is read" if told.configured else f"idle: not configured: no {self.file.path}"
             log.info(what, devices=len(told.devices), enabled=on)
-            for name in known.keys() - told.devices.keys():
-                self.metrics.figures.forget(name)
-        self.memory.want(frozenset(name for name, its in self.file.told.devices.items() if its.enabled))
+        for name in before.devices.keys() - told.devices.keys():
+            self.metrics.figures.forget(name)
 
     async def tick(self) -> NoReturn:
         """Have everything as it should be, for ever."""

@@ -116,6 +116,7 @@ class Rest:
         found = [f"{away} of {summary['enabled']} devices are not connected"] if away else []
         bad = [its for its in self._leader.devices() if its.state == "connected" and its.problem]
         found += [f"{its.name}: {its.problem}" for its in bad[:_MOST_NAMED]]
+        found += [unread] if (unread := self._leader.file.told.unread) else []
         return found + ([f"{len(bad) - _MOST_NAMED} more devices"] if len(bad) > _MOST_NAMED else [])
 
     def _message(self, summary: dict[str, int]) -> str:

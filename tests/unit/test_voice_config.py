@@ -203,16 +203,22 @@ def changed(file: DevicesFile, text: str) -> bool:
     return file.look()
 
 
-def test_no_file_is_no_mistake_and_comes_and_goes(tmp_path: Path) -> None:
+def test_no_file_is_no_mistake_but_one_that_vanishes_ends_no_conversation(tmp_path: Path) -> None:
     file = DevicesFile(tmp_path / "devices.json", find_voice)
-    assert (file.look(), file.told.configured) == (False, False)
+    assert (file.look(), file.told.configured) == (True, False), "which is said, once"
+    assert not file.look()
     assert changed(file, json.dumps({"devices": [entry()]}))
     assert file.told.configured
     assert list(file.told.devices) == ["kitchen"]
     assert not file.look(), "nothing is new"
     file.path.unlink()
     assert file.look()
-    assert not file.told.devices
+    assert file.told.problems == [file.told.unread] == ["devices.json: is gone; its device stays as before"]
+    assert list(file.told.devices) == ["kitchen"]
+    with pytest.raises(Refused, match=r"devices\.json: is gone"):
+        file.add(entry(name="door"))
+    assert changed(file, json.dumps({"devices": []}))
+    assert (file.told.configured, file.told.devices, file.told.problems) == (True, {}, [])
 
 
 def test_what_is_written_badly_ends_no_conversation(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_health_is_well_while_it_can_serve(backend: Backend) -> None:
     }
 
 
-def test_what_a_conversation_lacks_is_seen_wherever_one_looks(backend: Backend) -> None:
+def test_what_a_conversation_lacks_is_seen_wherever_one_looks(backend: Backend, device: FakeDevice) -> None:
     """Though each service says that it is up: nobody there is served."""
     backend("POST", "/v1/devices/kitchen/say", {"text": "its model: HTTP 500: on fire"})
     why = "the language model failed when last asked: HTTP 500: on fire"
@@ -110,7 +110,34 @@ def test_what_a_conversation_lacks_is_seen_wherever_one_looks(backend: Backend) 
     backend("POST", "/v1/devices/kitchen/say", {"text": "its model: "})
     until(lambda: backend.device("kitchen")["problem"] == "")
     assert backend("GET", "/v1/health").json["status"] == "healthy"
+    before = device.calls
     assert backend("DELETE", "/v1/devices/kitchen/lines").status == 200
+    until(lambda: device.calls == before + 1)
+
+
+def test_devices_stay_while_their_file_is_away(backend: Backend, device: FakeDevice) -> None:
+    before = device.calls
+    text = backend.file.read_text()
+    backend.file.unlink()
+    why = "devices.json: is gone; its 2 devices stay as before"
+    until(lambda: backend("GET", "/v1/devices/status").json["problems"] == [why])
+    health = backend("GET", "/v1/health").json
+    assert (health["status"], health["message"]) == ("degraded", why)
+    backend.file.write_text(text)
+    until(lambda: backend("GET", "/v1/health").json["status"] == "healthy")
+    backend.file.write_text('{"dev')
+    until(lambda: "line 1, column 2" in backend("GET", "/v1/health").json["message"])
+    said = backend.said().splitlines()
+    assert "line 1, column 2" in said[-1], "and not that it was read"
+    assert (device.now, device.calls) == (1, before), "nobody was hung up on"
+    backend.write()
+    until(lambda: device.now == 0)
+    assert backend("GET", "/v1/health").json["message"] == "idle: no device is enabled"
+
+
+def test_a_backend_without_its_file_says_so(tmp_path: Path) -> None:
+    with voice_rig.backend(tmp_path) as its:
+        assert f"idle: not configured: no {its.file}" in its.said()
 
 
 def test_voices_and_an_example_that_can_be_used(backend: Backend) -> None:
