@@ -17,6 +17,8 @@ from procs.messages.limits import Count, Reason
 ConversationId = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,128}\Z")]  # an identity on the bus
 DeviceName = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Words = Annotated[str, msgspec.Meta(max_length=16_000)]
+MAX_SAY = 2000  # characters: two minutes
+Announcement = Annotated[str, msgspec.Meta(max_length=MAX_SAY)]
 Url = Annotated[str, msgspec.Meta(max_length=2000)]
 Role = Literal["user", "assistant"]
 DeviceState = Literal["disabled", "elsewhere", "connecting", "connected", "waiting", "over"]
@@ -103,7 +105,7 @@ class Outgoing(msgspec.Struct, frozen=True, tag="outgoing"):
 class SayWanted(msgspec.Struct, frozen=True, tag="say_wanted"):
     """Say this now, when nobody speaks; `idempotent` it is not."""
 
-    text: Words
+    text: Announcement
 
 
 class MuteWanted(msgspec.Struct, frozen=True, tag="mute_wanted"):
@@ -178,4 +180,4 @@ class Do(msgspec.Struct, frozen=True, tag="voice_do"):
 
     name: DeviceName
     what: Literal["say", "mute", "unmute", "reconnect", "enable", "disable", "forget"]
-    text: Words = ""
+    text: Announcement = ""

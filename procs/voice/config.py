@@ -80,13 +80,18 @@ def parse(text: str, find_voice: FindVoice, file: str = "devices.json") -> Parse
 
 
 def changed(text: str, name: str, changes: Mapping[str, Any], find_voice: FindVoice) -> str:
-    """The file with other values in one entry. Raises Refused; KeyError for a name that is not there."""
+    """The file with other values in one entry; None: the default. Raises Refused; KeyError for a name that is not
+    there."""
     document = _document(text)
     entry = _entry(document, name)
     before = dict(entry)
     if "name" in changes and changes["name"] != name:
         raise Refused("name: a device keeps its name; add another one")
-    entry.update(changes)
+    for key, value in changes.items():
+        if value is None and key in _FIELDS:
+            entry.pop(key, None)
+        else:
+            entry[key] = value
     for given, other in (("token", "token_file"), ("token_file", "token")):
         if changes.get(given):  # one takes the place of the other
             entry.pop(other, None)
@@ -99,8 +104,7 @@ def changed(text: str, name: str, changes: Mapping[str, Any], find_voice: FindVo
 def added(text: str, entry: Mapping[str, Any], find_voice: FindVoice) -> str:
     """The file with one entry more. Raises Refused."""
     document = _document(text or '{"devices": []}')
-    _refuse_files(entry, {})
-    _refuse_wrong(entry, find_voice)
+    refuse_new(entry, find_voice)
     if any(isinstance(each, dict) and each.get("name") == entry["name"] for each in document["devices"]):
         raise Refused(f'name="{entry["name"]}": there is a device of that name')
     if len(document["devices"]) >= MAX_DEVICES:
@@ -156,6 +160,12 @@ def _written(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
+def refuse_new(entry: Mapping[str, Any], find_voice: FindVoice) -> None:
+    """Raise Refused for what can't be added to any list."""
+    _refuse_files(entry, {})
+    _refuse_wrong(entry, find_voice)
+
+
 def _refuse_wrong(entry: Mapping[str, Any], find_voice: FindVoice) -> None:
     _, problems = _device(entry, find_voice, "")
     if problems:
@@ -171,7 +181,8 @@ def _refuse_files(changes: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
 
 def _refuse_theft(changes: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
     """Whoever may say which device is called does not get to know the token of the one that was."""
-    moved = [key for key in _WHERE if key in changes and changes[key] != entry.get(key, _WHERE[key])]
+    after = {key: default if changes.get(key) is None else changes[key] for key, default in _WHERE.items()}
+    moved = [key for key in _WHERE if key in changes and after[key] != entry.get(key, _WHERE[key])]
     is_shown = "token" not in changes and entry.get("token")
     if moved and (is_shown or (entry.get("token_file") and not changes.get("token"))):
         raise Refused(f"{moved[0]}: with another one the token has to be given again")

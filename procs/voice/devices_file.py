@@ -95,6 +95,10 @@ class DevicesFile:
         """Other values for one device."""
         self._write(config.changed(self._now(), name, changes, self._find_voice))
 
+    def refuse_new(self, entry: dict[str, object]) -> None:
+        """What is wrong by itself, whatever the file says."""
+        config.refuse_new(entry, self._find_voice)
+
     def add(self, entry: dict[str, object]) -> None:
         """One more."""
         self._write(config.added(self._now(), entry, self._find_voice))

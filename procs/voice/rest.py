@@ -11,8 +11,9 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
+from procs.errors import Refused
 from procs.figures import TYPE
-from procs.messages.voice import Do, Listen, VoiceDevice
+from procs.messages.voice import MAX_SAY, Do, Listen, VoiceBeat, VoiceDevice
 from procs.voice import browsers, config, door, voices
 from procs.voice.browsers import Browsers
 from procs.voice.config import Device
@@ -22,6 +23,7 @@ MAX_BODY = 64 * 1024
 BODY_S = 10.0
 SERVICE = "auto-connect"  # as published
 _MOST_NAMED = 3  # devices of which health says what is wrong
+_TEXT = f'text: must be 1 to {MAX_SAY} characters, not all blank, as in {{"text": "dinner is ready"}}'
 _TOLD = (
     "turn", "muted", "protocol", "echo", "microphone", "speaker", "since", "attempts", "connections", "services",
 )  # fmt: skip
@@ -180,11 +182,15 @@ class Rest:
     async def add(self, request: web.Request) -> web.Response:
         """One more device."""
         entry = await _object(request)
+        try:
+            self._leader.file.refuse_new(entry)
+        except Refused as why:
+            raise web.HTTPUnprocessableEntity(text=str(why)) from None
         await self._leader.edit(lambda: self._leader.file.add(entry))
         return web.json_response(self._one(entry["name"]), status=201)
 
     async def change(self, request: web.Request) -> web.Response:
-        """Other values for one device; those that are not named stay."""
+        """Other values for one device; those that are not named stay, and null takes one back to its default."""
         name, changes = request.match_info["name"], await _object(request)
         await self._leader.edit(lambda: self._leader.file.change(name, changes))
         return web.json_response(self._one(name))
@@ -217,8 +223,8 @@ class Rest:
             name, text = request.match_info["name"], ""
             if what == "say":
                 text = (await _object(request)).get("text", "")
-                if not isinstance(text, str) or len(text) > 16_000:
-                    raise web.HTTPUnprocessableEntity(text='text: must be a string, as in {"text": "dinner is ready"}')
+                if not isinstance(text, str) or not text.strip() or len(text) > MAX_SAY:
+                    raise web.HTTPUnprocessableEntity(text=_TEXT)
             if what == "reconnect" and not self._leader.device(name).enabled:
                 raise KeyError(name)  # as published
             await self._leader.do(Do(name, what, text))
@@ -232,7 +238,7 @@ class Rest:
 
 
 def _state(its: VoiceDevice) -> dict[str, Any]:
-    beat = its.beat
+    beat = its.beat or VoiceBeat("over")
     published = {
         "connected": its.state == "connected",
         "device_host": its.host,
@@ -241,10 +247,9 @@ def _state(its: VoiceDevice) -> dict[str, Any]:
         "auto_reconnect": its.auto_reconnect,
         "enabled": its.enabled,
     }
-    ours = {"state": its.state, "problem": its.problem}
-    if beat:
-        ours |= {name: getattr(beat, name) for name in _TOLD}
-    return published | ours
+    told = {name: getattr(beat, name) for name in _TOLD}
+    told["muted"] = beat.muted if its.beat else None  # which the store knows, and nobody has asked it
+    return published | {"state": its.state, "problem": its.problem, **told}
 
 
 async def _object(request: web.Request) -> dict[str, Any]:
@@ -255,7 +260,10 @@ async def _object(request: web.Request) -> dict[str, Any]:
         raise web.HTTPRequestTimeout(text=f"the body did not come within {BODY_S:g} s") from None
     except (ValueError, RecursionError) as error:
         raise web.HTTPBadRequest(text=f"not JSON: {error}"[:300]) from None
-    config.refuse_halves(found, "body")
+    try:
+        config.refuse_halves(found, "body")
+    except Refused as why:
+        raise web.HTTPUnprocessableEntity(text=str(why)) from None
     if not isinstance(found, dict):
         raise web.HTTPBadRequest(text="must be a JSON object")
     return found

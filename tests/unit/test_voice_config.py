@@ -172,12 +172,15 @@ def test_who_says_which_device_is_called_is_told_no_secret() -> None:
         ("kitchen", {"port": 1}, "port: with another one"),
         ("door", {"host": "10.6.6.6", "token": ""}, "host: with another one"),
         ("door", {"ca": ""}, "ca: with another one"),
+        ("door", {"ca": None, "token_file": None}, "ca: with another one"),
     ):
         with pytest.raises(Refused, match=why):
             config.changed(text, name, changes, find_voice)
     with pytest.raises(Refused, match="token_file: can be set"):
         config.added(text, entry(name="mine", host="10.6.6.6", token_file="/home/me/key"), find_voice)
     same = config.changed(text, "door", {"host": "10.0.0.5", "port": 8765, "tls": False, "token_file": "t"}, find_voice)
+    default = config.changed(text, "door", {"port": None, "tls": None}, find_voice)
+    assert json.loads(default)["devices"][1]["token_file"] == "t", "nor is the default"
     assert json.loads(same)["devices"][1]["token_file"] == "t", "the same is no change"
     moved = config.changed(text, "kitchen", {"host": "10.0.0.7", "token": "t0ken"}, find_voice)
     assert json.loads(moved)["devices"][0]["host"] == "10.0.0.7"

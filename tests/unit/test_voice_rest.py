@@ -78,6 +78,8 @@ def test_the_status_has_the_published_fields(backend: Backend, device: FakeDevic
     }  # fmt: skip
     assert published.items() <= found["devices"]["kitchen"].items()
     assert found["devices"]["front door"]["state"] == "disabled"
+    assert found["devices"]["front door"].keys() == found["devices"]["kitchen"].keys(), "whoever reads them has one way"
+    assert found["devices"]["front door"]["muted"] is None, "nobody has asked"
 
 
 def test_health_is_well_while_it_can_serve(backend: Backend) -> None:
@@ -159,6 +161,11 @@ def test_devices_are_added_changed_and_removed(backend: Backend, device: FakeDev
     answer = backend("PUT", "/v1/devices/hall", {"instructions": "Be brief.", "voice": "slt"})
     assert (answer.status, answer.json["instructions"]["text"]) == (200, "Be brief.")
     until(lambda: device.calls == before + 1)
+    back = backend("PUT", "/v1/devices/hall", {"instructions": None, "voice": None})
+    assert (back.status, back.json["instructions"], back.json["voice"]) == (200, {"type": "smalltalk"}, "Watercooler")
+    until(lambda: device.calls == before + 2)
+    for gone in ({"host": None}, {"colour": None}):
+        assert backend("PUT", "/v1/devices/hall", gone).status == 422
     wrong = backend("PUT", "/v1/devices/hall", {"port": 70000, "colour": "red"})
     assert wrong.status == 422
     assert "port=70000: must be 1 to 65535; colour: unknown field" in wrong.json["detail"]
@@ -176,8 +183,9 @@ def test_a_device_says_what_it_is_told_and_forgets_it(backend: Backend) -> None:
     told = backend("GET", "/v1/devices/kitchen/lines").json
     assert told["lines"][0]["role"] == "assistant"
     assert backend("GET", f"/v1/devices/kitchen/lines?after={told['next']}").json["lines"] == []
-    for body in ({}, {"text": 7}, {"text": "  "}):
-        assert backend("POST", "/v1/devices/kitchen/say", body).status in (409, 422)
+    for body in ({}, {"text": 7}, {"text": "  "}, {"text": "word " * 401}):
+        answer = backend("POST", "/v1/devices/kitchen/say", body)
+        assert (answer.status, answer.json["detail"][:34]) == (422, "text: must be 1 to 2000 characters")
     assert backend("POST", "/v1/devices/front door/say", {"text": "x"}).json["detail"] == "front door is disabled"
     assert backend("DELETE", "/v1/devices/kitchen/lines").status == 200
     assert backend.lines("kitchen") == []
@@ -230,8 +238,10 @@ def test_devices_are_enabled_and_disabled(backend: Backend, device: FakeDevice) 
         ("GET", "/v1/nothing", None, 404),
         ("POST", "/v1/devices", b"{", 400),
         ("POST", "/v1/devices", [], 400),
-        ("POST", "/v1/devices", b'{"name": "\\ud800", "host": "a"}', 409),
-        ("POST", "/v1/devices/kitchen/say", b'{"text": "\\ud800"}', 409),
+        ("POST", "/v1/devices", b'{"name": "\\ud800", "host": "a"}', 422),
+        ("POST", "/v1/devices", {"name": "a", "host": "a", "port": 99999}, 422),
+        ("POST", "/v1/devices", {"name": "kitchen", "host": "a"}, 409),
+        ("POST", "/v1/devices/kitchen/say", b'{"text": "\\ud800"}', 422),
         ("POST", "/v1/devices", b"x" * 100_000, 413),
         ("POST", "/v1/voices", None, 405),
         ("GET", "/v1/devices/kitchen/lines?after=x", None, 400),
