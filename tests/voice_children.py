@@ -42,6 +42,7 @@ class Child:
         self._beat = VoiceBeat("connecting", muted=spec.muted, attempts=spec.failures, since=time.time())
         self._next = 1 + max((each.number for each in spec.history), default=0)
         self._device: ClientConnection | None = None
+        self._unsaid: list[str] = []  # it says nothing while it is muted
 
     async def run(self) -> None:
         """Until it is killed."""
@@ -88,9 +89,11 @@ class Child:
             self._beat = msgspec.structs.replace(self._beat, muted=told.muted)
             self._line.say(self._beat)
         elif isinstance(told, SayWanted):
-            self._said(told.text)
+            self._unsaid.append(told.text)
         elif isinstance(told, Incoming):
             self._answer(body)
+        while self._unsaid and not self._beat.muted:
+            self._said(self._unsaid.pop(0))
 
     def _said(self, text: str) -> None:
         if text == "crash":
@@ -105,6 +108,8 @@ class Child:
         self._line.say(said)
         self._line.say(msgspec.structs.replace(said, final=True))
         self._next += 1
+        self._beat = msgspec.structs.replace(self._beat, said=self._beat.said + 1)
+        self._line.say(self._beat)
 
     def _answer(self, body: bytes) -> None:
         if body == b"close":

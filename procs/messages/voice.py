@@ -86,6 +86,7 @@ class VoiceBeat(msgspec.Struct, frozen=True, tag="voice_beat"):
     speaker: Reason = ""
     connections: Count = 0  # that this child has had
     refused: Count = 0  # messages that were not taken
+    said: Count = 0  # of what this child was told to say: begun with, or not to be said any more
     services: dict[str, Reason] = {}  # stt, tts, llm -> what is wrong; "" if it answered last
 
 

@@ -35,6 +35,7 @@ from procs.voice.devices_file import DevicesFile, Told
 from procs.voice.memory import Memory
 from procs.voice.metrics import Metrics
 from procs.voice.options import Voice
+from procs.voice.sayings import Sayings
 from procs.voice.services import Health
 
 LOOK_S = 0.5  # at devices.json
@@ -80,6 +81,7 @@ class Leader:
         self.wire: Wire  # to the children; whoever runs us sets these two
         self.frames: Frames
         self._editing = asyncio.Lock()
+        self._sayings = Sayings()
         self._muted: dict[str, bool] = {}  # child -> what it was told last
         self._until: dict[str, float] = {}  # child -> until when it may live, as it was told last
 
@@ -108,6 +110,9 @@ class Leader:
             log.info(what, devices=len(told.devices), enabled=on)
         for name in before.devices.keys() - told.devices.keys():
             self.metrics.figures.forget(name)
+        for name in before.devices:
+            if not (name in told.devices and told.devices[name].enabled):
+                self._sayings.forget(name)
 
     async def tick(self) -> NoReturn:
         """Have everything as it should be, for ever."""
@@ -189,14 +194,23 @@ class Leader:
             self.frames.beaten(child, beat)
             return
         self._children.beaten(child, beat, time.monotonic())
+        self._sayings.begun(device, child, beat.said)
         if beat.state == "connected":
             self._tell_muted(child, device)
+            self._tell_sayings(child, device)
 
     def _tell_muted(self, child: str, device: str) -> None:
         """Whether its microphone is muted, where it has not heard of it yet."""
         known = self.memory.devices.get(device)
         if known and self._muted.get(child) != known.muted and self.wire.say(MuteWanted(known.muted), to=child):
             self._muted[child] = known.muted
+
+    def _tell_sayings(self, child: str, device: str) -> None:
+        """What it is to say, and was not told yet. What it does not take now it is told with its next beat."""
+        for text in self._sayings.untold(device, child):
+            if not self.wire.say(SayWanted(text), to=child):
+                return
+            self._sayings.told(child)
 
     def _tell_until(self, child: str, device: str) -> None:
         """Until when it may live, where it has not heard of it yet."""
@@ -215,6 +229,7 @@ class Leader:
         if device and device not in self.file.told.devices:
             self.metrics.figures.forget(device)
         self._muted.pop(child, None)
+        self._sayings.ended(child)
         self._until.pop(child, None)
         if status not in (0, -9):
             self.metrics.figures.add("worker_hard_errors_total")
@@ -291,8 +306,8 @@ class Leader:
             raise Refused("text: there is nothing to say")
         if beat is None or beat.state != "connected":
             raise Refused(f"{device} is not connected{': ' + beat.problem if beat and beat.problem else ''}")
-        if not self.wire.say(SayWanted(text), to=self._children.child_of(device)):
-            raise Refused(f"{device} takes nothing now")
+        self._sayings.add(device, text)
+        self._tell_sayings(self._children.child_of(device), device)
 
     async def forget(self, name: str) -> None:
         """All that was said there; the conversation begins anew. Raises StoreDown."""
@@ -304,6 +319,7 @@ class Leader:
         elif its.enabled and not self.memory.may_call(name):
             raise Refused(self.device(name).problem)
         await self.memory.forget(name)
+        self._sayings.forget(name)
         self._do(self._children.reconnect(name, time.monotonic()))
 
     async def edit(self, change: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from websockets.sync.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from procs.media.opus import Encoder
-from procs.messages.voice import MuteWanted, Services
+from procs.messages.voice import MuteWanted, SayWanted, Services
 from procs.voice.child.hearing import NO_SOUND, SILENT_S
 from procs.wire import realtime as wire
 from tests import voice_child
@@ -96,6 +96,19 @@ def test_a_muted_device_that_is_called_again_is_told_once_and_its_first_beat_say
     assert device.mutes == [True, False]
     assert "not ready" not in leader.log.read_text() and leader.beats["muted"]["refused"] == 0
     leader.kill("muted")
+
+
+def test_what_is_to_be_said_is_told_of_once_it_is_done_with(leader: Leader, device: Lent) -> None:
+    with hanging() as model:
+        services = Services(stt=[NOWHERE], tts=[NOWHERE], llm=model)
+        leader.start("says", services, name="says", host="127.0.0.1", port=device.port)
+        until(lambda: leader.beats["says"].get("turn") == "bot_speaking")  # or is about to: the model says nothing
+        leader.tell("says", SayWanted("Dinner is ready."))
+        until(lambda: "llm" in leader.beats["says"]["services"])
+        assert leader.beats["says"]["said"] == 0
+    until(lambda: leader.beats["says"]["said"] == 1)  # as far as it can be, without a voice
+    assert "Dinner is ready" in leader.said("says", "assistant")
+    leader.kill("says")
 
 
 def test_a_device_that_sends_no_sound_is_told_of_until_it_does_and_not_while_it_is_muted(

@@ -15,6 +15,7 @@ from procs import bus
 from procs.errors import Refused
 from procs.messages.requests import Describe
 from procs.messages.voice import Do, Listen, VoiceState, VoiceTold
+from procs.voice import sayings
 from procs.voice.services import ASK_S
 from scripts import reach
 from tests import voice_rig
@@ -190,6 +191,40 @@ def test_a_device_says_what_it_is_told_and_forgets_it(backend: Backend) -> None:
     assert backend("DELETE", "/v1/devices/kitchen/lines").status == 200
     assert backend.lines("kitchen") == []
     backend.until_state("kitchen", "connected")
+
+
+def test_what_is_to_be_said_outlives_the_child_and_is_said_once(backend: Backend, device: FakeDevice) -> None:
+    def reconnected() -> None:
+        before = device.calls
+        assert backend("POST", "/v1/devices/kitchen/reconnect").status == 200
+        until(lambda: device.calls == before + 1)
+        backend.until_state("kitchen", "connected")
+
+    def said(*texts: str) -> None:
+        for text in texts:
+            assert backend("POST", "/v1/devices/kitchen/say", {"text": text}).status == 200
+
+    backend("DELETE", "/v1/devices/kitchen/lines")
+    backend("POST", "/v1/devices/kitchen/mute")
+    reconnected()
+    said("one", "two")
+    reconnected()
+    said("three")
+    backend("POST", "/v1/devices/kitchen/unmute")
+    until(lambda: backend.lines("kitchen") == ["one", "two", "three"])
+    reconnected()
+    said("four")
+    until(lambda: backend.lines("kitchen") == ["one", "two", "three", "four"])
+    backend("POST", "/v1/devices/kitchen/mute")
+    said(*map(str, range(sayings.MOST)))
+    full = backend("POST", "/v1/devices/kitchen/say", {"text": "one more"})
+    assert (full.status, full.json["detail"]) == (409, "8 announcements wait already at kitchen")
+    assert backend("DELETE", "/v1/devices/kitchen/lines").status == 200
+    backend("POST", "/v1/devices/kitchen/unmute")
+    until(lambda: (its := backend.device("kitchen"))["connected"] and not its["muted"])
+    said("anew")
+    until(lambda: backend.lines("kitchen") == ["anew"])
+    backend("DELETE", "/v1/devices/kitchen/lines")
 
 
 def test_what_was_said_at_a_device_that_is_removed_stays_until_it_is_deleted(

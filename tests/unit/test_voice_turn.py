@@ -374,7 +374,11 @@ def test_an_announcement_waits_for_the_end_of_what_is_said() -> None:
     stage = Stage([LONG])
     stage.begin(2)
     stage.do(stage.talk.say("Dinner is ready.", stage.now))
-    stage.run(8)
+    assert stage.talk.unsaid == 1
+    while stage.dialogue != ["bot: " + LONG, "bot: Dinner"]:
+        stage.run(0.02)
+    assert stage.talk.unsaid == 0, "from its first word on"
+    stage.run(2)
     assert stage.speaker.words == f"{LONG} Dinner is ready."
     assert stage.dialogue == ["bot: " + LONG, "bot: Dinner is ready."] and len(stage.asked) == 1
 
@@ -410,7 +414,9 @@ def test_an_announcement_that_somebody_speaks_into_before_it_was_heard_is_not_lo
     stage.begin(3)
     stage.do(stage.talk.say("Dinner is ready.", stage.now))
     stage.do(stage.talk.word("hello", 3.0, stage.now))
-    stage.run(12)
+    stage.run(1)
+    assert stage.talk.unsaid == 1, "it waits again"
+    stage.run(11)
     assert stage.dialogue == ["bot: Hi.", "user: hello", "bot: Fine.", "bot: Dinner is ready."]
 
 

@@ -244,7 +244,7 @@ class Child:
         self._over.set_result(why)
 
     def turned(self) -> None:
-        """Whose turn it is has changed."""
+        """Whose turn it is has changed, or what was said."""
         self._beat_soon()
 
     # The leader
@@ -318,6 +318,7 @@ class Child:
                 microphone=microphone,
                 speaker=its.speaker[:500] if its else "",
                 refused=self._refused,
+                said=drive.said if drive else 0,
                 services=self._services(drive),
             )
         )

@@ -45,7 +45,7 @@ class Outside(Protocol):
         """The conversation is over."""
 
     def turned(self) -> None:
-        """Whose turn it is has changed."""
+        """Whose turn it is has changed, or what was said."""
 
 
 class Drive:
@@ -85,13 +85,19 @@ class Drive:
         self._to_do = collections.deque[actions.Action]()
         self._is_doing = False
         self._tick: asyncio.TimerHandle | None = None
-        self._turn = ""
+        self._announced = 0
+        self._shown: tuple[str, int] = ("", 0)
         self._hearing = spawn(self.recogniser.run())
 
     @property
     def turn(self) -> str:
         """Whose it is."""
         return self._conversation.turn
+
+    @property
+    def said(self) -> int:
+        """How much of what was to be said was begun with, or is not going to be said."""
+        return self._announced - self._conversation.unsaid
 
     # The other side
 
@@ -137,6 +143,7 @@ class Drive:
 
     def say(self, text: str) -> None:
         """Somebody wants this said. Raises Refused."""
+        self._announced += 1
         self._do(self._conversation.say(text, time.monotonic()))
 
     def mute(self, muted: bool) -> None:
@@ -199,8 +206,8 @@ class Drive:
             self._do_one(self._to_do.popleft())
         self._is_doing = False
         self._schedule()
-        if self.turn != self._turn:
-            self._turn = self.turn
+        if (shown := (self.turn, self.said)) != self._shown:
+            self._shown = shown
             self._outside.turned()
 
     def _do_one(self, action: actions.Action) -> None:

@@ -102,6 +102,14 @@ class Speaking:
         return bool(self._waiting) and self.is_connected
 
     @property
+    def unsaid(self) -> int:
+        """How many announcements nobody has heard a word of. What was said in between of our own accord is none."""
+        waiting = [each for each in self._waiting if isinstance(each, str)]
+        if self.reply is not None and self.reply.ask is None and not self.reply.shown:
+            waiting.append(self.reply.text)
+        return sum(text != self._back for text in waiting)
+
+    @property
     def has_begun(self) -> bool:
         """Whether something of the reply was handed out: from then on it is interrupted, and not made longer."""
         return self.reply is not None and (self.reply.playing.has_begun or self.reply.line_from > 0)

@@ -273,6 +273,11 @@ class Conversation:
         return self._turns.turn
 
     @property
+    def unsaid(self) -> int:
+        """How many things that were to be said nobody has heard anything of yet."""
+        return self._turns.speaking.unsaid
+
+    @property
     def lines(self) -> list[Line]:
         """All turns that are known, the newest last."""
         return list(self._turns.history.lines)

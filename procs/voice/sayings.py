@@ -1,0 +1,52 @@
+"""What devices are to say yet: kept until a child has begun with it, so that nothing is lost with a child. Pure."""
+
+from __future__ import annotations
+
+from procs.errors import Refused
+
+MOST = 8  # of a device
+
+
+class _Child:
+    """Counts of one, since its birth."""
+
+    told = begun = 0
+
+
+class Sayings:
+    """Those of all devices, each in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, list[str]] = {}
+        self._children: dict[str, _Child] = {}
+
+    def add(self, device: str, text: str) -> None:
+        """One more. Raises Refused."""
+        waiting = self._texts.setdefault(device, [])
+        if len(waiting) >= MOST:
+            raise Refused(f"{MOST} announcements wait already at {device}")
+        waiting.append(text)
+
+    def begun(self, device: str, child: str, count: int) -> None:
+        """So many of those that it was told a child has begun with, or won't."""
+        its = self._children.get(child)
+        if its and count > its.begun:
+            del self._texts.get(device, [])[: count - its.begun]
+            its.begun = count
+
+    def untold(self, device: str, child: str) -> list[str]:
+        """What this child of the device was not told yet."""
+        its = self._children.get(child, _Child)
+        return self._texts.get(device, [])[its.told - its.begun :]
+
+    def told(self, child: str) -> None:
+        """It was told the next one."""
+        self._children.setdefault(child, _Child()).told += 1
+
+    def ended(self, child: str) -> None:
+        """It is dead. Whoever comes after it is told the rest."""
+        self._children.pop(child, None)
+
+    def forget(self, device: str) -> None:
+        """Nothing of it is to be said any more."""
+        self._texts.pop(device, None)
