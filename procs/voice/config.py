@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 
 from procs.errors import Refused
-from procs.wire.realtime import Instructions
+from procs.wire.realtime import Instructions, Language
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DEVICES = 1000
@@ -26,6 +26,8 @@ _SHOWN = 60  # characters of a wrong value
 _NAME = re.compile(r"[^/]{1,64}")  # it is a part of a path in REST, too
 _HOST = re.compile(r"[A-Za-z0-9_.:%-]{1,253}")
 _SECRET = re.compile(r"[!-~]{1,256}")
+TYPES = tuple(each.__struct_config__.tag for each in get_args(Instructions))  # of instructions
+LANGUAGES = get_args(Language)
 FindVoice = Callable[[str], str]  # a voice's default instructions, as JSON; Refused, which names those that there are
 
 
@@ -209,11 +211,11 @@ def _device(entry: Any, find_voice: FindVoice, where: str) -> tuple[Device | Non
             problems.append(f"{prefix}{key}={shown}: must be {error if str(error) else _FIELDS[key].allowed}")
     problems += [f"{prefix}{key}: is missing" for key in ("name", "host") if key not in entry]
     if values.get("token") and values.get("token_file"):
-        problems.append(f"{prefix}token_file: set it or token, not both")
+        problems.append(f"{where}{': ' if where else ''}set either token or token_file")
     try:
         default = find_voice(values.get("voice", DEFAULT_VOICE))
     except Refused as why:
-        problems.append(f"{prefix}voice={_shown(entry.get('voice'))}: {why}"[:500])
+        problems.append(f"{where}{': ' if where else ''}{why}"[:500])
         default = ""
     if default:
         values.setdefault("instructions", default)
@@ -252,7 +254,9 @@ def _name(value: Any) -> str:
 
 
 def _port(value: Any) -> int:
-    if type(value) is not int or not 1 <= value <= 65535:
+    if type(value) is not int:
+        raise ValueError("a whole number without quotes, 1 to 65535")
+    if not 1 <= value <= 65535:
         raise ValueError
     return value
 
@@ -274,6 +278,10 @@ def instructions(value: Any) -> str:
     wanted = {"type": "constant", "text": value} if isinstance(value, str) else value
     if not isinstance(wanted, dict) or not wanted.get("type"):
         raise ValueError
+    if wanted["type"] not in TYPES:
+        raise ValueError(f"instructions of a type that there is: {', '.join(TYPES)}")
+    if (language := wanted.get("language")) is not None and language not in LANGUAGES:
+        raise ValueError(f"instructions in a language that there is: {', '.join(LANGUAGES)}")
     try:
         found: Any = msgspec.convert(wanted, Instructions)
     except msgspec.ValidationError as error:

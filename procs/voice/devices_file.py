@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from procs.errors import Refused
 from procs.settings import matching
-from procs.voice import config
+from procs.voice import config, doubts
 from procs.voice.config import Device, FindVoice, Parsed
 
 GONE = "is gone"
@@ -87,7 +87,8 @@ class DevicesFile:
                 wrong.add(name)
                 del devices[name]
         kept = {name: its for name, its in self.told.devices.items() if name in wrong}
-        return Told(True, kept | devices, problems)
+        devices = kept | devices
+        return Told(True, devices, problems + [f"{self.path.name}: {each}" for each in doubts.of(devices.values())])
 
     # Changes of a person's, by REST. They raise Refused, and KeyError for a name that is not there.
 

@@ -18,6 +18,9 @@ DEFAULT = "Watercooler"
 _RAW = re.compile(r"(?:slt|rms|awb|kal|espeak:[A-Za-z0-9+_-]{1,60}|custom:[!-~]{1,200}|[!-~]{0,400}/[!-~]{0,400})")
 
 
+_ENGLISH = re.compile(r"slt|rms|awb|kal|espeak:en.*")
+
+
 class Character(NamedTuple):
     """A voice. `voice` is what the synthesiser is asked for, `instructions` what it does if nobody says otherwise."""
 
@@ -38,6 +41,13 @@ def known() -> tuple[Character, ...]:
     data = yaml.safe_load(Path(__file__).with_name("voices.yaml").read_text(encoding="utf-8"))
     written = msgspec.convert(data, list[_Written])
     return tuple(Character(each.name, each.voice, each.instructions) for each in written)
+
+
+def is_english(name: str) -> bool:
+    """Whether it is one that we know, and speaks English first."""
+    if its := next((each for each in known() if name in (each.name, each.voice)), None):
+        return not (getattr(its.instructions, "language", "") or "").startswith("fr")
+    return bool(_ENGLISH.fullmatch(name))
 
 
 def find(name: str) -> Character:

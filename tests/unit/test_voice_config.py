@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from procs import log
 from procs.brood import MAX_SPEC
 from procs.errors import ConfigError, Refused
 from procs.messages import encode
 from procs.messages.voice import Line, Services, VoiceSpec
 from procs.settings import ROOT
-from procs.voice import config, options
+from procs.voice import config, options, voices
 from procs.voice.config import Device
 from procs.voice.devices_file import DevicesFile
 from procs.voice.transcript import Transcript
@@ -69,25 +70,28 @@ def test_text_is_taken_for_instructions_and_a_voice_brings_its_own() -> None:
     ("changes", "line"),
     [
         ({"port": 70000}, "devices[0].port=70000: must be 1 to 65535"),
-        ({"port": True}, "devices[0].port=true: must be 1 to 65535"),
-        ({"port": "8765"}, 'devices[0].port="8765": must be 1 to 65535'),
+        ({"port": True}, "devices[0].port=true: must be a whole number without quotes, 1 to 65535"),
+        ({"port": "8765"}, 'devices[0].port="8765": must be a whole number without quotes, 1 to 65535'),
         ({"name": ""}, 'devices[0].name="": must be 1 to 64 characters without a /'),
         ({"name": "a/b"}, 'devices[0].name="a/b": must be 1 to 64'),
         ({"name": ".."}, 'devices[0].name="..": must be 1 to 64'),  # in a path it is none
         ({"name": "a\x9b31m"}, "must be 1 to 64"),  # which a terminal obeys
         ({"host": "a b"}, 'devices[0].host="a b": must be the address or the name of a host'),
-        ({"voice": "Nobody"}, "devices[0].voice=\"Nobody\": voice 'Nobody': must be Watercooler"),
+        ({"voice": "Nobody"}, "devices[0]: voice 'Nobody': must be Watercooler"),
         ({"prot": 1}, "devices[0].prot: unknown field; known are name, host, port"),
         ({"reconnect_delay": 0}, "devices[0].reconnect_delay=0: must be seconds from 0.1 to 3600"),
         ({"reconnect_delay": 10**4000}, "must be seconds from 0.1 to 3600"),
         ({"reconnect_delay": float("nan")}, "devices[0].reconnect_delay=NaN: must be seconds from 0.1 to 3600"),
         ({"enabled": "yes"}, 'devices[0].enabled="yes": must be true or false'),
-        ({"instructions": {"type": "poem"}}, "must be instructions (Invalid value 'poem'"),
+        ({"instructions": {"type": "poem"}}, "must be instructions of a type that there is: constant, smalltalk,"),
+        ({"instructions": {"type": ["news"]}}, "must be instructions of a type that there is: constant, smalltalk,"),
+        ({"instructions": {"type": "news", "language": "de"}}, "in a language that there is: en, fr, en/fr, fr/en"),
+        ({"instructions": {"type": "news", "language": 7}}, "in a language that there is: en, fr, en/fr, fr/en"),
         ({"instructions": {"type": "constant"}}, "must be instructions (Object missing required field `text`"),
         ({"instructions": {"type": "news", "text": "x"}}, "must be instructions without 'text', which news does not"),
         ({"instructions": 7}, 'devices[0].instructions=7: must be an object such as {"type": "smalltalk"}'),
         ({"token": "two words"}, "devices[0].token=***: must be 1 to 256"),
-        ({"token": "a", "token_file": "b"}, "devices[0].token_file: set it or token, not both"),
+        ({"token": "a", "token_file": "b"}, "devices[0]: set either token or token_file"),
     ],
 )
 def test_each_mistake_is_one_line_and_the_others_keep_talking(changes: dict[str, Any], line: str) -> None:
@@ -95,6 +99,9 @@ def test_each_mistake_is_one_line_and_the_others_keep_talking(changes: dict[str,
     assert list(found.devices) == ["door"]
     assert len(found.problems) == 1, found.problems
     assert found.problems[0].startswith("devices.json: devices[0]")
+    assert found.problems[0].rpartition(": ")[2] in str(log.redact("", found.problems[0])), (
+        "a log shows what is to be done about it"
+    )
     assert line in found.problems[0]
     assert "\n" not in found.problems[0]
 
@@ -234,6 +241,34 @@ def test_what_is_written_badly_ends_no_conversation(tmp_path: Path) -> None:
     assert changed(file, json.dumps({"devices": [entry(port=0), entry(name="gate")]}))
     assert set(file.told.devices) == {"kitchen", "gate"}, "the one that is wrong now stays as it was"
     assert file.told.devices["kitchen"] == before["kitchen"]
+
+
+def test_what_is_hardly_meant_is_done_and_told(tmp_path: Path) -> None:
+    """Else a device is told that another backend has it, and that is we; and an English voice reads French."""
+    file = DevicesFile(tmp_path / "devices.json", find_voice)
+    french = {"type": "smalltalk", "language": "fr/en"}
+    changed(file, json.dumps({"devices": [
+        entry(), entry(name="door", port=8766, instructions=french), entry(name="gate", host="10.0.0.5"),
+        entry(name="off", instructions=french, enabled=False),
+    ]}))  # fmt: skip
+    assert list(file.told.devices) == ["kitchen", "door", "gate", "off"]
+    assert file.told.problems == [
+        'devices.json: device "gate": device "kitchen" is at 10.0.0.5, port 8765 too: '
+        "while one talks there, the other waits",
+        'devices.json: device "door": an English voice (Watercooler) is to speak French; '
+        "French are Charles, Développeuse, Fabieng, espeak:fr",
+    ]
+
+
+def test_which_voices_are_english_is_known_of_ours() -> None:
+    english = {each.name for each in voices.known() if voices.is_english(each.name)}
+    assert english == {each.name for each in voices.known()} - {"Charles", "Développeuse", "Fabieng"}
+    assert [voices.is_english(name) for name in ("slt", "espeak:en-us", "espeak:fr", "custom:x", "a/b.wav")] == [
+        True, True, False, False, False,
+    ]  # fmt: skip
+    assert voices.is_english("unmute-prod-website/p329_022.wav") and not voices.is_english(
+        "unmute-prod-website/degaulle-2.wav"
+    )
 
 
 @pytest.mark.parametrize("kind", ["pipe", "endless", "folder", "long"])
