@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from procs.backoff import crash_pause
 from procs.messages.voice import VoiceBeat
 from procs.voice.config import Device
@@ -48,6 +50,7 @@ class _Slot:
         self.forked_at = self.beat_at = self.not_before = 0.0
         self.killed_at: float | None = None
         self.failures = self.row = 0
+        self.connections = 0  # of the children before this one
         self.since = 0.0
         self.is_over = False
 
@@ -71,14 +74,15 @@ class Children:
         return slot.child if slot else ""
 
     def beat_of(self, device: str) -> VoiceBeat | None:
-        """What its child said last; also of one that has ended, for it is over."""
+        """What its child said last, with the connections of all; also of one that has ended, for it is over."""
         slot = self._slots.get(device)
         return slot.beat if slot and (slot.child or slot.is_over) else None
 
     def beaten(self, child: str, beat: VoiceBeat, now: float) -> None:
         """A child has said how it does."""
         if slot := self._slots.get(self.device_of(child)):
-            slot.beat, slot.beat_at = beat, now
+            total = slot.connections + beat.connections
+            slot.beat, slot.beat_at = msgspec.structs.replace(beat, connections=total), now
 
     def reconnect(self, device: str, now: float) -> list[Action]:
         """End its child: another one is born at once, and dials anew."""
@@ -102,6 +106,7 @@ class Children:
         slot.not_before = now + self._pause(slot.row)
         slot.failures = slot.beat.attempts if slot.beat and not by_us else 0
         if slot.beat:
+            slot.connections = slot.beat.connections
             slot.since = 0.0 if slot.beat.state == "connected" else slot.beat.since
         slot.child, slot.killed_at = "", None
         return device

@@ -77,6 +77,25 @@ def test_a_recogniser_is_called_when_somebody_speaks_and_hears_what_was_just_bef
     run(test())
 
 
+def test_what_goes_to_a_recogniser_is_counted_while_its_session_lasts() -> None:
+    """Half a minute of silence is not waited for, nor is who kills the conversation."""
+
+    async def test() -> None:
+        async with Speech(hears).running() as server, Ears(server.url).running() as ears:
+            ears.link.voice(True)
+            for number in range(10):
+                ears.link.hear(step(number))
+            await until(lambda: len(ears.told) == 10)
+            await server.say("Word", text="hello", start_time=0.08)
+            await until(lambda: len(ears.told) == 11)
+            told = dict(ears.figures.take())
+            kinds = ("worker_stt_sent_frames", "worker_stt_recv_frames", "worker_stt_recv_words")
+            assert [told[name] for name in kinds] == [10, 10, 1]
+            assert not [each for each in ears.figures.take() if each[0] in kinds], "once"
+
+    run(test())
+
+
 def test_who_is_silent_for_a_while_gives_the_slot_back_and_gets_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stt, "KEEP_S", 0.3)
 

@@ -194,9 +194,9 @@ def test_a_device_says_what_it_is_told_and_forgets_it(backend: Backend) -> None:
 
 
 def test_what_is_to_be_said_outlives_the_child_and_is_said_once(backend: Backend, device: FakeDevice) -> None:
-    def reconnected() -> None:
+    def anew(method: str, path: str) -> None:
         before = device.calls
-        assert backend("POST", "/v1/devices/kitchen/reconnect").status == 200
+        assert backend(method, path).status == 200
         until(lambda: device.calls == before + 1)
         backend.until_state("kitchen", "connected")
 
@@ -204,27 +204,27 @@ def test_what_is_to_be_said_outlives_the_child_and_is_said_once(backend: Backend
         for text in texts:
             assert backend("POST", "/v1/devices/kitchen/say", {"text": text}).status == 200
 
-    backend("DELETE", "/v1/devices/kitchen/lines")
+    forget, reconnect = ("DELETE", "/v1/devices/kitchen/lines"), ("POST", "/v1/devices/kitchen/reconnect")
+    anew(*forget)
     backend("POST", "/v1/devices/kitchen/mute")
-    reconnected()
+    anew(*reconnect)
     said("one", "two")
-    reconnected()
+    anew(*reconnect)
     said("three")
     backend("POST", "/v1/devices/kitchen/unmute")
     until(lambda: backend.lines("kitchen") == ["one", "two", "three"])
-    reconnected()
+    anew(*reconnect)
     said("four")
     until(lambda: backend.lines("kitchen") == ["one", "two", "three", "four"])
     backend("POST", "/v1/devices/kitchen/mute")
     said(*map(str, range(sayings.MOST)))
     full = backend("POST", "/v1/devices/kitchen/say", {"text": "one more"})
     assert (full.status, full.json["detail"]) == (409, "8 announcements wait already at kitchen")
-    assert backend("DELETE", "/v1/devices/kitchen/lines").status == 200
+    anew(*forget)
     backend("POST", "/v1/devices/kitchen/unmute")
-    until(lambda: (its := backend.device("kitchen"))["connected"] and not its["muted"])
-    said("anew")
-    until(lambda: backend.lines("kitchen") == ["anew"])
-    backend("DELETE", "/v1/devices/kitchen/lines")
+    said("all else is forgotten")
+    until(lambda: backend.lines("kitchen") == ["all else is forgotten"])
+    anew(*forget)
 
 
 def test_what_was_said_at_a_device_that_is_removed_stays_until_it_is_deleted(
@@ -247,12 +247,13 @@ def test_what_was_said_at_a_device_that_is_removed_stays_until_it_is_deleted(
 def test_a_mute_outlives_the_child(backend: Backend) -> None:
     assert backend("POST", "/v1/devices/kitchen/mute").status == 200
     until(lambda: backend.device("kitchen").get("muted"))
-    before = backend.device("kitchen")["since"]
+    before, connections = (backend.device("kitchen")[name] for name in ("since", "connections"))
     assert backend("POST", "/v1/devices/kitchen/reconnect").json == {
         "message": "Reconnection initiated for device kitchen", "device": "kitchen",
     }  # fmt: skip
     until(lambda: (its := backend.device("kitchen"))["state"] == "connected" and its["since"] > before)
     assert backend.device("kitchen")["muted"]
+    assert backend.device("kitchen")["connections"] == connections + 1, "of all children"
     backend("POST", "/v1/devices/kitchen/unmute")
     until(lambda: not backend.device("kitchen")["muted"])
 

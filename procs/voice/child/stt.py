@@ -178,9 +178,6 @@ class Recogniser:
         self._figures.add("worker_stt_session_duration", time.monotonic() - its.began)
         self._figures.add("worker_stt_audio_duration", its.sent * STEP_S)
         self._figures.add("worker_stt_num_words", its.words)
-        self._figures.add("worker_stt_sent_frames", its.sent)
-        self._figures.add("worker_stt_recv_frames", its.received)
-        self._figures.add("worker_stt_recv_words", its.words)
 
     async def _send(self, ws: ClientConnection, its: _Session) -> str:
         try:
@@ -203,14 +200,17 @@ class Recogniser:
                 its.mark_sent = True
                 await ws.send(moshi.encode(moshi.Marker(self._mark)))
                 for _ in range(FLUSH_STEPS):
-                    await ws.send(moshi.encode(_SILENCE))
+                    await self._send_step(ws, its, _SILENCE)
                 its.silent += FLUSH_STEPS
-                its.sent += FLUSH_STEPS
                 continue
             its.skip_to(self._kept.first)
-            await ws.send(moshi.encode(moshi.Audio(self._kept.at(its.next))))
+            await self._send_step(ws, its, moshi.Audio(self._kept.at(its.next)))
             its.next += 1
-            its.sent += 1
+
+    async def _send_step(self, ws: ClientConnection, its: _Session, step: moshi.Audio) -> None:
+        await ws.send(moshi.encode(step))
+        its.sent += 1
+        self._figures.count("worker_stt_sent_frames")
 
     def _is_mark_due(self, its: _Session) -> bool:
         return self._mark is not None and not its.mark_sent and its.next >= self._mark_step
@@ -244,6 +244,7 @@ class Recogniser:
                 if not its.received:
                     self._figures.add("worker_stt_ttft", time.monotonic() - its.began)
                 its.received += 1
+                self._figures.count("worker_stt_recv_frames")
                 self._failed = ""
                 if len(message.prs) > PAUSE:
                     self._tell(Pause(message.prs[PAUSE]))
@@ -251,6 +252,7 @@ class Recogniser:
                 raise Refused(f"a word of {len(message.text)} characters")
             case moshi.Word():
                 its.words += 1
+                self._figures.count("worker_stt_recv_words")
                 self._tell(Word(message.text, its.time_of(message.start_time)))
             case moshi.EndWord():
                 stop_s = its.time_of(message.stop_time)
