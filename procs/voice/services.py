@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import aiohttp
 
 from procs.messages.voice import Services
+from procs.voice import unreached
 
 ASK_S = 2.0
 FRESH_S = 0.5  # as published
@@ -95,6 +96,6 @@ async def _get(session: aiohttp.ClientSession, url: str, headers: dict[str, str]
     except TimeoutError:
         return f"no answer within {ASK_S:g} s"
     except aiohttp.ClientConnectorError as error:
-        return error.os_error.strerror or "cannot be reached"
+        return unreached.why(error.os_error)
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"[:200]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import pytest
 
 from procs.messages.voice import Services
-from procs.voice import services
+from procs.voice import services, unreached
 from procs.voice.services import Health
 
 UP = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
@@ -78,6 +79,29 @@ def test_who_asks_for_what_is_known_waits_for_nobody(monkeypatch: pytest.MonkeyP
             assert model.asked == 2, "all three wait for the same answer"
 
     run(test())
+
+
+def test_what_is_down_is_said_in_no_words_of_python() -> None:
+    async def test() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            port = closed.getsockname()[1]
+        health = Health(
+            Services([f"ws://127.0.0.1:{port}"], ["ws://x.invalid:1"], f"http://localhost:{port}"), lambda _: None
+        )
+        work = asyncio.ensure_future(health.work())
+        nobody = "refuses the connection: nothing listens there"
+        found = await health.look()
+        assert found["stt"] == f"ws://127.0.0.1:{port}: {nobody}"
+        assert found["tts"] == "ws://x.invalid:1: nobody knows its name"
+        assert found["llm"].startswith(f"http://localhost:{port}: ") and "Connect call failed" not in found["llm"]
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+    run(test())
+    assert unreached.why(OSError(113, "Connect call failed ('10.0.0.5', 8765)")) == "No route to host"
+    assert (
+        unreached.why(OSError("Multiple exceptions: [Errno 111] Connect call failed ('::1', 1)")) == "cannot be reached"
+    )
 
 
 def test_what_has_not_answered_yet_is_not_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +18,8 @@ from websockets.exceptions import (
     NegotiationError,
 )
 from websockets.typing import Subprotocol
+
+from procs.voice import unreached
 
 CLOSE_S = 0.5
 MAX_QUEUE = 16  # frames that were read and not taken yet
@@ -91,12 +92,8 @@ def why(error: Exception) -> str:
             return f"closed with {frame.code} {frame.reason}"[:_SHOWN].strip() if frame else "the connection broke"
         case ssl.SSLError():
             return f"no TLS with it: {error.reason or error}"[:_SHOWN]
-        case socket.gaierror():
-            return "nobody knows its name"
-        case ConnectionRefusedError():
-            return "refuses the connection: nothing listens there"
         case OSError():
-            return (error.strerror or str(error) or "the connection broke")[:_SHOWN]
+            return unreached.why(error)[:_SHOWN]
     return str(error)[:_SHOWN]
 
 

@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from procs import log
 from procs.messages.voice import Services
+from procs.voice import unreached
 from procs.voice.child.figures import Figures
 from procs.voice.child.tasks import spawn
 from procs.voice.conversation.actions import Ask
@@ -293,7 +294,7 @@ async def _deltas(response: aiohttp.ClientResponse) -> AsyncIterator[str]:
 
 def _words(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"no connection: {error.os_error.strerror or error.os_error}"
+        return f"no connection: {unreached.why(error.os_error)}"
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError):
         return "the connection broke"
     if isinstance(error, HttpProcessingError):
