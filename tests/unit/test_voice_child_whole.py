@@ -132,3 +132,20 @@ def test_a_device_that_sends_no_sound_is_told_of_until_it_does_and_not_while_it_
     until(is_well, every_s=0.5)
     assert leader.log.read_text().count(NO_SOUND) == 1
     leader.kill("deaf")
+
+
+def test_a_device_without_a_sound_card_is_told_of(leader: Leader, device: Lent) -> None:
+    """Though it is connected: nobody there is heard, and nobody hears anything."""
+
+    def told(microphone: str, speaker: str) -> None:
+        assert device.socket
+        device.socket.send(wire.encode(wire.State(muted=False, awake=True, microphone=microphone, speaker=speaker)))
+
+    leader.start("bare", NO_SERVICES, name="bare", host="127.0.0.1", port=device.port)
+    until(lambda: leader.beats["bare"].get("state") == "connected")
+    told("missing: no card", "missing: no card; plug one in")
+    why = "its microphone: missing: no card; its speaker: missing: no card; plug one in"
+    until(lambda: leader.beats["bare"]["problem"] == why)
+    told("opening", "ok")
+    until(lambda: leader.beats["bare"]["problem"] == "")
+    leader.kill("bare")

@@ -40,7 +40,7 @@ from procs.voice.child.device import Device
 from procs.voice.child.drive import Drive, instructions_of
 from procs.voice.child.far_end import FarEnd, Frame, Heard, Wrong
 from procs.voice.child.figures import Figures
-from procs.voice.child.hearing import Hearing
+from procs.voice.child.hearing import Hearing, missing
 from procs.voice.child.lease import Lease
 from procs.voice.child.llm import LanguageModel
 from procs.voice.child.tasks import die_of_errors, spawn
@@ -301,9 +301,10 @@ class Child:
         microphone = its.microphone[:500] if its else ""
         beat = VoiceBeat(state=state, since=self._born_at, connections=int(self._far is not None))
         if device:
+            silent = self._hearing.problem(muted=muted, microphone=microphone)
             beat = VoiceBeat(
                 state="over" if self._over.done() else device.state,
-                problem=device.problem or self._hearing.problem(muted=muted, microphone=microphone),
+                problem=device.problem or missing(its) or silent,
                 since=device.since,
                 attempts=0 if device.state == "connected" else device.attempts,
                 connections=device.connections,

@@ -5,9 +5,18 @@ from __future__ import annotations
 import time
 
 from procs import log
+from procs.wire.realtime import State
 
 SILENT_S = 5.0  # without a packet; a device that hears nothing, or is asleep, sends silence
 NO_SOUND = "the device sends no sound"
+_MOST = 500  # characters, as Reason has it
+_WELL = ("", "ok", "opening")  # of a part of a device; opening: it is no fault yet
+
+
+def missing(state: State | None) -> str:
+    """What a device of ours says that it lacks, or ""."""
+    parts = (("microphone", state.microphone), ("speaker", state.speaker)) if state else ()
+    return "; ".join(f"its {part}: {how}" for part, how in parts if how not in _WELL)[:_MOST]
 
 
 class Hearing:
