@@ -229,7 +229,8 @@ class Leader:
         if device and device not in self.file.told.devices:
             self.metrics.figures.forget(device)
         self._muted.pop(child, None)
-        self._sayings.ended(child)
+        if self._sayings.died(device, child):
+            log.warning("not said: conversations died that were to begin with it", device=device)
         self._until.pop(child, None)
         if status not in (0, -9):
             self.metrics.figures.add("worker_hard_errors_total")
@@ -290,6 +291,7 @@ class Leader:
         if not self.memory.may_call(its.name):
             raise Refused(self.device(its.name).problem)
         if wanted.what == "reconnect":
+            self._sayings.ended(self._children.child_of(its.name))
             self._do(self._children.reconnect(its.name, time.monotonic()))
             self.metrics.figures.add("worker_force_disconnects_total")
         elif wanted.what == "say":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from procs.errors import Refused
 
 MOST = 8  # of a device
+DEATHS = 2  # of conversations that were to begin with it: it may be what they died of
 
 
 class _Child:
@@ -18,6 +19,7 @@ class Sayings:
 
     def __init__(self) -> None:
         self._texts: dict[str, list[str]] = {}
+        self._deaths: dict[str, int] = {}  # of each device's first
         self._children: dict[str, _Child] = {}
 
     def add(self, device: str, text: str) -> None:
@@ -33,6 +35,7 @@ class Sayings:
         if its and count > its.begun:
             del self._texts.get(device, [])[: count - its.begun]
             its.begun = count
+            self._deaths.pop(device, None)
 
     def untold(self, device: str, child: str) -> list[str]:
         """What this child of the device was not told yet."""
@@ -44,9 +47,21 @@ class Sayings:
         self._children.setdefault(child, _Child()).told += 1
 
     def ended(self, child: str) -> None:
-        """It is dead. Whoever comes after it is told the rest."""
+        """It is ended, by no fault of its own. Whoever comes after it is told the rest."""
         self._children.pop(child, None)
+
+    def died(self, device: str, child: str) -> bool:
+        """The same, but for what it may have died of: whether there is something that nobody is told any more."""
+        its, waiting = self._children.pop(child, None), self._texts.get(device)
+        if its is None or its.told == its.begun or not waiting:
+            return False
+        self._deaths[device] = self._deaths.get(device, 0) + 1
+        if self._deaths[device] < DEATHS:
+            return False
+        del self._deaths[device], waiting[0]
+        return True
 
     def forget(self, device: str) -> None:
         """Nothing of it is to be said any more."""
         self._texts.pop(device, None)
+        self._deaths.pop(device, None)

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from procs import proc
+from procs.voice import sayings
 from procs.voice.leases import LEASE_S
 from tests import voice_rig
 from tests.rig import until
@@ -104,12 +105,13 @@ def test_a_child_that_stands_still_or_crashes_is_replaced(
     with voice_rig.backend(tmp_path, device.entry("kitchen"), environ=environ) as its:
         its.until_state("kitchen", "connected")
         its("POST", "/v1/devices/kitchen/say", {"text": "freeze"})
-        until(lambda: device.calls == 2)
+        until(lambda: device.calls == 1 + sayings.DEATHS)
         its.until_state("kitchen", "connected")
         its("POST", "/v1/devices/kitchen/say", {"text": "crash"})
-        until(lambda: device.calls == 3)
+        until(lambda: device.calls == 1 + 2 * sayings.DEATHS)
         assert "signal 11" in its.said()
-        assert its.metric("worker_hard_errors_total") == 1
+        assert its.said().count("not said: conversations died") == 2, "and the next one is told nothing of it"
+        assert its.metric("worker_hard_errors_total") == sayings.DEATHS
         assert device.most == 1
 
 
