@@ -112,7 +112,7 @@ class Leader:
             self.metrics.figures.forget(name)
         for name in before.devices:
             if not (name in told.devices and told.devices[name].enabled):
-                self._sayings.forget(name)
+                self._sayings.forget(name, self._children.child_of(name))
 
     async def tick(self) -> NoReturn:
         """Have everything as it should be, for ever."""
@@ -291,7 +291,8 @@ class Leader:
         if not self.memory.may_call(its.name):
             raise Refused(self.device(its.name).problem)
         if wanted.what == "reconnect":
-            self._sayings.ended(self._children.child_of(its.name))
+            if child := self._children.child_of(its.name):
+                self._sayings.ended(child)
             self._do(self._children.reconnect(its.name, time.monotonic()))
             self.metrics.figures.add("worker_force_disconnects_total")
         elif wanted.what == "say":
@@ -321,7 +322,7 @@ class Leader:
         elif its.enabled and not self.memory.may_call(name):
             raise Refused(self.device(name).problem)
         await self.memory.forget(name)
-        self._sayings.forget(name)
+        self._sayings.forget(name, self._children.child_of(name))
         self._do(self._children.reconnect(name, time.monotonic()))
 
     async def edit(self, change: Callable[[], None]) -> None:

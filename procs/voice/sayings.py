@@ -12,6 +12,7 @@ class _Child:
     """Counts of one, since its birth."""
 
     told = begun = 0
+    is_over = False  # it is being ended
 
 
 class Sayings:
@@ -32,7 +33,7 @@ class Sayings:
     def begun(self, device: str, child: str, count: int) -> None:
         """So many of those that it was told a child has begun with, or won't."""
         its = self._children.get(child)
-        if its and count > its.begun:
+        if its and not its.is_over and count > its.begun:
             del self._texts.get(device, [])[: count - its.begun]
             its.begun = count
             self._deaths.pop(device, None)
@@ -40,20 +41,20 @@ class Sayings:
     def untold(self, device: str, child: str) -> list[str]:
         """What this child of the device was not told yet."""
         its = self._children.get(child, _Child)
-        return self._texts.get(device, [])[its.told - its.begun :]
+        return [] if its.is_over else self._texts.get(device, [])[its.told - its.begun :]
 
     def told(self, child: str) -> None:
         """It was told the next one."""
         self._children.setdefault(child, _Child()).told += 1
 
     def ended(self, child: str) -> None:
-        """It is ended, by no fault of its own. Whoever comes after it is told the rest."""
-        self._children.pop(child, None)
+        """It is being ended, by no fault of its own. Whoever comes after it is told the rest."""
+        self._children.setdefault(child, _Child()).is_over = True
 
     def died(self, device: str, child: str) -> bool:
-        """The same, but for what it may have died of: whether there is something that nobody is told any more."""
+        """It is dead, maybe of what it was to begin with: whether there is something that nobody is told any more."""
         its, waiting = self._children.pop(child, None), self._texts.get(device)
-        if its is None or its.told == its.begun or not waiting:
+        if its is None or its.is_over or its.told == its.begun or not waiting:
             return False
         self._deaths[device] = self._deaths.get(device, 0) + 1
         if self._deaths[device] < DEATHS:
@@ -61,7 +62,9 @@ class Sayings:
         del self._deaths[device], waiting[0]
         return True
 
-    def forget(self, device: str) -> None:
-        """Nothing of it is to be said any more."""
+    def forget(self, device: str, child: str) -> None:
+        """Nothing of it is to be said any more, and its child is being ended."""
+        if child:
+            self.ended(child)
         self._texts.pop(device, None)
         self._deaths.pop(device, None)
