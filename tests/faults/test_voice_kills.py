@@ -21,7 +21,7 @@ NAME = "study"
 STORIES = {
     "an old man": "This story is about an old man, who lived alone by the sea and looked for his boat every day.",
     "a house in the forest": "This story is about a house in the forest, where nobody had lived for ten years.",
-    "the king": "This story is about the king of a small country, who was afraid of the dark and never slept at night.",
+    "a kitchen in the morning": "This story is about a kitchen in the morning, where somebody had left the radio on.",
 }
 TEXT = " ".join(['Say "Good morning.".', *STORIES.values()])
 
@@ -81,7 +81,7 @@ def texts(voice: Voice) -> list[str]:
     [
         ("an old man", "stt", kill_child),
         ("a house in the forest", "tts", kill_leader),
-        ("the king", "llm", kill_device),
+        ("a kitchen in the morning", "llm", kill_device),
     ],
     ids=["stt, child", "tts, leader", "llm, audio_io"],
 )
@@ -90,7 +90,7 @@ def test_killed_in_the_middle_of_a_question_and_of_its_answer(
 ) -> None:
     voice = talking
     before, began = texts(voice), len(person.device.played())
-    for_s = person.say(f"tell me a story about {about}")
+    for_s = person.say(f"what is the story about {about}")
     time.sleep(for_s / 4)
     speech.kill(which)
     times = Watch()
