@@ -53,6 +53,25 @@ class Packets(msgspec.Struct, frozen=True, tag="packets"):
     seen: Count  # the last `at` that it has heard from the other side
 
 
+class LaneKeys(msgspec.Struct, frozen=True, tag="lane_keys"):
+    """Who has a session to whoever owns the port: keys of plane 3 for this peer, of the two nonces of now. Said again
+    each second and at each change. One whose `mine` is not the nonce that its reader has given out is of another life,
+    and is left alone. `may_send`: the other side has said that it has them, too."""
+
+    peer: SessionId
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    mine: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    theirs: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    sends: Annotated[bytes, msgspec.Meta(min_length=24, max_length=24)]  # a secret of wire/records.py
+    receives: Annotated[bytes, msgspec.Meta(min_length=24, max_length=24)]
+    may_send: bool
+    host: Annotated[str, msgspec.Meta(max_length=64)] = ""  # where the peer is; "" where the way is none by our port
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+
+    def __repr__(self) -> str:
+        return f"LaneKeys({self.peer!r}, ...)"
+
+
 class TunnelSpec(msgspec.Struct, frozen=True, tag="tunnel_spec"):
     """What a child of webrtc_peer is born with that has a session with another agent, for the tunnel."""
 
