@@ -64,6 +64,16 @@ class Dtls:
         sockets = [each.transport for each in self._connection._protocols]
         return self._unreadable + sum(each.unreadable for each in sockets if isinstance(each, UdpTransport))
 
+    @property
+    def role(self) -> str:
+        """Ours in the handshake: client or server."""
+        return str(self._transport._role)
+
+    def export(self, label: bytes, context: bytes, size: int) -> bytes:
+        """Keying material of this session for other uses (RFC 5705); the other side has the same."""
+        found: bytes = self._session.export_keying_material(label, size, context)
+        return found
+
     # --- out ------------------------------------------------------------------------------------------
 
     def write(self, texts: Sequence[bytes]) -> int:

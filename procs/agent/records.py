@@ -15,20 +15,22 @@ from procs.agent.dtls import Dtls
 
 MTU = 1380  # with all that goes around it, less than 1,500 bytes on IPv6 and through TURN
 MAX_PACKET = 2048
-PROBE, ANSWER, FRAME = b"\x01", b"\x02", b"\x03"
+PROBE, ANSWER, FRAME, HELLO = b"\x01", b"\x02", b"\x03", b"\x04"
 RECENT = 16  # probes whose answer still counts
 _NUMBER_BYTES = 8
 _IP = frozenset((*range(0x40, 0x50), *range(0x60, 0x70)))  # how its packets begin
 
 
 class Records:
-    """Packets over one DTLS session. `on_packets` and `on_answer` may be set at any time."""
+    """Packets over one DTLS session. `on_packets`, `on_answer` and `on_hello` (of lane/keying.py) may be set at any
+    time."""
 
     mtu = MTU
 
     def __init__(self, transport: RTCDtlsTransport) -> None:
         self.on_packets: Callable[[Sequence[bytes]], None] = lambda packets: None
         self.on_answer: Callable[[], None] = lambda: None
+        self.on_hello: Callable[[bytes], None] = lambda hello: None
         self.sent = self.received = self.dropped = self.sent_bytes = self.received_bytes = 0
         self._probe = 0
         self.dtls = Dtls(transport, self._take)
@@ -47,6 +49,10 @@ class Records:
         self._probe += 1
         self.dtls.write([_padded(PROBE, self._probe.to_bytes(_NUMBER_BYTES, "big"))])
 
+    def hello(self, text: bytes) -> None:
+        """Tell the other side this of the lane."""
+        self.dtls.write([HELLO + text])
+
     def _take(self, texts: list[bytes]) -> None:
         packets = [each for each in texts if each[0] in _IP]
         if len(packets) < len(texts):
@@ -64,6 +70,8 @@ class Records:
             self.dtls.write([_padded(ANSWER, number)])
         elif text[:1] == ANSWER and 0 <= self._probe - int.from_bytes(number, "big") < RECENT:
             self.on_answer()
+        elif text[:1] == HELLO:
+            self.on_hello(text[1:])
 
 
 def _padded(kind: bytes, number: bytes) -> bytes:
