@@ -17,7 +17,7 @@ from aiortc import RTCDtlsTransport
 from aiortc.rtcsctptransport import RTCSctpTransport
 from OpenSSL import SSL
 
-from procs.agent.udp import UdpTransport
+from procs.agent.udp import BatchTransport
 
 DATAGRAMS_A_STEP = 256
 RELAY_WAITING = 512  # datagrams on their way into a TURN client, which has no bound of its own
@@ -55,14 +55,14 @@ class Dtls:
         transport._write_ssl = self._write_ssl  # type: ignore[method-assign]
         self._connection._queue.put_nowait((_NOTHING, 1))  # aiortc is waiting where it always has, for the last time
         for each in self._connection._protocols:
-            if isinstance(each.transport, UdpTransport):
+            if isinstance(each.transport, BatchTransport):
                 each.transport.on_records = self._came
 
     @property
     def unreadable(self) -> int:
         """Datagrams that have come and are nothing: no STUN and no DTLS, forged, damaged, or here a second time."""
         sockets = [each.transport for each in self._connection._protocols]
-        return self._unreadable + sum(each.unreadable for each in sockets if isinstance(each, UdpTransport))
+        return self._unreadable + sum(each.unreadable for each in sockets if isinstance(each, BatchTransport))
 
     @property
     def role(self) -> str:
@@ -261,7 +261,7 @@ def runs(records: bytes) -> list[tuple[bytes, int]]:
 
 def _hand_over(transport: Any, run: bytes, step: int, to: tuple[str, int]) -> int:
     """How many of these datagrams a transport took: ours all at once, a TURN client one by one."""
-    if isinstance(transport, UdpTransport):
+    if isinstance(transport, BatchTransport):
         return transport.send_cut(run, step, to)
     taken = 0
     for start in range(0, len(run), step):

@@ -92,7 +92,7 @@ def test_many_of_one_size_leave_and_arrive_together(run: Callable[[Any], Any]) -
             calls = list[str]()
             for side in (here, there):
                 transport = nominated(side).protocol.transport
-                transport._sock = Counted(transport._sock, calls)
+                transport._sock = transport._outlet._sock = Counted(transport._sock, calls)
             near.send(packets(90, size=MTU))
             await until(lambda: len(got) == 90)
             # Two or three buffers, maybe a check of consent, and for each wake a read that finds nothing.
@@ -265,7 +265,7 @@ def test_a_socket_that_is_full_keeps_some_and_drops_the_rest() -> None:
             each.bind(("127.0.0.1", 0))
         here, there = (UdpTransport(each, Takes()) for each in sockets)
         full = Full(sockets[0])
-        here._sock = full  # type: ignore[assignment]
+        here._outlet._sock = full  # type: ignore[assignment]
         to = sockets[1].getsockname()
         taken = sum(here.send_cut(bytes(1000 * 50), 1000, to) for _ in range(40))
         assert (taken, here.dropped) == (1048, 2000 - 1048)
