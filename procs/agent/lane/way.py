@@ -18,12 +18,12 @@ class Way(Protocol):
         """The port."""
 
     def expect(self, ufrag: str, take: Take) -> None:
-        """From now on `take` gets what is for the ICE connection of this username fragment: checks that name it, answers
-        to what it has sent, and DTLS from whom it has sent something to."""
+        """From now on `take` gets what is for the connection of this username fragment: checks that name it, answers
+        to its own, and DTLS from where it has answered a check, or sent DTLS to. To say it again changes nothing."""
 
     def send(self, ufrag: str, local: str, to: Address, joined: bytes, step: int) -> int:
         """Send datagrams of `step` bytes that lie behind each other, the last maybe shorter, from this address of ours;
-        how many were taken."""
+        how many were taken, of which some may be lost on the way to the port."""
 
     def forget(self, ufrag: str) -> None:
         """That connection has gone."""

@@ -1,0 +1,252 @@
+"""The one UDP port of all peers: a socket for IPv4 and one for IPv6, with the same number, read by exactly one process.
+
+The owner of the port has its sockets, and sessions reach them by messages (way.py); no descriptor is handed over
+(SCM_RIGHTS). So there is one port for a firewall to know, and exactly one reader, who needs nobody to tell it whose a
+datagram is; and a session's death, however it dies, never touches the path that packets take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import random
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+
+from procs import log
+from procs.agent.lane.demux import Demux
+from procs.agent.lane.way import Take
+from procs.agent.udp import MAX_RUN, Address, Ancillary, Outlet, Sent, arrived, joins
+from procs.errors import ConfigError
+
+RECORD = 0xF1  # the first byte of a record of the lane (wire/records.py)
+BIND_TRIES = 50
+IN_BYTES = 4 << 20
+# What the kernel holds on the way out, it holds before any queue that would be fair: no more than keeps it busy.
+OUT_BYTES = 1 << 20
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # Python's socket module lacks these, and all that follow
+_IP_PKTINFO, _IPV6_PKTINFO = 8, 50
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
+_PKTINFO_SPACE = socket.CMSG_SPACE(20)
+_Heard = dict[tuple[Take, str, Address], list[bytes]]
+
+
+class Port:
+    """A Way for the sessions of this process, and what the lane's records go through. `key` names the setting that the
+    number comes from; 0 is any that is free in the range. Raises ConfigError.
+
+    `on_records(joined, step, sender)` is called with records, datagrams of `step` bytes that lie behind each other, the
+    last maybe shorter; the memory is the caller's own again afterwards. `on_writable()` once `send_records` was FULL
+    and there is room again.
+    """
+
+    def __init__(self, number: int, udp_range: tuple[int, int], key: str = "port") -> None:
+        self._socks = _any(udp_range) if number == 0 else _bound(number, key)
+        self.number: int = self._socks[0].getsockname()[1]
+        self._demux: Demux[Take] = Demux()
+        self._outlets: dict[int, Outlet] = {}  # by family
+        self._buffer = memoryview(bytearray(MAX_RUN))
+        self.on_records: Callable[[memoryview, int, Address], None] = lambda joined, step, sender: None
+        self.on_writable: Callable[[], None] = lambda: None
+        self.errors = 0  # of what was to be sent or received
+
+    @property
+    def strangers(self) -> int:
+        """Datagrams that came and were nobody's."""
+        return self._demux.strangers
+
+    @property
+    def malformed(self) -> int:
+        """Datagrams that came and are of no protocol."""
+        return self._demux.malformed
+
+    @property
+    def dropped(self) -> int:
+        """Datagrams on their way out, of sessions: there was no room for them, or no route."""
+        return sum(each.dropped for each in self._outlets.values())
+
+    def start(self) -> None:
+        """Read and write from now on, in the running event loop."""
+        loop = asyncio.get_running_loop()
+        for sock in self._socks:
+            outlet = self._outlets[sock.family] = Outlet(sock, self._failed)
+            outlet.on_room = lambda: self.on_writable()
+            local_of = _local_six if sock.family == socket.AF_INET6 else _local_four
+            loop.add_reader(sock.fileno(), self._read, sock, local_of)
+
+    def close(self) -> None:
+        """Hold nothing any more."""
+        for outlet in self._outlets.values():
+            outlet.forget()
+        for sock in self._socks:
+            if self._outlets:
+                asyncio.get_running_loop().remove_reader(sock.fileno())
+            sock.close()
+        self._outlets.clear()
+
+    # --- for sessions -----------------------------------------------------------------------------------
+
+    def expect(self, ufrag: str, take: Take) -> None:
+        """As a Way has it."""
+        if not self._demux.expect(ufrag, take):
+            log.warning("too many connections for one UDP port: another has only sockets of its own")
+
+    def send(self, ufrag: str, local: str, to: Address, joined: bytes, step: int) -> int:
+        """As a Way has it."""
+        outlet, source = self._outlets.get(_family(to)), _source(local)
+        if not outlet or not source or step <= 0 or not self._demux.sent(ufrag, to, joined[:step], time.monotonic()):
+            return 0
+        return outlet.send(joined, step, to, source)
+
+    def forget(self, ufrag: str) -> None:
+        """As a Way has it."""
+        self._demux.forget(ufrag)
+
+    # --- for the lane -----------------------------------------------------------------------------------
+
+    def send_records(self, joined: bytes, step: int, to: Address) -> Sent:
+        """Send datagrams of `step` bytes that lie behind each other, the last maybe shorter, as many as one system call
+        takes (MAX_SEGMENTS, MAX_JOINED), or none. Which address of ours they leave from is for the kernel to say."""
+        outlet = self._outlets.get(_family(to))
+        return outlet.send_now(joined, step, to) if outlet else Sent.REFUSED
+
+    # --- in ---------------------------------------------------------------------------------------------
+
+    def _read(self, sock: socket.socket, local_of: Callable[[Sequence[Ancillary]], str]) -> None:
+        heard: _Heard = {}
+        try:
+            for size, step, sender, ancillary in arrived(sock, self._buffer, _PKTINFO_SPACE):
+                run = self._buffer[:size]
+                if size and run[0] == RECORD and (step >= size or not bytes(run[::step]).strip(b"\xf1")):
+                    self.on_records(run, step, sender[:2])
+                else:
+                    self._sort(run, max(1, step), sender[:2], local_of(ancillary), heard)
+        except OSError as error:
+            self._failed(error)
+        for (take, local, sender), datagrams in heard.items():
+            take(local, sender, datagrams)
+
+    def _sort(self, run: memoryview, step: int, sender: Address, local: str, heard: _Heard) -> None:
+        """A run that is not all records; one flow may carry anything."""
+        now, demux = time.monotonic(), self._demux
+        for at in range(0, len(run) or 1, step):
+            datagram = bytes(run[at : at + step])
+            kind = datagram[0] if datagram else 0xFF
+            if kind < 4:
+                take = demux.of_stun(datagram, now)
+            elif 20 <= kind < 64:
+                take = demux.of_dtls(sender, now)
+            elif kind == RECORD:
+                self.on_records(run[at : at + step], len(datagram), sender)
+                continue
+            else:
+                demux.malformed += 1
+                continue
+            if take:
+                heard.setdefault((take, local, sender), []).append(datagram)
+
+    def _failed(self, error: OSError) -> None:
+        self.errors += 1
+        log.debug("the UDP port says", why=str(error))
+
+
+def _any(udp_range: tuple[int, int]) -> list[socket.socket]:
+    for _ in range(BIND_TRIES):
+        number = random.randint(*udp_range)
+        try:
+            return _bound(number, "port")
+        except ConfigError:
+            continue
+    raise ConfigError(f"PLANARIA_UDP_RANGE={udp_range[0]}-{udp_range[1]}: no UDP port of it is free")
+
+
+def _bound(number: int, key: str) -> list[socket.socket]:
+    made: list[socket.socket] = []
+    try:
+        made.append(_socket(socket.AF_INET, number))
+        if socket.has_ipv6:
+            made.append(_socket(socket.AF_INET6, number))
+    except OSError as error:
+        if made and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            return made  # IPv6 is switched off
+        for each in made:
+            each.close()
+        why = "another program has this UDP port" if error.errno == errno.EADDRINUSE else error.strerror
+        raise ConfigError(f"{key}={number}: {why}") from None
+    return made
+
+
+def _socket(family: socket.AddressFamily, number: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        _set_up(sock)
+        sock.bind(("", number))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _set_up(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    sizes = ((_SO_RCVBUFFORCE, socket.SO_RCVBUF, IN_BYTES), (_SO_SNDBUFFORCE, socket.SO_SNDBUF, OUT_BYTES))
+    for force, kind, size in sizes:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, force, size)
+        except PermissionError:
+            sock.setsockopt(socket.SOL_SOCKET, kind, size)
+    # Nothing is cut into fragments, and what a router claims of its link's size, which anybody may, is not believed:
+    # the lane finds out itself what passes.
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+    joins(sock)
+
+
+def _local_four(ancillary: Sequence[Ancillary]) -> str:
+    for level, kind, value in ancillary:
+        if kind == _IP_PKTINFO and level == socket.IPPROTO_IP:
+            return _text(socket.AF_INET, value[8:12])
+    return ""
+
+
+def _local_six(ancillary: Sequence[Ancillary]) -> str:
+    for level, kind, value in ancillary:
+        if kind == _IPV6_PKTINFO and level == socket.IPPROTO_IPV6:
+            return _text(socket.AF_INET6, value[:16])
+    return ""
+
+
+@functools.lru_cache(maxsize=64)
+def _text(family: int, packed: bytes) -> str:
+    return socket.inet_ntop(family, packed)
+
+
+@functools.lru_cache(maxsize=1024)
+def _family(to: Address) -> int:
+    """0 of what is no address: a peer may name anything as its own, and the kernel would ask for it in the DNS."""
+    packed = _packed(to[0])
+    return (socket.AF_INET6 if len(packed) > 4 else socket.AF_INET) if packed and 0 < to[1] < 65536 else 0
+
+
+@functools.lru_cache(maxsize=64)
+def _source(local: str) -> tuple[Ancillary, ...]:
+    """What has the kernel send from this address of ours; nothing of what is none."""
+    packed = _packed(local)
+    if len(packed) > 4:
+        return ((socket.IPPROTO_IPV6, _IPV6_PKTINFO, packed + struct.pack("=I", 0)),)
+    return ((socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I", 0) + packed + bytes(4)),) if packed else ()
+
+
+def _packed(host: str) -> bytes:
+    try:
+        return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    except (OSError, ValueError):
+        return b""
