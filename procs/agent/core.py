@@ -17,6 +17,7 @@ from procs import log
 from procs.agent.caps import Caps
 from procs.agent.channel import Channel
 from procs.agent.identity import Identity, Trust, folder_in
+from procs.agent.lane.way import Way
 from procs.agent.planes import PACKED, RECORDS
 from procs.agent.session import PeerSession
 from procs.agent.settings import AgentSettings
@@ -31,7 +32,7 @@ MAX_SESSIONS = 256
 class AgentCore:
     """Everybody who calls is answered. `on_session` is called with each session that a peer begins, `on_channel` with
     each main channel as it opens, and again each time that it was lost and is back. Without an identity it has that of
-    this machine's agents, in the run directory."""
+    this machine's agents, in the run directory. `way`: to a UDP port that all sessions share."""
 
     def __init__(
         self,
@@ -40,8 +41,9 @@ class AgentCore:
         identity: Identity | None = None,
         *,
         can: Caps | None = None,
+        way: Way | None = None,
     ) -> None:
-        self.settings, self.signaling = settings, signaling
+        self.settings, self.signaling, self._way = settings, signaling, way
         self._identity, self._can = identity or own_identity(settings), can or _can(settings)
         self._sessions: dict[str, PeerSession] = {}
         self._task: asyncio.Task[None] | None = None
@@ -107,6 +109,7 @@ class AgentCore:
             self.signaling.post,
             can=self._can,
             can_send=lambda: self.signaling.is_connected,
+            way=self._way,
         )
         self._sessions[peer] = made
         made.main.on("open", lambda: self.on_channel(peer, made.main))

@@ -19,11 +19,15 @@ from typing import Any, TypeVar
 
 import ifaddr
 from aioice import Candidate, Connection, candidate, ice
+from aioice.ice import CandidatePair
 from aioice.turn import TurnTransport
+from aioice.utils import random_string
 from aiortc.rtcicetransport import parse_stun_turn_uri
 
 from procs import log
 from procs.agent import netlink
+from procs.agent.lane.transport import Riding, WayTransport
+from procs.agent.lane.way import Address, Way
 from procs.agent.udp import UdpTransport
 
 T = TypeVar("T")
@@ -34,15 +38,23 @@ MAX_SOCKETS = 16
 MAX_QUEUED = 2048  # datagrams
 BIND_TRIES = 50
 BUFFER_BYTES = 4 << 20  # a keyframe goes out in one go
+# A candidate's local preference (RFC 8445, 5.1.2), which its priority tells the other side: at a port that all sessions
+# share, and at a socket of the session's own where there is such a port.
+AT_PORT, APART = 65535, 32767
+UFRAG_CHARS = 16  # it says whose a check is, at a port where there are many
 OUR_TUNNELS = ("tun", "mvp-tun")  # whoever has made them
 Found = Callable[[Candidate], None]
 _asking: set[asyncio.Task[None]] = set()  # the event loop itself keeps none of its tasks
 
 
-def prepare(connection: Connection, udp_range: tuple[int, int]) -> None:
-    """Have this connection gather host candidates only, at once, on ports of the range, and keep little of what anybody
-    sends to them: nobody takes it before there is a way."""
-    connection.gather_candidates = functools.partial(_bind, connection, udp_range)  # type: ignore[method-assign]
+def prepare(connection: Connection, udp_range: tuple[int, int], way: Way | None = None) -> None:
+    """Have this connection gather host candidates only, at once, on the way to a port for all sessions and, as a second
+    choice, on ports of the range; and keep little of what anybody sends to them: nobody takes it before there is a
+    path."""
+    connection.gather_candidates = functools.partial(_bind, connection, udp_range, way)  # type: ignore[method-assign]
+    if way:
+        connection._local_username = random_string(UFRAG_CHARS)
+        _tell_preference(connection)
     received = connection.data_received
 
     def bounded(data: bytes, component: int) -> None:
@@ -90,6 +102,23 @@ def path_of(connection: Connection) -> str:
         relayed = "relay" in (pair.local_candidate.type, pair.remote_candidate.type)
         return "relayed" if relayed else "direct"
     return ""
+
+
+def remote_of(connection: Connection) -> Address | None:
+    """Where we send to, while there is a path."""
+    for pair in connection._nominated.values():
+        return pair.remote_addr
+    return None
+
+
+def is_by_way(connection: Connection) -> bool:
+    """Whether the path leads from the port that all our sessions share to that of the other side."""
+    return any(map(joins_ports, connection._nominated.values()))
+
+
+def joins_ports(pair: CandidatePair) -> bool:
+    """Whether it is such a path, or may become one."""
+    return isinstance(pair.protocol.transport, WayTransport) and _preference(pair.remote_candidate) == AT_PORT
 
 
 def on_sign(connection: Connection, heard: Callable[[], None]) -> None:
@@ -143,30 +172,55 @@ def _is_through_tunnel(host: str) -> bool:
         return False
 
 
-async def _bind(connection: Connection, udp_range: tuple[int, int]) -> None:
+async def _bind(connection: Connection, udp_range: tuple[int, int], way: Way | None) -> None:
     """In the place of Connection.gather_candidates."""
     if connection._local_candidates_start:
         return
     connection._local_candidates_start = True
-    for address in host_addresses():
-        sock = _socket(address, udp_range)
-        if sock is None:
-            continue
-        protocol = ice.StunProtocol(connection)
-        UdpTransport(sock, protocol)
-        port = sock.getsockname()[1]
-        protocol.local_candidate = Candidate(
-            foundation=candidate.candidate_foundation("host", "udp", address),
-            component=1,
-            transport="udp",
-            priority=candidate.candidate_priority(1, "host"),
-            host=address,
-            port=port,
-            type="host",
-        )
-        connection._protocols.append(protocol)
-        connection._local_candidates.append(protocol.local_candidate)
+    addresses = host_addresses()
+    if way and way.number and addresses:
+        riding = Riding(way, connection.local_username)
+        for address in addresses:
+            protocol = ice.StunProtocol(connection)
+            riding.add(address, protocol)
+            _add_host(connection, protocol, (address, way.number), AT_PORT)
+    for address in addresses:
+        if sock := _socket(address, udp_range):
+            protocol = ice.StunProtocol(connection)
+            UdpTransport(sock, protocol)
+            _add_host(connection, protocol, (address, sock.getsockname()[1]), APART if way else AT_PORT)
     connection._local_candidates_end = True
+
+
+def _add_host(connection: Connection, protocol: ice.StunProtocol, at: Address, preference: int) -> None:
+    protocol.local_candidate = Candidate(
+        foundation=candidate.candidate_foundation("host", "udp", at[0]),
+        component=1,
+        transport="udp",
+        priority=candidate.candidate_priority(1, "host", preference),
+        host=at[0],
+        port=at[1],
+        type="host",
+    )
+    connection._protocols.append(protocol)
+    connection._local_candidates.append(protocol.local_candidate)
+
+
+def _preference(of: Candidate) -> int:
+    return of.priority >> 8 & 0xFFFF
+
+
+def _tell_preference(connection: Connection) -> None:
+    """Have checks say how we like the candidate that they come from, also where a NAT has made another of it."""
+    build_request = connection.build_request
+
+    def build(pair: CandidatePair, nominate: bool) -> Any:
+        request = build_request(pair, nominate)
+        preference = _preference(pair.local_candidate)
+        request.attributes["PRIORITY"] = candidate.candidate_priority(pair.component, "prflx", preference)
+        return request
+
+    connection.build_request = build  # type: ignore[method-assign]
 
 
 def _socket(address: str, udp_range: tuple[int, int]) -> socket.socket | None:
@@ -216,6 +270,7 @@ async def _reflexive(protocol: ice.StunProtocol, stuns: list[tuple[str, int]], f
     """The address under which one socket is seen outside. It sends nothing of its own, so there is no pair for it."""
     got = await _first([ice.server_reflexive_candidate(protocol, stun_server) for stun_server in stuns])
     if got and got[0].host != protocol.local_candidate.host:  # else there is no NAT
+        got[0].priority = candidate.candidate_priority(1, "srflx", _preference(protocol.local_candidate))
         found(got[0])
 
 

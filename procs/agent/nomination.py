@@ -10,10 +10,11 @@ would wait for its own check, which it has given up, for ever: everything went b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from aioice import Connection
-from aioice.ice import CandidatePair
+from aioice.ice import CandidatePair, candidate_pair_priority
 
 _State = CandidatePair.State
 
@@ -36,15 +37,41 @@ def follow(connection: Connection) -> None:
     connection.check_incoming = incoming  # type: ignore[method-assign, assignment]
 
 
-def go_on(connection: Connection) -> None:
-    """Look for a straight path once more, though there is a relayed one. The other side has to do the same."""
+def keep_the_best(connection: Connection) -> None:
+    """Of all that the other side and we agree on, have the pair with the highest priority (RFC 5245, 8.1.1.2), where
+    aioice has the last: who calls nominates each pair that passes, and many may at once."""
+    check_complete = connection.check_complete
+
+    def complete(pair: CandidatePair) -> None:
+        before = connection._nominated.get(pair.component)
+        check_complete(pair)
+        if (
+            before
+            and connection._nominated.get(pair.component) is pair
+            and _priority(connection, before) > _priority(connection, pair)
+        ):
+            connection._nominated[pair.component] = before
+
+    connection.check_complete = complete  # type: ignore[method-assign]
+
+
+def is_straight(pair: CandidatePair) -> bool:
+    """Whether it leads through no relay."""
+    return "relay" not in (pair.local_candidate.type, pair.remote_candidate.type)
+
+
+def go_on(connection: Connection, is_wanted: Callable[[CandidatePair], bool]) -> None:
+    """Look for such a path once more, though there is another one. The other side has to do the same."""
     for remote in connection._remote_candidates:
         connection._pair_remote_candidate(remote)  # forms those pairs that are not there
     for pair in list(connection._check_list):
-        is_straight = "relay" not in (pair.local_candidate.type, pair.remote_candidate.type)
-        if is_straight and pair.state is not _State.SUCCEEDED and (pair.task is None or pair.task.done()):
+        if is_wanted(pair) and pair.state is not _State.SUCCEEDED and (pair.task is None or pair.task.done()):
             pair.task, pair.state = None, _State.WAITING
             connection.check_start_task(pair)
+
+
+def _priority(connection: Connection, pair: CandidatePair) -> int:
+    return candidate_pair_priority(pair.local_candidate, pair.remote_candidate, connection.ice_controlling)
 
 
 def _knock_again(pair: CandidatePair) -> None:

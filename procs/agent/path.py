@@ -17,6 +17,7 @@ from aiortc import RTCConfiguration, RTCDataChannel, RTCDtlsTransport, RTCPeerCo
 from procs import log
 from procs.agent import ice, nomination
 from procs.agent.dtls import Dtls
+from procs.agent.lane.way import Address, Way
 from procs.agent.settings import AgentSettings
 from procs.errors import Refused
 
@@ -33,7 +34,8 @@ class NoConnection(NamedTuple):
 
 class Path:
     """`changed()` is called when `state` may be another; `found(candidate)` with each candidate that is not in the
-    description, and None after the last; `channel(below)` with each data channel that the other side opens."""
+    description, and None after the last; `channel(below)` with each data channel that the other side opens. `way`: to
+    a port that all sessions share, if there is one."""
 
     def __init__(
         self,
@@ -41,8 +43,9 @@ class Path:
         changed: Callable[[], None],
         found: Callable[[str | None], None],
         channel: Callable[[RTCDataChannel], None],
+        way: Way | None = None,
     ) -> None:
-        self._settings, self._found = settings, found
+        self._settings, self._found, self._way = settings, found, way
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.pc.on("connectionstatechange", changed)
         self.pc.on("datachannel", channel)
@@ -52,7 +55,7 @@ class Path:
         self._heard_at = self.began_at = time.monotonic()
         self.refused_candidates = 0
         self._straight_at, self._straight_pauses = 0.0, iter(STRAIGHT_S)
-        self._kind = ""  # when it was looked at last
+        self._before = ("", False)  # when it was looked at last
 
     @property
     def state(self) -> str:
@@ -67,10 +70,18 @@ class Path:
     @property
     def remote(self) -> str:
         """The address of the other side, as we send to it; "" while there is none."""
-        for pair in self._connection._nominated.values() if self._connection else ():
-            host, port = pair.remote_addr
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return ""
+        host, port = self.remote_address or ("", 0)
+        return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}") if host else ""
+
+    @property
+    def remote_address(self) -> Address | None:
+        """The same, for who sends there."""
+        return ice.remote_of(self._connection) if self._connection else None
+
+    @property
+    def is_by_way(self) -> bool:
+        """Whether it leads from the port that all our sessions share to the same of the other side."""
+        return self._connection is not None and ice.is_by_way(self._connection)
 
     @property
     def silent_s(self) -> float:
@@ -128,13 +139,16 @@ class Path:
         self._begin(self._gather())
 
     def straighten(self, now: float) -> bool:
-        """Look once more for a way without a relay, if it is time and there is one on this one; the other side does at
-        the same times. Whether the way has become another. A few times a second, while it is connected."""
-        if self._connection and self.kind == "relayed" and now >= self._straight_at:
-            self._straight_at = now + next(self._straight_pauses, float("inf"))
-            nomination.go_on(self._connection)
-        before, self._kind = self._kind, self.kind
-        return before not in ("", self._kind)
+        """Look once more for a path without a relay, or from port to port, if it is time and there is none yet; the
+        other side does at the same times. Whether the path has become another. A few times a second, while it is
+        connected."""
+        if self._connection and now >= self._straight_at:
+            is_relayed = self.kind == "relayed"
+            if is_relayed or (self._way and not self.is_by_way):
+                self._straight_at = now + next(self._straight_pauses, float("inf"))
+                nomination.go_on(self._connection, nomination.is_straight if is_relayed else ice.joins_ports)
+        before, self._before = self._before, (self.kind, self.is_by_way)
+        return before[0] != "" and before != self._before
 
     async def close(self) -> None:
         """Tell the other side and the TURN server that it is over, and hold nothing any more, whether they hear it."""
@@ -155,9 +169,10 @@ class Path:
     async def _describe(self) -> str:
         assert self.pc.sctp
         self._connection = self.pc.sctp.transport.transport.iceGatherer._connection
-        ice.prepare(self._connection, self._settings.udp_range)
+        ice.prepare(self._connection, self._settings.udp_range, self._way)
         ice.on_sign(self._connection, self._heard)
         nomination.follow(self._connection)
+        nomination.keep_the_best(self._connection)
         await self.pc.setLocalDescription()
         lines = [line for line in self.pc.localDescription.sdp.splitlines() if line != "a=end-of-candidates"]
         return "\r\n".join(lines) + "\r\n"

@@ -19,6 +19,7 @@ from procs.agent.caps import Caps
 from procs.agent.cargo import Cargo
 from procs.agent.hand import NO_CAPS, Hand
 from procs.agent.identity import Identity
+from procs.agent.lane.way import Way
 from procs.agent.path import Path
 from procs.agent.settings import AgentSettings
 from procs.agent.turns import Turns
@@ -38,7 +39,7 @@ class PeerSession(View):
     """`send(frame)` takes a frame for the peer, and says whether it went. Made where an event loop runs.
 
     `on_state(session)` is called at each change of `state`; `can_send()`: whether frames go out now; `keep`: a peer
-    that says goodbye is called again.
+    that says goodbye is called again; `way`: to a UDP port that all sessions share.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class PeerSession(View):
         can: Caps = NO_CAPS,
         can_send: Callable[[], bool] = lambda: True,
         keep: bool = False,
+        way: Way | None = None,
     ) -> None:
-        self.me, self.peer, self._settings = me, peer, settings
+        self.me, self.peer, self._settings, self._way = me, peer, settings, way
         self._send, self._can_send = send, can_send
         self._hand = Hand(me, peer, identity, can)
         self._turns = Turns(is_smaller=me < peer, keep=keep)
@@ -232,7 +234,7 @@ class PeerSession(View):
             if path is self.path:
                 self._cargo.opened(below)
 
-        path = Path(self._settings, self._wake, found, channel)
+        path = Path(self._settings, self._wake, found, channel, self._way)
         return path
 
     def _connected(self, path: Path) -> None:

@@ -156,10 +156,9 @@ def arrived(sock: socket.socket, buffer: memoryview, ancillary_bytes: int = 0) -
     from whom, and what else of it there was room for in `ancillary_bytes`. Ends when that was all, or when others are
     to have their turn. Raises OSError for an ICMP error that a datagram of ours has met."""
     left, space = BYTES_A_WAKE, ancillary_bytes + socket.CMSG_SPACE(4)
-    receive = sock.recvmsg_into
     for _ in range(READS_A_WAKE):
         try:
-            size, ancillary, _, sender = receive([buffer], space)
+            size, ancillary, _, sender = sock.recvmsg_into([buffer], space)
         except (BlockingIOError, InterruptedError):
             return
         step = size
