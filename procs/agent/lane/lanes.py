@@ -1,0 +1,194 @@
+"""All lanes of one UDP port, for whoever owns that and the TUN.
+
+lanes = Lanes(port, most=tunnel.mtu)
+lanes.on_frames = lambda peer, iovs: ...     # from a peer, to be admitted and written before it returns
+lanes.on_nonce = lambda peer, nonce: ...     # to be told to the session with this peer, which gives LaneKeys for it
+lanes.on_room = lambda: ...                  # the port takes more again
+lanes.keys(told)
+if lanes.is_up(peer): lanes.send(peer, frames)
+lanes.tick(time.monotonic())                 # some ten times a second
+
+What comes under no key of ours costs one look into a table, and is never answered.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from procs.agent.lane import slices
+from procs.agent.lane.lane import Lane, Pair, Run, mark_of, shown
+from procs.agent.lane.way import Address
+from procs.agent.udp import Sent
+from procs.messages.tunnel import LaneKeys
+from procs.wire.records import index_of
+
+LEAST = 1232  # bytes of a datagram: what IPv6 takes everywhere
+Iovs = Sequence[Sequence[bytes | memoryview]]  # frames for the TUN, each the buffers of one write
+
+
+class Below(Protocol):
+    """As much of a Port (port.py) as lanes use."""
+
+    on_records: Callable[[memoryview, int, Address], None]
+    on_writable: Callable[[], None]
+
+    def send_records(self, joined: bytes, step: int, to: Address) -> Sent:
+        """Send them, or not."""
+
+
+class Lanes:
+    """`most`: the largest packet that there will be; `least`: the largest that a lane has to carry to be of use.
+    `strangers`: datagrams under no key of ours; `refused`: those on their way out that our own machine did not take."""
+
+    def __init__(self, port: Below, *, most: int, least: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        around = -slices.mtu(0)
+        self._most, self._least = most + around, min(max(LEAST, least + around), most + around)
+        self._port, self._clock = port, clock
+        self._lanes: dict[str, Lane] = {}
+        self._pairs: dict[bytes, tuple[Lane, Pair]] = {}  # by the index that their records come with
+        self._waiting: deque[tuple[Lane, Run]] = deque()  # of no more than one call of send
+        self.on_frames: Callable[[str, Iovs], object] = lambda peer, frames: None
+        self.on_nonce: Callable[[str, bytes], object] = lambda peer, nonce: None
+        self.on_room: Callable[[], object] = lambda: None
+        self.strangers = self.refused = 0
+        port.on_records, port.on_writable = self._came, self._writable
+
+    # What others know of a lane
+
+    def nonce(self, peer: str) -> bytes:
+        """What its session is to say. From now on there may be a lane to this peer."""
+        if peer not in self._lanes:
+            self._lanes[peer] = Lane(peer, self._least, self._most)
+        return self._lanes[peer].nonce
+
+    def is_up(self, peer: str) -> bool:
+        """Whether packets go this way."""
+        lane = self._lanes.get(peer)
+        return lane is not None and lane.is_up
+
+    @property
+    def are_up(self) -> bool:
+        """Whether any does."""
+        return any(lane.is_up for lane in self._lanes.values())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is to be sent until `on_room`."""
+        return bool(self._waiting)
+
+    def mtu(self, peer: str) -> int:
+        """The largest packet that goes through whole; 0 while that is not known."""
+        lane = self._lanes.get(peer)
+        return lane.mtu if lane else 0
+
+    def remote(self, peer: str) -> str:
+        """Where it is, for people."""
+        lane = self._lanes.get(peer)
+        return shown(lane.remote) if lane else ""
+
+    def round_trip_ms(self, peer: str) -> float | None:
+        """As the last ping was answered."""
+        lane = self._lanes.get(peer)
+        return lane.round_trip_ms if lane else None
+
+    def stats(self, peer: str) -> dict[str, int]:
+        """Counts: rekeys, falls, moves, forged, replayed, malformed."""
+        lane = self._lanes.get(peer)
+        return lane.stats if lane else {}
+
+    # What its owner does
+
+    def keys(self, told: LaneKeys) -> None:
+        """A session has said these. Those of another nonce than that of now are of another life, and do nothing."""
+        lane = self._lanes.get(told.peer)
+        if lane is None or told.mine != lane.nonce or told.theirs == told.mine:
+            return
+        now, nonce = self._clock(), lane.nonce
+        taken = self._pairs.get(told.receives[:4])
+        if taken and taken[1].mark != mark_of(told):  # their index is that of others
+            lane.renew()
+        elif pair := lane.told(told, now):
+            self._pairs[pair.opener.index] = lane, pair
+            self._ping(lane, now)
+        if lane.nonce != nonce:
+            self.on_nonce(lane.peer, lane.nonce)
+
+    def send(self, peer: str, frames: Sequence[bytes]) -> int:
+        """Send these; how many were taken: all, or none where the lane is not up. What the port has no room for waits,
+        and until `on_room` there should be no more."""
+        lane = self._lanes.get(peer)
+        if lane is None or not lane.is_up:
+            return 0
+        for run in lane.seal(frames):
+            if self._waiting or not self._out(lane, run):
+                self._waiting.append((lane, run))
+        return len(frames)
+
+    def tick(self, now: float) -> None:
+        """Ping, find out what is up, and let old keys go."""
+        for lane in self._lanes.values():
+            nonce = lane.nonce
+            for pair in lane.expire(now):
+                del self._pairs[pair.opener.index]
+            if lane.nonce != nonce:
+                self.on_nonce(lane.peer, lane.nonce)
+            self._ping(lane, now)
+            lane.look(now)
+
+    def drop(self, peer: str) -> None:
+        """Nothing goes to this peer or comes from it any more."""
+        if lane := self._lanes.pop(peer, None):
+            for pair in lane.pairs:
+                del self._pairs[pair.opener.index]
+            self._waiting = deque(each for each in self._waiting if each[0] is not lane)
+
+    # Datagrams
+
+    def _came(self, joined: memoryview, step: int, sender: Address) -> None:
+        found = self._pairs.get(index_of(joined))
+        if len(joined) > step and index_of(joined) != index_of(joined[(len(joined) - 1) // step * step :]):
+            for at in range(0, len(joined), step):  # keys have just been changed; all others come apart
+                self._came(joined[at : at + step], step, sender)
+            return
+        if found is None:
+            self.strangers += -(-len(joined) // step)
+            return
+        lane, pair = found
+        before = pair.opener.newest
+        pair.incoming.take(joined, step)
+        if pair.opener.newest > before:
+            self._heard(lane, pair, sender)
+        if frames := pair.incoming.frames():
+            self.on_frames(lane.peer, frames)
+
+    def _heard(self, lane: Lane, pair: Pair, sender: Address) -> None:
+        now = self._clock()
+        lane.heard(pair, sender, now)
+        if pair.incoming.controls:
+            controls, pair.incoming.controls[:] = pair.incoming.controls[:], []
+            for run in lane.answers(pair, controls, now):
+                self._out(lane, run)
+
+    def _ping(self, lane: Lane, now: float) -> None:
+        for run in lane.pings(now):
+            self._out(lane, run)
+
+    def _out(self, lane: Lane, run: Run) -> bool:
+        """False where the port is full."""
+        if lane.remote is None:
+            return True
+        sent = self._port.send_records(*run, lane.remote)
+        if sent is Sent.TOO_BIG:
+            lane.path.refused(run[1], self._clock())
+        self.refused += sent in (Sent.TOO_BIG, Sent.REFUSED)
+        return sent is not Sent.FULL
+
+    def _writable(self) -> None:
+        while self._waiting:
+            if not self._out(*self._waiting[0]):
+                return
+            self._waiting.popleft()
+        self.on_room()
