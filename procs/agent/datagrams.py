@@ -1,5 +1,6 @@
 """IP packets of one session, over whatever carries them now: DTLS records (plane 2), a data channel of several packets
-a message (1), or one packet a message for a peer that is not ours (0). It outlives the connections below it.
+a message (1), or one packet a message for a peer that is not ours (0). It outlives the connections below it. Whoever
+owns the UDP port of plane 3 gets the keys for it here, and carries those packets itself.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from aiortc import RTCDataChannel
 
 from procs.agent.caps import Caps
 from procs.agent.dtls import Dtls
+from procs.agent.lane.keying import LABEL as KEYS
+from procs.agent.lane.keying import SECRET_BYTES, Keying, Keys
+from procs.agent.lane.way import Address
 from procs.agent.packing import OPTIONS, Packing
 from procs.agent.path import Path
-from procs.agent.planes import PACKED, RECORDS, Planes
+from procs.agent.planes import LANE, PACKED, RECORDS, Planes
 from procs.agent.records import Records
 
 LABEL = "planaria-ip"  # of the channel of plane 1
@@ -24,7 +28,8 @@ HEARD_S = 1.5  # whom we have heard of in this time on the control channel lives
 
 
 class Datagrams:
-    """`on_packets(packets)` is called with what comes, on any plane.
+    """`on_packets(packets)` is called with what comes, on any plane. `on_keys(keys, remote)`: of plane 3, for the nonce
+    of its owner (`lane`), and where the peer is, if the way leads by its port; at each change and each second.
 
     Without a connection nothing is taken but the last few packets, which go out as soon as the other side is heard
     again: a TCP connection inside goes on then, and not when it next thinks of sending something again.
@@ -32,7 +37,10 @@ class Datagrams:
 
     def __init__(self, ours: Caps) -> None:
         self.on_packets: Callable[[Sequence[bytes]], object] = lambda packets: None
+        self.on_keys: Callable[[Keys, Address | None], object] = lambda keys, remote: None
         self._ours = self._theirs = ours
+        self._nonce = b""
+        self._keying: Keying | None = None
         self._records: Records | None = None
         self._packing: Packing | None = None
         self._planes: Planes | None = None
@@ -88,6 +96,13 @@ class Datagrams:
             return 0
         return below.send(packets)
 
+    def lane(self, nonce: bytes) -> None:
+        """Have keys of plane 3 for this nonce, with a peer that knows it. Whoever owns the port says it at each change,
+        and may say it as often as it likes."""
+        self._nonce = nonce
+        if self._keying:
+            self._keying.ours(nonce)
+
     @property
     def _below(self) -> Records | Packing | None:
         return self._records if self.plane == RECORDS else self._packing
@@ -104,6 +119,8 @@ class Datagrams:
             self._dtls = self._records.dtls
             self._records.on_packets = self._take
             self._records.on_answer = self._answered
+            if LANE in self._ours.planes and LANE in theirs.planes:
+                self._agree(path, self._records)
         else:
             self.bind_plain(path)
             self._probe(now)
@@ -123,7 +140,7 @@ class Datagrams:
         """The connection has gone."""
         self._before = {name: int(self.stats[name]) for name in _COUNTS}
         self._unreadable = self.unreadable
-        self._records = self._packing = self._planes = self._dtls = None
+        self._records = self._packing = self._planes = self._dtls = self._keying = None
 
     def beat(self, now: float, heard_at: float) -> None:
         """Probe and choose, a few times a second; `heard_at`: when the control channel has said something last."""
@@ -134,6 +151,19 @@ class Datagrams:
             self._planes.lives(heard_at)
         self._probe(now)
         self._planes.check(now)
+        if self._keying:
+            self._keying.tick(now)
+
+    def _agree(self, path: Path, records: Records) -> None:
+        """On the keys of plane 3."""
+        dtls = records.dtls
+        keying = self._keying = Keying(
+            lambda context: dtls.export(KEYS, context, SECRET_BYTES), records.hello, dtls.role
+        )
+        keying.on_keys = lambda keys: self.on_keys(keys, path.remote_address if path.is_by_way else None)
+        records.on_hello = keying.heard
+        if self._nonce:
+            keying.ours(self._nonce)
 
     def _probe(self, now: float) -> None:
         if self._planes and self._records and self._planes.must_probe(now):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-RECORDS, PACKED, SINGLE = 2, 1, 0
+LANE, RECORDS, PACKED, SINGLE = 3, 2, 1, 0  # the first one is chosen elsewhere (lane/lane.py)
 PROBE_S = 1.0
 AGAIN_S = 0.25  # a probe may be lost alone: on a bad path, one in ten with its answer
 SILENT_S = 2.0
