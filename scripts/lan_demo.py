@@ -42,7 +42,7 @@ def join(device: TunDevice, session: PeerSession) -> None:
     def take(packets: list[bytes]) -> None:
         session.datagrams.send(packets)  # what there is no room for is lost, as on any network
 
-    session.datagrams.on_packets = device.write
+    session.datagrams.on_packets = lambda packets: device.write([packet] for packet in packets)
     device.start(take)
 
 

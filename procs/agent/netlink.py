@@ -24,6 +24,8 @@ from ipaddress import (
 from struct import Struct, error, pack, unpack_from
 from typing import NamedTuple
 
+from procs.agent.lane.vnet import MOST_BYTES, MOST_SEGMENTS
+
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
 
@@ -42,6 +44,7 @@ _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _REQUEST, _ACK, _DUMP, _REPLACE, _EXCL, _CREATE = 1, 4, 0x300, 0x100, 0x200, 0x400
 _IFLA_NAME, _IFLA_MTU, _IFLA_QUEUE, _IFLA_INFO, _IFLA_ALIAS, _IFLA_FAMILIES = 3, 4, 13, 18, 20, 26
+_IFLA_GSO_SEGMENTS, _IFLA_GSO_SIZE, _IFLA_GSO_SIZE4 = 40, 41, 63  # the last one of Linux 6.3, ignored before
 _INFO_KIND, _INFO_DATA = 1, 2
 _TUN_OWNER, _TUN_TYPE = 1, 3
 _ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
@@ -77,12 +80,15 @@ def links() -> list[Link]:
 
 
 def set_link(index: int, *, mtu: int, queue: int, alias: str) -> None:
-    """Have the interface up, with this name for people and nothing of its own to say. Raises OSError."""
+    """Have the interface up, with this name for people and nothing of its own to say, and never so many segments in one
+    that they would not leave as one. Raises OSError."""
     families = _attribute(socket.AF_INET6, _attribute(_ADDR_GEN_MODE, bytes([_ADDR_GEN_NONE])))
     with contextlib.suppress(OSError):  # without IPv6 there is nothing to be kept from it
         _do(_NEWLINK, _LINK.pack(0, 0, index, 0, 0) + _attribute(_IFLA_FAMILIES, families))
-    values = ((_IFLA_MTU, pack("=I", mtu)), (_IFLA_QUEUE, pack("=I", queue)), (_IFLA_ALIAS, alias.encode()))
-    _do(_NEWLINK, _LINK.pack(0, 0, index, _UP, _UP) + b"".join(_attribute(*value) for value in values))
+    numbers = {_IFLA_MTU: mtu, _IFLA_QUEUE: queue, _IFLA_GSO_SEGMENTS: MOST_SEGMENTS}
+    numbers |= {_IFLA_GSO_SIZE: MOST_BYTES, _IFLA_GSO_SIZE4: MOST_BYTES}
+    values = [_attribute(kind, pack("=I", value)) for kind, value in numbers.items()]
+    _do(_NEWLINK, _LINK.pack(0, 0, index, _UP, _UP) + b"".join(values) + _attribute(_IFLA_ALIAS, alias.encode()))
 
 
 def delete_link(index: int) -> None:

@@ -20,9 +20,8 @@ _DONT_FRAGMENT, _MORE, _OFFSET = 0x4000, 0x2000, 0x1FFF
 _HOPS = 64
 
 
-def is_whole(packet: bytes) -> bool:
-    """Whether it is an IPv4 or IPv6 packet, and as long as it says."""
-    size = len(packet)
+def is_whole(packet: bytes, size: int) -> bool:
+    """Whether that what begins so is an IPv4 or IPv6 packet, and as long as it says."""
     if size >= _V4_HEADER and 0x45 <= packet[0] <= 0x4F:
         return packet[2] << 8 | packet[3] == size and (packet[0] & 15) * 4 <= size
     return size >= _V6_HEADER and packet[0] >> 4 == 6 and (packet[4] << 8 | packet[5]) + _V6_HEADER == size
@@ -77,21 +76,22 @@ class Prefixes:
         return found
 
 
-def clamped(packet: bytes, mtu: int) -> bytes:
-    """A packet that opens a TCP connection, so that each side's segments fit into the MTU; any other as it is.
+def clamped(packet: bytes, mtu: int, *, is_summed: bool = True) -> bytes:
+    """A packet that opens a TCP connection, so that each side's segments fit into the MTU; any other as it is. One that
+    is not summed up yet has a checksum of what does not change.
 
     Most of what passes is no such packet, so that is found out first.
     """
     if packet[0] == 0x45:
         if packet[9] != _TCP or len(packet) < 40 or not packet[33] & 2 or (packet[6] & 0x1F) | packet[7]:
             return packet
-        return _clamped(packet, _V4_HEADER, mtu - 40)
+        return _clamped(packet, _V4_HEADER, mtu - 40, is_summed=is_summed)
     if packet[0] >> 4 != 6 or packet[6] != _TCP or len(packet) < 60 or not packet[53] & 2:
         return packet
-    return _clamped(packet, _V6_HEADER, max(mtu, MIN_MTU6) - 60)
+    return _clamped(packet, _V6_HEADER, max(mtu, MIN_MTU6) - 60, is_summed=is_summed)
 
 
-def _clamped(packet: bytes, tcp: int, limit: int) -> bytes:
+def _clamped(packet: bytes, tcp: int, limit: int, *, is_summed: bool) -> bytes:
     at, end = tcp + 20, tcp + (packet[tcp + 12] >> 4) * 4
     while at + 4 <= min(end, len(packet)) and packet[at]:
         if packet[at] == 1:
@@ -99,7 +99,11 @@ def _clamped(packet: bytes, tcp: int, limit: int) -> bytes:
             continue
         if packet[at] == 2 and packet[at + 1] == 4:
             has = packet[at + 2] << 8 | packet[at + 3]
-            return _with_word(packet, at + 2, limit, tcp + 16) if has > limit else packet
+            if has <= limit:
+                return packet
+            if not is_summed:
+                return packet[: at + 2] + limit.to_bytes(2, "big") + packet[at + 4 :]
+            return _with_word(packet, at + 2, limit, tcp + 16)
         at += max(packet[at + 1], 2)
     return packet
 

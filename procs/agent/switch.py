@@ -1,13 +1,16 @@
 """Packets between one interface and many peers: who gets what, who may send what, what is counted. Pure.
 
-Each packet passes here one by one, so what nearly all are (IPv4 without options, opening no connection, to or from an
-address seen before) is found out first, and without a call.
+What passes are frames (procs/agent/lane/vnet.py), each of which may be many packets. They pass one by one, so what
+nearly all are (one packet of IPv4 without options, opening no connection, to or from an address seen before) is found
+out first, and without a call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from procs.agent.lane import vnet
+from procs.agent.lane.vnet import HEAD, HEADERS, MOST_SEGMENTS, NEEDS_CSUM, ONE, PARTIAL4, PARTIAL6, PLAIN, Iov, Shape
 from procs.agent.network import Tunnel
 from procs.agent.packets import (
     MIN_MTU4,
@@ -55,7 +58,7 @@ class Switch:
         self._allowed = dict(tunnel.allowed)
         self._prefixes = Prefixes(tunnel.allowed)
         self._own = {address.ip.packed for address in tunnel.address}
-        self._mtu = dict.fromkeys(tunnel.allowed, tunnel.mtu)
+        self._room = dict.fromkeys(tunnel.allowed, HEAD + tunnel.mtu)  # of one packet's frame
         self._most = tunnel.mtu
         self.traffic = {peer: Traffic() for peer in tunnel.allowed}
         self.homeless = 0
@@ -66,12 +69,12 @@ class Switch:
         if twice := overlap(allowed):
             raise ConfigError(f"allowed: {twice} overlap: an address is behind one peer only")
         self._allowed, self._prefixes = allowed, Prefixes(allowed)
-        self._mtu.setdefault(peer, self._most)
+        self._room.setdefault(peer, HEAD + self._most)
         self.traffic.setdefault(peer, Traffic())
 
     def forget(self, peer: str) -> None:
         """Its addresses may be another's."""
-        for each in (self._allowed, self._mtu, self.traffic):
+        for each in (self._allowed, self._room, self.traffic):
             each.pop(peer, None)
         self._prefixes = Prefixes(self._allowed)
 
@@ -81,72 +84,144 @@ class Switch:
 
     def takes(self, peer: str, mtu: int) -> None:
         """The largest packet that a peer's session carries whole."""
-        self._mtu[peer] = max(MIN_MTU4, min(mtu, self._most))
+        self._room[peer] = HEAD + max(MIN_MTU4, min(mtu, self._most))
 
-    def sort(self, packets: Iterable[bytes]) -> tuple[dict[str, list[bytes]], list[bytes]]:
-        """What the interface gave: the packets of each peer, and answers for the interface."""
+    def sort(self, frames: Iterable[bytes]) -> tuple[dict[str, list[bytes]], list[Iov]]:
+        """What the interface gave: the frames of each peer, and answers for the interface."""
         found: dict[str, list[bytes]] = {}
-        answers: list[bytes] = []
-        peer_of, known, mtus = self._prefixes.peer, self._prefixes.known, self._mtu
-        for packet in packets:
-            if len(packet) >= 40 and packet[0] == 0x45 and (packet[9] != 6 or not packet[33] & 2):
-                peer = known.get(packet[16:20], "")
-                if peer in found and len(packet) <= mtus[peer]:
-                    found[peer].append(packet)
+        answers: list[Iov] = []
+        ways: dict[bytes, tuple[int, Callable[[bytes], None]]] = {}  # of addresses: how much goes, and where to
+        for frame in frames:
+            if len(frame) >= 50 and frame[10] == 0x45 and (frame[19] != 6 or not frame[43] & 2):
+                way = ways.get(frame[26:30])
+                if way and len(frame) <= way[0] and (not frame[0] or frame[:10] in PARTIAL4):
+                    way[1](frame)
                     continue
-            peer = peer_of(destination(packet)) if is_whole(packet) else ""
-            if not peer:
-                self.homeless += 1
-                continue
-            mtu = mtus[peer]
-            its = found.get(peer)
-            if its is None:
-                its = found[peer] = []
-            if len(packet) <= mtu:
-                its.append(clamped(packet, mtu))
-            else:
-                self._too_big(peer, packet, mtu, its, answers)
+            elif len(frame) >= 64 and frame[10] & 0xF0 == 0x60 and (frame[16] != 6 or not frame[63] & 2):
+                way = ways.get(frame[34:50])
+                if way and len(frame) <= way[0] and (not frame[0] or frame[:10] in PARTIAL6):
+                    way[1](frame)
+                    continue
+            if peer := self._take(frame, found, answers):
+                ways[destination(frame[10:50])] = self._room[peer], found[peer].append
         return found, answers
 
-    def _too_big(self, peer: str, packet: bytes, mtu: int, its: list[bytes], answers: list[bytes]) -> None:
-        if packet[0] >> 4 == 6 and len(packet) <= max(mtu, MIN_MTU6):
-            its.append(clamped(packet, mtu))  # such a one can't be refused: the session takes it in pieces
-        elif may_be_split(packet):
-            its += split(packet, mtu)
-        else:
-            self.traffic[peer].too_big += 1
-            if answer := told(packet, max(mtu, MIN_MTU6) if packet[0] >> 4 == 6 else mtu):
-                answers.append(answer)
+    def _take(self, frame: bytes, found: dict[str, list[bytes]], answers: list[Iov]) -> str:
+        """One, with a closer look; whose it is."""
+        head = frame[HEAD : HEAD + HEADERS]
+        peer = self._prefixes.peer(destination(head)) if is_whole(head, len(frame) - HEAD) else ""
+        if not peer:
+            self.homeless += 1
+            return ""
+        its = found.setdefault(peer, [])
+        if not frame[1] and not frame[0] & NEEDS_CSUM:
+            self._fit(peer, frame, ONE, its, answers)
+            return peer
+        shape = vnet.shape(frame, len(frame))
+        if shape and frame[0] & NEEDS_CSUM:
+            if shape.step:  # what the kernel says of the headers' size is only a hint
+                frame = b"".join((frame[:2], shape.headers.to_bytes(2, "little"), frame[4:]))
+            self._fit(peer, frame, shape, its, answers)
+        else:  # options of IPv6, and what else is rare
+            for packet in vnet.segments(frame):
+                self._fit(peer, PLAIN + packet, ONE, its, answers)
+        return peer
 
-    def admit(self, peer: str, packets: Sequence[bytes]) -> list[bytes]:
-        """Those of what a peer sent that it may send."""
-        traffic, mtu, own, peer_of = self.traffic[peer], self._mtu[peer], self._own, self._prefixes.peer
-        known = self._prefixes.known
-        found = []
-        for packet in packets:
-            size = len(packet)
+    def _fit(self, peer: str, frame: bytes, shape: Shape, its: list[bytes], answers: list[Iov]) -> None:
+        size, mtu = shape.headers + shape.step if shape.step else len(frame) - HEAD, self._room[peer] - HEAD
+        is_6 = frame[HEAD] >> 4 == 6
+        if size <= (max(mtu, MIN_MTU6) if is_6 else mtu):  # such a one of IPv6 the session takes in pieces
+            its.append(_clamped(frame, mtu))
+        elif may_be_split(frame[HEAD : HEAD + HEADERS]):
+            its += [PLAIN + part for packet in vnet.segments(frame) for part in split(packet, mtu)]
+        else:
+            self.traffic[peer].too_big += shape.many
+            if answer := told(frame[HEAD : HEAD + MIN_MTU6], max(mtu, MIN_MTU6) if is_6 else mtu):
+                answers.append([PLAIN + answer])
+
+    def admit(self, peer: str, iovs: Iterable[Iov]) -> list[Iov]:
+        """Those of what a peer sent that it may send, and that do the kernel no harm."""
+        traffic, room = self.traffic[peer], self._room[peer] - HEAD
+        found: list[Iov] = []
+        more = whole = 0
+        fair: set[bytes] = set()  # addresses that it may send from
+        for iov in iovs:
+            first: bytes = iov[0]  # type: ignore[assignment]  # of an iov it always is
+            size = len(first)
+            kind = first[:10]
             if (
-                size >= 40
-                and packet[0] == 0x45
-                and packet[2] << 8 | packet[3] == size
-                and (packet[9] != 6 or not packet[33] & 2)
-                and known.get(its := packet[12:16]) == peer
-                and its not in own
+                size >= 64
+                and len(iov) == 1
+                and (
+                    (
+                        first[10] == 0x45
+                        and first[22:26] in fair
+                        and first[12] << 8 | first[13] == size - 10
+                        and (first[19] != 6 or not first[43] & 2)
+                        and (kind == PLAIN or (PARTIAL4.get(kind) == first[19] and not first[16] & 63 | first[17]))
+                    )
+                    or (
+                        first[10] & 0xF0 == 0x60
+                        and first[18:34] in fair
+                        and first[14] << 8 | first[15] == size - 50
+                        and (first[16] != 6 or not first[63] & 2)
+                        and (kind == PLAIN or PARTIAL6.get(kind) == first[16])
+                    )
+                )
             ):
-                found.append(packet)
-            elif not is_whole(packet):
-                traffic.malformed += 1
-            elif peer_of(its := source(packet)) != peer or its in own:
-                traffic.spoofed += 1
-            else:
-                found.append(clamped(packet, mtu))
-        traffic.received_packets += len(found)
-        traffic.received_bytes += sum(map(len, found))
+                found.append(iov)
+                whole += size
+                continue
+            size = sum(map(len, iov))
+            if shape := self._judge(peer, first, size):
+                fair.add(source(first[10:50]))
+                changed = _clamped(first, room)
+                found.append(iov if changed is first else [changed, *iov[1:]])
+                more += shape.many - 1
+                whole += size + (shape.many - 1) * shape.headers
+        traffic.received_packets += len(found) + more
+        traffic.received_bytes += whole - HEAD * len(found)
         return found
 
-    def sent(self, peer: str, packets: Sequence[bytes], taken: int) -> None:
-        """So many of them, the first, were taken by the session."""
+    def _judge(self, peer: str, first: bytes, size: int) -> Shape | None:
+        """Of one that needs a closer look: what it is, if it may pass."""
+        traffic, head = self.traffic[peer], first[HEAD : HEAD + HEADERS]
+        shape = (ONE if first.startswith(PLAIN) else vnet.shape(first, size)) if is_whole(head, size - HEAD) else None
+        if not shape or shape.many > MOST_SEGMENTS:
+            traffic.malformed += 1
+            return None
+        its = source(head)
+        if self._prefixes.peer(its) != peer or its in self._own:
+            traffic.spoofed += shape.many
+            return None
+        return shape
+
+    def sent(self, peer: str, frames: Sequence[bytes], taken: int) -> None:
+        """So many of its frames, the first, were taken by the session."""
+        passed, lost = vnet.counted(frames[:taken]), vnet.counted(frames[taken:])
+        self._count(peer, *passed, lost[0])
+
+    def sent_packets(self, peer: str, packets: Sequence[bytes], taken: int) -> None:
+        """The same of packets."""
+        self._count(peer, taken, sum(map(len, packets[:taken])), len(packets) - taken)
+
+    def _count(self, peer: str, many: int, size: int, lost: int) -> None:
         traffic = self.traffic[peer]
-        traffic.sent_packets += taken
-        traffic.sent_bytes += sum(map(len, packets[:taken]))
-        traffic.lost += len(packets) - taken
+        traffic.sent_packets += many
+        traffic.sent_bytes += size
+        traffic.lost += lost
+
+
+def _clamped(frame: bytes, mtu: int) -> bytes:
+    """One that opens a TCP connection, so that its segments fit; any other as it is."""
+    at = HEAD + (20 if frame[HEAD] < 0x60 else 40)
+    if (
+        frame[1]
+        or frame[HEAD + 9 if frame[HEAD] < 0x60 else HEAD + 6] != 6
+        or len(frame) <= at + 13
+        or not frame[at + 13] & 2
+    ):
+        return frame
+    packet = frame[HEAD:]
+    changed = clamped(packet, mtu, is_summed=not frame[0] & NEEDS_CSUM)
+    return frame if changed is packet else frame[:HEAD] + changed

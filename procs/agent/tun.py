@@ -1,42 +1,33 @@
 """The kernel's TUN and TAP: an interface whose packets a program reads and writes.
 
-`create_tun`, `create_tap`, `check_tun_support`, `get_interface_info` and `TunDevice` are the published helpers; `claim`
-takes an interface for a tunnel: makes it, or takes over what one of ours has left when it was killed.
+`create_tun`, `create_tap`, `check_tun_support` and `get_interface_info` are published helpers; `claim` takes an
+interface for a tunnel: makes it, or takes over what one of ours has left when it was killed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
 import pwd
 import time
-from collections.abc import Callable, Sequence
-from itertools import repeat
 from pathlib import Path
 from struct import pack
-from typing import TYPE_CHECKING
 
 from procs.agent import netlink
-from procs.agent.joining import PLAIN, frames
+from procs.agent.device import TunDevice
+from procs.agent.lane import vnet
 from procs.agent.network import INTERFACE, Tunnel
 from procs.errors import ConfigError, NotHere, PlanariaError
 
-if TYPE_CHECKING:
-    import asyncio
-
 TunError = PlanariaError  # what the published helpers raise, by its published name
 DEVICE = Path("/dev/net/tun")
-BATCH = 64  # packets read before others get their turn
 # Packets that the kernel keeps for us. Beyond it they are dropped, which is what TCP wants to see: 500 delayed all that
 # came behind them twice as long, and took no more; 100 were too few for the bursts of a TCP that paces nothing.
 QUEUE = 200
 BUSY_S = 1.0  # for the kernel to let go of what a killed process had
-MAX_PACKET = 65536
-_SETIFF, _SETPERSIST = 0x400454CA, 0x400454CB
+_SETIFF = 0x400454CA
 _TUN, _TAP, _NO_PI, _VNET_HDR = 1, 2, 0x1000, 0x4000
-Take = Callable[[list[bytes]], None]
 
 
 def check_tun_support() -> bool:
@@ -65,126 +56,6 @@ def get_interface_info(name: str) -> dict[str, str | int] | None:
     return None
 
 
-class TunDevice:
-    """An open interface. `dropped` counts packets that the kernel did not take."""
-
-    def __init__(self, fd: int, name: str, max_packet: int = MAX_PACKET, *, joins: bool = False) -> None:
-        self.fd, self.name = fd, name
-        self._joins = joins  # there is a virtio header before all that is read and written
-        self.dropped = 0
-        self._max_packet = max_packet
-        self._take: Take | None = None
-        self.broken: asyncio.Future[None] | None = None  # since `start`: ends as reading does
-        os.set_blocking(fd, False)
-
-    def start(self, take: Take) -> None:
-        """From now on `take` gets what comes, as many at once as there are, in the running event loop."""
-        loop = _loop()
-        self._take, self.broken = take, self.broken or loop.create_future()
-        loop.add_reader(self.fd, self._readable)
-
-    def pause(self) -> None:
-        """Leave the rest to the kernel, until `start`."""
-        _loop().remove_reader(self.fd)
-
-    def _readable(self) -> None:
-        try:
-            found = self.read(BATCH)
-            if found and self._take:
-                self._take(found)
-        except Exception as error:  # handed on whole: whoever waits for `broken` raises it
-            self.pause()
-            if self.broken and not self.broken.done():
-                self.broken.set_exception(error)
-
-    def read(self, most: int = BATCH) -> list[bytes]:
-        """What is there."""
-        found: list[bytes] = []
-        fd, size, read, head = self.fd, self._max_packet, os.read, len(PLAIN)
-        try:
-            if self._joins:
-                while len(found) < most:
-                    found.append(read(fd, size)[head:])
-            while len(found) < most:
-                found.append(read(fd, size))
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            raise NotHere(f"{self.name}: {error.strerror}: somebody has removed it") from None
-        return found
-
-    def write(self, packets: Sequence[bytes]) -> int:
-        """Give packets to the kernel; returns how many it took."""
-        fd, write, taken = self.fd, os.write, 0
-        for frame, count in frames(packets) if self._joins else zip(packets, repeat(1)):
-            try:
-                write(fd, frame)
-                taken += count
-            except OSError:  # no packet (EINVAL), a full queue, an interface that is down
-                self.dropped += count
-        return taken
-
-    async def read_packet(self) -> bytes | None:
-        """A packet, or None when there is none right now."""
-        return next(iter(self.read(1)), None)
-
-    async def write_packet(self, packet: bytes) -> None:
-        """Raises TunError when it is not taken."""
-        if not self.write([packet]):
-            raise NotHere(f"{self.name}: the kernel did not take a packet of {len(packet)} bytes")
-
-    async def read_loop(self, callback: Callable[[bytes], None]) -> None:
-        """Call back with each packet, until the device is closed."""
-        import asyncio
-
-        came = asyncio.Event()
-        waiting: list[bytes] = []
-
-        def take(packets: list[bytes]) -> None:
-            waiting.extend(packets)
-            came.set()
-
-        self.start(take)
-        if self.broken:
-            self.broken.add_done_callback(lambda _: came.set())
-        try:
-            while self.fd >= 0:
-                await came.wait()
-                came.clear()
-                if self.broken and self.broken.done():
-                    self.broken.result()
-                packets, waiting[:] = waiting[:], []
-                for packet in packets:
-                    callback(packet)
-        finally:
-            if self.fd >= 0:
-                self.pause()
-
-    def persist(self, *, on: bool) -> None:
-        """Whether the interface, with its addresses and routes, outlives us."""
-        fcntl.ioctl(self.fd, _SETPERSIST, int(on))
-
-    def close(self) -> None:
-        """The interface is gone, if nobody else has made it."""
-        if self.fd >= 0:
-            with contextlib.suppress(RuntimeError):
-                self.pause()
-            os.close(self.fd)
-            self.fd = -1
-        if self.broken and not self.broken.done():
-            self.broken.set_result(None)
-
-    async def close_async(self) -> None:
-        """The same."""
-        self.close()
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    import asyncio  # here: one that takes an interface over again has it before it pays for an event loop
-
-    return asyncio.get_running_loop()
-
-
 def claim(tunnel: Tunnel, mark: str) -> tuple[TunDevice, list[netlink.Network]]:
     """The tunnel's interface, as it was asked for, and up: opened anew, or taken over from one of the same mark. It
     outlives us. Also those of its routes that already lead elsewhere.
@@ -197,8 +68,9 @@ def claim(tunnel: Tunnel, mark: str) -> tuple[TunDevice, list[netlink.Network]]:
         whose = f": {before.alias}" if before.alias else ""
         how = "--interface NAME, or interface: NAME under tunnel: in planaria.yaml"
         raise ConfigError(f"interface={name}: is taken{whose}; choose another name: {how}")
-    largest = len(PLAIN) + tunnel.mtu + 256  # the MTU may be raised by hand, within reason
-    device = TunDevice(_open(name, _TUN | _VNET_HDR), name, largest, joins=True)
+    largest = vnet.HEAD + tunnel.mtu + 256  # the MTU may be raised by hand, within reason
+    device = TunDevice(_open(name, _TUN | _VNET_HDR), name, largest, is_framed=True)
+    device.offload(on=False)  # as it was when who had it before was killed
     made = netlink.link(name)
     if made is None:
         raise NotHere(f"{name}: somebody has removed it")

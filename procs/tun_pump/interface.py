@@ -12,6 +12,7 @@ from typing import Protocol
 
 from procs import log, prctl
 from procs.agent import netlink, tun
+from procs.agent.device import TunDevice
 from procs.agent.network import Tunnel
 from procs.tun_pump import masquerade
 
@@ -51,7 +52,7 @@ def release(run_dir: Path) -> list[str]:
     return tun.release(mark_of(run_dir))
 
 
-def _claim(tunnel: Tunnel, run_dir: Path) -> tun.TunDevice:
+def _claim(tunnel: Tunnel, run_dir: Path) -> TunDevice:
     device, elsewhere = tun.claim(tunnel, mark_of(run_dir))
     masquerade.apply(tunnel, run_dir)
     for network in elsewhere:

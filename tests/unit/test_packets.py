@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procs.agent.packets import Prefixes, checksum, clamped, is_whole, may_be_split, overlap, split, too_big
+from procs.agent import packets
+from procs.agent.packets import Prefixes, checksum, clamped, may_be_split, overlap, split, too_big
 
 ME4, BOB4 = ip_address("10.77.0.1").packed, ip_address("10.77.0.2").packed
 ME6, BOB6 = ip_address("fd77::1").packed, ip_address("fd77::2").packed
@@ -25,6 +26,11 @@ def v4(body: bytes, protocol: int = 17, flags: int = 0, source: bytes = ME4, to:
 def v6(body: bytes, following: int = 17, source: bytes = ME6, to: bytes = BOB6) -> bytes:
     """The same of IPv6."""
     return pack("!IHBB", 6 << 28, len(body), following, 64) + source + to + body
+
+
+def is_whole(packet: bytes) -> bool:
+    """It is all there."""
+    return packets.is_whole(packet[:60], len(packet))
 
 
 def tcp_sum(packet: bytes) -> int:
