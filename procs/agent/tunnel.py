@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from ipaddress import ip_interface
 
 from procs import log
-from procs.agent import netlink, tun
+from procs.agent import joining, netlink, tun
 from procs.agent.caps import Caps
+from procs.agent.lane import vnet
 from procs.agent.network import Tunnel
 from procs.agent.packets import Network
 from procs.agent.planes import PACKED, RECORDS
@@ -121,17 +122,17 @@ class PeerTunnel:
         else:
             log.info("a peer of the tunnel", peer=peer, addresses=", ".join(map(str, networks)))
 
-    def _from_interface(self, packets: list[bytes]) -> None:
-        sorted_, answers = self._switch.sort(packets)
+    def _from_interface(self, frames: list[bytes]) -> None:
+        sorted_, answers = self._switch.sort(frames)
         for peer, its in sorted_.items():
-            session = self._sessions.get(peer)
-            self._switch.sent(peer, its, session.datagrams.send(its) if session else 0)
+            session, packets = self._sessions.get(peer), vnet.packets(its)
+            self._switch.sent_packets(peer, packets, session.datagrams.send(packets) if session else 0)
         if answers:
             self.device.write(answers)
 
     def _from_peer(self, peer: str, packets: Sequence[bytes]) -> None:
         if self._switch.allowed(peer) and self.device.fd >= 0:
-            self.device.write(self._switch.admit(peer, packets))
+            self.device.write(self._switch.admit(peer, joining.iovs(packets)))
 
     def _peer(self, peer: str, session: PeerSession) -> TunnelPeer:
         below, path, traffic = session.datagrams, session.path, self._switch.traffic.get(peer)

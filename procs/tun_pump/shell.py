@@ -12,8 +12,10 @@ import zmq
 import zmq.asyncio
 
 from procs import bus, line, log
-from procs.agent import tun
+from procs.agent import joining
 from procs.agent.conduit import packets_of
+from procs.agent.device import TunDevice
+from procs.agent.lane import vnet
 from procs.agent.network import Tunnel
 from procs.agent.switch import Switch
 from procs.errors import Refused
@@ -26,7 +28,7 @@ from procs.tun_pump.rates import Rates
 TELL_S = 1.0
 
 
-def serve(tunnel: Tunnel, device: tun.TunDevice | None, alive: Alive) -> None:
+def serve(tunnel: Tunnel, device: TunDevice | None, alive: Alive) -> None:
     """Be the pump, for ever."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(Pump(tunnel, device, alive).run())
@@ -35,7 +37,7 @@ def serve(tunnel: Tunnel, device: tun.TunDevice | None, alive: Alive) -> None:
 class Pump:
     """Without a device it only says that it is idle."""
 
-    def __init__(self, tunnel: Tunnel, device: tun.TunDevice | None, alive: Alive) -> None:
+    def __init__(self, tunnel: Tunnel, device: TunDevice | None, alive: Alive) -> None:
         self._tunnel, self._device, self._alive = tunnel, device, alive
         self._switch = Switch(tunnel)
         self._ends = ends.Ends(tunnel.allowed, time.monotonic())
@@ -60,12 +62,13 @@ class Pump:
         for task in done:
             task.result()
 
-    def _from_interface(self, packets: list[bytes]) -> None:
-        sorted_, answers = self._switch.sort(packets)
+    def _from_interface(self, frames: list[bytes]) -> None:
+        sorted_, answers = self._switch.sort(frames)
         now = time.monotonic()
         for peer, its in sorted_.items():
-            taken = self._send(peer, its) if self._ends.is_there(peer, now) else 0
-            self._switch.sent(peer, its, taken)
+            packets = vnet.packets(its)
+            taken = self._send(peer, packets) if self._ends.is_there(peer, now) else 0
+            self._switch.sent_packets(peer, packets, taken)
         if answers and self._device:
             self._device.write(answers)
 
@@ -98,7 +101,7 @@ class Pump:
 
     def _from_peer(self, peer: str, end: ends.End, packets: list[bytes]) -> None:
         if self._device:
-            self._device.write(self._switch.admit(peer, packets))
+            self._device.write(self._switch.admit(peer, joining.iovs(packets)))
         if end.conduit.is_news_due():
             self._line.say(end.conduit.news(), to=peer)
 
