@@ -22,9 +22,10 @@ _HOPS = 64
 
 def is_whole(packet: bytes, size: int) -> bool:
     """Whether that what begins so is an IPv4 or IPv6 packet, and as long as it says."""
-    if size >= _V4_HEADER and 0x45 <= packet[0] <= 0x4F:
-        return packet[2] << 8 | packet[3] == size and (packet[0] & 15) * 4 <= size
-    return size >= _V6_HEADER and packet[0] >> 4 == 6 and (packet[4] << 8 | packet[5]) + _V6_HEADER == size
+    there = len(packet)
+    if there >= _V4_HEADER and 0x45 <= packet[0] <= 0x4F:
+        return packet[2] << 8 | packet[3] == size and (packet[0] & 15) * 4 <= there
+    return there >= _V6_HEADER and packet[0] >> 4 == 6 and (packet[4] << 8 | packet[5]) + _V6_HEADER == size
 
 
 def destination(packet: bytes) -> bytes:
