@@ -1,7 +1,7 @@
 """A tunnel in one process: one interface, and the sessions of many peers.
 
 transport = PeerTunnel(tunnel)          # what needs root; prctl.drop_privileges() may follow
-core = AgentCore(settings, client, can=transport.caps)
+core = AgentCore(settings, client, can=transport.caps, way=transport.port)
 core.on_session = transport.join
 transport.start()
 transport.join(await core.connect_to("bob"))
@@ -12,37 +12,50 @@ The supervised suite does the same in two processes (tun_pump, and a child of we
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from ipaddress import ip_interface
 
 from procs import log
-from procs.agent import joining, netlink, tun
+from procs.agent import netlink, tun
 from procs.agent.caps import Caps
-from procs.agent.lane import vnet
+from procs.agent.forwarder import Forwarder
+from procs.agent.lane.keying import Keys
+from procs.agent.lane.lanes import Lanes
+from procs.agent.lane.port import Port
+from procs.agent.lane.way import Address
 from procs.agent.network import Tunnel
-from procs.agent.packets import Network
-from procs.agent.planes import PACKED, RECORDS
+from procs.agent.packets import MIN_MTU6, Network
+from procs.agent.planes import LANE, PACKED, RECORDS
 from procs.agent.session import PeerSession
+from procs.agent.settings import AgentSettings
 from procs.agent.switch import Switch
 from procs.errors import ConfigError, Refused
+from procs.messages.tunnel import LaneKeys
 from procs.messages.warden import TunnelPeer
 
 LOOK_S = 0.25
+TICK_S = 0.1
 LEASE_S = 300.0  # of the addresses that a peer has claimed, once it has left
 
 
 class PeerTunnel:
     """Peers of `allowed` have their prefixes. Where that is empty each peer has the addresses that it claims in its
     signed capabilities, as far as they lie in our own networks and nobody has them yet; they are its own while it is
-    there, and for a while after that."""
+    there, and for a while after that. `port` is the UDP port of all their sessions and of plane 3; any that is free, if
+    it is left out."""
 
-    def __init__(self, tunnel: Tunnel, mark: str = f"{netlink.OURS} cli") -> None:
+    def __init__(self, tunnel: Tunnel, mark: str = f"{netlink.OURS} cli", port: Port | None = None) -> None:
         self.tunnel, self._learns = tunnel, not tunnel.allowed
         self.device, elsewhere = tun.claim(tunnel, mark)
         for network in elsewhere:
             log.warning("this machine has another route there, which stays", prefix=str(network))
+        self.port = port or Port(0, AgentSettings().udp_range)
         self._switch = Switch(tunnel)
+        self._lanes = Lanes(self.port, most=tunnel.mtu, least=least_of(tunnel))
+        self._lanes.on_nonce = self._renewed
+        self._forwarder = Forwarder(self.device, self._switch, self._lanes, self._elsewhere)
         self._sessions: dict[str, PeerSession] = {}
         self._learned: dict[str, int] = {}  # of which of its connections
         self._left_at: dict[str, float] = {}
@@ -51,14 +64,18 @@ class PeerTunnel:
     def caps(self) -> Caps:
         """What peers are told of us."""
         return Caps(
-            planes=[RECORDS, PACKED], mtu=self.tunnel.mtu, addresses=[str(each) for each in self.tunnel.address]
+            planes=[LANE, RECORDS, PACKED],
+            mtu=self.tunnel.mtu,
+            addresses=[str(each) for each in self.tunnel.address],
         )
 
     def start(self) -> None:
         """Carry packets from now on, in the running event loop."""
-        self.device.start(self._from_interface)
         self._loop = asyncio.get_running_loop()
+        self.port.start()
+        self._forwarder.start()
         self._look()
+        self._tick()
 
     def join(self, session: PeerSession) -> None:
         """Carry this peer's packets, whatever connections its session has. Raises Refused for one whom nothing is
@@ -68,7 +85,9 @@ class PeerTunnel:
             raise Refused(f"{peer!r} has no addresses in the tunnel; add it to allowed")
         self._sessions[peer] = session
         self._learned.pop(peer, None)
-        session.datagrams.on_packets = lambda packets: self._from_peer(peer, packets)
+        session.datagrams.on_packets = lambda packets: self._forwarder.from_session(peer, packets)
+        session.datagrams.on_keys = lambda keys, remote: self._keys(peer, keys, remote)
+        session.datagrams.lane(self._lanes.nonce(peer))
 
     def peers(self) -> list[TunnelPeer]:
         """How all are doing."""
@@ -82,6 +101,7 @@ class PeerTunnel:
         """Have no interface any more. One that is killed leaves it, for the next one to go on with."""
         self.device.persist(on=False)
         self.device.close()
+        self.port.close()
 
     def _look(self) -> None:
         """What sessions have become: they fall to another plane, and their peers come back as others, or never."""
@@ -91,8 +111,8 @@ class PeerTunnel:
             if self._learns and session.is_connected() and self._learned.get(peer) != session.connections:
                 self._learned[peer] = session.connections
                 self._learn(peer, session)
-            if self._switch.allowed(peer):
-                self._switch.takes(peer, session.datagrams.mtu)
+            if session.state == "closed":
+                self._lanes.drop(peer)
         if self.device.fd >= 0:
             self._loop.call_later(LOOK_S, self._look)
 
@@ -122,34 +142,52 @@ class PeerTunnel:
         else:
             log.info("a peer of the tunnel", peer=peer, addresses=", ".join(map(str, networks)))
 
-    def _from_interface(self, frames: list[bytes]) -> None:
-        sorted_, answers = self._switch.sort(frames)
-        for peer, its in sorted_.items():
-            session, packets = self._sessions.get(peer), vnet.packets(its)
-            self._switch.sent_packets(peer, packets, session.datagrams.send(packets) if session else 0)
-        if answers:
-            self.device.write(answers)
+    def _tick(self) -> None:
+        self._forwarder.tick(time.monotonic())
+        for peer, session in self._sessions.items():
+            if self._switch.allowed(peer):
+                self._switch.takes(peer, self._mtu(peer, session))
+        if self.device.fd >= 0:
+            self._loop.call_later(TICK_S, self._tick)
 
-    def _from_peer(self, peer: str, packets: Sequence[bytes]) -> None:
-        if self._switch.allowed(peer) and self.device.fd >= 0:
-            self.device.write(self._switch.admit(peer, joining.iovs(packets)))
+    def _mtu(self, peer: str, session: PeerSession) -> int:
+        return min(self._lanes.mtu(peer), session.caps.mtu) if self._lanes.is_up(peer) else session.datagrams.mtu
+
+    def _elsewhere(self, peer: str, packets: list[bytes]) -> int:
+        session = self._sessions.get(peer)
+        return session.datagrams.send(packets) if session else 0
+
+    def _keys(self, peer: str, keys: Keys, remote: Address | None) -> None:
+        host, port = remote or ("", 0)
+        self._lanes.keys(LaneKeys(peer, os.getpid(), *keys, host=host, port=port))
+
+    def _renewed(self, peer: str, nonce: bytes) -> None:
+        if session := self._sessions.get(peer):
+            session.datagrams.lane(nonce)
 
     def _peer(self, peer: str, session: PeerSession) -> TunnelPeer:
         below, path, traffic = session.datagrams, session.path, self._switch.traffic.get(peer)
         if traffic:
             traffic.unreadable = below.unreadable
+        is_fast = self._lanes.is_up(peer)
         return TunnelPeer(
             peer,
-            is_up=below.is_up,
-            plane=below.plane,
-            path="" if not path else "relayed" if path.kind == "relayed" else "direct",
-            remote=path.remote if path else "",
-            mtu=below.mtu,
-            round_trip_ms=session.stats.get("round_trip_ms"),
+            is_up=is_fast or below.is_up,
+            plane=LANE if is_fast else below.plane,
+            path="direct" if is_fast else "" if not path else "relayed" if path.kind == "relayed" else "direct",
+            remote=self._lanes.remote(peer) if is_fast else path.remote if path else "",
+            mtu=self._mtu(peer, session),
+            round_trip_ms=self._lanes.round_trip_ms(peer) if is_fast else session.stats.get("round_trip_ms"),
             **(traffic.passed() if traffic else {}),
             dropped=traffic.dropped() if traffic else {},
+            lane=self._lanes.stats(peer),
             why=session.why[:500],
         )
+
+
+def least_of(tunnel: Tunnel) -> int:
+    """The largest packet that a lane has to carry to be of use: IPv6 has none smaller."""
+    return MIN_MTU6 if any(address.version == 6 for address in tunnel.address) else 0
 
 
 def claimed(tunnel: Tunnel, caps: Caps, *, is_signed: bool) -> list[Network]:

@@ -74,6 +74,7 @@ class TunnelPeer(msgspec.Struct, frozen=True):
     received_packets: Count = 0
     received_bytes: Count = 0
     dropped: dict[str, int] = {}  # packets, by reason
+    lane: dict[str, int] = {}  # of plane 3: how often it fell, moved and had new keys, and records that are refused
     why: Reason = ""  # it is not up
     sent_bits_per_s: Figure | None = None  # in the last second; None: not known
     received_bits_per_s: Figure | None = None

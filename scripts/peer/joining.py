@@ -17,6 +17,7 @@ from procs import log
 from procs.agent.caps import Caps
 from procs.agent.channel import Channel
 from procs.agent.core import AgentCore
+from procs.agent.lane.way import Way
 from procs.agent.session import PeerSession
 from procs.agent.settings import AgentSettings, load_settings
 from procs.agent.signaling import SignalingClient
@@ -53,11 +54,13 @@ def say(arguments: argparse.Namespace, event: str, text: str, **fields: object) 
 
 
 @asynccontextmanager
-async def joined(arguments: argparse.Namespace, can: Caps, mode: str = "chat") -> AsyncIterator[AgentCore]:
-    """An agent at its signalling server. Raises ConfigError, and LinkLost when the server is not there, or somebody
-    else takes our name."""
+async def joined(
+    arguments: argparse.Namespace, can: Caps, mode: str = "chat", way: Way | None = None
+) -> AsyncIterator[AgentCore]:
+    """An agent at its signalling server, whose sessions may share a UDP port. Raises ConfigError, and LinkLost when the
+    server is not there, or somebody else takes our name."""
     settings = chosen(arguments, mode)
-    core = AgentCore(settings, SignalingClient(settings), can=can)
+    core = AgentCore(settings, SignalingClient(settings), can=can, way=way)
     try:
         await core.start(SERVER_S)
         yield core

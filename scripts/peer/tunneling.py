@@ -11,12 +11,13 @@ import msgspec
 
 from procs import prctl, settings
 from procs.agent.core import AgentCore
+from procs.agent.lane.port import Port
 from procs.agent.network import Tunnel, check
 from procs.agent.session import PeerSession
 from procs.agent.tunnel import PeerTunnel
 from procs.errors import ConfigError, Refused
 from procs.settings import Layers
-from scripts.peer.joining import about, connected, joined, or_replaced, say
+from scripts.peer.joining import about, chosen, connected, joined, or_replaced, say
 from scripts.peer.parser import TUNNEL_FLAGS
 
 
@@ -27,7 +28,7 @@ def claimed(arguments: argparse.Namespace) -> PeerTunnel:
     tunnel = check(settings.load(Tunnel, Layers(flags)))
     if not tunnel.address:
         raise ConfigError("--address (command line): must be there with --mode tun, such as 10.77.0.1/24")
-    transport = PeerTunnel(tunnel)
+    transport = PeerTunnel(tunnel, port=Port(0, chosen(arguments, "tun").udp_range))
     with contextlib.suppress(OSError):  # where even that is forbidden there is nothing to be dropped
         prctl.drop_privileges()
     return transport
@@ -38,7 +39,7 @@ async def run(arguments: argparse.Namespace, transport: PeerTunnel) -> None:
     is killed leaves it for the next."""
     can = msgspec.structs.replace(transport.caps, does="tun")
     try:
-        async with joined(arguments, can, "tun") as core:
+        async with joined(arguments, can, "tun", transport.port) as core:
             core.on_session = lambda session: _join(arguments, transport, session)
             transport.start()
             tunnel = transport.tunnel

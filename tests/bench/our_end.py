@@ -11,8 +11,10 @@ import os
 import tempfile
 from ipaddress import ip_interface
 from pathlib import Path
+from typing import Any
 
 import uvloop
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from procs.agent import files
@@ -20,6 +22,7 @@ from procs.agent.caps import Caps
 from procs.agent.file_io import Inbox, Outbox
 from procs.agent.identity import Identity
 from procs.agent.network import Tunnel
+from procs.agent.planes import LANE
 from procs.agent.session import PeerSession
 from procs.agent.settings import AgentSettings
 from procs.agent.tunnel import PeerTunnel
@@ -38,13 +41,14 @@ async def main(lines: Lines, words: list[str]) -> None:
     me, peer = ("alice", "bob") if offers else ("bob", "alice")
     tunnel = _tunnel(*interface) if interface else None
     can = replace(tunnel.caps if tunnel else Caps(), planes=[int(each) for each in planes.split(",")])
+    way = tunnel.port if tunnel and LANE in can.planes else None
 
     def send(frame: Frame) -> bool:
         lines.say(json.loads(encode(frame)))
         return True
 
     with tempfile.TemporaryDirectory(prefix="planaria-bench-") as folder:
-        session = PeerSession(me, peer, AgentSettings(agent_id=me), Identity(me, Path(folder)), send, can=can)
+        session = PeerSession(me, peer, AgentSettings(agent_id=me), Identity(me, Path(folder)), send, can=can, way=way)
         if tunnel:
             tunnel.start()
             tunnel.join(session)
@@ -54,10 +58,26 @@ async def main(lines: Lines, words: list[str]) -> None:
         channel = await session.opened(LIMIT_S)
         async with asyncio.timeout(LIMIT_S):
             # What it looks at tells nobody.
-            while tunnel and not (session.datagrams.is_up and tunnel.peers()[0].is_up):  # noqa: ASYNC110
+            while tunnel and not _is_up(tunnel, can):  # noqa: ASYNC110
                 await asyncio.sleep(LOOK_S)
-        await ends.measure(lines, channel, offers=offers, file=_sending_files(session, Path(folder)))
+        file, row = _sending_files(session, Path(folder)), _row(tunnel)
+        await ends.measure(lines, channel, offers=offers, file=file, row=row)
         hearing.cancel()
+
+
+def _is_up(tunnel: PeerTunnel, can: Caps) -> bool:
+    """On the best plane there is to be."""
+    (peer,) = tunnel.peers()
+    return peer.is_up and peer.plane == max(can.planes)
+
+
+def _row(tunnel: PeerTunnel | None) -> Measure:
+    """What gives what the tunnel says of its peer."""
+
+    async def row(_: float) -> Any:
+        return to_builtins(tunnel.peers()[0]) if tunnel else None
+
+    return row
 
 
 def _sending_files(session: PeerSession, folder: Path) -> Measure:

@@ -95,10 +95,10 @@ class Pair:
         """Of both."""
         return [end.pid for end in self._ends]
 
-    def asked(self, what: str, much: float) -> Any:
-        """What the offering end has measured."""
-        self._tell(0, json.dumps([what, much]) + "\n")
-        return self._answers[0].get(timeout=ASKED_S)
+    def asked(self, what: str, much: float = 0, at: int = 0) -> Any:
+        """What an end has measured, the offering one if not the other (1)."""
+        self._tell(at, json.dumps([what, much]) + "\n")
+        return self._answers[at].get(timeout=ASKED_S)
 
     def _hear(self, at: int) -> None:
         for line in self._ends[at].stdout or ():

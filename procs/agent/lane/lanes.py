@@ -20,13 +20,13 @@ from typing import Protocol
 
 from procs.agent.lane import slices
 from procs.agent.lane.lane import Lane, Pair, Run, mark_of, shown
+from procs.agent.lane.vnet import Iov
 from procs.agent.lane.way import Address
 from procs.agent.udp import Sent
 from procs.messages.tunnel import LaneKeys
 from procs.wire.records import index_of
 
 LEAST = 1232  # bytes of a datagram: what IPv6 takes everywhere
-Iovs = Sequence[Sequence[bytes | memoryview]]  # frames for the TUN, each the buffers of one write
 
 
 class Below(Protocol):
@@ -50,7 +50,7 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._pairs: dict[bytes, tuple[Lane, Pair]] = {}  # by the index that their records come with
         self._waiting: deque[tuple[Lane, Run]] = deque()  # of no more than one call of send
-        self.on_frames: Callable[[str, Iovs], object] = lambda peer, frames: None
+        self.on_frames: Callable[[str, Sequence[Iov]], object] = lambda peer, frames: None
         self.on_nonce: Callable[[str, bytes], object] = lambda peer, nonce: None
         self.on_room: Callable[[], object] = lambda: None
         self.strangers = self.refused = 0

@@ -1,0 +1,62 @@
+"""All packets between one interface and its peers: by the fast lane where that is up, else as the session has it.
+
+The hot path of plane 3 is here: what the interface has is read, sorted, sealed and sent in one turn of the event loop,
+what a datagram socket has is opened, judged and written in another. Nothing is queued in between. While the UDP port is
+full the interface is not read, so that what waits does so where the kernel can tell its senders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from procs.agent import joining
+from procs.agent.device import TunDevice
+from procs.agent.lane import vnet
+from procs.agent.lane.lanes import Lanes
+from procs.agent.switch import Switch
+
+
+class Forwarder:
+    """`elsewhere(peer, packets)` sends those of a peer whose lane is not up, and says how many were taken."""
+
+    def __init__(
+        self, device: TunDevice, switch: Switch, lanes: Lanes, elsewhere: Callable[[str, list[bytes]], int]
+    ) -> None:
+        self._device, self._switch, self._lanes, self._elsewhere = device, switch, lanes, elsewhere
+        self._is_offloaded = False
+        lanes.on_frames, lanes.on_room = self._from_lane, self.start
+
+    def start(self) -> None:
+        """Read the interface from now on, in the running event loop."""
+        if self._device.fd >= 0:
+            self._device.start(self._from_interface)
+
+    def tick(self, now: float) -> None:
+        """Some ten times a second: lanes go up and down. Segments come as one while any is up: to cut them here costs
+        the other planes more than it saves."""
+        self._lanes.tick(now)
+        if self._lanes.are_up != self._is_offloaded and self._device.fd >= 0:
+            self._is_offloaded = not self._is_offloaded
+            self._device.offload(on=self._is_offloaded)
+
+    def from_session(self, peer: str, packets: Sequence[bytes]) -> None:
+        """What has come from a peer by any other plane."""
+        self._from_lane(peer, joining.iovs(packets))
+
+    def _from_interface(self, frames: list[bytes]) -> None:
+        switch, lanes = self._switch, self._lanes
+        sorted_, answers = switch.sort(frames)
+        for peer, its in sorted_.items():
+            if lanes.is_up(peer):
+                switch.sent(peer, its, lanes.send(peer, its))
+            else:
+                packets = vnet.packets(its)
+                switch.sent_packets(peer, packets, self._elsewhere(peer, packets))
+        if answers:
+            self._device.write(answers)
+        if lanes.is_full:
+            self._device.pause()
+
+    def _from_lane(self, peer: str, frames: Sequence[vnet.Iov]) -> None:
+        if self._switch.allowed(peer) and self._device.fd >= 0:
+            self._device.write(self._switch.admit(peer, frames))
