@@ -58,26 +58,26 @@ async def main(lines: Lines, words: list[str]) -> None:
         channel = await session.opened(LIMIT_S)
         async with asyncio.timeout(LIMIT_S):
             # What it looks at tells nobody.
-            while tunnel and not _is_up(tunnel, can):  # noqa: ASYNC110
+            while tunnel and not _is_up(tunnel, session, can):  # noqa: ASYNC110
                 await asyncio.sleep(LOOK_S)
-        file, row = _sending_files(session, Path(folder)), _row(tunnel)
-        await ends.measure(lines, channel, offers=offers, file=file, row=row)
+        file, rows = _sending_files(session, Path(folder)), _rows(tunnel)
+        await ends.measure(lines, channel, offers=offers, file=file, rows=rows)
         hearing.cancel()
 
 
-def _is_up(tunnel: PeerTunnel, can: Caps) -> bool:
-    """On the best plane there is to be."""
+def _is_up(tunnel: PeerTunnel, session: PeerSession, can: Caps) -> bool:
+    """On the best plane that both know."""
     (peer,) = tunnel.peers()
-    return peer.is_up and peer.plane == max(can.planes)
+    return peer.is_up and peer.plane == max({*can.planes} & {*session.caps.planes}, default=0)
 
 
-def _row(tunnel: PeerTunnel | None) -> Measure:
-    """What gives what the tunnel says of its peer."""
+def _rows(tunnel: PeerTunnel | None) -> Measure:
+    """What gives what the tunnel says of its peers."""
 
-    async def row(_: float) -> Any:
-        return to_builtins(tunnel.peers()[0]) if tunnel else None
+    async def rows(_: float) -> Any:
+        return to_builtins(tunnel.peers() if tunnel else [])
 
-    return row
+    return rows
 
 
 def _sending_files(session: PeerSession, folder: Path) -> Measure:

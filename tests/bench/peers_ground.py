@@ -117,12 +117,15 @@ class Pair:
 
 
 @contextmanager
-def pair(wire: Wire, program: Sequence[str], tunnel: Sequence[tuple[str, str, int]] = ()) -> Iterator[Pair]:
-    """Two ends of this kind, a module of this folder and its words. `tunnel`: name, address and MTU, at each end."""
-    module, *words = program
+def pair(
+    wire: Wire, program: Sequence[str], tunnel: Sequence[tuple[str, str, int]] = (), far: Sequence[str] = ()
+) -> Iterator[Pair]:
+    """Two ends of this kind, a module of this folder and its words, or the far one of another. `tunnel`: name, address
+    and MTU, at each end."""
     ends: list[subprocess.Popen[str]] = []
     try:
         for at, (place, role) in enumerate(((wire.near, OFFER), (wire.far, "answer"))):
+            module, *words = (program, far or program)[at]
             name, address, mtu = tunnel[at] if tunnel else ("", "", 0)
             interface = [name, f"{address}/24", str(mtu)] if tunnel else []
             command = place.command(sys.executable, "-m", f"tests.bench.{module}", role, *words, *interface)
@@ -132,6 +135,10 @@ def pair(wire: Wire, program: Sequence[str], tunnel: Sequence[tuple[str, str, in
         for end in ends:
             end.kill()
             end.wait()
+            for pipe in (end.stdin, end.stdout):
+                with contextlib.suppress(OSError):  # what was still to be said to it
+                    assert pipe
+                    pipe.close()
 
 
 def _configure(place: Place, name: str, address: str, mtu: int) -> None:
