@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from itertools import repeat
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
@@ -23,7 +21,8 @@ SECRET = 24  # bytes of a direction's secret: index, salt, key
 WINDOW = 8192  # records that may come later than the newest
 REKEY_RECORDS = 1 << 25
 MOST_RECORDS = 1 << 26
-_BYTES = [bytes([each]) for each in range(256)]
+_BLOCK = 256  # counters that differ in their last byte only; WINDOW is a multiple of it
+_BYTES = [bytes([each]) for each in range(_BLOCK)]
 
 
 def index_of(datagram: Buffer) -> bytes:
@@ -40,14 +39,18 @@ class Sealer:
         self._encrypt = AESGCM(secret[8:SECRET]).encrypt
 
     def seal(self, texts: Sequence[Buffer]) -> bytes:
-        """The records of these texts, behind each other; b"" where the key may not seal so many any more."""
-        first, count = self.count, len(texts)
-        if first + count > MOST_RECORDS:
+        """The records of these texts, behind each other: of as many as the key may seal."""
+        first, room = self.count, _BLOCK - self.count % _BLOCK
+        if len(texts) > room:
+            return self.seal(texts[:room]) + self.seal(texts[room:])
+        if first >= MOST_RECORDS:
             return b""
-        self.count += count  # first: whatever happens below, no counter is used twice
-        parts = [b""] * (2 * count)
-        parts[::2] = _numbered(self._start, first, count)
-        parts[1::2] = map(self._encrypt, _numbered(self._salt, first, count), texts, repeat(None))
+        self.count += len(texts)  # before all else: whatever happens below, no counter is used twice
+        high, last = _counters(first, len(texts))
+        nonce, encrypt = self._salt + high, self._encrypt
+        parts = [self._start + high] * (3 * len(texts))
+        parts[1::3] = last
+        parts[2::3] = [encrypt(nonce + byte, text, None) for byte, text in zip(last, texts, strict=True)]
         return b"".join(parts)
 
 
@@ -80,24 +83,29 @@ class Opener:
         self.newest = max(self.newest, counter)
         return counter, text
 
-    def follow(self, sealed: Sequence[memoryview], rooms: Iterable[memoryview]) -> int:
-        """Open the records that come next after `newest`, without their heads, each into its room, which is as long as
-        its text. How many of them are; the one behind is to be given to `open`."""
-        first, opened = self.newest + 1, list[int]()
-        nonces = _numbered(self._salt, first, len(sealed))
-        with suppress(InvalidTag):
-            opened.extend(map(self._decrypt_into, nonces, sealed, repeat(None), rooms))
-        for counter in range(first, first + len(opened)):
-            self._seen[counter % WINDOW] = counter
-        self.newest += len(opened)
-        return len(opened)
+    def follow(self, joined: memoryview, cuts: Sequence[slice], room: memoryview, rooms: Sequence[slice]) -> int:
+        """Open the records that come next after `newest`, as long as these are they: what is sealed of each lies there
+        in `joined`, and its text goes to a place in `room` that is exactly as long. How many were opened; what is to be
+        thought of the one behind, `open` says.
+
+        Their heads are not looked at: a record that opens under a counter's nonce is the one of that counter.
+        """
+        first, done = self.newest + 1, 0
+        high, last = _counters(first, len(cuts))
+        nonce, decrypt = self._salt + high, self._decrypt_into
+        try:
+            for byte, cut, place in zip(last, cuts, rooms, strict=False):
+                decrypt(nonce + byte, joined[cut], None, room[place])
+                done += 1
+        except InvalidTag:
+            pass
+        at = first % WINDOW
+        self._seen[at : at + done] = range(first, first + done)
+        self.newest += done
+        return done
 
 
-def _numbered(prefix: bytes, first: int, count: int) -> list[bytes]:
-    """The prefix before each of these numbers of 8 bytes."""
-    found: list[bytes] = []
-    while len(found) < count:
-        high, low = divmod(first + len(found), 256)
-        start = prefix + high.to_bytes(7, "big")
-        found += [start + each for each in _BYTES[low : low + count - len(found)]]
-    return found
+def _counters(first: int, count: int) -> tuple[bytes, list[bytes]]:
+    """These, in two parts: what they have in common, and the last byte of each; up to where that changes."""
+    high, low = divmod(first, _BLOCK)
+    return high.to_bytes(7, "big"), _BYTES[low : low + count]
