@@ -1,28 +1,26 @@
-"""What aioice lacks: candidates told as they are found, sockets in a range of ports, several STUN and TURN servers.
+"""What aioice lacks: candidates told as they are found, sockets in a range of ports, or one port for all sessions.
 
 aioice gathers everything before it lets anybody answer, and a silent server costs 5 s of that. Here the sockets are
-bound first, which takes no time, and what STUN and TURN add goes into the same `Connection` while it already checks.
-The other side's end of candidates is never told to aioice: it would give up while our relay is still to come; the
-lease of the session (child.py) says when to give up. Private names of aioice 0.13 are used here and only here.
+bound first, which takes no time, and what STUN and TURN add (ice_servers.py) goes into the same `Connection` while it
+already checks. The other side's end of candidates is never told to aioice: it would give up while our relay is still
+to come; the lease of the session (child.py) says when to give up. Private names of aioice 0.13 are used here, in
+ice_servers.py and nomination.py, and nowhere else.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import random
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import Any
 
 import ifaddr
 from aioice import Candidate, Connection, candidate, ice
 from aioice.ice import CandidatePair
-from aioice.turn import TurnTransport
 from aioice.utils import random_string
-from aiortc.rtcicetransport import parse_stun_turn_uri
 
 from procs import log
 from procs.agent import netlink
@@ -30,10 +28,6 @@ from procs.agent.lane.transport import Riding, WayTransport
 from procs.agent.lane.way import Address, Way
 from procs.agent.udp import UdpTransport
 
-T = TypeVar("T")
-SERVER_S = 5.0  # a server that has not answered by then is not used
-CLOSE_S = 2.0  # for it to hear that we are done
-MAX_SERVERS = 8  # of one kind, asked beside each other
 MAX_SOCKETS = 16
 MAX_QUEUED = 2048  # datagrams
 BIND_TRIES = 50
@@ -43,8 +37,6 @@ BUFFER_BYTES = 4 << 20  # a keyframe goes out in one go
 AT_PORT, APART = 65535, 32767
 UFRAG_CHARS = 16  # it says whose a check is, at a port where there are many
 OUR_TUNNELS = ("tun", "mvp-tun")  # whoever has made them
-Found = Callable[[Candidate], None]
-_asking: set[asyncio.Task[None]] = set()  # the event loop itself keeps none of its tasks
 
 
 def prepare(connection: Connection, udp_range: tuple[int, int], way: Way | None = None) -> None:
@@ -54,7 +46,7 @@ def prepare(connection: Connection, udp_range: tuple[int, int], way: Way | None 
     connection.gather_candidates = functools.partial(_bind, connection, udp_range, way)  # type: ignore[method-assign]
     if way:
         connection._local_username = random_string(UFRAG_CHARS)
-        _tell_preference(connection)
+        _tellpreference(connection)
     received = connection.data_received
 
     def bounded(data: bytes, component: int) -> None:
@@ -62,17 +54,6 @@ def prepare(connection: Connection, udp_range: tuple[int, int], way: Way | None 
             received(data, component)
 
     connection.data_received = bounded  # type: ignore[method-assign]
-
-
-async def gather_more(connection: Connection, servers: Sequence[dict[str, Any]], found: Found) -> None:
-    """Ask the STUN and TURN servers, and pair and tell what they give. Returns when all has come or is too late."""
-    stuns, turns = _servers(servers)
-    protocols = [each for each in connection._protocols if ":" not in each.local_candidate.host]
-    async with asyncio.TaskGroup() as group:
-        for protocol in protocols if stuns else []:
-            group.create_task(_reflexive(protocol, stuns, found))
-        if turns:
-            group.create_task(_relayed(connection, turns, found))
 
 
 def add_remote(connection: Connection, text: str) -> Awaitable[None]:
@@ -84,16 +65,6 @@ def add_remote(connection: Connection, text: str) -> Awaitable[None]:
     if _is_through_tunnel(parsed.host):
         raise ValueError(f"{parsed.host}: is behind our own tunnel")
     return connection.add_remote_candidate(parsed)
-
-
-def let_go(protocol: ice.StunProtocol) -> None:
-    """Of a relay that is being closed, without a word of its TURN server: aioice waits for one for a minute, in which
-    it holds a socket, and the rest of the connection is not closed."""
-    if isinstance(transport := protocol.transport, TurnTransport):
-        sending: set[asyncio.Task[None]] = transport._TurnTransport__send_tasks  # type: ignore[attr-defined]
-        leaving: asyncio.Task[None] | None = transport._TurnTransport__close_task  # type: ignore[attr-defined]
-        for task in (*sending, *([leaving] if leaving else [])):
-            task.cancel()
 
 
 def path_of(connection: Connection) -> str:
@@ -118,7 +89,7 @@ def is_by_way(connection: Connection) -> bool:
 
 def joins_ports(pair: CandidatePair) -> bool:
     """Whether it is such a path, or may become one."""
-    return isinstance(pair.protocol.transport, WayTransport) and _preference(pair.remote_candidate) == AT_PORT
+    return isinstance(pair.protocol.transport, WayTransport) and preference(pair.remote_candidate) == AT_PORT
 
 
 def on_sign(connection: Connection, heard: Callable[[], None]) -> None:
@@ -206,18 +177,19 @@ def _add_host(connection: Connection, protocol: ice.StunProtocol, at: Address, p
     connection._local_candidates.append(protocol.local_candidate)
 
 
-def _preference(of: Candidate) -> int:
+def preference(of: Candidate) -> int:
+    """The local one: AT_PORT or APART."""
     return of.priority >> 8 & 0xFFFF
 
 
-def _tell_preference(connection: Connection) -> None:
+def _tellpreference(connection: Connection) -> None:
     """Have checks say how we like the candidate that they come from, also where a NAT has made another of it."""
     build_request = connection.build_request
 
     def build(pair: CandidatePair, nominate: bool) -> Any:
         request = build_request(pair, nominate)
-        preference = _preference(pair.local_candidate)
-        request.attributes["PRIORITY"] = candidate.candidate_priority(pair.component, "prflx", preference)
+        ours = preference(pair.local_candidate)
+        request.attributes["PRIORITY"] = candidate.candidate_priority(pair.component, "prflx", ours)
         return request
 
     connection.build_request = build  # type: ignore[method-assign]
@@ -236,100 +208,3 @@ def _socket(address: str, udp_range: tuple[int, int]) -> socket.socket | None:
     sock.close()
     log.warning("no UDP port for WebRTC", address=address, ports="-".join(map(str, udp_range)))
     return None
-
-
-def _servers(servers: Sequence[dict[str, Any]]) -> tuple[list[tuple[str, int]], list[dict[str, Any]]]:
-    """STUN addresses, and what aioice needs of each TURN server. What can't be used is left out."""
-    stuns: list[tuple[str, int]] = []
-    turns: list[dict[str, Any]] = []
-    for server in servers:
-        urls = server.get("urls") or []
-        for url in [urls] if isinstance(urls, str) else urls:
-            try:
-                parsed = parse_stun_turn_uri(str(url))
-            except ValueError:
-                log.warning("an ICE server that can't be used", url=url)
-                continue
-            where = (parsed["host"], parsed["port"])
-            if parsed["scheme"] == "stun":
-                stuns.append(where)
-            elif parsed["scheme"] in ("turn", "turns") and server.get("credentialType", "password") == "password":
-                turns.append(
-                    {
-                        "turn_server": where,
-                        "turn_ssl": parsed["scheme"] == "turns",
-                        "turn_transport": parsed["transport"],
-                        "turn_username": server.get("username"),
-                        "turn_password": server.get("credential"),
-                    }
-                )
-    return stuns[:MAX_SERVERS], turns[:MAX_SERVERS]
-
-
-async def _reflexive(protocol: ice.StunProtocol, stuns: list[tuple[str, int]], found: Found) -> None:
-    """The address under which one socket is seen outside. It sends nothing of its own, so there is no pair for it."""
-    got = await _first([ice.server_reflexive_candidate(protocol, stun_server) for stun_server in stuns])
-    if got and got[0].host != protocol.local_candidate.host:  # else there is no NAT
-        got[0].priority = candidate.candidate_priority(1, "srflx", _preference(protocol.local_candidate))
-        found(got[0])
-
-
-async def _relayed(connection: Connection, turns: list[dict[str, Any]], found: Found) -> None:
-    def allocation(server: dict[str, Any]) -> Coroutine[Any, Any, tuple[Candidate, ice.StunProtocol]]:
-        return ice.relayed_candidate(
-            component=1,
-            hide_related_address=False,
-            protocol_factory=lambda: ice.StunProtocol(connection),
-            **server,
-        )
-
-    def unused(relay: tuple[Candidate, ice.StunProtocol]) -> None:
-        relay[1].transport.close()
-        asyncio.get_running_loop().call_later(CLOSE_S, let_go, relay[1])
-
-    got = await _first([allocation(server) for server in turns], unused)
-    if got is None:
-        return
-    relayed, protocol = got
-    connection._protocols.append(protocol)
-    connection._local_candidates.append(relayed)
-    for remote in connection._remote_candidates:
-        connection._pair_remote_candidate(remote)  # forms those pairs that are not there yet
-    connection.sort_check_list()
-    found(relayed)
-
-
-async def _first(asked: Sequence[Coroutine[Any, Any, T]], unused: Callable[[T], None] = lambda got: None) -> T | None:
-    """What the first that succeeds gives, and None when none has in time; `unused` gets what others give, also once
-    nobody waits any more. None of them is cancelled before its time: in the middle of making a socket, uvloop would
-    never close that."""
-    first: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
-    failed = 0
-
-    async def ask(one: Coroutine[Any, Any, T]) -> None:
-        nonlocal failed
-        try:
-            async with asyncio.timeout(SERVER_S):
-                got = await one
-        except Exception as error:  # whatever a server does, or does not do in time: it is not used
-            failed += 1
-            if not first.done():
-                log.info("an ICE server is of no use", why=f"{type(error).__name__}: {error}")
-                if failed == len(asked):
-                    first.set_result(None)
-        else:
-            if first.done():
-                unused(got)
-            else:
-                first.set_result(got)
-
-    for each in asked:
-        task = asyncio.ensure_future(ask(each))
-        _asking.add(task)
-        task.add_done_callback(_asking.discard)
-    try:
-        return await first
-    except asyncio.CancelledError:
-        if not first.cancelled() and (got := first.result()) is not None:  # it came in the same turn
-            unused(got)
-        raise

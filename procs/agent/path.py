@@ -15,7 +15,7 @@ from aioice import Candidate, Connection
 from aiortc import RTCConfiguration, RTCDataChannel, RTCDtlsTransport, RTCPeerConnection, RTCSessionDescription
 
 from procs import log
-from procs.agent import ice, nomination
+from procs.agent import ice, ice_servers, nomination
 from procs.agent.dtls import Dtls
 from procs.agent.lane.way import Address, Way
 from procs.agent.settings import AgentSettings
@@ -158,11 +158,11 @@ class Path:
             await asyncio.wait(self._tasks)
         # Not cancelled when it takes too long: in the middle of it, it would leave tasks and sockets behind.
         closing = asyncio.ensure_future(self.pc.close())
-        await asyncio.wait([closing], timeout=ice.CLOSE_S)
+        await asyncio.wait([closing], timeout=ice_servers.CLOSE_S)
         if self._connection and not closing.done():
             for protocol in self._connection._protocols:
-                ice.let_go(protocol)
-            await asyncio.wait([closing], timeout=ice.CLOSE_S)
+                ice_servers.let_go(protocol)
+            await asyncio.wait([closing], timeout=ice_servers.CLOSE_S)
         if closing.done() and not closing.cancelled() and (error := closing.exception()):
             log.debug("a connection did not end well", why=f"{type(error).__name__}: {error}")
 
@@ -196,7 +196,7 @@ class Path:
         def found(candidate: Candidate) -> None:
             self._found(f"candidate:{candidate.to_sdp()}")
 
-        await ice.gather_more(self._connection, self._settings.ice_servers, found)
+        await ice_servers.gather_more(self._connection, self._settings.ice_servers, found)
         self._found(None)
 
     def _heard(self) -> None:

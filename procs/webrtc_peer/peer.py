@@ -26,7 +26,7 @@ from aiortc.rtp import (
 )
 
 from procs import log
-from procs.agent import ice, nomination
+from procs.agent import ice, ice_servers, nomination
 from procs.errors import Refused
 from procs.messages.watch import Sent
 from procs.webrtc_peer import offer
@@ -213,7 +213,7 @@ class Peer:
             text = f"candidate:{candidate.to_sdp()}"
             self._say("signal_ice", {"candidate": {"candidate": text, "sdpMid": mid, "sdpMLineIndex": 0}})
 
-        await ice.gather_more(self._connection, self._servers, found)
+        await ice_servers.gather_more(self._connection, self._servers, found)
         self._say("signal_ice", {"candidate": None})
 
     async def _feedback(self, take: Callable[[AnyRtcpPacket], Any], packet: AnyRtcpPacket) -> None:

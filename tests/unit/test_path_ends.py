@@ -10,7 +10,7 @@ import pytest
 import uvloop
 from aioice import stun
 
-from procs.agent import ice
+from procs.agent import ice, ice_servers
 from procs.agent.path import Path
 from procs.agent.settings import AgentSettings
 from tests.agents import until
@@ -41,7 +41,7 @@ def test_a_connection_that_is_over_holds_nothing_though_its_turn_servers_are_sil
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ice, "host_addresses", lambda: ["127.0.0.1"])
-    monkeypatch.setattr(ice, "CLOSE_S", 0.5)
+    monkeypatch.setattr(ice_servers, "CLOSE_S", 0.5)
 
     async def one(settings: AgentSettings, turns: int | None = None) -> None:
         """A connection that ends so many turns of the event loop after it has begun to ask, or with a relay."""
@@ -64,7 +64,7 @@ def test_a_connection_that_is_over_holds_nothing_though_its_turn_servers_are_sil
         urls = [f"turn:127.0.0.1:{port}?transport=udp" for port in ports]
         settings = AgentSettings(listed_servers=({"urls": urls, "username": "u", "credential": "p"},))
         await one(settings)  # what is made once for all of them is there now
-        await asyncio.sleep(1.5 * ice.CLOSE_S)
+        await asyncio.sleep(1.5 * ice_servers.CLOSE_S)
         before = len(os.listdir("/proc/self/fd")), asyncio.all_tasks()
         await asyncio.gather(*(one(settings) for _ in range(TRIES)), *(one(settings, turns) for turns in range(20)))
         await until(lambda: (len(os.listdir("/proc/self/fd")), asyncio.all_tasks()) == before, 5.0)
