@@ -79,13 +79,11 @@ class Port:
 
     def close(self) -> None:
         """Hold nothing any more."""
-        for outlet in self._outlets.values():
-            outlet.forget()
         for sock in self._socks:
-            if self._outlets:
+            if outlet := self._outlets.pop(sock.family, None):
+                outlet.forget()
                 asyncio.get_running_loop().remove_reader(sock.fileno())
             sock.close()
-        self._outlets.clear()
 
     # --- for sessions -----------------------------------------------------------------------------------
 

@@ -1,0 +1,223 @@
+"""The UDP port of all sessions, by itself (procs/agent/lane/port.py): sockets, runs, what is whose, bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+from aioice import stun
+
+from procs.agent.lane import port as ports
+from procs.agent.lane.port import Port
+from procs.agent.udp import UDP_SEGMENT, Address, Sent
+from procs.errors import ConfigError
+from tests.agents import until
+from tests.unit.test_demux import stun_of
+
+RANGE = (20000, 40000)
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+HOSTS = ["127.0.0.1", "::1"]
+RECORD = b"\xf1" + bytes(99)
+DTLS = b"\x17\xfe\xfd" + bytes(97)
+
+
+@pytest.fixture(params=LOOPS)
+def runs(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    """Run a coroutine on either event loop."""
+
+    def run(coroutine: Any) -> Any:
+        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+            return runner.run(coroutine)
+
+    return run
+
+
+class Taken:
+    """What a port has given to whom."""
+
+    def __init__(self, port: Port) -> None:
+        self.records = list[tuple[list[bytes], Address]]()
+        self.others = list[tuple[str, Address, list[bytes]]]()
+        port.on_records = self._records
+
+    def _records(self, joined: memoryview, step: int, sender: Address) -> None:
+        self.records.append(([bytes(joined[at : at + step]) for at in range(0, len(joined), step)], sender))
+
+    def take(self, local: str, sender: Address, datagrams: list[bytes]) -> None:
+        """As a Way gives it."""
+        self.others.append((local, sender, datagrams))
+
+    @property
+    def datagrams(self) -> list[bytes]:
+        """All records, in the order that they came in."""
+        return [each for run, _ in self.records for each in run]
+
+
+@contextlib.contextmanager
+def started() -> Iterator[Port]:
+    """One, in the running event loop."""
+    made = Port(0, RANGE)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+async def on_one(scenario: Callable[[Port], Awaitable[None]]) -> None:
+    """Run it on a port."""
+    with started() as port:
+        await scenario(port)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_records_go_from_port_to_port_in_runs_as_they_were(runs: Callable[[Any], Any], host: str) -> None:
+    async def scenario() -> None:
+        with started() as here, started() as there:
+            await between(here, there)
+
+    async def between(here: Port, there: Port) -> None:
+        taken = Taken(there)
+        sent = [b"\xf1" + bytes([number]) * 1400 for number in range(40)] + [b"\xf1 the last"]
+        assert here.send_records(b"".join(sent), 1401, (host, there.number)) is Sent.YES
+        assert here.send_records(b"\xf1", 1, (host, there.number))
+        await until(lambda: len(taken.datagrams) == 42)
+        assert taken.datagrams == [*sent, b"\xf1"] and len(taken.records) < 10, "the kernel joins them"
+        assert {sender for _, sender in taken.records} == {(host, here.number)}
+        assert here.send_records(b"\xf1" * 66_000, 66_000, (host, there.number)) is Sent.TOO_BIG
+        assert here.send_records(b"\xf1", 1, ("255.255.255.255", 9)) is Sent.REFUSED  # nobody has allowed that
+        for odd in (("name.invalid", 9), (host, 0), (host, 65536), ("", 9)):
+            assert here.send_records(b"\xf1", 1, odd) is Sent.REFUSED
+
+    runs(scenario())
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_each_datagram_of_a_mixed_run_goes_to_whom_it_is_for(host: str) -> None:
+    async def scenario(port: Port) -> None:
+        taken, family = Taken(port), socket.AF_INET6 if ":" in host else socket.AF_INET
+        port.expect("here", taken.take)
+        check = stun_of(stun.Class.REQUEST, "here:there").ljust(100, b"\0")
+        check = check[:2] + (80).to_bytes(2, "big") + check[4:]  # as long as the others, so that they are joined
+        with socket.socket(family, socket.SOCK_DGRAM) as peer:
+            peer.bind((host, 0))
+            peer.settimeout(5)
+            its: Address = peer.getsockname()[:2]
+            assert port.send("here", host, its, DTLS + DTLS[:50], 100) == 2
+            assert [len(peer.recv(2000)) for _ in range(2)] == [100, 50]
+            mixed = [RECORD, check, DTLS, RECORD, b"\x80" * 100, DTLS, RECORD, RECORD[:50]]
+            peer.sendmsg(
+                [b"".join(mixed)],
+                [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", 100))],
+                0,
+                (host, port.number),
+            )
+            for lone in (b"", DTLS, b"\xf1"):
+                peer.sendto(lone, (host, port.number))
+            await until(lambda: len(taken.datagrams) == 5)
+        got = [each for local, sender, each in taken.others if (local, sender) == (host, its)]
+        assert [each for part in got for each in part] == [check, DTLS, DTLS, DTLS]
+        assert taken.datagrams == [RECORD, RECORD, RECORD, RECORD[:50], b"\xf1"]
+        assert (port.malformed, port.strangers) == (2, 0)
+
+    asyncio.run(on_one(scenario))
+
+
+def test_who_is_forgotten_neither_hears_nor_says_anything() -> None:
+    async def scenario(port: Port) -> None:
+        taken = Taken(port)
+        port.expect("here", taken.take)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", 0))
+            peer.settimeout(5)
+            assert port.send("here", "127.0.0.1", peer.getsockname(), DTLS, 100) == 1
+            port.forget("here")
+            assert port.send("here", "127.0.0.1", peer.getsockname(), DTLS, 100) == 0
+            peer.sendto(DTLS, ("127.0.0.1", port.number))
+            await until(lambda: port.strangers == 1)
+            assert not taken.others
+        for local, to in (("nowhere", ("127.0.0.1", 9)), ("127.0.0.1", ("nowhere", 9))):
+            port.expect("odd", taken.take)
+            assert port.send("odd", local, to, DTLS, 100) == 0
+
+    asyncio.run(on_one(scenario))
+
+
+class Full:
+    """A socket whose buffer has room only when a test says so."""
+
+    def __init__(self, sock: socket.socket, room: int) -> None:
+        self._sock, self.room, self.can_cut = sock, room, True
+
+    def sendmsg(self, buffers: list[bytes], ancillary: list[tuple[int, int, bytes]], *more: Any) -> int:
+        if not self.can_cut and any(kind == UDP_SEGMENT for _, kind, _ in ancillary):
+            raise OSError(errno.EIO, "no checksums")
+        if self.room <= 0:
+            raise BlockingIOError
+        self.room -= 1
+        return self._sock.sendmsg(buffers, ancillary, *more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def test_records_never_wait_and_who_has_them_is_told_of_room(runs: Callable[[Any], Any]) -> None:
+    async def scenario(port: Port) -> None:
+        told = list[int]()
+        port.on_writable = lambda: told.append(1)
+        outlet = port._outlets[socket.AF_INET]
+        full = Full(port._socks[0], room=0)
+        outlet._sock = full  # type: ignore[assignment]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", 0))
+            peer.settimeout(5)
+            to: Address = peer.getsockname()
+            port.expect("here", lambda *given: None)
+            assert port.send_records(RECORD * 3, 100, to) is Sent.FULL
+            assert port.send("here", "127.0.0.1", to, DTLS * 2, 100) == 2, "a session's wait"
+            full.room = 1 << 30
+            assert port.send_records(RECORD * 3, 100, to) is Sent.FULL, "and go first"
+            await until(lambda: bool(told))
+            assert port.send_records(RECORD * 3, 100, to) is Sent.YES
+            assert [peer.recv(2000)[0] for _ in range(5)] == [0x17, 0x17, 0xF1, 0xF1, 0xF1]
+
+            full.can_cut, full.room = False, 2
+            assert port.send_records(RECORD * 3, 100, to) is Sent.YES and port.dropped == 1, (
+                "one by one, as far as can be"
+            )
+            assert port.send_records(RECORD, 100, to) is Sent.FULL
+
+    runs(on_one(scenario))
+
+
+def test_a_number_that_somebody_has_is_refused_by_the_name_of_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = Port(0, RANGE)
+    with pytest.raises(ConfigError, match=f"PLANARIA_TUN_PORT={port.number}: another program has this UDP port"):
+        Port(port.number, RANGE, "PLANARIA_TUN_PORT")
+    port.close()
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as six:
+        six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        six.bind(("", 0))
+        number = six.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port={number}: another"):
+            Port(number, RANGE)
+        with pytest.raises(ConfigError, match=f"PLANARIA_UDP_RANGE={number}-{number}: no UDP port of it is free"):
+            Port(0, (number, number))
+    Port(number, RANGE).close()
+
+    def no_six(family: socket.AddressFamily, number: int, made: Any = ports._socket) -> Any:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "IPv6 is off")
+        return made(family, number)
+
+    monkeypatch.setattr(ports, "_socket", no_six)
+    alone = Port(number, RANGE)
+    assert alone.number == number and len(alone._socks) == 1
+    alone.close()
