@@ -33,8 +33,8 @@ MAX_QUEUED = 2048  # datagrams
 BIND_TRIES = 50
 BUFFER_BYTES = 4 << 20  # a keyframe goes out in one go
 # A candidate's local preference (RFC 8445, 5.1.2), which its priority tells the other side: at a port that all sessions
-# share, and at a socket of the session's own where there is such a port.
-AT_PORT, APART = 65535, 32767
+# share, at a socket of the session's own beside that, and where there is no such port, as aioice has it.
+AT_PORT, APART, ALONE = 65534, 32767, 65535
 UFRAG_CHARS = 16  # it says whose a check is, at a port where there are many
 OUR_TUNNELS = ("tun", "mvp-tun")  # whoever has made them
 
@@ -159,7 +159,7 @@ async def _bind(connection: Connection, udp_range: tuple[int, int], way: Way | N
         if sock := _socket(address, udp_range):
             protocol = ice.StunProtocol(connection)
             UdpTransport(sock, protocol)
-            _add_host(connection, protocol, (address, sock.getsockname()[1]), APART if way else AT_PORT)
+            _add_host(connection, protocol, (address, sock.getsockname()[1]), APART if way else ALONE)
     connection._local_candidates_end = True
 
 
@@ -178,7 +178,7 @@ def _add_host(connection: Connection, protocol: ice.StunProtocol, at: Address, p
 
 
 def preference(of: Candidate) -> int:
-    """The local one: AT_PORT or APART."""
+    """The local one: AT_PORT, or another."""
     return of.priority >> 8 & 0xFFFF
 
 
