@@ -11,7 +11,8 @@ from procs.agent.lane import demux
 from procs.agent.lane.demux import Demux
 
 BOB, CAROL = ("192.0.2.2", 5000), ("192.0.2.3", 5000)
-DTLS = b"\x16\xfe\xfd" + bytes(20)
+DTLS = b"\x17\xfe\xfd\x00\x01" + bytes(18)
+HELLO = b"\x16\xfe\xfd\x00\x00" + bytes(18)
 
 
 def made(*ufrags: str) -> Demux[str]:
@@ -55,12 +56,12 @@ def test_an_answer_is_for_who_has_asked_and_only_for_a_while() -> None:
 def test_dtls_comes_from_where_a_check_was_answered_or_dtls_was_sent_and_from_nowhere_else() -> None:
     one = made("here")
     one.sent("here", BOB, stun_of(stun.Class.REQUEST, "there:here"), 0.0)
-    assert one.of_dtls(BOB, 0.0) is None, "a peer may name any address as its own"
+    assert one.of_dtls(DTLS, BOB, 0.0) is None, "a peer may name any address as its own"
     one.sent("here", BOB, stun_of(stun.Class.RESPONSE), 0.0)
     one.sent("here", CAROL, DTLS, 0.0)
-    assert one.of_dtls(BOB, 0.0) == "here" == one.of_dtls(CAROL, 0.0)
-    assert one.of_dtls(("192.0.2.2", 5001), 0.0) is None
-    assert one.of_dtls(BOB, demux.CLAIM_S + 0.1) is None
+    assert one.of_dtls(DTLS, BOB, 0.0) == "here" == one.of_dtls(DTLS, CAROL, 0.0)
+    assert one.of_dtls(DTLS, ("192.0.2.2", 5001), 0.0) is None
+    assert one.of_dtls(DTLS, BOB, demux.CLAIM_S + 0.1) is None
     assert one.strangers == 3
 
 
@@ -68,22 +69,22 @@ def test_an_address_is_taken_over_by_a_younger_connection_alone_and_only_by_what
     one = made("old", "new")
     one.sent("old", BOB, DTLS, 0.0)
     one.sent("new", BOB, stun_of(stun.Class.REQUEST, "x:new"), 0.1)
-    one.sent("new", BOB, stun_of(stun.Class.RESPONSE), 0.1)
-    assert one.of_dtls(BOB, 0.1) == "old", "it is alive"
-    one.sent("new", BOB, stun_of(stun.Class.RESPONSE), 0.1 + demux.FIRM_S)
-    assert one.of_dtls(BOB, 0.1 + demux.FIRM_S) == "new", "the old one has said nothing for long"
-    one.sent("old", BOB, DTLS, 4.0)
-    assert one.of_dtls(BOB, 4.0) == "new"
-
-    one = made("old", "new")
-    one.sent("old", BOB, DTLS, 0.0)
-    one.sent("new", BOB, DTLS, 0.1)
-    one.sent("old", BOB, DTLS, 0.2)
-    assert one.of_dtls(BOB, 0.2) == "new"
-    one.forget("new")
-    assert one.of_dtls(BOB, 0.3) is None
+    assert one.of_dtls(DTLS, BOB, 0.1) == "old" == one.of_dtls(HELLO, BOB, 0.1)
+    one.sent("new", BOB, stun_of(stun.Class.RESPONSE), 0.2)
+    assert one.of_dtls(DTLS, BOB, 0.2) == "old" and one.of_dtls(HELLO, BOB, 0.2) == "new"
+    one.sent("new", BOB, HELLO, 0.3)
     one.sent("old", BOB, DTLS, 0.4)
-    assert one.of_dtls(BOB, 0.4) == "old"
+    one.sent("old", BOB, stun_of(stun.Class.RESPONSE), 0.4)
+    assert one.of_dtls(DTLS, BOB, 0.4) == "new" == one.of_dtls(HELLO, BOB, 0.4)
+    one.forget("new")
+    assert one.of_dtls(DTLS, BOB, 0.5) is None
+    one.sent("old", BOB, DTLS, 0.6)
+    assert one.of_dtls(DTLS, BOB, 0.6) == "old"
+    one.expect("new", "new")
+    one.sent("old", BOB, HELLO, 0.7)
+    assert one.of_dtls(HELLO, BOB, 0.7) == "old"
+    one.sent("new", BOB, stun_of(stun.Class.RESPONSE), 1.0)
+    assert one.of_dtls(DTLS, BOB, 0.7 + demux.CLAIM_S) == "new", "the old one has sent nothing for long"
 
 
 def test_what_is_forgotten_leaves_nothing_and_the_others_all_they_had() -> None:
@@ -93,11 +94,11 @@ def test_what_is_forgotten_leaves_nothing_and_the_others_all_they_had() -> None:
             one.sent(ufrag, (to, 5000 + number), DTLS, 0.0)
             one.sent(ufrag, (to, 5000), stun_of(stun.Class.REQUEST, "x:y"), 0.0)
     one.expect("here", "here again")
-    assert one.of_dtls(BOB, 0.0) == "here again" and len(one) == 2 * 21
+    assert one.of_dtls(DTLS, BOB, 0.0) == "here again" and len(one) == 2 * 21
     for _ in range(2):
         one.forget("here")
-        assert len(one) == 21 and one.of_dtls(CAROL, 0.0) == "also" and one.of_dtls(BOB, 0.0) is None
-    assert not one.sent("here", BOB, DTLS, 0.0) and one.of_dtls(BOB, 0.0) is None
+        assert len(one) == 21 and one.of_dtls(DTLS, CAROL, 0.0) == "also" and one.of_dtls(DTLS, BOB, 0.0) is None
+    assert not one.sent("here", BOB, DTLS, 0.0) and one.of_dtls(DTLS, BOB, 0.0) is None
     one.forget("also")
     assert len(one) == 0
 
@@ -112,7 +113,7 @@ def test_every_table_has_a_bound() -> None:
     for number in range(demux.MAX_CLAIMS + 10):
         one.sent("here", CAROL, DTLS, 100.0)  # which is in use, and stays
         one.sent("here", ("192.0.2.4", 1024 + number), stun_of(stun.Class.RESPONSE), 100.0)
-    assert len(one) == 2 + demux.MAX_CLAIMS and one.of_dtls(CAROL, 100.0) == "here"
+    assert len(one) == 2 + demux.MAX_CLAIMS and one.of_dtls(DTLS, CAROL, 100.0) == "here"
     for number in range(1, demux.MAX_CONNECTIONS):
         assert one.expect(f"{number}", "")
     assert not one.expect("more", "") and one.expect("here", "again")

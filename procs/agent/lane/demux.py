@@ -1,18 +1,18 @@
 """Whose a datagram is that comes to the port all sessions share. Pure: times are seconds of CLOCK_MONOTONIC.
 
 A STUN request names its connection (USERNAME, RFC 8445, 7.3), a STUN answer has the transaction id of a question that
-was asked, and DTLS comes from an address that a connection has sent to. Everything else is nobody's. To ask an address
-something claims nothing there: a peer may name any as its candidate, also another peer's. To answer one claims it
-weakly, as whoever asked there knew our password; to send DTLS there claims it firmly for some seconds, as only a pair
-that was checked both ways carries any. Nobody loses a claim but to a younger connection: the older of two with one
-peer is the one that ends.
+was asked, and DTLS comes from an address that a connection has to do with. Everything else is nobody's. To ask an
+address something claims nothing there: a peer may name any as its candidate, also another peer's. To send DTLS there
+does, as only a pair that was checked both ways carries any. To have answered a check that came from there is enough for
+the other side to begin a handshake, but not to have what another connection gets from there: senders can be forged.
+Nobody loses a claim but to a younger connection: the older of two with one peer is the one that ends.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from procs.agent.udp import Address
 
@@ -22,25 +22,24 @@ MAX_QUESTIONS = 4096  # of all
 MAX_CLAIMS = 64  # of one connection
 QUESTION_S = 40.0  # aioice waits 32 s for the answer to what it has asked for the last time
 CLAIM_S = 40.0  # both sides ask each other every 5 s
-FIRM_S = 3.0  # sessions beat each second
 MAX_ATTRIBUTES = 16
 _HEAD = struct.Struct("!HHI12s")  # of STUN: type, length of what follows, cookie, transaction id
 _COOKIE = 0x2112A442
 _REQUEST, _SUCCESS, _ANSWER = 0x0001, 0x0101, 0x0100  # the first two of the method "binding", the last of any
 _USERNAME = 0x0006
 _DTLS = range(20, 64)  # first bytes (RFC 7983)
+_HANDSHAKE, _EPOCH, _FIRST = (
+    22,
+    slice(3, 5),
+    bytes(2),
+)  # of a DTLS record: its type, where its epoch is, that of a handshake
+_Claim = tuple[bool, Address]  # by DTLS sent, or by an answer
 
 
 class _Connection(Generic[T]):
     def __init__(self, number: int, take: T) -> None:
         self.number, self.take = number, take
-        self.claims: dict[Address, None] = {}  # those made last are at the end
-
-
-class _Claim(NamedTuple):
-    ufrag: str
-    until: float
-    firm_until: float
+        self.claims: dict[_Claim, None] = {}  # those made last are at the end
 
 
 class Demux(Generic[T]):
@@ -51,7 +50,7 @@ class Demux(Generic[T]):
         self._connections: dict[str, _Connection[T]] = {}
         self._number = 0
         self._questions: dict[bytes, tuple[str, float]] = {}  # the oldest is the first
-        self._claims: dict[Address, _Claim] = {}
+        self._claims: dict[_Claim, tuple[str, float]] = {}
         self.strangers = 0  # datagrams that are nobody's
         self.malformed = 0  # of no protocol
 
@@ -73,8 +72,8 @@ class Demux(Generic[T]):
     def forget(self, ufrag: str) -> None:
         """That connection has gone."""
         gone = self._connections.pop(ufrag, None)
-        for address in gone.claims if gone else ():
-            del self._claims[address]
+        for claim in gone.claims if gone else ():
+            del self._claims[claim]
         if gone:
             self._questions = {asked: its for asked, its in self._questions.items() if its[0] != ufrag}
 
@@ -84,21 +83,26 @@ class Demux(Generic[T]):
         if connection is None:
             return False
         if datagram[:1] and datagram[0] in _DTLS:
-            self._claim(ufrag, connection, to, now, is_firm=True)
+            self._claim(ufrag, connection, (True, to), now)
         elif head := _head(datagram):
             if head[0] == _REQUEST:
                 self._ask(head[1], ufrag, now)
             elif head[0] == _SUCCESS:
-                self._claim(ufrag, connection, to, now, is_firm=False)
+                self._claim(ufrag, connection, (False, to), now)
         return True
 
-    def of_dtls(self, sender: Address, now: float) -> T | None:
-        """Whose a datagram of DTLS from there is."""
-        claim = self._claims.get(sender)
-        if claim is None or claim.until < now:
+    def of_dtls(self, datagram: bytes, sender: Address, now: float) -> T | None:
+        """Whose this is, that begins as DTLS does."""
+        found = self._holder((True, sender), now)
+        begins = datagram[0] == _HANDSHAKE and datagram[_EPOCH] == _FIRST
+        if found is None or begins:
+            answerer = self._holder((False, sender), now)
+            if found is None or (answerer and answerer.number > found.number):
+                found = answerer
+        if found is None:
             self.strangers += 1
             return None
-        return self._connections[claim.ufrag].take
+        return found.take
 
     def of_stun(self, datagram: bytes, now: float) -> T | None:
         """Whose this is, that begins as STUN does."""
@@ -124,24 +128,21 @@ class Demux(Generic[T]):
         ):
             del self._questions[oldest]
 
-    def _claim(self, ufrag: str, connection: _Connection[T], to: Address, now: float, *, is_firm: bool) -> None:
-        before, firm_until = self._claims.get(to), now + FIRM_S if is_firm else 0.0
-        if before and before.ufrag == ufrag:
-            firm_until = max(firm_until, before.firm_until)
-        elif before:
-            holder = self._connections[before.ufrag]
-            is_held = before.until >= now and (
-                holder.number > connection.number or (before.firm_until >= now and not is_firm)
-            )
-            if is_held:
-                return
-            del holder.claims[to]
-        connection.claims.pop(to, None)
-        connection.claims[to] = None
-        self._claims[to] = _Claim(ufrag, now + CLAIM_S, firm_until)
+    def _claim(self, ufrag: str, connection: _Connection[T], claim: _Claim, now: float) -> None:
+        holder = self._holder(claim, now)
+        if holder and holder.number > connection.number:
+            return
+        if claim in self._claims:
+            del self._connections[self._claims[claim][0]].claims[claim]
+        connection.claims[claim] = None
+        self._claims[claim] = ufrag, now + CLAIM_S
         if len(connection.claims) > MAX_CLAIMS:
             oldest = next(iter(connection.claims))
             del connection.claims[oldest], self._claims[oldest]
+
+    def _holder(self, claim: _Claim, now: float) -> _Connection[T] | None:
+        ufrag, until = self._claims.get(claim, ("", 0.0))
+        return self._connections[ufrag] if now < until else None
 
 
 def _head(datagram: bytes) -> tuple[int, bytes] | None:

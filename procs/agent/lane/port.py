@@ -136,7 +136,7 @@ class Port:
             if kind < 4:
                 take = demux.of_stun(datagram, now)
             elif 20 <= kind < 64:
-                take = demux.of_dtls(sender, now)
+                take = demux.of_dtls(datagram, sender, now)
             elif kind == RECORD:
                 self.on_records(run[at : at + step], len(datagram), sender)
                 continue
