@@ -162,6 +162,7 @@ class Pump:
             round_trip_ms=up.stats.get("round_trip_ms") if up else None,
             **traffic.passed(),
             dropped=traffic.dropped(),
+            lane={},
             why="" if up else self._ends[peer].why,
             **self._rates.of(peer, traffic, time.monotonic())._asdict(),
         )
