@@ -46,7 +46,7 @@ OUR_ENV = frozenset({
     "PLANARIA_X264_PRESET", "PLANARIA_X264_THREADS", "PLANARIA_X264_TUNE",
     "PLANARIA_ADMIN_PASSWORD", "PLANARIA_HUB", "PLANARIA_HUB_CA", "PLANARIA_HUB_CERT", "PLANARIA_HUB_INSECURE",
     "PLANARIA_HUB_KEY", "PLANARIA_HUB_PROXIES", "PLANARIA_HUB_VIEWS", "PLANARIA_OPEN_REGISTRATION",
-    "PLANARIA_TOKEN_TTL_S", "PLANARIA_UDP_RANGE", "PLANARIA_WATCH_STREAM",
+    "PLANARIA_TOKEN_TTL_S", "PLANARIA_TUN_PORT", "PLANARIA_UDP_RANGE", "PLANARIA_WATCH_STREAM",
     "PLANARIA_ALLOW_UNSIGNED", "PLANARIA_PEER_TRUST",
     "PLANARIA_SPEECH_KEY", "PLANARIA_SPEECH_KEY_FILE", "PLANARIA_SPEECH_LLM", "PLANARIA_SPEECH_PAUSE_S",
     "PLANARIA_SPEECH_SESSIONS", "PLANARIA_SPEECH_STT", "PLANARIA_SPEECH_TTS",
@@ -232,9 +232,19 @@ def _parse_address(text: str) -> Address:
         raise ValueError from None
 
 
+def _parse_ports(text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    found = int(low), int(high if dash else low)
+    if not 1024 <= found[0] <= found[1] <= 65535:
+        raise ValueError
+    return found
+
+
 SWITCH = Kind(_parse_switch, "1 or 0 (also true, false, yes, no, on, off)")
 BITRATE = Kind(_parse_bitrate, "bits per second from 10k to 200M, such as 800k, 2.5M or 6000000")
 ADDRESS = Kind(_parse_address, "an IP address and a port, such as 127.0.0.1:1984")
+PORTS = Kind(_parse_ports, "two ports from 1024 to 65535, such as 49152-65535")
+ALL_PORTS = 49152, 65535  # as long as nobody says which
 TEXT = Kind(lambda text: text, "text")
 # A stream's name goes into RTSP paths, file names, query strings and a command line, so it is kept plain.
 NAME = matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "1 to 64 of A-Z a-z 0-9 _ . -, starting with a letter or digit")

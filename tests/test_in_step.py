@@ -8,6 +8,7 @@ import re
 import msgspec
 
 from procs import settings
+from procs.agent.network import Tunnel
 from procs.agent.settings import AgentSettings
 from procs.audio_io.options import Audio
 from procs.capture.options import Capture
@@ -68,7 +69,7 @@ def test_each_program_says_what_stops_without_it() -> None:
 def test_every_variable_of_ours_is_declared_and_explained() -> None:
     declared = {
         name
-        for cls in (AgentSettings, Audio, Capture, Hub, Link, Peer, Producer, Proxy, Speech, Suite, Voice)
+        for cls in (AgentSettings, Audio, Capture, Hub, Link, Peer, Producer, Proxy, Speech, Suite, Tunnel, Voice)
         for opt in settings.options_of(cls).values()
         for name in opt.env
         if name.startswith("PLANARIA_")

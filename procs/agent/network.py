@@ -20,12 +20,12 @@ from procs import settings
 from procs.agent.netlink import Interface, Network
 from procs.agent.packets import MIN_MTU4, MIN_MTU6, overlap
 from procs.errors import ConfigError
-from procs.settings import SWITCH, Kind, matching, option, whole
+from procs.settings import ALL_PORTS, PORTS, SWITCH, Kind, matching, option, whole
 
 NAME = "tunnel.json"
 MAX_PEERS = 64
 MTU = 1380  # what goes through as one DTLS record, whatever the path
-_KEYS = ("interface", "address", "mtu", "masquerade", "peers")
+_KEYS = ("interface", "address", "mtu", "port", "masquerade", "peers")
 _PEER = r"[A-Za-z0-9_.:@-]{1,64}"
 
 
@@ -59,11 +59,19 @@ def _words(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
+def _parse_port(text: str) -> int:
+    found = int(text)
+    if found and not 1024 <= found <= 65535:
+        raise ValueError
+    return found
+
+
 INTERFACE = matching(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,15}", "1 to 15 of A-Z a-z 0-9 _ . -, which is all the kernel takes")
 ADDRESSES = Kind(_parse_addresses, "addresses with their prefix lengths, such as 10.77.0.1/24,fd77::1/64")
 ALLOWED = Kind(
     _parse_allowed, "PEER=PREFIX,... of each peer, without host bits, such as bob=10.77.0.2/32,192.168.7.0/24 eve=..."
 )
+PORT = Kind(_parse_port, "a port from 1024 to 65535, or 0")
 KEYS = Kind(_parse_keys, "PEER=KEY of each, a key as `cli.py status` shows it")
 
 
@@ -73,6 +81,12 @@ class Tunnel(settings.Settings):
     interface: str = option("mvp-tun0", INTERFACE, help="its name")
     address: tuple[Interface, ...] = option((), ADDRESSES, help="this machine's addresses in the tunnel")
     mtu: int = option(MTU, whole(MIN_MTU4, 9000), help="the largest packet")
+    port: int = option(
+        0, PORT, env=("PLANARIA_TUN_PORT",), help="UDP port by which all peers reach us; 0: one of udp-range, kept"
+    )
+    udp_range: tuple[int, int] = option(
+        ALL_PORTS, PORTS, env=("PLANARIA_UDP_RANGE",), help="UDP ports that sessions use, as LOW-HIGH"
+    )
     allowed: Mapping[str, tuple[Network, ...]] = option({}, ALLOWED, help="which addresses are behind which peer")
     keys: Mapping[str, str] = option({}, KEYS, help="the key of a peer, where it is not to be pinned at its first use")
     masquerade: bool = option(

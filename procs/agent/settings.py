@@ -14,7 +14,7 @@ from typing import Any
 
 from procs import log, settings
 from procs.errors import ConfigError
-from procs.settings import PATH, SWITCH, Kind, Layers, matching, one_of, option
+from procs.settings import ALL_PORTS, PATH, PORTS, SWITCH, Kind, Layers, matching, one_of, option
 
 MODES = ("chat", "json", "bytes", "tun")
 MAX_URLS = 16  # of ICE servers
@@ -29,14 +29,6 @@ def _parse_url(text: str) -> str:
     if parts.scheme not in ("ws", "wss") or not parts.hostname or odd or not re.fullmatch(r"[!-~]+", text):
         raise ValueError
     return text
-
-
-def _parse_range(text: str) -> tuple[int, int]:
-    low, dash, high = text.partition("-")
-    found = int(low), int(high if dash else low)
-    if not 1024 <= found[0] <= found[1] <= 65535:
-        raise ValueError
-    return found
 
 
 def _parse_ice_url(text: str) -> str:
@@ -56,7 +48,6 @@ AGENT_ID = matching(r"(?!\.{1,2}$)[^/\x00-\x20\x7f]{1,128}", "1 to 128 character
 URL = Kind(_parse_url, "a ws:// or wss:// address, such as ws://localhost:8000/ws/signal")
 TOKEN = matching(r"[ -~]{1,1024}", "1 to 1024 printable ASCII characters")
 LABEL = matching(r"[!-~]{1,64}", "1 to 64 printable ASCII characters")
-PORTS = Kind(_parse_range, "two ports from 1024 to 65535, such as 49152-65535")
 ICE_URL = Kind(_parse_ice_url, "stun:HOST[:PORT] or turn[s]:HOST[:PORT][?transport=udp|tcp]")
 ICE_URLS = Kind(_parse_ice_urls, f"up to {MAX_URLS} of stun:HOST[:PORT] or turn[s]:HOST[:PORT], with commas between")
 
@@ -77,7 +68,7 @@ class AgentSettings(settings.Settings):
     ice_username: str = option("", TOKEN, env=("ICE_USERNAME",), help="for TURN")
     ice_credential: str = option("", TOKEN, env=("ICE_CREDENTIAL",), help="for TURN", secret=True)
     udp_range: tuple[int, int] = option(
-        (49152, 65535), PORTS, env=("PLANARIA_UDP_RANGE",), help="UDP ports that sessions use"
+        ALL_PORTS, PORTS, env=("PLANARIA_UDP_RANGE",), help="UDP ports that sessions use"
     )
     ca: Path | None = option(
         None, PATH, env=("PLANARIA_HUB_CA",), help="certificates that the server's may be signed by, PEM"

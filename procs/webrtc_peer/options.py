@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlsplit
 from procs import settings
 from procs.agent import network
 from procs.agent.network import Tunnel
-from procs.agent.settings import PORTS, AgentSettings, load_settings
-from procs.settings import ADDRESS, SWITCH, Address, Kind, Layers, matching, option
+from procs.agent.settings import AgentSettings, load_settings
+from procs.settings import ADDRESS, ALL_PORTS, PORTS, SWITCH, Address, Kind, Layers, matching, option
 from procs.webrtc_peer.rtsp_login import Server, User
 
 NAME = "webrtc_peer.json"
@@ -71,7 +71,7 @@ class Peer(settings.Settings):
         "", STREAM, env=("PLANARIA_WATCH_STREAM",), help="for who asks for none; default: camera, else the first"
     )
     udp_range: tuple[int, int] = option(
-        (49152, 65535), PORTS, env=("PLANARIA_UDP_RANGE",), help="UDP ports that sessions use"
+        ALL_PORTS, PORTS, env=("PLANARIA_UDP_RANGE",), help="UDP ports that sessions use"
     )
     go2rtc_http: Go2rtc = option(
         Go2rtc("http://127.0.0.1:1984"), HTTP, env=("GO2RTC_HTTP",), help="go2rtc's API", secret=True

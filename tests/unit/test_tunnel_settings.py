@@ -16,6 +16,7 @@ SECTION = {
     "interface": "mvp-tun0",
     "address": ["10.77.0.1/24", "fd77::1/64"],
     "mtu": "1380",
+    "port": "51820",
     "peers": {
         "bob": {"allowed": ["10.77.0.2/32", "192.168.7.0/24"], "key": "A" * 43 + "="},
         "eve": {"allowed": "10.77.0.3/32 fd77::3/128 fd99::/64"},
@@ -32,7 +33,12 @@ def load(**change: object) -> Tunnel:
 def test_a_section_of_the_settings_file_is_a_tunnel() -> None:
     tunnel = load()
     assert [str(each) for each in tunnel.address] == ["10.77.0.1/24", "fd77::1/64"]
-    assert (tunnel.interface, tunnel.mtu, tunnel.keys) == ("mvp-tun0", 1380, {"bob": "A" * 43 + "="})
+    assert (tunnel.interface, tunnel.mtu, tunnel.port, tunnel.keys) == (
+        "mvp-tun0",
+        1380,
+        51820,
+        {"bob": "A" * 43 + "="},
+    )
     assert tunnel.allowed["bob"] == (ip_network("10.77.0.2/32"), ip_network("192.168.7.0/24"))
     assert tunnel.routes == {ip_network("192.168.7.0/24"), ip_network("fd99::/64")}, "its own networks have theirs"
     assert not Tunnel().address
@@ -49,6 +55,7 @@ def test_a_section_of_the_settings_file_is_a_tunnel() -> None:
         ({"address": "10.77.0.1/24"}, "fd77::3/128 of eve: this machine has no IPv6 address"),
         ({"mtu": "1200"}, "at least 1280"),
         ({"mtu": "100"}, "576"),
+        ({"port": "80"}, "1024 to 65535, or 0"),
         ({"peers": {"bob": {"allowed": "10.77.0.2/24"}}}, "without host bits"),
         ({"peers": {"bob": {"allowed": "10.77.0.1/32"}}}, "own address"),
         ({"peers": {"bob": {}}}, "PEER=PREFIX"),
