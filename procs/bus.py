@@ -33,8 +33,10 @@ one that has a session with another agent, whose id is its identity, says `Tunne
 own: ZeroMQ can't carry the sockets that go with it.
 
 At tun_pump.packets whoever has a session for IP packets, a child of webrtc_peer, whose identity is the id of its peer,
-says `PeerUp` or `PeerAway` each second and is told `PumpUp`; both say `Packets`, whose body holds several. How much may
-be on its way is counted in bytes (procs/agent/conduit.py).
+says `PeerUp` or `PeerAway` each second and is told `PumpUp`; both say `Packets`, whose body holds several. By the same
+way its ICE and DTLS use the UDP port of tun_pump: it says `Listening` and `Depart`, and is told `Arrive`; both say
+`Reached`. How much may be on its way is counted in bytes (procs/agent/conduit.py). It says the keys of plane 3, too, as
+`LaneKeys`.
 
 At voice.children a child of the voice backend, whose identity is the id of its conversation, says `VoiceBeat`, `Line`,
 `VoiceFigures`, `Outgoing`; it is told `SayWanted`, `MuteWanted`, `Incoming` (procs/messages/voice.py).
@@ -85,6 +87,7 @@ HIGHER_WATER = {
     WEBRTC_PEER_CHILDREN: 512,  # an encoder that joins gets seconds of a stream at once
     VOICE_CHILDREN: 512,  # a browser's frames wait until its child is there
 }
+EAGER = {TUN_PUMP_PACKETS}  # while its binder is away packets are lost
 RESEND_S = 0.25  # an unanswered idempotent request goes out again this often
 MAX_BESIDE = 16  # requests of one asynchronous responder at a time
 MAX_SOCKET_PATH = 107  # sockaddr_un
@@ -155,6 +158,8 @@ def work_connector(context: zmq.Context[K], run_dir: Path, worker: str, endpoint
     """The other end, under a name; who binds need not be there yet."""
     sock = _socket(context, zmq.DEALER, MAX_BODY_BYTES, HIGHER_WATER.get(endpoint, HIGH_WATER))
     sock.setsockopt(zmq.IDENTITY, worker.encode())
+    if endpoint in EAGER:
+        sock.setsockopt(zmq.RECONNECT_IVL_MAX, 0)  # as often as at first, however long it takes
     sock.connect(address(run_dir, endpoint))
     return sock
 

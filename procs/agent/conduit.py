@@ -20,14 +20,18 @@ TELL_EVERY = WINDOW // 4  # what has come of the other side, if nothing goes the
 _LENGTH = Struct("!H")
 
 
-class Conduit:
-    """Of one session, at either end. `dropped` counts packets that were not let in."""
+class Window:
+    """How much may be on its way to the other side."""
 
     def __init__(self, window: int = WINDOW) -> None:
         self._window = window
         self.at = self.seen = 0
         self._acknowledged = self._told = 0
-        self.dropped = 0
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be sent now."""
+        return max(0, self._window - (self.at - self._acknowledged))
 
     def heard(self, at: int, seen: int) -> None:
         """What any message of the other side says of itself."""
@@ -35,10 +39,28 @@ class Conduit:
         # It has seen nothing yet, or it speaks of one who died: nothing of ours is on its way to it.
         self._acknowledged = self.at if not seen or seen > self.at else seen
 
+    def is_news_due(self) -> bool:
+        """Whether the other side is to be told what has come, though there is nothing else for it."""
+        return abs(self.seen - self._told) >= TELL_EVERY
+
+    def sends(self, size: int) -> tuple[int, int]:
+        """So many bytes go with a message: the `at` and `seen` that it says."""
+        self.at += size
+        self._told = self.seen
+        return self.at, self.seen
+
+
+class Conduit(Window):
+    """Packets of one session, at either end. `dropped` counts those that were not let in."""
+
+    def __init__(self, window: int = WINDOW) -> None:
+        super().__init__(window)
+        self.dropped = 0
+
     def batches(self, packets: Sequence[bytes]) -> Iterator[tuple[Packets, bytes]]:
         """Messages that carry as many of them as may be on their way; the rest is dropped."""
         parts: list[bytes] = []
-        size, room = 0, self._window - (self.at - self._acknowledged)
+        size, room = 0, self.room
         for packet in packets:
             more = len(packet) + 2
             if size and size + more > MAX_BATCH:
@@ -57,18 +79,17 @@ class Conduit:
         """So many packets of a message could not be sent: nobody is there."""
         self.dropped += count
 
-    def is_news_due(self) -> bool:
-        """Whether the other side is to be told what has come, though there is nothing else for it."""
-        return abs(self.seen - self._told) >= TELL_EVERY
-
     def news(self) -> Packets:
-        """That, without packets."""
-        self._told = self.seen
-        return Packets(self.at, self.seen)
+        """What has come, without packets."""
+        return Packets(*self.sends(0))
 
     def _message(self, parts: list[bytes], size: int) -> tuple[Packets, bytes]:
-        self.at += size
-        return self.news(), b"".join(parts)
+        return Packets(*self.sends(size)), b"".join(parts)
+
+
+def body_of(packets: Sequence[bytes]) -> bytes:
+    """A body that holds these."""
+    return b"".join([part for packet in packets for part in (_LENGTH.pack(len(packet)), packet)])
 
 
 def packets_of(body: bytes) -> list[bytes]:

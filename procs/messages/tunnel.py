@@ -10,6 +10,10 @@ import msgspec
 from procs.messages import decoder
 from procs.messages.limits import Count, Name, Reason, SessionId, Where
 
+Ufrag = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]  # of an ICE connection (RFC 8839)
+Host = Annotated[str, msgspec.Meta(max_length=64)]  # an address
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+
 
 class PeerUp(msgspec.Struct, frozen=True, tag="peer_up"):
     """Who has a session for IP packets to tun_pump, at once after its start or tun_pump's and each second: packets go
@@ -27,6 +31,7 @@ class PeerUp(msgspec.Struct, frozen=True, tag="peer_up"):
     stats: Annotated[dict[Name, float], msgspec.Meta(max_length=64)] = {}
     at: Count = 0
     seen: Count = 0
+    most: Annotated[int, msgspec.Meta(ge=576, le=65535)] = 65535  # of an IP packet that the peer takes on any plane
 
 
 class PeerAway(msgspec.Struct, frozen=True, tag="peer_away"):
@@ -38,12 +43,15 @@ class PeerAway(msgspec.Struct, frozen=True, tag="peer_away"):
 
 
 class PumpUp(msgspec.Struct, frozen=True, tag="pump_up"):
-    """tun_pump to who said PeerUp, each second: the interface is there, and is like this."""
+    """tun_pump to who said PeerUp, PeerAway or Listening, at once after its own start or theirs, when the nonce is
+    another, and each second: the interface is there, and is like this."""
 
     mtu: Annotated[int, msgspec.Meta(ge=576, le=65535)]
     addresses: Annotated[list[Name], msgspec.Meta(max_length=16)] = []  # such as 10.77.0.1/24
     at: Count = 0
     seen: Count = 0
+    port: Port = 0  # of UDP, by which all peers may reach us; 0: there is none
+    nonce: Annotated[bytes, msgspec.Meta(max_length=16)] = b""  # ours, of the keys of plane 3 for this peer
 
 
 class Packets(msgspec.Struct, frozen=True, tag="packets"):
@@ -51,6 +59,55 @@ class Packets(msgspec.Struct, frozen=True, tag="packets"):
 
     at: Count  # bytes of bodies that its sender has sent here so far, this one's among them
     seen: Count  # the last `at` that it has heard from the other side
+
+
+class Listening(msgspec.Struct, frozen=True, tag="listening"):
+    """Who has a session, or is about to, to tun_pump, at once after its start or tun_pump's, at each change and each
+    second: what comes to the port for these ICE connections is for it. One that is silent for 3 s is forgotten.
+
+    `heard`: where datagrams of each have come from, for a tun_pump that is new and would not know whose those are.
+    `at` and `seen` are of procs/agent/conduit.py, of datagrams, as in Depart, Arrive and Reached.
+    """
+
+    peer: SessionId
+    pid: Annotated[int, msgspec.Meta(gt=0)]
+    ufrags: Annotated[list[Ufrag], msgspec.Meta(max_length=16)]
+    heard: Annotated[
+        dict[Ufrag, Annotated[list[tuple[Host, Port]], msgspec.Meta(max_length=8)]], msgspec.Meta(max_length=16)
+    ] = {}
+    at: Count = 0
+    seen: Count = 0
+
+
+class Depart(msgspec.Struct, frozen=True, tag="depart"):
+    """Such a one to tun_pump: datagrams for the port to send, which travel beside it behind each other, each of `step`
+    bytes but the last, which may be shorter."""
+
+    ufrag: Ufrag
+    local: Host  # the address of ours that they go out from
+    host: Host
+    port: Port
+    step: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    at: Count
+    seen: Count
+
+
+class Arrive(msgspec.Struct, frozen=True, tag="arrive"):
+    """tun_pump to such a one: datagrams that have come to the port, which travel beside it as packets do."""
+
+    ufrag: Ufrag
+    local: Host  # the address of ours that they came to
+    host: Host
+    port: Port
+    at: Count
+    seen: Count
+
+
+class Reached(msgspec.Struct, frozen=True, tag="reached"):
+    """Both ways: how many bytes of datagrams have come, where nothing else goes there that says so."""
+
+    at: Count
+    seen: Count
 
 
 class LaneKeys(msgspec.Struct, frozen=True, tag="lane_keys"):
@@ -65,8 +122,8 @@ class LaneKeys(msgspec.Struct, frozen=True, tag="lane_keys"):
     sends: Annotated[bytes, msgspec.Meta(min_length=24, max_length=24)]  # a secret of wire/records.py
     receives: Annotated[bytes, msgspec.Meta(min_length=24, max_length=24)]
     may_send: bool
-    host: Annotated[str, msgspec.Meta(max_length=64)] = ""  # where the peer is; "" where the way is none by our port
-    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    host: Host = ""  # where the peer is; "" where the way is none by our port
+    port: Port = 0
 
     def __repr__(self) -> str:
         return f"LaneKeys({self.peer!r}, ...)"
@@ -114,8 +171,8 @@ class TunnelBeat(msgspec.Struct, frozen=True, tag="tunnel_beat"):
     why: Reason = ""  # it is not connected
 
 
-ToPump = PeerUp | PeerAway | Packets
-FromPump = PumpUp | Packets
+ToPump = PeerUp | PeerAway | Packets | Listening | Depart | Reached | LaneKeys
+FromPump = PumpUp | Packets | Arrive | Reached
 FromTunnel = TunnelBeat | AgentFrame
 ToTunnel = Signalling | AgentFrame
 

@@ -65,6 +65,15 @@ def test_dtls_comes_from_where_a_check_was_answered_or_dtls_was_sent_and_from_no
     assert one.strangers == 3
 
 
+def test_an_owner_that_is_new_is_told_where_dtls_comes_from() -> None:
+    one = made("here", "younger")
+    one.sent("younger", CAROL, stun_of(stun.Class.RESPONSE), 0.0)
+    one.heard("here", [BOB, CAROL], 0.0)
+    one.heard("unknown", [BOB], 0.0)
+    assert (one.of_dtls(DTLS, BOB, 1.0), one.of_dtls(DTLS, CAROL, 1.0)) == ("here", "younger")
+    assert one.of_dtls(DTLS, BOB, 1.0 + demux.CLAIM_S) is None
+
+
 def test_an_address_is_taken_over_by_a_younger_connection_alone_and_only_by_what_it_sends() -> None:
     one = made("old", "new")
     one.sent("old", BOB, DTLS, 0.0)

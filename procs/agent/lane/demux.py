@@ -11,7 +11,7 @@ Nobody loses a claim but to a younger connection: the older of two with one peer
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
 from procs.agent.udp import Address
@@ -68,6 +68,12 @@ class Demux(Generic[T]):
             self._number += 1
             self._connections[ufrag] = _Connection(self._number, take)
         return True
+
+    def heard(self, ufrag: str, senders: Sequence[Address], now: float) -> None:
+        """That connection has had datagrams from there, in an earlier life of ours, as if it had answered them now."""
+        if connection := self._connections.get(ufrag):
+            for sender in senders:
+                self._claim(ufrag, connection, (False, sender), now)
 
     def forget(self, ufrag: str) -> None:
         """That connection has gone."""

@@ -103,6 +103,10 @@ class Port:
         """As a Way has it."""
         self._demux.forget(ufrag)
 
+    def heard(self, ufrag: str, senders: Sequence[Address]) -> None:
+        """That connection has had datagrams from there, as an earlier owner of this port knew."""
+        self._demux.heard(ufrag, senders, time.monotonic())
+
     # --- for the lane -----------------------------------------------------------------------------------
 
     def send_records(self, joined: bytes, step: int, to: Address) -> Sent:
