@@ -14,6 +14,7 @@ import msgspec
 from procs import proc
 from procs.messages.requests import LinkState, ProcessState, SuiteState
 from procs.messages.warden import TunnelState
+from procs.warden.tunnel import REFUSED
 from scripts import capture_programs, health, reach, reasons, speaking, suite
 from scripts.suite_settings import Plan
 
@@ -169,7 +170,7 @@ def show(answer: dict[str, Any]) -> None:
         if tunnel["peers"]:
             print_table([TUNNEL, *map(peer_row, tunnel["peers"])])
         where = f"{tunnel['interface']} {' '.join(tunnel['addresses'])}" if tunnel["interface"] else NO_TUNNEL
-        print(f"tunnel: {where}")
+        print(f"tunnel: {where}{_at_port(tunnel)}")
     if audio := answer["audio"]:
         print()
         print_table([AUDIO, audio_row(audio)])
@@ -228,7 +229,7 @@ def watcher(its: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-TUNNEL = ("PEER", "STATE", "PLANE", "PATH", "ADDRESS", "MTU", "ROUND TRIP", "SENT", "RECEIVED", "DROPPED")
+TUNNEL = ("PEER", "STATE", "PLANE", "PATH", "ADDRESS", "MTU", "ROUND TRIP", "SENT", "RECEIVED", "REKEYS", "DROPPED")
 
 
 def peer_row(its: dict[str, Any]) -> tuple[str, ...]:
@@ -244,8 +245,19 @@ def peer_row(its: dict[str, Any]) -> tuple[str, ...]:
         "-" if round_trip_ms is None else f"{round_trip_ms:.1f} ms",
         f"{its['sent_bytes'] / 1e6:.1f} MB",
         f"{its['received_bytes'] / 1e6:.1f} MB",
-        str(sum(its["dropped"].values())),
+        str(its["lane"].get("rekeys", 0)),
+        _reasons(its["dropped"] | {f"{reason}_record": its["lane"].get(reason, 0) for reason in REFUSED}),
     )
+
+
+def _at_port(tunnel: dict[str, Any]) -> str:
+    port = f", port {tunnel['port']}/udp" if tunnel["port"] else ""
+    return f"{port}; dropped: {_reasons(tunnel['dropped'])}" if any(tunnel["dropped"].values()) else port
+
+
+def _reasons(dropped: dict[str, int]) -> str:
+    """How many, and why."""
+    return ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "0"
 
 
 AUDIO = ("AUDIO", "BACKEND", "FOR", "MICROPHONE", "SPEAKER", "ECHO", "BUFFER", "UNDERRUNS", "CONCEALED", "REFUSED")

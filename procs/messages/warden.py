@@ -64,7 +64,7 @@ class TunnelPeer(msgspec.Struct, frozen=True):
 
     peer: SessionId
     is_up: bool  # packets go to it
-    plane: Count = 0  # as PeerUp has it, and so the next three
+    plane: Count = 0  # as PeerUp has it, and so the next three; 3: on the fast lane, whatever the session has
     path: Literal["", "direct", "relayed"] = ""
     remote: Where = ""
     mtu: Count = 0
@@ -89,6 +89,7 @@ class TunnelState(msgspec.Struct, frozen=True, tag="tunnel_state"):
     mtu: Count = 0
     peers: Annotated[list[TunnelPeer], msgspec.Meta(max_length=64)] = []
     dropped: dict[str, int] = {}  # packets that are of no peer, by reason
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0  # of UDP, by which all peers reach us; 0: there is none
 
 
 class Sounding(msgspec.Struct, frozen=True, tag="sounding"):

@@ -16,6 +16,7 @@ _SUMS = {
     "received_packets": "Packets of a peer that were let in.",
     "received_bytes": "Bytes of them.",
 }
+REFUSED = ("forged", "replayed", "malformed")  # records of the fast lane
 
 
 class Tunnelled:
@@ -42,6 +43,12 @@ class Tunnelled:
         lost: list[Sample] = [
             ({"peer": its.peer, "reason": reason}, count) for its in said.peers for reason, count in its.dropped.items()
         ]
+        lost += [
+            ({"peer": its.peer, "reason": f"{reason}_record"}, its.lane[reason])
+            for its in said.peers
+            for reason in REFUSED
+            if reason in its.lane
+        ]
         lost += [({"peer": "", "reason": reason}, count) for reason, count in said.dropped.items()]
         known = [its for its in said.peers if its.round_trip_ms is not None]
         return "".join((
@@ -51,6 +58,8 @@ class Tunnelled:
                    _of(known, lambda its: (its.round_trip_ms or 0) / 1000)),
             *(family(f"tunnel_{name}_total", "counter", words, _of(said.peers, attrgetter(name)))
               for name, words in _SUMS.items()),
+            family("tunnel_rekeys_total", "counter", "New keys of a peer's fast lane.",
+                   _of(said.peers, lambda its: its.lane.get("rekeys", 0))),
             family("tunnel_dropped_packets_total", "counter", "Packets that were not passed on.", lost),
         ))  # fmt: skip
 

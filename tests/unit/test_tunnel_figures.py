@@ -17,7 +17,19 @@ from procs.warden.watching import FRESH_S
 from scripts import status
 
 BOB = TunnelPeer(
-    "bob", True, 2, "relayed", "192.0.2.1:9", 1380, 12.5, 10, 1_000_000, 20, 2_500_000, {"spoofed": 3, "lost": 1}
+    "bob",
+    True,
+    2,
+    "relayed",
+    "192.0.2.1:9",
+    1380,
+    12.5,
+    10,
+    1_000_000,
+    20,
+    2_500_000,
+    {"spoofed": 3, "lost": 1},
+    lane={"rekeys": 2, "forged": 5},
 )
 SAID = TunnelState(7, "mvp-tun0", ["10.77.0.1/24"], 1380, [BOB, TunnelPeer("eve", is_up=False)], {"homeless": 4})
 
@@ -32,7 +44,9 @@ def test_prometheus_reads_each_peer() -> None:
         'planaria_tunnel_round_trip_seconds{peer="bob"} 0.0125',
         'planaria_tunnel_sent_bytes_total{peer="bob"} 1000000',
         'planaria_tunnel_received_packets_total{peer="eve"} 0',
+        'planaria_tunnel_rekeys_total{peer="bob"} 2',
         'planaria_tunnel_dropped_packets_total{peer="bob",reason="spoofed"} 3',
+        'planaria_tunnel_dropped_packets_total{peer="bob",reason="forged_record"} 5',
         'planaria_tunnel_dropped_packets_total{peer="",reason="homeless"} 4',
     ):
         assert line in lines
@@ -59,8 +73,20 @@ def test_the_largest_of_it_goes_through_the_bus() -> None:
 def test_a_person_reads_a_row_for_each() -> None:
     rows = [status.peer_row(msgspec.to_builtins(its)) for its in SAID.peers]
     assert rows == [
-        ("bob", "up", "2", "relayed", "192.0.2.1:9", "1380", "12.5 ms", "1.0 MB", "2.5 MB", "4"),
-        ("eve", "down", "-", "-", "-", "-", "-", "0.0 MB", "0.0 MB", "0"),
+        (
+            "bob",
+            "up",
+            "2",
+            "relayed",
+            "192.0.2.1:9",
+            "1380",
+            "12.5 ms",
+            "1.0 MB",
+            "2.5 MB",
+            "2",
+            "3 spoofed, 1 lost, 5 forged_record",
+        ),
+        ("eve", "down", "-", "-", "-", "-", "-", "0.0 MB", "0.0 MB", "0", "0"),
     ]
 
 
