@@ -13,6 +13,8 @@ from procs.agent import joining
 from procs.agent.device import TunDevice
 from procs.agent.lane import vnet
 from procs.agent.lane.lanes import Lanes
+from procs.agent.network import Tunnel
+from procs.agent.packets import MIN_MTU6
 from procs.agent.switch import Switch
 
 
@@ -60,3 +62,8 @@ class Forwarder:
     def _from_lane(self, peer: str, frames: Sequence[vnet.Iov]) -> None:
         if self._switch.allowed(peer) and self._device.fd >= 0:
             self._device.write(self._switch.admit(peer, frames))
+
+
+def least_of(tunnel: Tunnel) -> int:
+    """The largest packet that a lane has to carry to be of use: IPv6 has none smaller."""
+    return MIN_MTU6 if any(address.version == 6 for address in tunnel.address) else 0

@@ -20,13 +20,13 @@ from ipaddress import ip_interface
 from procs import log
 from procs.agent import netlink, tun
 from procs.agent.caps import Caps
-from procs.agent.forwarder import Forwarder
+from procs.agent.forwarder import Forwarder, least_of
 from procs.agent.lane.keying import Keys
 from procs.agent.lane.lanes import Lanes
 from procs.agent.lane.port import Port
 from procs.agent.lane.way import Address
 from procs.agent.network import Tunnel
-from procs.agent.packets import MIN_MTU6, Network
+from procs.agent.packets import Network
 from procs.agent.planes import LANE, PACKED, RECORDS
 from procs.agent.session import PeerSession
 from procs.agent.settings import AgentSettings
@@ -183,11 +183,6 @@ class PeerTunnel:
             lane=self._lanes.stats(peer),
             why=session.why[:500],
         )
-
-
-def least_of(tunnel: Tunnel) -> int:
-    """The largest packet that a lane has to carry to be of use: IPv6 has none smaller."""
-    return MIN_MTU6 if any(address.version == 6 for address in tunnel.address) else 0
 
 
 def claimed(tunnel: Tunnel, caps: Caps, *, is_signed: bool) -> list[Network]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from procs.agent.conduit import Conduit
-from procs.messages.tunnel import PeerUp, PumpUp
+from procs.messages.tunnel import PeerUp
 
 SILENT_S = 3.0
 
@@ -18,6 +18,8 @@ class End:
         self.until = until
         self.up: PeerUp | None = None  # the last one
         self.why = ""  # there is none
+        self.pid = 0  # of who has it, or is about to
+        self.most = 65535  # bytes of a packet that the peer takes, as was said last
         self._unreadable = (0, 0)  # of whom, by its process, and how many it has told us of
 
     def more_unreadable(self, now: PeerUp) -> int:
@@ -37,18 +39,23 @@ class Ends:
     def __getitem__(self, peer: str) -> End:
         return self._of[peer]
 
-    def heard(self, peer: str, at: int, seen: int, now: float) -> End | None:
-        """Something came of it; None if it is no peer of ours."""
-        end = self._of.get(peer)
-        if end:
-            end.conduit.heard(at, seen)
-            end.until = now + SILENT_S
+    def heard(self, peer: str, at: int, seen: int, now: float) -> End:
+        """Something came of it."""
+        end = self._of[peer]
+        end.conduit.heard(at, seen)
+        end.until = now + SILENT_S
         return end
+
+    def listens(self, peer: str, pid: int, now: float) -> bool:
+        """Who has its session, or will have, is there; whether that is another one than before."""
+        end = self._of[peer]
+        end.until, before, end.pid = now + SILENT_S, end.pid, pid
+        return before != pid
 
     def away(self, peer: str, why: str, now: float) -> None:
         """Its end is there and has no session. Packets go on to it: it keeps the last of them until there is one."""
-        if end := self._of.get(peer):
-            end.until, end.why, end.up = now + SILENT_S, why, None
+        end = self._of[peer]
+        end.until, end.why, end.up = now + SILENT_S, why, None
 
     def there(self, now: float) -> list[str]:
         """Those that packets are sent to."""
@@ -56,9 +63,9 @@ class Ends:
 
     def gone(self, now: float) -> list[str]:
         """Those that have just fallen silent, told once."""
-        found = [peer for peer, end in self._of.items() if end.up and now >= end.until]
+        found = [peer for peer, end in self._of.items() if (end.up or end.pid) and now >= end.until]
         for peer in found:
-            self._of[peer].up = None
+            self._of[peer].up, self._of[peer].pid = None, 0
         return found
 
     def is_there(self, peer: str, now: float) -> bool:
@@ -71,8 +78,3 @@ def has_changed(before: PeerUp | None, now: PeerUp) -> bool:
     return before is None or any(
         getattr(before, name) != getattr(now, name) for name in ("pid", "mtu", "plane", "path", "remote")
     )
-
-
-def pump_up(end: End, mtu: int, addresses: list[str]) -> PumpUp:
-    """What a session is told each second."""
-    return PumpUp(mtu, addresses, end.conduit.at, end.conduit.news().seen)

@@ -1,4 +1,4 @@
-"""The first that the process does: it takes the interface, and gives up the rights that this needs.
+"""The first that the process does: it takes the interface and the UDP port, and gives up the rights that this needs.
 
 Nothing is imported here that takes long: from the moment that the interface is open the kernel keeps packets for us
 (procs/agent/tun.py, QUEUE) that would be lost before.
@@ -8,13 +8,28 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from procs import log, prctl
 from procs.agent import netlink, tun
 from procs.agent.device import TunDevice
 from procs.agent.network import Tunnel
-from procs.tun_pump import masquerade
+from procs.tun_pump import masquerade, number
+
+if TYPE_CHECKING:
+    import zmq
+
+    from procs.agent.lane.port import Port
+
+PORT_KEY = "PLANARIA_TUN_PORT (or port: under tunnel: in planaria.yaml)"
+
+
+class Claimed(NamedTuple):
+    """What there is before anything else, as others need time to come back to it."""
+
+    device: TunDevice
+    port: Port
+    bus: zmq.Socket[bytes]
 
 
 class Alive(Protocol):
@@ -32,12 +47,31 @@ class Alive(Protocol):
 def serve(tunnel: Tunnel, alive: Alive) -> None:
     """Be the pump, for ever. What needs root is done before there is a thread that could keep its rights."""
     device = _claim(tunnel, alive.run_dir) if tunnel.address else None
+    port = bound(tunnel, alive.run_dir) if device else None
     with contextlib.suppress(OSError):  # where even that is forbidden there is nothing to be dropped
         prctl.drop_privileges()
 
+    claimed = Claimed(device, port, _met(alive.run_dir)) if device and port else None
+
     from procs.tun_pump import shell
 
-    shell.serve(tunnel, device, alive)
+    shell.serve(tunnel, claimed, alive)
+
+
+def bound(tunnel: Tunnel, run_dir: Path) -> Port:
+    """The UDP port, with buffers as large as root may have them. Raises ConfigError."""
+    from procs.agent.lane.port import Port
+
+    return number.bound(tunnel, run_dir, lambda wanted: Port(wanted, tunnel.udp_range, PORT_KEY))
+
+
+def _met(run_dir: Path) -> zmq.Socket[bytes]:
+    """Where sessions come back to, which takes them a while, in which the rest is imported."""
+    import zmq
+
+    from procs import bus
+
+    return bus.work_binder(zmq.Context(), run_dir, bus.TUN_PUMP_PACKETS)
 
 
 def mark_of(run_dir: Path) -> str:
