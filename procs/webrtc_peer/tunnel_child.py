@@ -1,5 +1,8 @@
-"""The process of one peer of the tunnel: a session with it on one side, packets of tun_pump on the other. It lives for
-as long as its leader wants the peer; the session is called again whenever it is lost.
+"""The process of one peer of the tunnel: a session with it on one side, tun_pump on the other. It lives for as long as
+its leader wants the peer; the session is called again whenever it is lost.
+
+The session goes by the UDP port of tun_pump, where that leads to the peer, and gives tun_pump the keys of the fast
+lane, so that packets pass without us. Those of other planes come and go over the bus.
 
 Forked from the zygote (procs/brood.py), which has imported this module.
 """
@@ -7,6 +10,7 @@ Forked from the zygote (procs/brood.py), which has imported this module.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,26 +22,33 @@ from procs import bus, line, log
 from procs.agent.caps import Caps
 from procs.agent.conduit import Conduit, packets_of
 from procs.agent.identity import Identity, Trust, folder_in
-from procs.agent.planes import PACKED, RECORDS
+from procs.agent.lane.keying import Keys
+from procs.agent.lane.way import Address
+from procs.agent.planes import LANE, PACKED, RECORDS
 from procs.agent.session import PeerSession
 from procs.agent.settings import AgentSettings
 from procs.errors import PlanariaError, Refused
 from procs.messages.tunnel import (
     AgentFrame,
-    Packets,
+    Arrive,
+    LaneKeys,
     PeerAway,
     PeerUp,
+    PumpUp,
+    Reached,
     Signalling,
     TunnelBeat,
     TunnelSpec,
     decode_from_pump,
     decode_to_tunnel,
 )
+from procs.webrtc_peer.bus_port import BusPort
 from procs.wire import signal
 from procs.wire.signal import Error, Frame, Routed
 
 BEAT_S = 1.0
 LEADER_S = 20.0  # to be there
+PORT_S = 2.0  # for tun_pump to say its port; without it packets go over the bus, by sockets of our own
 
 
 def live(spec: TunnelSpec) -> NoReturn:
@@ -63,20 +74,20 @@ class TunnelSession:
         self._identity = Identity(spec.me, folder_in(self._run_dir), Trust(spec.trust, spec.allow_unsigned, known))
         self._conduit = Conduit()
         self._signalling = Signalling(is_up=False)
+        self._port = BusPort(spec.peer, lambda message, body: self._pump.say(message, body))
+        self._nonce, self._has_port, self._has_begun = b"", asyncio.Event(), False
         self._why = "no answer from the signalling server yet"  # there has been no session so far
 
     async def run(self) -> None:
         """Until something breaks, which is raised."""
         spec = self._spec
-        self._leader = line.connector(self._run_dir, bus.WEBRTC_PEER_TUNNELS, spec.peer, self._told)
-        self._pump = line.connector(self._run_dir, bus.TUN_PUMP_PACKETS, spec.peer, self._from_pump)
         settings = AgentSettings(
             agent_id=spec.me,
             udp_range=spec.udp_range,
             listed_servers=tuple(spec.ice_servers),
             data_channel_label=spec.label,
         )
-        can = Caps(planes=[RECORDS, PACKED], mtu=spec.mtu, addresses=spec.addresses)
+        can = Caps(planes=[LANE, RECORDS, PACKED], mtu=spec.mtu, addresses=spec.addresses)
         self._session = PeerSession(
             spec.me,
             spec.peer,
@@ -86,9 +97,14 @@ class TunnelSession:
             can=can,
             can_send=lambda: self._signalling.is_up,
             keep=True,
+            way=self._port,
         )
+        self._session.datagrams.on_keys = self._have_keys
         self._session.datagrams.on_packets = self._to_pump
         self._session.on_state = lambda _: self._tell()
+        self._pump = line.connector(self._run_dir, bus.TUN_PUMP_PACKETS, spec.peer, self._from_pump)
+        await self._port_is_there()
+        self._leader = line.connector(self._run_dir, bus.WEBRTC_PEER_TUNNELS, spec.peer, self._told)
         await self._leader.connected(LEADER_S)
         beat: asyncio.Future[None] = asyncio.ensure_future(self._beat())
         doing = [self._leader.broken, self._pump.broken, beat]
@@ -119,6 +135,7 @@ class TunnelSession:
 
     async def _beat(self) -> NoReturn:
         while True:
+            self._port.tell()
             self._tell()
             await asyncio.sleep(BEAT_S)
 
@@ -143,21 +160,52 @@ class TunnelSession:
             stats=session.stats,
             at=self._conduit.at,
             seen=seen,
+            most=max(576, session.caps.mtu),
         )
         self._pump.say(up)
 
     # tun_pump
 
+    async def _port_is_there(self) -> None:
+        """Wait for it, and not for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PORT_S):
+                await self._pump.connected(PORT_S)
+                self._port.tell()
+                await self._has_port.wait()
+        self._has_begun = True
+
     def _from_pump(self, _: str, data: bytes, body: bytes) -> None:
         try:
             message = decode_from_pump(data)
+            if isinstance(message, Arrive | Reached):
+                self._port.heard(message, body)
+                return
             self._conduit.heard(message.at, message.seen)
-            if isinstance(message, Packets):
+            if isinstance(message, PumpUp):
+                self._pump_is_up(message)
+            else:
                 self._session.datagrams.send(packets_of(body))
                 if self._conduit.is_news_due():
                     self._pump.say(self._conduit.news())
         except Refused as reason:
             log.warning("malformed bus message", reason=str(reason))
+
+    def _pump_is_up(self, up: PumpUp) -> None:
+        if self._has_begun and up.port not in (0, self._port.number):
+            raise PlanariaError("the tunnel's UDP port is another one now: the session begins anew")
+        self._port.is_up(up)
+        self._has_port.set()
+        if up.nonce != self._nonce:  # it is new, or has lived anew: it knows of no connection of ours
+            self._nonce = up.nonce
+            self._port.tell()
+            self._session.datagrams.lane(up.nonce)
+            if self._has_begun:
+                self._tell()
+
+    def _have_keys(self, keys: Keys, remote: Address | None) -> None:
+        host, port = remote or ("", 0)
+        self._pump.say(LaneKeys(self._spec.peer, os.getpid(), *keys, host, port))
 
     def _to_pump(self, packets: Sequence[bytes]) -> None:
         for message, body in self._conduit.batches(packets):

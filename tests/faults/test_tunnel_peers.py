@@ -5,17 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
+import msgspec
 import zmq
 
 from procs import bus, line
 from procs.agent import network
 from procs.agent.conduit import Conduit, packets_of
-from procs.messages.tunnel import PeerAway, PeerUp, decode_to_pump
+from procs.agent.lane.port import Port
+from procs.messages.tunnel import (
+    Depart,
+    LaneKeys,
+    Listening,
+    Packets,
+    PeerAway,
+    PeerUp,
+    PumpUp,
+    Reached,
+    decode_to_pump,
+)
+from procs.tun_pump.ways import Ways
 from tests import hub_rig
 from tests.agents import until
 from tests.peer_rig import ALONE
@@ -26,15 +40,33 @@ OTHER = {"alice": "bob", "bob": "alice"}
 
 
 class Pump:
-    """What tun_pump is to one side."""
+    """What tun_pump is to one side: its UDP port is a real one."""
 
     def __init__(self, me: str, run_dir: Path) -> None:
         self.peer = OTHER[me]
         self.ups: list[PeerUp] = []
         self.came: list[bytes] = []
+        self.keys: list[LaneKeys] = []
         self.why = ""  # there is no session
+        self._run_dir = run_dir
+        self.begin(0)
+
+    def begin(self, number: int) -> None:
+        """A life."""
+        self.nonce = secrets.token_bytes(16)
+        self.port = Port(number, (42000, 42999))
+        self.port.start()
+        self._ways = Ways(self.port, [self.peer], self._say)
         self._conduit = Conduit()
-        self._line = line.binder(run_dir, bus.TUN_PUMP_PACKETS, self._heard)
+        self._line = line.binder(self._run_dir, bus.TUN_PUMP_PACKETS, self._heard)
+
+    def tell(self) -> None:
+        """As it does each second, and to whoever is new."""
+        news = self._conduit.news()
+        self._say(self.peer, PumpUp(1380, [], news.at, news.seen, self.port.number, self.nonce))
+
+    def _say(self, peer: str, message: msgspec.Struct, body: bytes = b"") -> bool:
+        return self._line.say(message, body, to=peer)
 
     def send(self, *packets: bytes) -> None:
         """Have the peer get these."""
@@ -43,6 +75,7 @@ class Pump:
 
     def end(self) -> None:
         """Be gone."""
+        self.port.close()
         asyncio.get_running_loop().remove_reader(int(self._line._sock.getsockopt(zmq.FD)))
         self._line._sock.context.destroy(linger=0)
 
@@ -51,7 +84,19 @@ class Pump:
         assert peer == self.peer
         if isinstance(message, PeerAway):
             self.why = message.why
-            return
+        elif isinstance(message, Listening):
+            self.tell()
+            self._ways.listening(peer, message)
+        elif isinstance(message, Depart):
+            self._ways.depart(peer, message, body)
+        elif isinstance(message, Reached):
+            self._ways.reached(peer, message)
+        elif isinstance(message, LaneKeys):
+            self.keys.append(message)
+        else:
+            self._of_packets(message, body)
+
+    def _of_packets(self, message: PeerUp | Packets, body: bytes) -> None:
         self._conduit.heard(message.at, message.seen)
         if isinstance(message, PeerUp):
             self.ups.append(message)
@@ -121,6 +166,44 @@ def test_packets_pass_again_whoever_was_killed(tmp_path: Path) -> None:
                 before = len(bob.ups)
                 await until(lambda: len(bob.ups) > before + 1)
                 await passes(alice, bob, 5)
+
+        asyncio.run(work())
+
+
+def fit(one: Pump, other: Pump) -> bool:
+    """Whether both have the same keys, of their nonces of now, and know where to send to."""
+    if not one.keys or not other.keys:
+        return False
+    mine, theirs = one.keys[-1], other.keys[-1]
+    return (
+        (mine.mine, mine.theirs, mine.sends, mine.receives)
+        == (theirs.theirs, theirs.mine, theirs.receives, theirs.sends)
+        and (mine.mine, theirs.mine) == (one.nonce, other.nonce)
+        and (mine.port, theirs.port) == (other.port.number, one.port.number)
+        and mine.may_send
+        and theirs.may_send
+    )
+
+
+def test_whoever_has_the_port_gets_keys_in_each_of_its_lives_and_in_each_of_the_session_s(tmp_path: Path) -> None:
+    with suites(tmp_path) as (_, sides):
+
+        async def work() -> None:
+            async with pumps(tmp_path) as (alice, bob):
+                await until(lambda: fit(alice, bob), 25)
+                first, had = alice.keys[-1], len(bob.ups)
+                children = sides["alice"].children()
+                alice.end()  # it dies, and is back at the same port
+                alice.begin(alice.port.number)
+                await until(lambda: fit(alice, bob), 5)
+                assert {up.pid for up in bob.ups[had:]} == {bob.ups[-1].pid}
+                assert sides["alice"].children() == children and alice.ups[-1].stats["connections"] == 1
+                second = alice.keys[-1]
+                assert {first.sends, first.receives}.isdisjoint({second.sends, second.receives})
+                os.kill(children[0], signal.SIGKILL)
+                await until(lambda: fit(alice, bob) and alice.keys[-1].pid not in children, 15)
+                assert alice.keys[-1].mine == second.mine and alice.keys[-1].sends != second.sends
+                await passes(alice, bob, 1)
 
         asyncio.run(work())
 
