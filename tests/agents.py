@@ -13,7 +13,8 @@ import aiohttp
 from aiohttp import web
 
 from procs.agent.core import AgentCore
-from procs.agent.identity import FIRST_USE, Identity, Trust, folder_in
+from procs.agent.identity import FIRST_USE, Identity, Trust
+from procs.agent.keyring import folder_in
 from procs.agent.settings import AgentSettings
 from procs.agent.signaling import SignalingClient
 from tests import rig

@@ -16,7 +16,8 @@ from typing import Any
 from procs import log
 from procs.agent.caps import Caps
 from procs.agent.channel import Channel
-from procs.agent.identity import Identity, Trust, folder_in
+from procs.agent.identity import Identity, Trust
+from procs.agent.keyring import folder_in
 from procs.agent.lane.way import Way
 from procs.agent.planes import PACKED, RECORDS
 from procs.agent.session import PeerSession

@@ -29,6 +29,7 @@ class Hand:
 
     def __init__(self, me: str, peer: str, identity: Identity, can: Caps) -> None:
         self._me, self._peer, self._identity, self._can = me, peer, identity, can
+        self.key = ""  # of who wrote what was read last; "": it was not signed
 
     def offer(self, sdp: str, session: str, restarts: int) -> Offer:
         """An offer, signed."""
@@ -50,11 +51,16 @@ class Hand:
     def read(self, frame: Described, offer_sdp: str = "") -> Read:
         """What the peer has written. Raises Refused for what is not from it."""
         signed = self._identity.check(frame, offer_sdp)
+        self.key = frame.auth.key if frame.auth and signed else ""
         return Read(signed, caps.read(frame.auth.caps) if frame.auth and signed else NO_CAPS)
 
     def met(self) -> None:
         """There is a connection with the peer, who has signed for it."""
         self._identity.met(self._peer)
+
+    def why_not(self) -> str:
+        """Why there may be no connection any more with who has written that; "" while there may be."""
+        return self._identity.why_not(self._peer, self.key) if self.key else ""
 
     def _sign(self, frame: D, restarts: int, offer_sdp: str = "") -> D:
         text = msgspec.structs.replace(self._can, restarts=restarts).text

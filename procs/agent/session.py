@@ -148,7 +148,10 @@ class PeerSession(View):
         elif path.state in ("failed", "closed"):
             self._lost("the connection has ended" if self.state == "connected" else "no way to the peer was found")
         elif path.state == "connected":
-            if self.state != "connected":
+            if why := self._hand.why_not():
+                log.warning("a peer's connection is ended", peer=self.peer, why=why)
+                self._lost(why)
+            elif self.state != "connected":
                 self._connected(path)
             elif self.signed and (silent_s := self.silent_s(path, now)):
                 self._lost(f"nothing from the peer for {silent_s:g} s")

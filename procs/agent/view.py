@@ -11,6 +11,7 @@ from aiortc import RTCPeerConnection
 from procs.agent.cargo import Cargo
 from procs.agent.channel import Channel
 from procs.agent.datagrams import Datagrams
+from procs.agent.hand import Hand
 from procs.agent.path import NoConnection, Path
 from procs.agent.settings import AgentSettings
 from procs.agent.transports import Transport, transport_of
@@ -33,6 +34,7 @@ class View:
     connections = 0  # so far
     path: Path | None = None  # the connection of now
     _settings: AgentSettings
+    _hand: Hand
     _cargo: Cargo
     _turns: Turns
     _connected_at = 0.0
@@ -42,6 +44,11 @@ class View:
     def signed(self) -> bool:
         """Whether the peer is one of ours, and has proven who it is."""
         return self._cargo.signed
+
+    @property
+    def key(self) -> str:
+        """By which the peer has proven it; "" for one that has not."""
+        return self._hand.key if self.signed else ""
 
     @property
     def on_channel(self) -> Callable[[Channel], None]:

@@ -13,13 +13,15 @@ from procs.messages.limits import Count, Name, Reason, SessionId, Where
 Ufrag = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]  # of an ICE connection (RFC 8839)
 Host = Annotated[str, msgspec.Meta(max_length=64)]  # an address
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+PeerKey = Annotated[str, msgspec.Meta(max_length=44)]
 
 
 class PeerUp(msgspec.Struct, frozen=True, tag="peer_up"):
     """Who has a session for IP packets to tun_pump, at once after its start or tun_pump's and each second: packets go
     to this peer. One that is silent for 3 s is forgotten.
 
-    `at` and `seen` are of procs/agent/conduit.py, as in PumpUp and Packets.
+    `at` and `seen` are of procs/agent/conduit.py, as in PumpUp and Packets. `key` is the one by which the peer has
+    proven who it is, "" for one that has not: what was agreed with another key's owner is void.
     """
 
     peer: SessionId
@@ -29,17 +31,21 @@ class PeerUp(msgspec.Struct, frozen=True, tag="peer_up"):
     path: Literal["", "direct", "relayed"] = ""
     remote: Where = ""  # the address that it is reached at
     stats: Annotated[dict[Name, float], msgspec.Meta(max_length=64)] = {}
+    key: PeerKey = ""
     at: Count = 0
     seen: Count = 0
     most: Annotated[int, msgspec.Meta(ge=576, le=65535)] = 65535  # of an IP packet that the peer takes on any plane
 
 
 class PeerAway(msgspec.Struct, frozen=True, tag="peer_away"):
-    """Such a one to tun_pump, at each change and each second while there is no session: why that is."""
+    """Such a one to tun_pump, at each change and each second while there is no session: why that is. `key`: by which
+    the peer would be let in now, "" for none: what was agreed with another key's owner is void, as when it was
+    revoked."""
 
     peer: SessionId
     pid: Annotated[int, msgspec.Meta(gt=0)]
     why: Reason
+    key: PeerKey = ""
 
 
 class PumpUp(msgspec.Struct, frozen=True, tag="pump_up"):

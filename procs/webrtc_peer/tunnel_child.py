@@ -21,7 +21,8 @@ import uvloop
 from procs import bus, line, log
 from procs.agent.caps import Caps
 from procs.agent.conduit import Conduit, packets_of
-from procs.agent.identity import Identity, Trust, folder_in
+from procs.agent.identity import Identity, Trust
+from procs.agent.keyring import folder_in
 from procs.agent.lane.keying import Keys
 from procs.agent.lane.way import Address
 from procs.agent.planes import LANE, PACKED, RECORDS
@@ -147,7 +148,8 @@ class TunnelSession:
             self._why = f"the signalling server: {self._signalling.why}"
         self._leader.say(TunnelBeat(spec.peer, os.getpid(), session.state, session.why[:500]))
         if not session.datagrams.is_up or not session.path:
-            self._pump.say(PeerAway(spec.peer, os.getpid(), self._why[:500]))
+            trusted = self._identity.trusted(spec.peer)
+            self._pump.say(PeerAway(spec.peer, os.getpid(), self._why[:500], trusted))
             return
         seen = self._conduit.news().seen
         up = PeerUp(
@@ -158,6 +160,7 @@ class TunnelSession:
             path="relayed" if session.path.kind == "relayed" else "direct",
             remote=session.path.remote,
             stats=session.stats,
+            key=session.key,
             at=self._conduit.at,
             seen=seen,
             most=max(576, session.caps.mtu),

@@ -17,8 +17,9 @@ SERVER_S = 5.0
 
 
 def peers(arguments: argparse.Namespace) -> None:
-    """Show them; approve or forget one."""
-    from procs.agent.identity import Peers, folder_in, own_key, public_key
+    """Show them; approve, forget or revoke one."""
+    from procs.agent.identity import public_key
+    from procs.agent.keyring import Peers, folder_in, own_key
 
     if arguments.approve:
         _refuse_wrong(*arguments.approve)
@@ -26,21 +27,30 @@ def peers(arguments: argparse.Namespace) -> None:
     known = Peers(folder)
     if arguments.forget and not known.forget(arguments.forget):
         raise ConfigError(f"--forget {arguments.forget} (command line): is no peer that is known")
+    if arguments.revoke and not known.revoke(arguments.revoke):
+        raise ConfigError(f"--revoke {arguments.revoke} (command line): is no peer that is known, and no key")
     if arguments.approve:
         known.pin(*arguments.approve, approved=True)
-    own, all_ = public_key(own_key(folder)), known.all()
+    own, all_, revoked = public_key(own_key(folder)), known.all(), known.book().revoked
     if arguments.json:
-        print(json.dumps({"key": own, "peers": {each: pin.key for each, pin in all_.items()}}, ensure_ascii=False))
+        told = {"key": own, "peers": {each: pin.key for each, pin in all_.items()}, "revoked": sorted(revoked)}
+        print(json.dumps(told, ensure_ascii=False))
         return
     print(f"our own key: {own}")
     width = max(map(len, all_), default=0)
     for each, pin in sorted(all_.items()):
-        since = f"{pin.since[:19].replace('T', ' ')} UTC" if pin.since else ""
-        print(f"{each:{width}}  {pin.key}  {'approved' if pin.approved else 'at first use':12}  {since}")
+        how = "REVOKED" if pin.key in revoked else "approved" if pin.approved else "at first use"
+        print(f"{each:{width}}  {pin.key}  {how:12}  {_in_words(pin.since)}")
+    for key, its in sorted(revoked.items()):
+        print(f"revoked: {key}  {_in_words(its.since)}{f', of {its.peer}' if its.peer else ''}")
+
+
+def _in_words(since: str) -> str:
+    return f"{since[:19].replace('T', ' ')} UTC" if since else ""
 
 
 def _refuse_wrong(peer: str, key: str) -> None:
-    from procs.agent.identity import KEY_SHAPE, is_key, refuse_unnamed
+    from procs.agent.keyring import KEY_SHAPE, is_key, refuse_unnamed
 
     try:
         refuse_unnamed(peer)
@@ -58,7 +68,8 @@ def agent_status() -> dict[str, Any] | None:
     settings = load_settings(is_partial=True)
     if not settings.agent_id or not settings.signaling_url:
         return None
-    from procs.agent.identity import Peers, folder_in, own_key, public_key
+    from procs.agent.identity import public_key
+    from procs.agent.keyring import Peers, folder_in, own_key
 
     logging.getLogger("planaria").setLevel(logging.ERROR)  # it says below what there is to be said
     folder = folder_in(run_dir())

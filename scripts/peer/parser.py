@@ -112,6 +112,8 @@ def _bench(sub: argparse.ArgumentParser) -> None:
 def _peers(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--approve", nargs=2, metavar=("PEER", "KEY"), help="let it in, by this key")
     sub.add_argument("--forget", metavar="PEER", help="its next key is taken as a first one")
+    text = "end what there is with its key, for good: nobody gets in by it again, and another one has to be approved"
+    sub.add_argument("--revoke", metavar="PEER|KEY", help=text)
 
 
 _OPTIONS = {
@@ -152,6 +154,6 @@ VERBS = {
     ),
     "peers": (
         "whom this machine's agents know, and by which keys",
-        "examples:\n  scripts/cli.py peers\n  scripts/cli.py peers --forget bob",
+        "examples:\n  scripts/cli.py peers\n  scripts/cli.py peers --forget bob\n  scripts/cli.py peers --revoke bob",
     ),
 }

@@ -12,7 +12,7 @@ from procs.agent import pipe
 from procs.agent.caps import Caps
 from procs.agent.channel import Channel
 from procs.agent.core import AgentCore
-from procs.agent.identity import folder_in
+from procs.agent.keyring import folder_in
 from procs.agent.session import PeerSession
 from procs.errors import LinkLost
 from procs.settings import run_dir

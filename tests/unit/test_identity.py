@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from procs.agent import identity
-from procs.agent.identity import FIRST_USE, Identity, Peers, Trust, folder_in, own_key, public_key, signed_text
+from procs.agent import keyring
+from procs.agent.identity import FIRST_USE, Identity, Trust, public_key, signed_text
+from procs.agent.keyring import Peers, folder_in, own_key
 from procs.errors import ConfigError, Refused
 from procs.wire import signal
 from procs.wire.signal import Answer, Offer
@@ -139,7 +140,7 @@ def _first_use(folder: Path, number: int, out: multiprocessing.Queue[str]) -> No
 def test_names_that_somebody_makes_up_crowd_out_each_other_and_nobody_who_was_met(
     pair: tuple[Identity, Identity], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identity, "MAX_PEERS", 4)
+    monkeypatch.setattr(keyring, "MAX_PEERS", 4)
     alice, bob = pair
     alice.peers.pin("old", bob.key, approved=True)
     alice.check(bob.signed(OFFER, CAPS))
@@ -173,3 +174,52 @@ def test_many_processes_at_the_first_use_have_one_key_and_lose_no_peer(tmp_path:
     for each in starts:
         each.join()
     assert len(keys) == 1 and len(Peers(folder).all()) == 6
+
+
+def test_a_revoked_key_gets_in_nowhere_and_the_next_one_has_to_be_approved(
+    pair: tuple[Identity, Identity], tmp_path: Path
+) -> None:
+    alice, bob = pair
+    (tmp_path / "new").mkdir()
+    new = Identity("bob", folder_in(tmp_path / "new"))
+    assert alice.trusted("bob") == "" and not alice.peers.revoke("bob")
+    assert alice.check(bob.signed(OFFER, CAPS)) and alice.trusted("bob") == bob.key
+    assert alice.why_not("bob", bob.key) == ""
+    assert Peers(tmp_path / "alice" / "agent").revoke("bob"), "another process"
+    assert alice.trusted("bob") == "" and alice.why_not("bob", bob.key) == "its key was revoked"
+    named = agent(tmp_path, "alice", Trust(known={"bob": bob.key}))
+    again = agent(tmp_path, "alice")
+    for its in (alice, again, named):
+        with pytest.raises(Refused, match="was revoked"):
+            its.check(bob.signed(OFFER, CAPS))
+        with pytest.raises(Refused, match="was revoked"):  # whoever has it now calls himself something else
+            its.check(Identity("eve", folder_in(tmp_path / "bob")).signed(_as("eve"), CAPS))
+        with pytest.raises(Refused, match=re.escape(f"--approve bob {new.key}")):
+            its.check(new.signed(OFFER, CAPS))
+    alice.peers.pin("bob", new.key, approved=True)
+    assert alice.check(new.signed(OFFER, CAPS)) and alice.trusted("bob") == new.key
+    assert alice.peers.forget("bob")
+    with pytest.raises(Refused, match="was revoked"):
+        alice.check(bob.signed(OFFER, CAPS))
+    alice.peers.pin("bob", bob.key, approved=True)
+    assert alice.check(bob.signed(OFFER, CAPS)), "by the word of a person"
+
+
+def _as(name: str) -> Offer:
+    return msgspec.structs.replace(OFFER, sender=name)
+
+
+def test_what_a_connection_stands_on_can_be_taken_away(pair: tuple[Identity, Identity], tmp_path: Path) -> None:
+    alice, bob = pair
+    alice.check(bob.signed(OFFER, CAPS))
+    whole = alice.peers.path.read_bytes()
+    assert alice.why_not("bob", bob.key) == ""
+    alice.peers.path.write_text("torn")
+    assert alice.why_not("bob", bob.key) == "", "nobody can say anything else"
+    alice.peers.path.write_bytes(whole)
+    assert alice.peers.revoke("A" * 43 + "="), "a key that was never here"
+    assert alice.why_not("bob", bob.key) == ""
+    alice.peers.forget("bob")
+    assert alice.why_not("bob", bob.key) == "its key is not known any more"
+    alice.peers.pin("bob", "B" * 43 + "=")
+    assert alice.why_not("bob", bob.key) == "its key was replaced by another"
