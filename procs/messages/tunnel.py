@@ -31,9 +31,9 @@ class PeerUp(msgspec.Struct, frozen=True, tag="peer_up"):
     path: Literal["", "direct", "relayed"] = ""
     remote: Where = ""  # the address that it is reached at
     stats: Annotated[dict[Name, float], msgspec.Meta(max_length=64)] = {}
-    key: PeerKey = ""
     at: Count = 0
     seen: Count = 0
+    key: PeerKey = ""
     most: Annotated[int, msgspec.Meta(ge=576, le=65535)] = 65535  # of an IP packet that the peer takes on any plane
 
 
