@@ -20,6 +20,7 @@ class End:
         self.why = ""  # there is none
         self.pid = 0  # of who has it, or is about to
         self.most = 65535  # bytes of a packet that the peer takes, as was said last
+        self.key = ""  # by which the peer has proven who it is, or is let in
         self._unreadable = (0, 0)  # of whom, by its process, and how many it has told us of
 
     def more_unreadable(self, now: PeerUp) -> int:

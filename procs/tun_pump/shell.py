@@ -131,7 +131,7 @@ class Pump:
             elif isinstance(message, PeerUp | Packets):
                 self._of_packets(peer, message, body)
             elif isinstance(message, PeerAway):
-                self._away(peer, message.why)
+                self._away(peer, message)
             elif isinstance(message, LaneKeys):
                 self._lanes.keys(message)
             elif isinstance(message, Listening):
@@ -155,13 +155,24 @@ class Pump:
             self._tell(peer)
         self._ways.listening(peer, message)
 
-    def _away(self, peer: str, why: str) -> None:
+    def _away(self, peer: str, message: PeerAway) -> None:
         if self._ends[peer].up:
-            log.info("a peer's session is gone", peer=peer, why=why)
-        self._ends.away(peer, why, time.monotonic())
+            log.info("a peer's session is gone", peer=peer, why=message.why)
+        self._ends.away(peer, message.why, time.monotonic())
+        self._stands_on(peer, message.key)
+
+    def _stands_on(self, peer: str, key: str) -> None:
+        """What was agreed with the owner of another key is void."""
+        end = self._ends[peer]
+        if end.key not in ("", key):
+            log.info("a peer's fast lane is closed: its key is another, or none", peer=peer)
+            self._lanes.drop(peer)
+            self._tell(peer)
+        end.key = key
 
     def _is_up(self, end: ends.End, message: PeerUp) -> None:
         before, end.up, end.most = end.up, message, message.most
+        self._stands_on(message.peer, message.key)
         self._switch.traffic[message.peer].unreadable += end.more_unreadable(message)
         self._takes(message.peer)
         if ends.has_changed(before, message):
