@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ WINDOW = 8192  # records that may come later than the newest
 REKEY_RECORDS = 1 << 25
 MOST_RECORDS = 1 << 26
 _BLOCK = 256  # counters that differ in their last byte only; WINDOW is a multiple of it
+_HEAD = struct.Struct("!5sQ")
 _BYTES = [bytes([each]) for each in range(_BLOCK)]
 
 
@@ -67,10 +69,10 @@ class Opener:
 
     def open(self, datagram: memoryview) -> tuple[int, bytes] | None:
         """Counter and text of a record that is genuine and new."""
-        if len(datagram) < OVERHEAD or datagram[:5] != self._start:
+        start, counter = _HEAD.unpack_from(datagram) if len(datagram) >= OVERHEAD else (b"", 0)
+        if start != self._start:
             self.forged += 1
             return None
-        counter = int.from_bytes(datagram[5:HEAD], "big")
         if counter <= self.newest - WINDOW or self._seen[counter % WINDOW] == counter:
             self.replayed += 1
             return None

@@ -1,4 +1,22 @@
-"""Frames of the TUN as texts of records, and back. Pure; the loops that each byte of the fast lane goes through."""
+"""Frames of the TUN as texts of the fast lane's records, and back. Pure; all that the lane carries goes through here.
+
+A text ends with its kind, one byte:
+
+    CONTROL   what the two ends of the lane say to each other
+    PACKETS   whole IP packets behind each other: each says its own length
+    PARTIAL   the same, where the checksum of TCP or UDP is only that of the pseudo-header, as the TUN gave them
+    SLICE     one segment of a frame of many: payload | headers of the frame | base u32 | count u16 | segment u16 |
+              kind of frame u8 | size of the headers u8. It is the slice number (counter of its record - base) of count;
+              each but the last carries `segment` bytes; all behind the payload is the same in all of them
+
+So each datagram stands for itself, and those that arrive become as few frames as they can: a run of slices of one frame
+that follow each other is a frame again, and a lost one costs no other. No payload is ever summed up or copied here: it
+is opened to where the one before it ends, and the sum of the pseudo-header, with virtio's word for it, tells the kernel
+the rest.
+
+A peer may say anything. What is written has headers that agree with each other and with what came, or it is counted as
+malformed; whom it may come from, the switch looks at.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +24,19 @@ import struct
 from collections.abc import Sequence
 from functools import lru_cache
 
-from procs.wire.records import HEAD, OVERHEAD, Opener, Sealer
+from procs.agent.lane.vnet import ECN, HEAD, MOST_SEGMENTS, NEEDS_CSUM, PLAIN, TCP4, TCP6, UDP, VIRTIO, Iov
+from procs.wire import records
+from procs.wire.records import OVERHEAD, Opener, Sealer
 
-CONTROL, PACKETS, PARTIAL, SLICE = range(4)  # the last byte of a text
-MOST_IN_RUN, RUN_BYTES = 64, 64_000  # of one UDP_SEGMENT
-VIRTIO = struct.Struct("<BBHHHH")  # flags, kind, size of all headers, of a segment; where the sum begins, where it goes
-NEEDS_CSUM, TCP4, TCP6, UDP, ECN = 1, 1, 4, 5, 0x80
-_TAIL = struct.Struct("!IHHBBB")  # base, count, size of a segment, kind of frame, size of the headers, SLICE
-_H, _HH, _I = struct.Struct("!H"), struct.Struct("!HH"), struct.Struct("!I")
-_PLAIN = bytes(VIRTIO.size)
-_TCP, _UDP = 6, 17
-_FIN_PSH, _CWR = 0x09, 0x80  # of the last segment only, of the first only
-_SUM_AT = {_TCP: 16, _UDP: 6}
+CONTROL, PACKETS, PARTIAL, SLICE = range(4)
+RUN_BYTES = 64_000  # of one UDP_SEGMENT, which the kernel takes up to 65,507 of
 _KINDS = [bytes([each]) for each in range(4)]
+_TAIL = struct.Struct("!IHHBBB")  # of a slice, behind the headers
+_IP = struct.Struct("!BxHHHxB")  # both versions': first byte; IPv4's length, number, fragment and protocol
+_H, _HH, _I = struct.Struct("!H"), struct.Struct("!HH"), struct.Struct("!I")
+_TCP, _UDP = 6, 17
+_SUM_AT = {_TCP: 16, _UDP: 6}
+_FIN_PSH, _CWR = 0x09, 0x80  # of the last segment only, of the first only
 _LEAST_CUT = 64  # bytes of TCP in a slice, below which it is not worth it
 _MOST = 65_535  # bytes of an IP packet
 _ARENA = 1 << 19  # bytes for the payload of a batch, mostly
@@ -31,7 +49,8 @@ def mtu(size: int) -> int:
 
 
 def outgoing(sealer: Sealer, frames: Sequence[bytes], size: int) -> list[tuple[bytes, int]]:
-    """Runs for UDP_SEGMENT: datagrams of `step` bytes behind each other, the last maybe shorter, none above `size`.
+    """Runs for UDP_SEGMENT of frames as the switch has sorted them: datagrams of `step` bytes behind each other, the
+    last maybe shorter, none above `size`.
 
     What does not fit (`mtu`) is left out: whoever routes has told its sender. So is all from where the key is spent.
     """
@@ -40,29 +59,27 @@ def outgoing(sealer: Sealer, frames: Sequence[bytes], size: int) -> list[tuple[b
     for frame in frames:
         if frame[1]:
             packed.flush()
-            _slice(sealer, frame, size - OVERHEAD, runs)
+            _cut(sealer, frame, size - OVERHEAD, runs)
         else:
             packed.add(frame)
     packed.flush()
     return runs
 
 
-def _slice(sealer: Sealer, frame: bytes, room: int, runs: list[tuple[bytes, int]]) -> None:
-    """A frame of many segments, each in a text."""
-    _, kind, _, segment, start, _ = VIRTIO.unpack_from(frame)
-    is_udp = kind & ~ECN == UDP
-    headers = start + (8 if is_udp else (frame[VIRTIO.size + start + 12] >> 4) * 4)
-    at = VIRTIO.size + headers
+def _cut(sealer: Sealer, frame: bytes, room: int, runs: list[tuple[bytes, int]]) -> None:
+    """A frame of many segments, each in a text. Those of TCP may be cut smaller than the kernel meant."""
+    _, kind, headers, segment, _, _ = VIRTIO.unpack_from(frame)
     if segment + headers + _TAIL.size > room:
-        segment = room - headers - _TAIL.size  # TCP does not mind
-        if is_udp or segment < _LEAST_CUT:
+        segment = room - headers - _TAIL.size
+        if kind & ~ECN == UDP or segment < _LEAST_CUT:
             return
-    count = -(-(len(frame) - at) // segment)
-    trailer = frame[VIRTIO.size : at] + _TAIL.pack(sealer.count & 0xFFFFFFFF, count, segment, kind, headers, SLICE)
+    begins = HEAD + headers
+    count = -(-(len(frame) - begins) // segment)
+    trailer = frame[HEAD:begins] + _TAIL.pack(sealer.count & 0xFFFFFFFF, count, segment, kind, headers, SLICE)
     step = segment + len(trailer) + OVERHEAD
-    most = min(MOST_IN_RUN, RUN_BYTES // step)
+    most = min(MOST_SEGMENTS, RUN_BYTES // step)
     for done in range(0, count, most):
-        cuts = _cuts(at + done * segment, segment, segment)[: min(most, count - done)]
+        cuts = _cuts(begins + done * segment, segment, segment)[: min(most, count - done)]
         if joined := sealer.seal([frame[cut] + trailer for cut in cuts]):
             runs.append((joined, step))
 
@@ -78,7 +95,7 @@ class _Packed:
 
     def add(self, frame: bytes) -> None:
         kind = PARTIAL if frame[0] & NEEDS_CSUM else PACKETS
-        packet = frame[VIRTIO.size :]
+        packet = frame[HEAD:]
         if len(packet) > self._left or kind != self._kind:
             if len(packet) >= self._room:
                 return
@@ -94,12 +111,12 @@ class _Packed:
             self._parts, self._left = [], self._room - 1
 
     def flush(self) -> None:
-        """Those of the same size, and a shorter one behind them, make a run."""
+        """Texts of one size, and a shorter one behind them, make a run."""
         self._end()
         texts, at = self._texts, 0
         while at < len(texts):
             size, end = len(texts[at]), at + 1
-            most = min(len(texts), at + MOST_IN_RUN, at + RUN_BYTES // (size + OVERHEAD))
+            most = min(len(texts), at + MOST_SEGMENTS, at + RUN_BYTES // (size + OVERHEAD))
             while end < most and len(texts[end]) == size:
                 end += 1
             end += end < most and len(texts[end]) < size
@@ -112,22 +129,22 @@ class _Packed:
 @lru_cache(256)
 def _cuts(start: int, step: int, size: int) -> tuple[slice, ...]:
     """Where to cut: pieces of a size, a step apart."""
-    return tuple(slice(at, at + size) for at in range(start, start + MOST_IN_RUN * step, step))
+    return tuple(slice(at, at + size) for at in range(start, start + MOST_SEGMENTS * step, step))
 
 
 class Incoming:
-    """Datagrams of one key, as what to write to the TUN. `controls` is for whoever reads it to empty."""
+    """Datagrams of one key, as what to write to the TUN. `controls` is for whoever reads it to empty. `malformed` counts
+    texts that are genuine, and nothing that we know."""
 
     def __init__(self, opener: Opener) -> None:
         self.controls: list[bytes] = []
         self.malformed = 0
         self._opener = opener
-        self._frames: list[list[bytes | memoryview]] = []
+        self._frames: list[Iov] = []
         self._arena = memoryview(bytearray(_ARENA))
-        self._begun = self._at = 0  # in the arena: where the payload of this frame begins, and ends so far
+        self._begins = self._at = 0  # in the arena: the payload of this frame, up to here
         self._trailer = b""  # of the frame whose slices are coming; if any are
-        self._count = self._segment = 0  # as it says
-        self._first = self._next = 0  # the slices of it that are here
+        self._segment = self._first = self._next = self._end_at = 0  # its slices: those here, where it ends
 
     def take(self, joined: memoryview, step: int) -> None:
         """Datagrams of `step` bytes behind each other, the last maybe shorter."""
@@ -150,28 +167,29 @@ class Incoming:
             else:
                 self.malformed += 1
 
-    def frames(self) -> list[list[bytes | memoryview]]:
+    def frames(self) -> list[Iov]:
         """What has come since the last time, each as the buffers of one write. Valid until the next `take`."""
         self._end()
         found, self._frames = self._frames, []
-        self._at = self._begun = 0
+        self._begins = self._at = 0
         return found
 
     def _slice(self, counter: int, text: bytes) -> bool:
-        """One slice, which goes on with the frame that is coming, or begins one."""
+        """One, which goes on with the frame that is coming, or begins one; whether it is such."""
         tail = len(text) - _TAIL.size
         base, count, segment, _, headers, _ = _TAIL.unpack_from(text, tail) if tail > 0 else (0,) * 6
         number, size = (counter - base) & 0xFFFFFFFF, tail - headers
-        is_whole = size == segment or (size < segment and number == count - 1)
-        if number >= count or size <= 0 or not is_whole or (count - 1) * segment > _MOST:
+        fits = size == segment or (size < segment and number == count - 1)
+        if number >= count or size <= 0 or not fits or (count - 1) * segment > _MOST:
             self.malformed += 1
             return False
         trailer = text[size:]
-        if trailer != self._trailer or number != self._next:
+        if number != self._next or trailer != self._trailer or number == self._end_at:
             self._end()
             if self._at > _ARENA - 3 * _MOST:
-                self._arena, self._begun, self._at = memoryview(bytearray(_ARENA)), 0, 0
-            self._trailer, self._count, self._segment, self._first = trailer, count, segment, number
+                self._arena, self._begins, self._at = memoryview(bytearray(_ARENA)), 0, 0
+            self._trailer, self._segment, self._first = trailer, segment, number
+            self._end_at = min(count, number + MOST_SEGMENTS)
         self._arena[self._at : self._at + size] = text[:size]
         self._at += size
         self._next = number + 1
@@ -180,24 +198,24 @@ class Incoming:
     def _follow(self, joined: memoryview, step: int) -> int:
         """The slices behind that one; how many datagrams they were."""
         segment, text = self._segment, self._segment + len(self._trailer)
-        count = min(self._count - self._next, -(-len(joined) // step))
+        count = min(self._end_at - self._next, -(-len(joined) // step))
         if step != text + OVERHEAD or not count:
             return 0
-        rooms, short = _cuts(0, segment, text)[:count], len(joined) - count * step
-        if short < 0:  # which only the last slice of a frame may be
-            if self._next + count < self._count or short <= -segment:
+        rooms, less = _cuts(0, segment, text)[:count], max(0, count * step - len(joined))
+        if less:  # which only the last slice of a frame may be
+            if self._next + count < self._end_at or less >= segment:
                 return 0
-            rooms = (*rooms[:-1], slice(rooms[-1].start, rooms[-1].stop + short))
-        cuts = _cuts(HEAD, step, step - HEAD)[:count]
+            rooms = (*rooms[:-1], slice(rooms[-1].start, rooms[-1].stop - less))
+        cuts = _cuts(records.HEAD, step, step - records.HEAD)[:count]
         done = self._opener.follow(joined, cuts, self._arena[self._at :], rooms)
         self._next += done
-        self._at += done * segment + (short if short < 0 and done == count else 0)
+        self._at += done * segment - (less if done == count else 0)
         return done
 
     def _end(self) -> None:
         """No more slices of this frame follow, for now."""
         if self._trailer:
-            payload, self._begun = self._arena[self._begun : self._at], self._at
+            payload, self._begins = self._arena[self._begins : self._at], self._at
             if headers := _headers(self._trailer, self._first, self._next, len(payload)):
                 self._frames.append([headers, payload])
             else:
@@ -205,71 +223,69 @@ class Incoming:
             self._trailer = b""
 
     def _packets(self, text: bytes, *, is_partial: bool) -> None:
-        at, end = 0, len(text) - 1
-        while at < end:
-            size, start, protocol = _packet(text, at, end - at)
-            if not size or (is_partial and (not protocol or size < start + _SUM_AT[protocol] + 2)):
+        at, left = 0, len(text) - 1
+        while left:
+            size, start, protocol = _packet(text, at, left)
+            virtio, least = _partial(start, protocol) if is_partial else (PLAIN, 1)
+            if size < least:
                 self.malformed += 1
                 return
-            virtio = _partial(start, _SUM_AT[protocol]) if is_partial else _PLAIN
             self._frames.append([virtio + text[at : at + size]])
             at += size
-
-
-@lru_cache(64)
-def _partial(start: int, sum_at: int) -> bytes:
-    return VIRTIO.pack(NEEDS_CSUM, 0, 0, 0, start, sum_at)
+            left -= size
 
 
 def _packet(text: bytes, at: int, left: int) -> tuple[int, int, int]:
-    """The length of the packet that begins here, that of its IP header, and 6 or 17 if TCP or UDP comes right behind
-    that, and all of it; 0 where there is none."""
-    version = text[at] >> 4
-    if version == 4 and left >= 20:
-        size, start, protocol = text[at + 2] << 8 | text[at + 3], (text[at] & 15) * 4, text[at + 9]
-        if (text[at + 6] & 0x3F) | text[at + 7]:
-            protocol = 0
-    elif version == 6 and left >= 40:
-        size, start, protocol = (text[at + 4] << 8 | text[at + 5]) + 40, 40, text[at + 6]
-    else:
-        return 0, 0, 0
-    return size if 20 <= start <= size <= left else 0, start, protocol if protocol in _SUM_AT else 0
+    """The length of the packet that begins here, of its IP header, and what comes behind that; 0 if there is none, 0
+    behind that of a fragment."""
+    if left >= 20:
+        first, length, number, place, protocol = _IP.unpack_from(text, at)
+        if 0x45 <= first <= 0x4F:
+            start = (first & 15) * 4
+            return (length, start, 0 if place & 0x3FFF else protocol) if start <= length <= left else (0, 0, 0)
+        if first & 0xF0 == 0x60 and 40 + number <= left:
+            return 40 + number, 40, place >> 8
+    return 0, 0, 0
+
+
+@lru_cache(64)
+def _partial(start: int, protocol: int) -> tuple[bytes, int]:
+    """virtio's header of a packet whose sum is to be finished, and how long it is at least."""
+    if protocol not in _SUM_AT:
+        return b"", _MOST + 1
+    return VIRTIO.pack(NEEDS_CSUM, 0, 0, 0, start, _SUM_AT[protocol]), start + _SUM_AT[protocol] + 2
 
 
 def _headers(trailer: bytes, first: int, end: int, payload: int) -> bytes:
-    """virtio's and all others of the slices from `first` up to `end`, as they are in their trailer but for what differs
-    between segments; b"" where they can't be right."""
+    """virtio's and all others of the slices from `first` up to `end`: those of their trailer, but for what differs
+    between segments. b"" where they can't be right."""
     _, count, segment, kind, size, _ = _TAIL.unpack_from(trailer, len(trailer) - _TAIL.size)
     start, protocol = _transport(trailer, size, kind)
     if not protocol or size + payload > _MOST:
         return b""
-    found = bytearray(VIRTIO.size) + trailer[:size]
-    ip, transport, sum_at = VIRTIO.size, VIRTIO.size + start, _SUM_AT[protocol]
+    found = bytearray(HEAD) + trailer[:size]
+    at, sum_at = HEAD + start, _SUM_AT[protocol]
     if protocol == _UDP:
-        _H.pack_into(found, transport + 4, 8 + payload)
+        _H.pack_into(found, at + 4, 8 + payload)
     elif first or end < count:
-        (sequence,) = _I.unpack_from(found, transport + 4)
-        _I.pack_into(found, transport + 4, (sequence + first * segment) & 0xFFFFFFFF)
+        _I.pack_into(found, at + 4, (_I.unpack_from(found, at + 4)[0] + first * segment) & 0xFFFFFFFF)
         if first:
-            found[transport + 13] &= ~_CWR
+            found[at + 13] &= ~_CWR
             kind &= ~ECN
         if end < count:
-            found[transport + 13] &= ~_FIN_PSH
+            found[at + 13] &= ~_FIN_PSH
     if trailer[0] < 0x60:
-        number = (trailer[4] << 8 | trailer[5]) + first
-        _HH.pack_into(found, ip + 2, size + payload, number & _M)
-        _H.pack_into(found, ip + 10, 0)
-        _H.pack_into(found, ip + 10, -int.from_bytes(found[ip:transport], "big") % _M)
         addresses = trailer[12:20]
+        _HH.pack_into(found, HEAD + 2, size + payload, ((trailer[4] << 8 | trailer[5]) + first) & _M)
+        _H.pack_into(found, HEAD + 10, 0)
+        _H.pack_into(found, HEAD + 10, -int.from_bytes(found[HEAD:at], "big") % _M)
     else:
-        _H.pack_into(found, ip + 4, size - start + payload)
         addresses = trailer[8:40]
+        _H.pack_into(found, HEAD + 4, size - start + payload)
     pseudo = int.from_bytes(addresses, "big") + protocol + size - start + payload
-    _H.pack_into(found, transport + sum_at, pseudo % _M or _M)
-    if end - first > 1:
-        VIRTIO.pack_into(found, 0, NEEDS_CSUM, kind, size, segment, start, sum_at)
-    else:
-        VIRTIO.pack_into(found, 0, NEEDS_CSUM, 0, size, 0, start, sum_at)
+    _H.pack_into(found, at + sum_at, pseudo % _M or _M)
+    kind, segment = (kind, segment) if end - first > 1 else (0, 0)
+    VIRTIO.pack_into(found, 0, NEEDS_CSUM, kind, size, segment, start, sum_at)
     return bytes(found)
 
 
@@ -284,7 +300,7 @@ def _transport(headers: bytes, size: int, kind: int) -> tuple[int, int]:
     else:
         return 0, 0
     if protocol == _TCP:
-        is_good = size >= start + 20 and (headers[start + 12] >> 4) * 4 == size - start and kind & ~ECN == tcp
+        is_one = size >= start + 20 and (headers[start + 12] >> 4) * 4 == size - start and kind & ~ECN == tcp
     else:
-        is_good = protocol == _UDP and size == start + 8 and kind == UDP
-    return (start, protocol) if is_good else (0, 0)
+        is_one = protocol == _UDP and size == start + 8 and kind == UDP
+    return (start, protocol) if is_one else (0, 0)
