@@ -1,6 +1,41 @@
 """The fast lane's record (plane 3): one UDP datagram, sealed by AES-128-GCM under a key that a DTLS session has given.
 
-0xF1 | index u32 | counter u64 | AES-128-GCM of the text, its tag of 16 bytes at the end
+    0xF1 | index u32 | counter u64 | AES-128-GCM of the text, its tag of 16 bytes at the end
+
+0xF1 is outside what STUN, ZRTP, DTLS, TURN and RTP begin with (RFC 7983), so one port can carry them all. A
+direction's secret is 24 bytes of that session's exporter: index 4, salt 4, key 16. The nonce is salt | counter.
+Counters begin at 0, each record takes the next. There is no associated data: another index means another key, another
+counter another nonce, and the first byte says nothing, so that nothing of the head can be changed for one that opens
+to another text.
+
+Why it holds
+- No nonce is used twice. The key comes from the master secret of the DTLS session, the sender's role in it, and a
+  random nonce of 16 bytes of each end (agent/lane/keying.py). A Sealer counts up in the memory of one process. Killed,
+  it takes key and counter with it: the next life draws another nonce, and so has another key, whatever the other end
+  says. In one life no pair of nonces makes a second Sealer (agent/lane/lane.py).
+- No record is taken twice. One that is new by the window, and only after its tag was right, changes the window, so
+  that a forged one changes nothing. Older than the window is old. What the receiver's earlier life has had is
+  worthless, as the receiver's nonce is in the key as well.
+- The key is used little enough. MOST_RECORDS of 9,000 bytes are 2^35.2 blocks, by which an attacker tells the sealed
+  from the random with a probability of at most 2^-58 (draft-irtf-cfrg-aead-limits 5.1: (blocks + records)^2 / 2^129;
+  of 1,500 bytes it is 2^-63). RFC 8446 5.5 and RFC 9001 B.1 stop about there, at 2^34.5 and 2^35 blocks. New keys are
+  to be had from REKEY_RECORDS on, half of that. A forgery of 9,000 bytes succeeds with 2^-117 a try, by the same
+  draft, and a key lives for minutes: the count of `forged` is for people, and ends nothing. The salt is secret and
+  differs from key to key, so that no work on one key helps with another.
+
+Who can do what
+- Somebody on the path: see when, how much, from where to where, and what belongs to one key; keep datagrams back,
+  delay and reorder them. Sent on once from another address, the newest one moves the lane to there until the peer is
+  heard from where it is, as with WireGuard; what goes there is as sealed as before. No text is read, made, changed or
+  repeated.
+- Somebody elsewhere: cost us the look at five bytes, or one failed decryption where they know an index.
+- The signalling server: keep sessions from coming about. The DTLS certificates are signed by keys that the agents
+  know.
+- A peer: it has the keys of its own lane, and says what it likes there; agent/lane/slices.py and the switch judge
+  that. It learns nothing of other lanes, and can't make us use a nonce twice.
+
+What is not given: within one DTLS session there is no forward secrecy (who gets its master secret, opens all lanes of
+it that were recorded; a new session has a new one), and sizes and times are not hidden.
 """
 
 from __future__ import annotations
@@ -19,9 +54,9 @@ MAGIC = 0xF1
 HEAD, TAG = 13, 16
 OVERHEAD = HEAD + TAG
 SECRET = 24  # bytes of a direction's secret: index, salt, key
-WINDOW = 8192  # records that may come later than the newest
-REKEY_RECORDS = 1 << 25
-MOST_RECORDS = 1 << 26
+WINDOW = 8192  # how far behind the newest a record may come
+REKEY_RECORDS = 1 << 25  # from here on other keys are to be had
+MOST_RECORDS = 1 << 26  # of one key
 _BLOCK = 256  # counters that differ in their last byte only; WINDOW is a multiple of it
 _HEAD = struct.Struct("!5sQ")
 _BYTES = [bytes([each]) for each in range(_BLOCK)]
@@ -70,7 +105,7 @@ class Opener:
     def open(self, datagram: memoryview) -> tuple[int, bytes] | None:
         """Counter and text of a record that is genuine and new."""
         start, counter = _HEAD.unpack_from(datagram) if len(datagram) >= OVERHEAD else (b"", 0)
-        if start != self._start:
+        if start != self._start or counter >= MOST_RECORDS:
             self.forged += 1
             return None
         if counter <= self.newest - WINDOW or self._seen[counter % WINDOW] == counter:

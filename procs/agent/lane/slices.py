@@ -133,8 +133,10 @@ def _cuts(start: int, step: int, size: int) -> tuple[slice, ...]:
 
 
 class Incoming:
-    """Datagrams of one key, as what to write to the TUN. `controls` is for whoever reads it to empty. `malformed` counts
-    texts that are genuine, and nothing that we know."""
+    """Datagrams of one key, as what to write to the TUN. `controls` is for whoever reads it to empty.
+
+    `malformed` counts texts that are genuine and make no sense.
+    """
 
     def __init__(self, opener: Opener) -> None:
         self.controls: list[bytes] = []
