@@ -1,0 +1,242 @@
+"""The fast lane's records: against AES-GCM spelled out, and against whoever changes, repeats or delays them."""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from procs.agent.lane.slices import Incoming, outgoing
+from procs.settings import ROOT
+from procs.wire import records
+from procs.wire.records import HEAD, MAGIC, MOST_RECORDS, OVERHEAD, REKEY_RECORDS, WINDOW, Opener, Sealer, index_of
+
+GOLDEN = [json.loads(line) for line in (ROOT / "tests/golden/lane.jsonl").read_text().splitlines()]
+SECRET = bytes(range(24))
+STEP = OVERHEAD + 100
+
+
+def by_hand(key: bytes, nonce: bytes, text: bytes) -> bytes:
+    """AES-GCM without associated data, of single blocks of AES (NIST SP 800-38D)."""
+    block = Cipher(algorithms.AES(key), modes.ECB()).encryptor().update
+    pieces = [text[at : at + 16] for at in range(0, len(text), 16)]
+    sealed = b"".join(
+        bytes(a ^ b for a, b in zip(piece, block(nonce + count.to_bytes(4, "big")), strict=False))
+        for count, piece in enumerate(pieces, 2)
+    )
+    factor, state = int.from_bytes(block(bytes(16)), "big"), 0
+    for piece in [*(sealed[at : at + 16] for at in range(0, len(sealed), 16)), pack_sizes(sealed)]:
+        state = times(state ^ int.from_bytes(piece.ljust(16, b"\0"), "big"), factor)
+    return sealed + (state ^ int.from_bytes(block(nonce + b"\0\0\0\1"), "big")).to_bytes(16, "big")
+
+
+def pack_sizes(sealed: bytes) -> bytes:
+    return bytes(8) + (8 * len(sealed)).to_bytes(8, "big")
+
+
+def times(one: int, other: int) -> int:
+    """In GF(2^128), as GCM counts its bits."""
+    found = 0
+    for bit in range(127, -1, -1):
+        if one >> bit & 1:
+            found ^= other
+        other = other >> 1 ^ (0xE1 << 120 if other & 1 else 0)
+    return found
+
+
+def apart(joined: bytes, step: int) -> list[memoryview]:
+    return [memoryview(joined)[at : at + step] for at in range(0, len(joined), step)]
+
+
+def sealed(sealer: Sealer, count: int) -> list[memoryview]:
+    """So many records of 100 bytes, which tell their counters."""
+    first = sealer.count
+    return apart(sealer.seal([b"%100d" % counter for counter in range(first, first + count)]), STEP)
+
+
+def pair(first: int = 0) -> tuple[Sealer, Opener]:
+    sealer = Sealer(SECRET)
+    sealer.count = first
+    return sealer, Opener(SECRET)
+
+
+def followed(opener: Opener, datagrams: list[memoryview]) -> int:
+    """How many are opened behind each other."""
+    cuts = [slice(at + HEAD, at + STEP) for at in range(0, STEP * len(datagrams), STEP)]
+    rooms = [slice(at, at + 100) for at in range(0, 100 * len(datagrams), 100)]
+    room = memoryview(bytearray(100 * len(datagrams)))
+    first = opener.newest + 1
+    done = opener.follow(memoryview(b"".join(datagrams)), cuts, room, rooms)
+    assert bytes(room[: 100 * done]) == b"".join(b"%100d" % counter for counter in range(first, first + done))
+    return done
+
+
+@pytest.mark.parametrize("vector", GOLDEN, ids=lambda vector: vector["what"])
+def test_vectors(vector: dict[str, Any]) -> None:
+    secret, counter = bytes.fromhex(vector["secret"]), vector["counter"]
+    expected = [bytes.fromhex(each) for each in vector["datagrams"]]
+    texts = [bytes.fromhex(each) for each in vector["texts"]]
+    for number, (datagram, text) in enumerate(zip(expected, texts, strict=True), counter):
+        assert datagram[:HEAD] == bytes([MAGIC]) + secret[:4] + number.to_bytes(8, "big")
+        assert datagram[HEAD:] == by_hand(secret[8:], secret[4:8] + number.to_bytes(8, "big"), text)
+    sealer, opener = Sealer(secret), Opener(secret)
+    sealer.count = counter
+    assert sealer.seal(texts) == b"".join(expected)
+    assert [opener.open(memoryview(each)) for each in expected] == list(enumerate(texts, counter))
+
+
+@pytest.mark.parametrize("vector", [each for each in GOLDEN if "frame" in each], ids=lambda vector: vector["what"])
+def test_vectors_of_frames(vector: dict[str, Any]) -> None:
+    secret, frame = bytes.fromhex(vector["secret"]), bytes.fromhex(vector["frame"])
+    sealer, incoming = Sealer(secret), Incoming(Opener(secret))
+    sealer.count = vector["counter"]
+    (run,) = outgoing(sealer, [frame], vector["size"])
+    assert apart(*run) == [bytes.fromhex(each) for each in vector["datagrams"]]
+    incoming.take(memoryview(run[0]), run[1])
+    assert [b"".join(iov) for iov in incoming.frames()] == [frame]
+
+
+def test_counters_go_up_and_no_nonce_is_used_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    nonces: list[bytes] = []
+
+    class Noting:
+        def __init__(self, key: bytes) -> None: ...
+
+        def encrypt(self, nonce: bytes, text: bytes, more: None) -> bytes:
+            nonces.append(nonce)
+            if text == b"fails":
+                raise OverflowError
+            return text + bytes(16)
+
+    monkeypatch.setattr(records, "AESGCM", Noting)
+    sealer = Sealer(SECRET)
+    for count in (1, 63, 64, 0, 64, 100, 700, 1):
+        sealer.seal([b"text"] * count)
+    with pytest.raises(OverflowError):
+        sealer.seal([b"text", b"fails", b"text"])
+    sealer.seal([b"text"])
+    assert all(nonce[:4] == SECRET[4:8] for nonce in nonces)
+    counters = [int.from_bytes(nonce[4:], "big") for nonce in nonces]
+    assert len(counters) == 996 and all(one < other for one, other in pairwise(counters))
+
+
+@pytest.mark.parametrize("first", [0, 250, (1 << 25) - 7, MOST_RECORDS - 70])
+def test_what_is_sealed_is_opened(first: int) -> None:
+    sealer, opener = pair(first)
+    datagrams = sealed(sealer, 70)
+    assert [opener.open(each) for each in datagrams] == [(n, b"%100d" % n) for n in range(first, first + 70)]
+    assert (opener.newest, opener.forged, opener.replayed) == (first + 69, 0, 0)
+    assert {index_of(each) for each in datagrams} == {sealer.index} == {opener.index} == {SECRET[:4]}
+
+
+@pytest.mark.parametrize("first", [0, 250, 8100])
+def test_those_that_follow_each_other_are_opened_at_once(first: int) -> None:
+    sealer, opener = pair(first)
+    datagrams = sealed(sealer, 60)
+    assert opener.open(datagrams[0])
+    done = followed(opener, datagrams[1:])
+    assert done == min(59, 255 - first % 256)  # up to where more than the last byte of the counter changes
+    assert [opener.open(each) for each in datagrams[: 1 + done]] == [None] * (1 + done)
+    assert (opener.replayed, opener.newest) == (1 + done, first + done)
+
+
+def test_a_changed_bit_anywhere_is_a_forgery_and_changes_nothing() -> None:
+    sealer, opener = pair()
+    old, new = sealed(sealer, 2)
+    opener.open(old)
+    for bit in range(8 * len(new)):
+        changed = bytearray(new)
+        changed[bit // 8] ^= 1 << bit % 8
+        before = opener.forged + opener.replayed
+        assert opener.open(memoryview(changed)) is None, bit
+        assert (opener.newest, opener.forged + opener.replayed) == (0, before + 1)
+    assert opener.replayed == 1  # by one bit it is the one before
+    for size in range(len(new)):
+        assert opener.open(new[:size]) is None
+    assert opener.open(memoryview(bytes(new) + b"\0")) is None
+    assert opener.open(new) == (1, b"%100d" % 1)
+
+
+def test_of_those_that_follow_a_forged_a_lost_and_a_repeated_one_end_it() -> None:
+    for change in ("forged", "lost", "repeated"):
+        sealer, opener = pair()
+        datagrams = sealed(sealer, 20)
+        opener.open(datagrams[0])
+        if change == "forged":
+            wrong = bytearray(datagrams[9])
+            wrong[50] ^= 1
+            datagrams[9] = memoryview(wrong)
+        elif change == "lost":
+            del datagrams[9]
+        else:
+            datagrams.insert(9, datagrams[8])
+        assert followed(opener, datagrams[1:]) == 8
+        assert opener.newest == 8
+        rest = [found[0] for each in datagrams[9:] if (found := opener.open(each))]
+        assert rest == {"forged": [*range(10, 20)], "lost": [*range(10, 20)], "repeated": [*range(9, 20)]}[change]
+        assert (opener.forged, opener.replayed) == (change == "forged", change == "repeated")
+
+
+def test_records_of_another_key_are_forgeries() -> None:
+    for place in range(24):
+        other = bytearray(SECRET)
+        other[place] ^= 1
+        opener = Opener(bytes(other))
+        (datagram,) = sealed(Sealer(SECRET), 1)
+        assert opener.open(datagram) is None
+        assert opener.open(memoryview(bytes([MAGIC]) + other[:4] + datagram[5:])) is None or place < 4
+        assert opener.forged == (1 if place < 4 else 2)
+
+
+def test_each_is_taken_once_however_they_come() -> None:
+    sealer, opener = pair()
+    datagrams = sealed(sealer, 3 * WINDOW)
+    shuffled = random.Random(1)
+    order = sorted(range(len(datagrams)), key=lambda n: n + shuffled.random() * (WINDOW - 1))
+    for n in order:
+        assert opener.open(datagrams[n]) == (n, b"%100d" % n), "delayed by less than the window"
+        if n % 100 == 0:
+            assert opener.open(datagrams[n]) is None
+    assert [opener.open(each) for each in datagrams if opener.open(each)] == []
+    assert opener.forged == 0
+
+
+def test_what_is_older_than_the_window_is_refused_and_what_is_just_in_it_is_taken() -> None:
+    sealer, opener = pair()
+    datagrams = sealed(sealer, WINDOW + 2)
+    assert opener.open(datagrams[WINDOW])
+    assert opener.open(datagrams[0]) is None
+    assert opener.open(datagrams[1])
+    assert opener.open(datagrams[WINDOW + 1])
+    assert opener.open(datagrams[2])
+    assert opener.open(datagrams[1]) is None
+    assert (opener.replayed, opener.forged, opener.newest) == (2, 0, WINDOW + 1)
+
+
+def test_a_key_seals_so_many_and_no_more() -> None:
+    assert REKEY_RECORDS < MOST_RECORDS
+    sealer, opener = pair(MOST_RECORDS - 3)
+    assert len(apart(sealer.seal([b"text"] * 3), OVERHEAD + 4)) == 3
+    assert sealer.seal([b"text"]) == b""
+    assert sealer.count == MOST_RECORDS
+    # A peer that goes on all the same gains nothing by it, up to the last number that there is.
+    for counter in (MOST_RECORDS, 1 << 56, (1 << 64) - 1):
+        number = counter.to_bytes(8, "big")
+        datagram = SECRET[:4] + number + by_hand(SECRET[8:], SECRET[4:8] + number, b"text")
+        assert opener.open(memoryview(bytes([MAGIC]) + datagram)) is None
+    assert (opener.forged, opener.newest) == (3, -1)
+
+
+def test_what_is_no_record() -> None:
+    opener = Opener(SECRET)
+    for size in (0, 1, 4, 5, HEAD, OVERHEAD - 1):
+        datagram = (bytes([MAGIC]) + SECRET[:4]).ljust(size, b"\0")[:size]
+        assert opener.open(memoryview(datagram)) is None
+        assert index_of(datagram) == b""
+    assert opener.forged == 6
+    (empty,) = apart(Sealer(SECRET).seal([b""]), OVERHEAD)
+    assert opener.open(empty) == (0, b"")
