@@ -12,9 +12,9 @@ SUM_AT = {TCP: 16, UDP: 6}
 HOSTS = {4: (bytes([10, 77, 0, 1]), bytes([10, 77, 0, 2])), 6: (bytes(15) + b"\1", bytes(15) + b"\2")}
 
 
-def total(data: bytes) -> int:
+def total(data: bytes | bytearray) -> int:
     """The sum of its words, in one's complement."""
-    found = sum(unpack_from(f"!{(len(data) + 1) // 2}H", data + b"\0"))
+    found: int = sum(unpack_from(f"!{(len(data) + 1) // 2}H", data + b"\0"))
     while found > 0xFFFF:
         found = (found & 0xFFFF) + (found >> 16)
     return found
