@@ -6,12 +6,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from itertools import combinations, groupby
-from struct import pack_into
+from struct import pack, pack_into
 
 import pytest
 
-from procs.agent.lane.slices import CONTROL, PACKETS, PARTIAL, RUN_BYTES, Incoming, mtu, outgoing
-from procs.agent.lane.vnet import ECN, HEAD, MOST_SEGMENTS, PLAIN, shape
+from procs.agent.lane.slices import CONTROL, PACKETS, PARTIAL, RUN_BYTES, SLICE, Incoming, mtu, outgoing
+from procs.agent.lane.vnet import ECN, HEAD, MOST_SEGMENTS, PLAIN, TCP4, TCP6, shape
 from procs.wire.records import MOST_RECORDS, OVERHEAD, Opener, Sealer
 from tests.segmenting import ACK, CWR, FIN, PSH, TCP, UDP, cut, frame
 
@@ -46,7 +46,7 @@ def one(options: bytes = b"") -> bytes:
 PACKED = {
     "whole, IPv4": PLAIN + cut(frame(4, UDP, NOISE[:200]))[0],
     "whole, IPv6": PLAIN + cut(frame(6, TCP, NOISE[:100]))[0],
-    "a fragment": PLAIN + bytes.fromhex("4500001c000020004001000000000000000000000102030405060708"),
+    "a fragment": PLAIN + bytes.fromhex("450000240000200040110000000000000000000001020304050607080000000000000000"),
     "nothing but a header": PLAIN + bytes.fromhex("4500001400000000403b00000000000000000000"),
     "partial TCP, IPv4": frame(4, TCP, b"", options=STAMPS),
     "partial TCP, IPv6": frame(6, TCP, NOISE[:300], flags=ACK | PSH),
@@ -130,6 +130,11 @@ def test_a_run_of_slices_is_one_frame_again() -> None:
     for each in (*datagrams[:10], *datagrams[11:20], *datagrams[21:]):
         incoming.take(memoryview(each), len(each))
     assert [len(b"".join(iov)) - HEAD - 40 for iov in incoming.frames()] == [10_000, 9_000, 19_000]
+    datagrams = apart(outgoing(sealer, [FRAMES["no options, all flags"]], SIZE))
+    del datagrams[1]
+    for each in datagrams:
+        incoming.take(memoryview(each), len(each))
+    assert [iov[0][1] for iov in incoming.frames()] == [0, TCP4]  # ECN is of the first segment
 
 
 @pytest.mark.parametrize("most", [1, 2, 5, 64])
@@ -295,6 +300,39 @@ def test_a_slice_that_lies_becomes_no_frame_that_does(name: str) -> None:
             incoming.take(memoryview(joined), len(texts[0]) + OVERHEAD)
             bad += not came(incoming)
     assert bad > 50 and incoming.malformed > 50
+
+
+def lies(headers: bytes, sizes: Sequence[int], count: int, segment: int, kind: int = TCP4) -> Incoming:
+    """What becomes of slices of these sizes, in one run. A size below 0: less than there is behind the payload."""
+    sealer, incoming = lane()
+    trailer = headers + pack("!IHHBBB", 0, count, segment, kind, len(headers), SLICE)
+    texts = [NOISE[:size] + trailer if size >= 0 else trailer[-size:] for size in sizes]
+    incoming.take(memoryview(sealer.seal(texts)), len(texts[0]) + OVERHEAD)
+    return incoming
+
+
+def test_a_slice_is_shorter_only_at_the_end() -> None:
+    headers = FRAMES["two"][HEAD : HEAD + 60]
+    for short in (999, 1, 0, -1, -30, -71):
+        incoming = lies(headers, [1000, 1000, short], 5, 1000, TCP6)
+        assert [len(packet) for packet in came(incoming)] == [1060, 1060]
+        assert incoming.malformed == 1
+
+
+def test_no_frame_is_larger_than_a_packet_can_be() -> None:
+    headers = FRAMES["two"][HEAD : HEAD + 60]
+    for sizes, segment in (([60_000] * 2, 60_000), ([60_000] * 12, 60_000), ([1400] * 60, 1400)):
+        incoming = lies(headers, sizes, len(sizes), segment, TCP6)
+        assert came(incoming) == []
+        assert incoming.malformed > 0
+    assert len(came(lies(headers, [1400] * 46, 46, 1400, TCP6))) == 46
+
+
+def test_no_ip_header_is_shorter_than_one() -> None:
+    headers = bytearray(FRAMES["segments of the same size"][HEAD : HEAD + 40])
+    headers[0], headers[16 + 12] = 0x44, 0x60  # TCP begins where its addresses are, and is as long as the rest
+    incoming = lies(bytes(headers), [1000, 1000], 2, 1000)
+    assert (incoming.frames(), incoming.malformed) == ([], 1)
 
 
 def test_what_is_sent_is_in_order_of_its_counters() -> None:

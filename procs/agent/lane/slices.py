@@ -199,11 +199,8 @@ class Incoming:
 
     def _follow(self, joined: memoryview, step: int) -> int:
         """The slices behind that one; how many datagrams they were."""
-        segment, text = self._segment, self._segment + len(self._trailer)
-        count = min(self._end_at - self._next, -(-len(joined) // step))
-        if step != text + OVERHEAD or not count:
-            return 0
-        rooms, less = _cuts(0, segment, text)[:count], max(0, count * step - len(joined))
+        segment, count = self._segment, min(self._end_at - self._next, -(-len(joined) // step))
+        rooms, less = _cuts(0, segment, step - OVERHEAD)[:count], max(0, count * step - len(joined))
         if less:  # which only the last slice of a frame may be
             if self._next + count < self._end_at or less >= segment:
                 return 0
