@@ -150,7 +150,7 @@ class Switch:
             size = len(first)
             kind = first[:10]
             if (
-                size >= 64
+                size >= 50
                 and len(iov) == 1
                 and (
                     (
@@ -161,7 +161,8 @@ class Switch:
                         and (kind == PLAIN or (PARTIAL4.get(kind) == first[19] and not first[16] & 63 | first[17]))
                     )
                     or (
-                        first[10] & 0xF0 == 0x60
+                        size >= 64
+                        and first[10] & 0xF0 == 0x60
                         and first[18:34] in fair
                         and first[14] << 8 | first[15] == size - 50
                         and (first[16] != 6 or not first[63] & 2)

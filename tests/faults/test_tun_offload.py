@@ -47,6 +47,11 @@ def whole(frames: list[bytes]) -> list[Iov]:
     return [[frame] for frame in frames]
 
 
+def by_flows(frames: list[bytes]) -> list[Iov]:
+    """The same, with datagrams joined."""
+    return joining.datagrams(whole(frames))
+
+
 def tunnel_of(name: str) -> Tunnel:
     """Of each side; the other one is its only peer."""
     mine, other = (1, 2) if name == "alice" else (2, 1)
@@ -153,8 +158,8 @@ def send_tcp(made: Joined, address: str, segment: int) -> bool:
     return got == hashlib.sha256(DATA).digest() * 10_000
 
 
-def send_udp(made: Joined, address: str, size: int, step: int) -> list[bytes]:
-    """What bob gets of datagrams that alice has her kernel cut."""
+def send_udp(made: Joined, address: str, size: int, step: int, *, at_once: bool = True) -> list[bytes]:
+    """What bob gets of datagrams that alice has her kernel cut, or does not."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with made.places["bob"].entered():
         there = socket.socket(family, socket.SOCK_DGRAM)
@@ -165,14 +170,16 @@ def send_udp(made: Joined, address: str, size: int, step: int) -> list[bytes]:
         there.bind((address, 0))
         there.settimeout(5)
         here.connect(there.getsockname()[:2])
-        here.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, step)
-        here.send(DATA[:size])
+        if at_once:
+            here.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, step)
+        for at in range(0, size, size if at_once else step):
+            here.send(DATA[at : size if at_once else min(at + step, size)])
         while sum(map(len, got)) < size:
             got.append(there.recv(65536))
     return got
 
 
-@pytest.mark.parametrize("way", [one_by_one, joined, whole])
+@pytest.mark.parametrize("way", [one_by_one, joined, whole, by_flows])
 def test_another_kernel_gets_what_was_said(way: Way) -> None:
     with carried(way) as made:
         for address in ("10.77.0.2", "fd77::2"):
@@ -181,6 +188,7 @@ def test_another_kernel_gets_what_was_said(way: Way) -> None:
             for size, step in ((30_001, 1201), (40_000, 1000), (5000, 100), (77, 1000)):
                 pieces = [DATA[at : min(at + step, size)] for at in range(0, size, step)]
                 assert send_udp(made, address, size, step) == pieces, (address, size)
+                assert send_udp(made, address, size, step, at_once=False) == pieces, (address, size)
         assert made.kinds >= {0, vnet.TCP4, vnet.TCP6} and 20_000 < made.largest <= vnet.HEAD + vnet.MOST_BYTES
         for name, other in (NAMES, NAMES[::-1]):
             assert made.wrong_sums(name) == 0 and made.devices[name].dropped == 0

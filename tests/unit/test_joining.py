@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procs.agent.joining import iovs
+from procs.agent.joining import datagrams, iovs
+from procs.agent.lane import vnet
 from procs.agent.lane.vnet import PLAIN
 from procs.agent.packets import checksum
+from tests.unit.test_vnet import frame
 
 TCP = 6
 ADDRESSES = {4: bytes(range(8)), 6: bytes(range(32))}
@@ -138,3 +141,59 @@ def test_garbage_of_a_peer_goes_as_it_is(garbage: list[bytes], first: int) -> No
         packets += [each[:protocol] + bytes((TCP,)) + each[protocol + 1 :] for each in packets[:5]]
     packets += [each[:2] + len(each).to_bytes(2, "big") + each[4:33] + bytes((ACK,)) + each[34:] for each in packets]
     assert sum(counts(packets)) == len(packets)
+
+
+def datagram(version: int, port: int, size: int, number: int) -> bytes:
+    """A frame of UDP that is to be summed up."""
+    made = bytearray(frame(version, 17, bytes([number % 251]) * size, 0, number=number))
+    start = len(PLAIN) + (20 if version == 4 else 40)
+    made[start : start + 2] = struct.pack("!H", port)
+    return bytes(made)
+
+
+def unnumbered(packet: bytes) -> bytes:
+    """Without what the kernel may choose, where that is right."""
+    if packet[0] >> 4 == 6:
+        return packet
+    assert checksum(packet[:20]) == 0
+    return packet[:4] + packet[6:10] + packet[12:]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([4, 6]), st.integers(1, 2), st.sampled_from([1, 80, 900]), st.integers(1, 80)),
+        max_size=6,
+    )
+)
+def test_datagrams_of_one_flow_and_size_are_joined_and_no_others(runs: list[tuple[int, int, int, int]]) -> None:
+    row = [[datagram(version, port, size, index)] for version, port, size, many in runs for index in range(many)]
+    found = datagrams(row)
+    before, after = (vnet.packets([b"".join(iov) for iov in iovs_]) for iovs_ in (row, found))
+    assert list(map(unnumbered, after)) == list(map(unnumbered, before))
+    least = sum(1 for _ in itertools.groupby(runs, lambda run: run[:3]))
+    assert least <= len(found) <= least + 2 * len(runs) + len(row) // 64
+    for iov in found:
+        first, whole = bytes(iov[0]), sum(map(len, iov))
+        shape = vnet.shape(first, whole)
+        assert shape and (len(iov) == 1 or (shape.many == len(iov) - 1 <= 64 and whole <= 58_000))
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_datagram_that_differs_stands_alone(version: int) -> None:
+    row = [datagram(version, 5, 100, number) for number in range(3)]
+    at = len(PLAIN)
+    assert len(datagrams([[each] for each in row])) == 1
+    places = [0, 1, 6, at, at + 1, at + 8, at + 12, at + 20, at + 22]  # length, TTL, an address, ports, ...
+    for place in places:
+        other = row[1][:place] + bytes([row[1][place] ^ 1]) + row[1][place + 1 :]
+        assert len(datagrams([[row[0]], [other], [row[2]]])) == 3, place
+    for cut in (row[1][:-1], row[1][: at + 30], b"", row[1] + b"x"):
+        assert len(datagrams([[row[0]], [cut], [row[2]]])) == 3
+        assert len(datagrams([[cut], [cut], [cut]])) == 3
+    assert len(datagrams([[row[0]], [row[1], b""], [row[2]]])) <= 2
+    packets = [[PLAIN + each[at:]] for each in row]
+    assert datagrams(packets) == packets, "what is summed up already may be damaged, and nobody would know"
+    if version == 4:
+        split = [[each[: at + 6] + bytes([bits]) + each[at + 7 :]] for each, bits in zip(row, b"\0\0\0", strict=True)]
+        assert len(datagrams(split)) == 3, "whoever makes fragments of it needs its number"
