@@ -2,8 +2,8 @@
 for many, and its TCP acknowledges once. Pure.
 
 What is joined of TCP still stands under the sender's checksums. They are sums, so the one of the whole follows from
-those of its parts and from their headers, without a look at what they carry: if a part was damaged before it came to the
-tunnel, the whole does not add up, and the receiver drops it. All sums here are modulo 0xFFFF (RFC 1071).
+those of its parts and from their headers, without a look at what they carry: if a part was damaged before it came to
+the tunnel, the whole does not add up, and the receiver drops it. All sums here are modulo 0xFFFF (RFC 1071).
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@ sender said to another kernel."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import os
@@ -24,6 +25,7 @@ from procs.agent.network import Tunnel
 from procs.agent.switch import Switch
 from tests import nat
 from tests.nat import Place
+from tests.unit.test_vnet import frame
 
 pytestmark = pytest.mark.skipif(bool(nat.why_not() or not os.access("/dev/net/tun", os.W_OK)), reason="needs root, TUN")
 NAMES = ("alice", "bob")
@@ -195,3 +197,53 @@ def test_another_kernel_gets_what_was_said(way: Way) -> None:
             sent, got = made.switches[name].traffic["other"], made.switches[other].traffic["other"]
             assert (sent.sent_packets, sent.sent_bytes) == (got.received_packets, got.received_bytes)
             assert not sum(got.dropped().values())
+
+
+def test_offloads_end_with_who_wanted_them() -> None:
+    place = Place("alice")
+    try:
+        with place.entered():
+            device, _ = tun.claim(tunnel_of("alice"), "planaria test")
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sock:
+            sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1000)
+            sock.connect(("10.77.0.2", 9))
+
+            def sent() -> list[int]:
+                sock.send(DATA[:20_000])
+                return [len(frame) - vnet.HEAD for frame in device.read(100)]
+
+            assert sent() == [1028] * 20
+            assert "uso" in device.offload(on=True) and sent() == [20_028]
+            sock.send(DATA[:20_000])
+            assert device.offload(on=False) == ()
+            assert sent() == [20_028] + [1028] * 20 and sent() == [1028] * 20, "what was on its way is whole"
+            device.offload(on=True)
+            device.close()  # as if it was killed: the interface stays
+            with place.entered():
+                device, _ = tun.claim(tunnel_of("alice"), "planaria test")
+            assert sent() == [1028] * 20
+            device.persist(on=False)
+            device.close()
+    finally:
+        place.end()
+
+
+def test_a_kernel_without_segments_of_udp_gets_them_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with here, there:
+        device = TunDevice(os.dup(there.fileno()), "old", is_framed=True)
+        many = frame(4, 17, bytes(3000), 1000)
+
+        def refuses(fd: int, buffers: list[bytes]) -> int:
+            raise OSError(errno.EINVAL, "as an older one does")
+
+        monkeypatch.setattr("procs.agent.device.os.writev", refuses)
+        device.write([[many[:40], many[40:]]])
+        here.setblocking(False)
+        assert [here.recv(2000) for _ in range(3)] == [vnet.PLAIN + each for each in vnet.packets([many])]
+        assert device.dropped == 0
+        many = frame(4, 6, bytes(3000), 1000)
+        device.write([[many[:50], many[50:]], [vnet.PLAIN, b"one"]])
+        assert device.dropped == 4, "counted as packets"
+        device.close()
