@@ -316,7 +316,9 @@ def test_strangers_are_counted_and_never_answered(net: Net) -> None:
         one.port.on_records(memoryview(garbage), size, ("203.0.113.66", 666))
     joined = b"\xf1" * (64 * 900)
     one.port.on_records(memoryview(joined), 900, ("203.0.113.66", 666))
-    assert one.lanes.strangers == 7 + 64
+    many = b"".join(b"\xf1" + chance.randbytes(899) for _ in range(64))
+    one.port.on_records(memoryview(many), 900, ("203.0.113.66", 666))
+    assert one.lanes.strangers == 7 + 64 + 64
     assert len(one.port.sent) == sent and not net.way
     through(net, range(3))
 

@@ -24,7 +24,6 @@ from procs.agent.lane.vnet import Iov
 from procs.agent.lane.way import Address
 from procs.agent.udp import Sent
 from procs.messages.tunnel import LaneKeys
-from procs.wire.records import index_of
 
 LEAST = 1232  # bytes of a datagram: what IPv6 takes everywhere
 
@@ -148,13 +147,13 @@ class Lanes:
     # Datagrams
 
     def _came(self, joined: memoryview, step: int, sender: Address) -> None:
-        found = self._pairs.get(index_of(joined))
-        if len(joined) > step and index_of(joined) != index_of(joined[(len(joined) - 1) // step * step :]):
-            for at in range(0, len(joined), step):  # keys have just been changed; all others come apart
-                self._came(joined[at : at + step], step, sender)
+        index, last = bytes(joined[1:5]), (len(joined) - 1) // step * step
+        if last and bytes(joined[last + 1 : last + 5]) != index:
+            self._apart(joined, step, sender)
             return
+        found = self._pairs.get(index)
         if found is None:
-            self.strangers += -(-len(joined) // step)
+            self.strangers += last // step + 1
             return
         lane, pair = found
         before = pair.opener.newest
@@ -163,6 +162,14 @@ class Lanes:
             self._heard(lane, pair, sender)
         if frames := pair.incoming.frames():
             self.on_frames(lane.peer, frames)
+
+    def _apart(self, joined: memoryview, step: int, sender: Address) -> None:
+        """A run under more than one key: they are just being changed, or somebody makes them up."""
+        for at in range(0, len(joined), step):
+            if bytes(joined[at + 1 : at + 5]) in self._pairs:
+                self._came(joined[at : at + step], step, sender)
+            else:
+                self.strangers += 1
 
     def _heard(self, lane: Lane, pair: Pair, sender: Address) -> None:
         now = self._clock()

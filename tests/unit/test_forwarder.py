@@ -1,0 +1,111 @@
+"""Which way packets go between an interface and a peer, and when the interface is not read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from ipaddress import ip_interface, ip_network
+from typing import Any
+
+from procs.agent.forwarder import Forwarder
+from procs.agent.lane.vnet import PLAIN, Iov
+from procs.agent.network import Tunnel
+from procs.agent.switch import Switch
+from tests.unit.test_packets import v4
+
+HERE, THERE = bytes([10, 77, 0, 1]), bytes([10, 77, 0, 2])
+OUT, IN = v4(b"\0" * 40, source=HERE, to=THERE), v4(b"\0" * 40, source=THERE, to=HERE)
+
+
+class FakeDevice:
+    """An interface, as far as a forwarder sees it."""
+
+    fd = 3
+
+    def __init__(self) -> None:
+        self.take: Callable[[list[bytes]], None] | None = None
+        self.written: list[bytes] = []
+        self.offloads: list[bool] = []
+
+    def start(self, take: Callable[[list[bytes]], None]) -> None:
+        self.take = take
+
+    def pause(self) -> None:
+        self.take = None
+
+    def offload(self, *, on: bool) -> None:
+        self.offloads.append(on)
+
+    def write(self, iovs: Sequence[Iov]) -> None:
+        self.written += [b"".join(iov) for iov in iovs]
+
+
+class FakeLanes:
+    """The same of lanes."""
+
+    on_frames: Callable[[str, Sequence[Iov]], None]
+    on_room: Callable[[], None]
+
+    def __init__(self) -> None:
+        self.are_up = self.is_full = False
+        self.sent: list[bytes] = []
+
+    def is_up(self, peer: str) -> bool:
+        return self.are_up
+
+    def send(self, peer: str, frames: Sequence[bytes]) -> int:
+        self.sent += frames
+        return len(frames)
+
+    def tick(self, now: float) -> None:
+        pass
+
+
+def forwarding() -> tuple[Any, Any, Switch, Forwarder, list[bytes]]:
+    tunnel = Tunnel(address=(ip_interface("10.77.0.1/24"),), allowed={"bob": (ip_network("10.77.0.2/32"),)})
+    device, lanes, switch, elsewhere = FakeDevice(), FakeLanes(), Switch(tunnel), list[bytes]()
+
+    def other(peer: str, packets: list[bytes]) -> int:
+        elsewhere.extend(packets)
+        return len(packets) - 1
+
+    forwarder = Forwarder(device, switch, lanes, other)  # type: ignore[arg-type]
+    forwarder.start()
+    return device, lanes, switch, forwarder, elsewhere
+
+
+def test_packets_take_the_lane_while_it_is_up_and_the_session_before_and_after() -> None:
+    device, lanes, switch, forwarder, elsewhere = forwarding()
+    device.take([PLAIN + OUT, PLAIN + OUT])
+    assert (elsewhere, lanes.sent) == ([OUT, OUT], [])
+    lanes.are_up = True
+    forwarder.tick(0.0)
+    device.take([PLAIN + OUT])
+    assert lanes.sent == [PLAIN + OUT] and len(elsewhere) == 2
+    lanes.are_up = False
+    forwarder.tick(0.1)
+    forwarder.tick(0.2)
+    device.take([PLAIN + OUT])
+    assert len(elsewhere) == 3
+    assert device.offloads == [True, False]
+    traffic = switch.traffic["bob"]
+    assert (traffic.sent_packets, traffic.lost, traffic.sent_bytes) == (2, 2, 2 * len(OUT))
+
+
+def test_what_comes_is_judged_whichever_way_it_came() -> None:
+    device, lanes, switch, forwarder, _ = forwarding()
+    lanes.on_frames("bob", [[PLAIN + IN], [PLAIN + OUT]])
+    forwarder.from_session("bob", [IN, OUT])
+    lanes.on_frames("eve", [[PLAIN + IN]])
+    assert device.written == [PLAIN + IN, PLAIN + IN]
+    assert (switch.traffic["bob"].received_packets, switch.traffic["bob"].spoofed) == (2, 2)
+
+
+def test_the_interface_is_not_read_while_the_port_is_full() -> None:
+    device, lanes, _, _, _ = forwarding()
+    lanes.are_up = lanes.is_full = True
+    device.take([PLAIN + OUT])
+    assert not device.take
+    lanes.is_full = False
+    lanes.on_room()
+    device.take([PLAIN + OUT])
+    assert len(lanes.sent) == 2 and device.take
