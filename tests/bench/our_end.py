@@ -1,4 +1,4 @@
-"""An end as our agents are: python -m tests.bench.our_end offer|answer PLANES [INTERFACE ADDRESS MTU]
+"""An end as our agents are: python -m tests.bench.our_end offer|answer PLANES [INTERFACE ADDRESS,... MTU]
 
 With an interface it is a tunnel on the best of these planes, as in the command line's tun mode; else a channel.
 """
@@ -100,7 +100,7 @@ def _forget(path: Path, offered: object, sha256: str) -> None:
 
 
 def _tunnel(name: str, address: str, mtu: str) -> PeerTunnel:
-    return PeerTunnel(Tunnel(interface=name, address=(ip_interface(address),), mtu=int(mtu)))
+    return PeerTunnel(Tunnel(interface=name, address=tuple(map(ip_interface, address.split(","))), mtu=int(mtu)))
 
 
 async def _hear(lines: Lines, session: PeerSession) -> None:

@@ -23,6 +23,7 @@ from tests.rig import until
 
 pytestmark = pytest.mark.skipif(bool(nat.why_not() or not os.access("/dev/net/tun", os.W_OK)), reason="needs root, TUN")
 HERE, THERE = "10.77.0.1", "10.77.0.2"
+HERE6, THERE6 = "fd77::1", "fd77::2"
 MTU = 1380
 # Datagrams of the lane begin with this byte; what is no such one is the session's.
 DROP = (
@@ -41,7 +42,8 @@ def wire() -> Iterator[Wire]:
 @contextmanager
 def tunnel(wire: Wire, planes: str = "3,2,1") -> Iterator[Pair]:
     """Both ends, with their sessions connected and on the best plane."""
-    with peers_ground.pair(wire, ("our_end", planes), [("lane-a", HERE, MTU), ("lane-b", THERE, MTU)]) as pair:
+    ends = [("lane-a", f"{HERE}/24,{HERE6}", MTU), ("lane-b", f"{THERE}/24,{THERE6}", MTU)]
+    with peers_ground.pair(wire, ("our_end", planes), ends) as pair:
         yield pair
 
 
@@ -63,12 +65,16 @@ def ping(wire: Wire, count: int = 5) -> int:
         return len(icmp.pings_ms(THERE, count, 0.02))
 
 
+def family_of(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 class Stream:
     """A TCP connection through the tunnel, over which random bytes go for as long as it is open."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, to: str) -> None:
         with wire.far.entered():
-            server = socket.create_server((THERE, 0))
+            server = socket.create_server((to, 0), family=family_of(to))
         with server, wire.near.entered():
             self._here = socket.create_connection(server.getsockname()[:2], 10)
             self._there, _ = server.accept()
@@ -114,9 +120,9 @@ class Stream:
 
 
 @contextmanager
-def stream(wire: Wire) -> Iterator[Stream]:
+def stream(wire: Wire, to: str = THERE) -> Iterator[Stream]:
     """One, which is whole in the end."""
-    made = Stream(wire)
+    made = Stream(wire, to)
     try:
         yield made
         assert made.is_whole()
@@ -132,15 +138,15 @@ def no_rules(place: Place) -> None:
     place.rules("flush ruleset")
 
 
-def datagrams(wire: Wire, sizes: list[int]) -> list[int]:
+def datagrams(wire: Wire, sizes: list[int], to: str = THERE) -> list[int]:
     """The sizes of those that come back."""
     with wire.far.entered():
-        there = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        there = socket.socket(family_of(to), socket.SOCK_DGRAM)
     with wire.near.entered():
-        here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        here = socket.socket(family_of(to), socket.SOCK_DGRAM)
     found = []
     with there, here:
-        there.bind((THERE, 0))
+        there.bind((to, 0))
         here.connect(there.getsockname())
         there.settimeout(2)
         here.settimeout(2)
@@ -170,6 +176,20 @@ def test_all_goes_by_the_lane_and_comes_as_it_was(wire: Wire) -> None:
         # A segment is a packet, however many of them the kernel has handed over as one.
         assert far["received_packets"] > 20_000_000 / MTU
         assert abs(near["sent_packets"] - far["received_packets"]) < near["sent_packets"] / 20
+
+
+def test_ipv6_inside_and_outside(wire: Wire) -> None:
+    for place, address, old in ((wire.near, "fd09::1", NEAR), (wire.far, "fd09::2", FAR)):
+        place.ip(f"addr add {address}/64 dev wan nodad", f"addr del {old}/24 dev wan")
+    with tunnel(wire) as pair:
+        until(lambda: datagrams(wire, [100], THERE6) == [100], 10)
+        sizes = [0, 1332, 1333, 9000]
+        assert datagrams(wire, sizes, THERE6) == sizes
+        with stream(wire, THERE6) as tcp:
+            tcp.goes_on()
+        for row, remote in zip(rows(pair), ("[fd09::2]:", "[fd09::1]:"), strict=True):
+            assert row["plane"] == 3 and row["remote"].startswith(remote) and row["mtu"] == MTU
+            assert not any(row["lane"].values()) and not row["dropped"]["malformed"]
 
 
 def test_where_its_datagrams_are_lost_packets_go_on_by_the_session_and_come_back(wire: Wire) -> None:
