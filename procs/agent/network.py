@@ -6,7 +6,9 @@ tunnel:
   interface: mvp-tun0
   address: [10.77.0.1/24, "fd77::1/64"]
   mtu: 1380
-  peers: {bob: {allowed: [10.77.0.2/32, "fd77::2/128"], key: "..."}}
+  subnets: [192.168.7.0/24]
+  hosts: /etc/hosts
+  peers: {bob: {allowed: [10.77.0.2/32, "fd77::2/128"], key: "...", reach: [tcp/22, "192.168.7.0/24:udp/53"]}}
 """
 
 from __future__ import annotations
@@ -14,18 +16,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from ipaddress import ip_interface, ip_network
+from pathlib import Path
 from typing import Any
 
 from procs import settings
+from procs.agent import reach
 from procs.agent.netlink import Interface, Network
 from procs.agent.packets import MIN_MTU4, MIN_MTU6, overlap
+from procs.agent.reach import Reach
 from procs.errors import ConfigError
-from procs.settings import ALL_PORTS, PORTS, SWITCH, Kind, matching, option, whole
+from procs.settings import ALL_PORTS, PATH, PORTS, SWITCH, TEXT, Kind, matching, option, whole
 
 NAME = "tunnel.json"
 MAX_PEERS = 64
 MTU = 1380  # what goes through as one DTLS record, whatever the path
-_KEYS = ("interface", "address", "mtu", "port", "masquerade", "peers")
+_KEYS = ("interface", "address", "mtu", "port", "subnets", "masquerade", "hosts", "peers")
+_PEER_KEYS = ("allowed", "key", "reach")
 _PEER = r"[A-Za-z0-9_.:@-]{1,64}"
 
 
@@ -55,6 +61,17 @@ def _parse_keys(text: str) -> Mapping[str, str]:
     return pairs
 
 
+def _parse_subnets(text: str) -> tuple[Network, ...]:
+    return tuple(ip_network(word) for word in _words(text))
+
+
+def _parse_reach(text: str) -> Mapping[str, tuple[Reach, ...]]:
+    pairs = [word.partition("=")[::2] for word in text.split()]
+    if len(dict(pairs)) < len(pairs) or not all(re.fullmatch(_PEER, peer) for peer, _ in pairs):
+        raise ValueError
+    return {peer: reach.parse(entries) for peer, entries in pairs}
+
+
 def _words(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
@@ -72,6 +89,8 @@ ALLOWED = Kind(
     _parse_allowed, "PEER=PREFIX,... of each peer, without host bits, such as bob=10.77.0.2/32,192.168.7.0/24 eve=..."
 )
 PORT = Kind(_parse_port, "a port from 1024 to 65535, or 0")
+SUBNETS = Kind(_parse_subnets, "prefixes without host bits, such as 192.168.7.0/24,fd99::/64")
+REACH = Kind(_parse_reach, f"PEER=ENTRY,... of each; an ENTRY is {reach.ALLOWED}; nothing after = is nothing")
 KEYS = Kind(_parse_keys, "PEER=KEY of each, a key as `cli.py status` shows it")
 
 
@@ -89,9 +108,17 @@ class Tunnel(settings.Settings):
     )
     allowed: Mapping[str, tuple[Network, ...]] = option({}, ALLOWED, help="which addresses are behind which peer")
     keys: Mapping[str, str] = option({}, KEYS, help="the key of a peer, where it is not to be pinned at its first use")
+    reach: Mapping[str, tuple[Reach, ...]] = option(
+        {}, REACH, help="what a peer may begin with us and behind us, where that is not everything (needs nft)"
+    )
+    subnets: tuple[Network, ...] = option(
+        (), SUBNETS, help="what peers may reach beyond this machine, which forwards from then on (needs nft)"
+    )
     masquerade: bool = option(
         False, SWITCH, help="let peers reach what this machine reaches, by its own address (needs nft)"
     )
+    hosts: Path | None = option(None, PATH, help="a hosts file that is to have NAME.planaria of us and our peers")
+    name: str = option("", TEXT, env=("AGENT_ID",), help="ours, for that file")
 
     @property
     def routes(self) -> set[Network]:
@@ -115,21 +142,27 @@ def check(tunnel: Tunnel) -> Tunnel:
         if own := [ip for ip in addresses for network in networks if str(network) in (f"{ip}/32", f"{ip}/128")]:
             raise ConfigError(f"allowed: {own[0]} of {peer} is this machine's own address")
         for network in networks:
-            if network.version not in {ip.version for ip in addresses}:
-                raise ConfigError(
-                    f"allowed: {network} of {peer}: this machine has no IPv{network.version} address in the tunnel; add"
-                    " one to address"
-                )
+            _refuse_unheard(tunnel, network, f"allowed: {network} of {peer}")
+    for network in tunnel.subnets:
+        _refuse_unheard(tunnel, network, f"subnets: {network}")
     if tunnel.mtu < MIN_MTU6 and any(ip.version == 6 for ip in addresses):
         raise ConfigError(f"mtu={tunnel.mtu}: must be at least {MIN_MTU6} where there are IPv6 addresses")
-    if unknown := tunnel.keys.keys() - tunnel.allowed.keys():
-        raise ConfigError(f"keys: {sorted(unknown)[0]}: is no peer in allowed")
+    for name, named in (("keys", tunnel.keys), ("reach", tunnel.reach)):
+        if unknown := named.keys() - tunnel.allowed.keys():
+            raise ConfigError(f"{name}: {sorted(unknown)[0]}: is no peer in allowed")
     return tunnel
+
+
+def _refuse_unheard(tunnel: Tunnel, network: Network, which: str) -> None:
+    if network.version not in {address.version for address in tunnel.address}:
+        raise ConfigError(
+            f"{which}: this machine has no IPv{network.version} address in the tunnel; add one to address"
+        )
 
 
 def document_of(section: Mapping[str, Any], where: str) -> dict[str, str]:
     """The section of planaria.yaml, whose peers are nested, as the options above have it. Raises ConfigError."""
-    for key in ("allowed", "keys"):
+    for key in ("allowed", "keys", "reach"):
         if key in section:
             raise ConfigError(f"{key!r}: unknown key in {where}: it belongs to each of its peers")
     settings.refuse_unknown_keys(section, _KEYS, where)
@@ -137,14 +170,29 @@ def document_of(section: Mapping[str, Any], where: str) -> dict[str, str]:
     peers = section.get("peers") or {}
     if not isinstance(peers, dict):
         raise ConfigError(f"{where}: peers: must be 'NAME: {{allowed: [...]}}' lines")
-    allowed, keys = [], []
+    allowed, keys, reaches = [], [], []
     for peer, its in peers.items():
         its = its if isinstance(its, dict) else {}
-        settings.refuse_unknown_keys(its, ("allowed", "key"), f"{where}: peers: {peer}")
+        settings.refuse_unknown_keys(its, _PEER_KEYS, f"{where}: peers: {peer}")
         prefixes = _words(_text(its.get("allowed", ""), f"{where}: peers: {peer}: allowed"))
         allowed.append(f"{peer}={','.join(prefixes)}")
         keys += [f"{peer}={its['key']}"] if its.get("key") else []
-    return document | {name: " ".join(many) for name, many in (("allowed", allowed), ("keys", keys)) if many}
+        if "reach" in its:
+            reaches.append(f"{peer}={_reach(its['reach'], f'{where}: peers: {peer}: reach')}")
+    found = ("allowed", allowed), ("keys", keys), ("reach", reaches)
+    return document | {name: " ".join(many) for name, many in found if many}
+
+
+def _reach(value: Any, where: str) -> str:
+    """As the option has it. Which entry is wrong is told here, since the option is of all peers."""
+    text = _text(value, where)
+    if not text and not isinstance(value, list):  # written, and left open: it could mean everything and nothing
+        raise ConfigError(f"{where}: is empty; [] is nothing, and without this key everything is allowed")
+    try:
+        reach.parse(text)
+    except ValueError as word:
+        raise ConfigError(f"{where}: {str(word)!r}: must be {reach.ALLOWED}") from None
+    return ",".join(_words(text))
 
 
 def _text(value: Any, where: str) -> str:

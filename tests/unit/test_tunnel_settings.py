@@ -7,8 +7,9 @@ from ipaddress import ip_network
 import pytest
 
 from procs import settings
-from procs.agent import network
+from procs.agent import network, reach
 from procs.agent.network import Tunnel
+from procs.agent.reach import Reach
 from procs.errors import ConfigError
 from procs.settings import Layers
 
@@ -22,6 +23,11 @@ SECTION = {
         "eve": {"allowed": "10.77.0.3/32 fd77::3/128 fd99::/64"},
     },
 }
+
+
+def bob(**more: object) -> dict[str, object]:
+    """As the only peer."""
+    return {"bob": {"allowed": "10.77.0.2/32", **more}}
 
 
 def load(**change: object) -> Tunnel:
@@ -64,6 +70,22 @@ def test_a_section_of_the_settings_file_is_a_tunnel() -> None:
         ({"peers": {"bob": {"allow": "10.77.0.2/32"}}}, "did you mean allowed"),
         ({"peers": "bob"}, "must be 'NAME"),
         ({"allowed": "bob=10.77.0.2/32"}, "belongs to each of its peers"),
+        ({"reach": "bob=tcp/22"}, "belongs to each of its peers"),
+        ({"peers": bob(reach=["tcp/22", "tcp/99999"])}, "peers: bob: reach: 'tcp/99999': must be [PREFIX:]tcp/PORTS"),
+        ({"peers": bob(reach="10.77.0.1/24:tcp/22")}, "'10.77.0.1/24:tcp/22': must be"),
+        ({"peers": bob(reach="192.168.7.0/24,443")}, "reach: '443': must be"),
+        ({"peers": bob(reach="22")}, "reach: '22': must be"),
+        ({"peers": bob(reach="icmp/8")}, "reach: 'icmp/8': must be"),
+        ({"peers": bob(reach="tcp/30-20")}, "reach: 'tcp/30-20': must be"),
+        ({"peers": bob(reach="tcp/")}, "reach: 'tcp/': must be"),
+        ({"peers": bob(reach="sctp/22")}, "reach: 'sctp/22': must be"),
+        ({"peers": bob(reach="")}, "[] is nothing"),
+        ({"peers": bob(reach={"tcp": "22"})}, "text or a list"),
+        ({"subnets": "192.168.7.1/24"}, "without host bits"),
+        (
+            {"address": "10.77.0.1/24", "peers": bob(), "subnets": "fd99::/64"},
+            "fd99::/64: this machine has no",
+        ),
         ({"colour": "red"}, "unknown key"),
         ({"pears": {"bob": {"allowed": "10.77.0.2/32"}}}, "did you mean peers?"),
         (
@@ -76,3 +98,32 @@ def test_what_can_not_be_is_one_line(change: dict[str, object], said: str) -> No
     with pytest.raises(ConfigError) as error:
         load(**change)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_a_peer_may_begin_is_written_as_one_would_guess() -> None:
+    assert "bob" not in load().reach, "everything"
+    assert load(peers=bob(reach=[])).reach == {"bob": ()}, "nothing"
+    lan, one = ip_network("192.168.7.0/24"), ip_network("fd77::1/128")
+    for written in (
+        ["192.168.7.0/24:tcp/22,443", "192.168.7.0/24", "fd77::1:udp/53", "tcp/8000-8100", "icmp", "udp"],
+        ["192.168.7.0/24:tcp/22", "443", "192.168.7.0/24", "FD77::1/128:UDP/53", "tcp/8000-8100", "icmp", "udp"],
+        "192.168.7.0/24:tcp/22,443 192.168.7.0/24, fd77::1:udp/53 tcp/8000-8100 icmp udp",
+    ):
+        assert load(peers=bob(reach=written)).reach["bob"] == (
+            Reach(lan, "tcp", ((22, 22), (443, 443))),
+            Reach(lan),
+            Reach(one, "udp", ((53, 53),)),
+            Reach(None, "tcp", ((8000, 8100),)),
+            Reach(None, "icmp"),
+            Reach(None, "udp"),
+        )
+
+
+def test_flags_say_the_same() -> None:
+    flags = {"address": "10.77.0.1/24", "allowed": "bob=10.77.0.2/32 eve=10.77.0.3/32", "reach": "bob=tcp/22,443 eve="}
+    assert settings.load(Tunnel, Layers(flags)).reach == {"bob": reach.parse("tcp/22,443"), "eve": ()}
+    for wrong in ("bob=tcp/22 bob=udp", "tcp/22 443", "bob=tcp/x"):
+        with pytest.raises(ConfigError, match="must be PEER=ENTRY"):
+            settings.load(Tunnel, Layers(flags | {"reach": wrong}))
+    with pytest.raises(ConfigError, match="reach: carol: is no peer"):
+        network.check(settings.load(Tunnel, Layers(flags | {"reach": "carol=tcp/22"})))
