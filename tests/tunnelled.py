@@ -48,7 +48,7 @@ class Side:
 
     def tell(self, **change: Any) -> None:
         """Have its settings be these from its next start on."""
-        document = network.document_of({**section(self.me), **change}, "tunnel")
+        document = network.document_of({**(section(self.me) if self.me in ADDRESSES else {}), **change}, "tunnel")
         (self.run_dir / network.NAME).write_text(json.dumps(document))
 
     def start(self) -> None:
@@ -84,10 +84,11 @@ class Side:
 
 
 class Joint:
-    """The ends of a session between the two, without the session: what one pump gives the other gets."""
+    """The ends of a session between two, without the session: what one pump gives the other gets."""
 
-    def __init__(self, folder: Path, mtu: int = 1380) -> None:
+    def __init__(self, folder: Path, mtu: int = 1380, between: tuple[str, str] = ("alice", "bob")) -> None:
         self._folder, self.mtu = folder, mtu
+        self._others = dict([between, between[::-1]])
         self.told: dict[str, PumpUp] = {}
         self.dropped = 0
         self._ready = threading.Event()
@@ -98,8 +99,8 @@ class Joint:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self._conduits = {me: Conduit() for me in ADDRESSES}
-        others = {"alice": "bob", "bob": "alice"}
+        others = self._others
+        self._conduits = {me: Conduit() for me in others}
         self._lines: dict[str, Line] = {
             me: line.connector(
                 self._folder / me,
@@ -107,7 +108,7 @@ class Joint:
                 others[me],
                 lambda _, data, body, me=me: self._heard(me, others[me], data, body),  # type: ignore[misc]
             )
-            for me in ADDRESSES
+            for me in others
         }
         self._ready.set()
         while not self._stop.is_set():

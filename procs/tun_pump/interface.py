@@ -14,7 +14,8 @@ from procs import log, prctl
 from procs.agent import netlink, tun
 from procs.agent.device import TunDevice
 from procs.agent.network import Tunnel
-from procs.tun_pump import masquerade, number
+from procs.tun_pump import firewall, number
+from procs.tun_pump.guard import Guard
 
 if TYPE_CHECKING:
     import zmq
@@ -48,8 +49,11 @@ def serve(tunnel: Tunnel, alive: Alive) -> None:
     """Be the pump, for ever. What needs root is done before there is a thread that could keep its rights."""
     device = _claim(tunnel, alive.run_dir) if tunnel.address else None
     port = bound(tunnel, alive.run_dir) if device else None
+    guard = Guard(tunnel.interface) if device and firewall.apply(tunnel, alive.run_dir) else None
     with contextlib.suppress(OSError):  # where even that is forbidden there is nothing to be dropped
         prctl.drop_privileges()
+    if guard:
+        guard.start()
 
     claimed = Claimed(device, port, _met(alive.run_dir)) if device and port else None
 
@@ -82,13 +86,12 @@ def mark_of(run_dir: Path) -> str:
 def release(run_dir: Path) -> list[str]:
     """Take away what outlives us: the interface, and rules of nft. Returns the interfaces' names. Raises OSError,
     NotHere."""
-    masquerade.apply(Tunnel(), run_dir)
+    firewall.apply(Tunnel(), run_dir)
     return tun.release(mark_of(run_dir))
 
 
 def _claim(tunnel: Tunnel, run_dir: Path) -> TunDevice:
     device, elsewhere = tun.claim(tunnel, mark_of(run_dir))
-    masquerade.apply(tunnel, run_dir)
     for network in elsewhere:
         log.warning("this machine has another route there, which stays", prefix=str(network))
     for network in {each for many in tunnel.allowed.values() for each in many if not each.prefixlen}:
