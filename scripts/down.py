@@ -28,12 +28,12 @@ def _end_all() -> int:
 
 
 def _release() -> None:
-    """The tunnel's interface is made to outlive everything; this is where it is taken away."""
+    """The tunnel's interface, and what goes with it, is made to outlive everything; this is where it is taken away."""
     try:
         for name in interface.release(ROOT / "run"):
             print(f"  removed the interface {name}", file=sys.stderr)
     except (OSError, NotHere) as error:
-        raise Unhealthy(f"the tunnel's interface stays: {error}; as root: make down") from None
+        raise Unhealthy(f"what the tunnel has made stays: {error}; as root: make down") from None
 
 
 def main() -> int:

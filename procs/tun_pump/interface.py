@@ -14,7 +14,7 @@ from procs import log, prctl
 from procs.agent import netlink, tun
 from procs.agent.device import TunDevice
 from procs.agent.network import Tunnel
-from procs.tun_pump import firewall, number
+from procs.tun_pump import firewall, hosts, number
 from procs.tun_pump.guard import Guard
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def serve(tunnel: Tunnel, alive: Alive) -> None:
     device = _claim(tunnel, alive.run_dir) if tunnel.address else None
     port = bound(tunnel, alive.run_dir) if device else None
     guard = Guard(tunnel.interface) if device and firewall.apply(tunnel, alive.run_dir) else None
+    if device:
+        hosts.apply(tunnel, alive.run_dir)
     with contextlib.suppress(OSError):  # where even that is forbidden there is nothing to be dropped
         prctl.drop_privileges()
     if guard:
@@ -84,8 +86,9 @@ def mark_of(run_dir: Path) -> str:
 
 
 def release(run_dir: Path) -> list[str]:
-    """Take away what outlives us: the interface, and rules of nft. Returns the interfaces' names. Raises OSError,
-    NotHere."""
+    """Take away what outlives us: names, rules of nft, and the interface. Returns the interfaces' names. Raises
+    OSError, NotHere."""
+    hosts.apply(Tunnel(), run_dir)
     firewall.apply(Tunnel(), run_dir)
     return tun.release(mark_of(run_dir))
 

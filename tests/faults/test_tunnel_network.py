@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,6 +150,41 @@ def test_without_nft_it_says_what_to_do(tmp_path: Path) -> None:
     try:
         assert side.process.wait(20) == 3
         assert "reach, masquerade: nft: " in side.log.read_text() and "install nftables, or" in side.log.read_text()
+    finally:
+        side.kill()
+        place.end()
+
+
+def test_peers_have_names(tmp_path: Path) -> None:
+    """As in a container, where another file is mounted over /etc/hosts, which nothing can be renamed to."""
+    place, file = Place("alice"), tmp_path / "hosts"
+    file.write_bytes(b"127.0.0.1 localhost\n# " + b"x" * 5000)
+    before = file.read_bytes()
+    there = (
+        "unshare",
+        "-m",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        f'mount --bind {file} /etc/hosts && exec "$@"',
+        "sh",
+    )
+    side = Side("alice", place, tmp_path, ("env", "AGENT_ID=alice", *there), hosts="/etc/hosts")
+    try:
+        assert side.state().interface
+        for name, address in (("bob", "10.77.0.2"), ("alice", "10.77.0.1")):
+            assert place.run(*there, "getent", "ahostsv4", f"{name}.planaria").startswith(f"{address} ")
+        assert place.run(*there, "getent", "hosts", "bob.planaria").startswith("fd77::2 ")
+        side.kill()
+        side.start()
+        assert side.state().interface and file.read_bytes().count(b"10.77.0.2 bob.planaria") == 1
+        side.kill()
+        release = (
+            "import pathlib, sys; from procs.tun_pump import interface; interface.release(pathlib.Path(sys.argv[1]))"
+        )
+        place.run(*there, sys.executable, "-c", release, str(side.run_dir))
+        assert file.read_bytes() == before and not Path("/etc/.hosts.planaria").exists()
     finally:
         side.kill()
         place.end()
