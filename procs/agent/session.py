@@ -222,7 +222,11 @@ class PeerSession(View):
         offer, path = self._offer, self.path
         if not offer or not path or answer.session not in (self._id, ""):
             return  # it is too late
-        self._cargo.signed, self.caps = self._hand.read(answer, offer.sdp)
+        try:
+            self._cargo.signed, self.caps = self._hand.read(answer, offer.sdp)
+        except Refused as reason:
+            self._send(self._hand.bye(self._id, str(reason)))  # or it would wait for us, and never know why
+            raise
         self._offer = None
         await path.accept(answer.sdp)
 

@@ -47,7 +47,7 @@ class Pump:
         self.ups: list[PeerUp] = []
         self.came: list[bytes] = []
         self.keys: list[LaneKeys] = []
-        self.why = ""  # there is no session
+        self.why = self.trusted = ""  # there is no session, and by which key the peer would have one
         self._run_dir = run_dir
         self.begin(0)
 
@@ -83,7 +83,7 @@ class Pump:
         message = decode_to_pump(data)
         assert peer == self.peer
         if isinstance(message, PeerAway):
-            self.why = message.why
+            self.why, self.trusted = message.why, message.key
         elif isinstance(message, Listening):
             self.tell()
             self._ways.listening(peer, message)
