@@ -58,6 +58,11 @@ class Hand:
         """There is a connection with the peer, who has signed for it."""
         self._identity.met(self._peer)
 
+    @property
+    def trusted(self) -> str:
+        """The key by which the peer is let in now, "" if there is none."""
+        return self._identity.trusted(self._peer)
+
     def why_not(self) -> str:
         """Why there may be no connection any more with who has written that; "" while there may be."""
         return self._identity.why_not(self._peer, self.key) if self.key else ""

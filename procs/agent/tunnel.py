@@ -59,6 +59,7 @@ class PeerTunnel:
         self._sessions: dict[str, PeerSession] = {}
         self._learned: dict[str, int] = {}  # of which of its connections
         self._left_at: dict[str, float] = {}
+        self._keyed: dict[str, str] = {}  # by which key of its own each peer was known as its lane was agreed
 
     @property
     def caps(self) -> Caps:
@@ -113,6 +114,10 @@ class PeerTunnel:
                 self._learn(peer, session)
             if session.state == "closed":
                 self._lanes.drop(peer)
+            elif session.trusted != self._keyed.get(peer, session.trusted):
+                del self._keyed[peer]  # what was agreed with the owner of another key is void
+                self._lanes.drop(peer)
+                session.datagrams.lane(self._lanes.nonce(peer))
         if self.device.fd >= 0:
             self._loop.call_later(LOOK_S, self._look)
 
@@ -159,6 +164,7 @@ class PeerTunnel:
 
     def _keys(self, peer: str, keys: Keys, remote: Address | None) -> None:
         host, port = remote or ("", 0)
+        self._keyed[peer] = self._sessions[peer].key
         self._lanes.keys(LaneKeys(peer, os.getpid(), *keys, host=host, port=port))
 
     def _renewed(self, peer: str, nonce: bytes) -> None:

@@ -51,6 +51,11 @@ class View:
         return self._hand.key if self.signed else ""
 
     @property
+    def trusted(self) -> str:
+        """By which it would be let in now; "" for none."""
+        return self._hand.trusted
+
+    @property
     def on_channel(self) -> Callable[[Channel], None]:
         """Called with each channel, beside the main one, that the peer opens."""
         return self._cargo.on_channel

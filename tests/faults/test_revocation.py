@@ -8,15 +8,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 from procs.agent.core import AgentCore
 from procs.agent.identity import Identity
+from procs.agent.keyring import Peers
 from procs.agent.signaling import SignalingClient
 from procs.settings import ROOT
+from tests import nat
 from tests.agents import Server, identity_of, meeting, settings, until
+from tests.bench import peers_ground
 from tests.faults.test_tunnel_peers import passes, pumps, suites
 from tests.rig import clean_environ
+from tests.rig import until as until_there
 
 ENDS_WITHIN_S = 5.0
 
@@ -94,3 +101,23 @@ def test_tun_pump_is_told_whoever_was_killed(tmp_path: Path) -> None:
                 assert len(alice.came) == before and alice.trusted == "" and len(bob.trusted) == 44
 
         asyncio.run(work())
+
+
+@pytest.mark.skipif(bool(nat.why_not()), reason=nat.why_not())
+def test_a_tunnel_of_one_process_ends_its_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where both ends keep their keys
+    ends = [("lane-a", "10.77.0.1", 1380), ("lane-b", "10.77.0.2", 1380)]
+    with peers_ground.straight() as wire, peers_ground.pair(wire, ("our_end", "3,2,1"), ends) as pair:
+        assert [row["plane"] for row in pair.asked("rows")] == [3]
+        homes = [Peers(path.parent) for path in tmp_path.glob("*/peers.json")]
+        (alices,) = (each for each in homes if "bob" in each.all())
+        alices.revoke("bob")
+
+        def is_down() -> bool:
+            (row,) = pair.asked("rows")
+            return not row["is_up"] and "was revoked" in row["why"]
+
+        until_there(is_down, ENDS_WITHIN_S)
+        for _ in range(4):  # the other side goes on for as long as it may hope
+            time.sleep(0.5)
+            assert is_down()
