@@ -67,7 +67,7 @@ class _Loop:
         self._poller.register(0, zmq.POLLIN)
         self._poller.register(self._beats, zmq.POLLIN)
         self._asked = bus.Responder(context, self._run_dir, bus.WARDEN_STATE)
-        self._asked.wait_with(self._poller)
+        self._is_told = False  # by supervisord, of what there is; until then whoever asks waits
         self._listener = Listener()
         self._policy = Policy(chosen.memory or {}, chosen.stall_limit_s, _escalations(self._run_dir))
         self._history = History()
@@ -114,7 +114,7 @@ class _Loop:
         self._insist(now)
         if self.state.wanted in ready:
             self.state.print(now)
-        for _ in range(ANSWERS_A_TURN):
+        for _ in range(ANSWERS_A_TURN if self._is_told else 0):
             if not self._asked.serve(self._obey, wait_s=0):
                 break
         if self._has_news and self._policy.has_served(self._relatives.pid_of(GO2RTC)):
@@ -159,6 +159,9 @@ class _Loop:
         for pid, at in self._relatives.early_signs():
             self._sign(pid, at)
         self.state.rows = told.processes
+        if not self._is_told:
+            self._is_told = True
+            self._asked.wait_with(self._poller)
 
     def _greet(self, told: table.Table) -> None:
         """Say once of a program that nothing is known of it; supervision goes on with what is seen from outside."""

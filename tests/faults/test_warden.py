@@ -307,6 +307,41 @@ def test_a_restart_that_is_asked_for_kills_that_process_and_no_other(run_dir: Pa
         until(lambda: running.pid("sleeper") != old)
 
 
+# It has what its warden has: whoever writes to its stdin is heard as supervisord.
+BOSS = """
+import subprocess, sys, threading
+sleeper = subprocess.Popen(["sleep", "1000"], stdout=subprocess.DEVNULL)
+print(sleeper.pid, flush=True)
+threading.Thread(target=sleeper.wait).start()
+subprocess.run([sys.executable, "-m", "procs.warden"])
+"""
+
+
+def test_a_new_warden_refuses_nothing_before_it_knows_what_there_is(run_dir: Path) -> None:
+    (run_dir / "warden.json").write_text(json.dumps({"metrics": f"127.0.0.1:{free_port()}"}))
+    environ = clean_environ(PLANARIA_RUN_DIR=str(run_dir), PYTHONPATH=str(ROOT))
+    boss = subprocess.Popen([sys.executable, "-c", BOSS], env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert boss.stdin and boss.stdout
+    try:
+        sleeper = int(boss.stdout.readline())
+        assert boss.stdout.readline() == b"READY\n"
+        with bus.Requester(run_dir, bus.WARDEN_STATE) as requester, pytest.raises(DeadlineExceeded):
+            requester.ask(Restart("sleeper", sleeper, "x"), within_s=0.5)
+        row = {"name": "sleeper", "state": "RUNNING", "pid": sleeper, "since": 0, "restarts": 0}
+        told = {"supervisord": boss.pid, "at": time.monotonic(), "processes": [row | {"failures": 0, "wait_s": 0}]}
+        text = f"type:planaria\n{json.dumps(told)}"
+        boss.stdin.write(f"eventname:REMOTE_COMMUNICATION len:{len(text)}\n{text}".encode())
+        boss.stdin.flush()
+        restart(run_dir, "sleeper", sleeper)
+        until(lambda: not proc.is_alive(sleeper))
+    finally:
+        below = proc.descendants(boss.pid)
+        boss.kill()
+        boss.communicate()
+        for pid in below:
+            proc.kill(pid, signal.SIGKILL)
+
+
 def test_the_warden_restarts_itself_and_its_supervisor_too(run_dir: Path) -> None:
     with supervised(run_dir, toy("keeper")) as running:
         running.serving("keeper")
