@@ -125,5 +125,5 @@ def test_chromium_shows_what_opengl_draws_at_720p30(page: Page) -> None:
         later = until(lambda: _after(page, first.code.time_us + 1_000_000), 20, 0.1)
         made, seconds = later.code.frame - first.code.frame, (later.code.time_us - first.code.time_us) / 1e6
         assert made / seconds == pytest.approx(30, rel=0.1), "it is drawn at its rate"
-        red, green, blue = page.evaluate(COLOUR)
-        assert max(red, green, blue) - min(red, green, blue) > 15
+        # Its cubes turn: at some moments their colours weigh each other out.
+        until(lambda: max(means := page.evaluate(COLOUR)) - min(means) > 15, every_s=0.1)

@@ -20,6 +20,7 @@ GRACE_S = 1.0  # to die, to be collected, to find that another copy holds the lo
 GRACES_S = {
     "stopped": 6.0,  # the promise: whatever is frozen is replaced by then
     "handover": 6.0,  # the new supervisord's keeper waits while the one that started it still watches it
+    "uncollected": 6.0,  # by a parent that is busy, starts others, or waits for a disk or for a processor
 }
 LOOK_EVERY_S = 0.2
 WAITING = " (waiting)"  # stands behind the name of a copy that serves only once another one has ended
@@ -140,7 +141,10 @@ def broken(seen: Look, root: Path, excused: Collection[int] = ()) -> Iterator[Br
     for pid, its in seen.items():
         parent = seen.get(its.parent)
         if its.state == "Z" and parent and its.parent not in excused and parent.state not in "TtZX":
-            yield Broken("zombie", (pid,), f"a child of {_described(parent)}, pid {its.parent}")
+            text = f"a child of {_described(parent)}, pid {its.parent}"
+            yield Broken("uncollected", (pid,), text)
+            if parent.state == "S":  # it has nothing else to do
+                yield Broken("zombie", (pid,), text)
 
 
 def _copies(seen: Look, root: Path) -> Iterator[Broken]:

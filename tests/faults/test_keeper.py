@@ -57,7 +57,8 @@ def watching(clone: Clone) -> bool:
 
 def log_of(clone: Clone) -> str:
     """What keepers have written."""
-    return (clone.root / "run/log/keeper.log").read_text()
+    path = clone.root / "run/log/keeper.log"
+    return path.read_text() if path.exists() else ""
 
 
 def serves(clone: Clone) -> bool:
@@ -122,39 +123,41 @@ def test_a_keeper_that_is_frozen_before_it_hands_over_is_ended(up: Clone) -> Non
     assert not proc.is_alive(former) and up.living() == up.supervised()
 
 
-def test_nothing_escapes_make_down_at_any_moment_of_a_revival(clone: Clone) -> None:
+def test_nothing_escapes_make_down_at_any_moment_of_a_revival(up: Clone) -> None:
     """Without the lock too, and however far the keeper is."""
-    suite.kill_all(clone.root)
+    suite.kill_all(up.root)
     chance, environ = random.Random(SEED), clean_environ()
     for turn in range(TURNS):
-        start.start(clone.root, environ)
-        until(lambda: watching(clone))
-        kill_supervisord(clone)
+        start.start(up.root, environ)
+        until(lambda: watching(up))
+        kill_supervisord(up)
         time.sleep(chance.uniform(0, 0.4))
-        assert suite.kill_all(clone.root) >= 1
-        assert clone.living() == [], f"SEED={SEED} turn {turn}"
+        assert suite.kill_all(up.root) >= 1
+        assert up.living() == [], f"SEED={SEED} turn {turn}"
         time.sleep(0.1)
-        assert clone.living() == [] and not proc.supervisord(clone.root), f"SEED={SEED} turn {turn}"
+        assert up.living() == [] and not proc.supervisord(up.root), f"SEED={SEED} turn {turn}"
 
 
-def test_a_keeper_killed_while_the_new_supervisord_waits_leaves_nothing(clone: Clone) -> None:
-    suite.kill_all(clone.root)
+def test_a_keeper_killed_while_the_new_supervisord_waits_leaves_nothing(up: Clone) -> None:
+    """Unless it was told to begin by then, which it may read much later: it is a supervisord with a keeper then."""
+    suite.kill_all(up.root)
     caught = 0
-    for _ in range(5):
-        start.start(clone.root, clean_environ())
-        until(lambda: watching(clone))
-        (keeper,) = keepers(clone)
-        kill_supervisord(clone)
+    for _ in range(20):
+        start.start(up.root, clean_environ())
+        until(lambda: watching(up))
+        (keeper,) = keepers(up)
+        kill_supervisord(up)
         until(lambda: proc.children(keeper), every_s=0.0005)  # noqa: B023
-        os.kill(keeper, signal.SIGSTOP)
-        was_waiting = not start.running(clone.root)
         os.kill(keeper, signal.SIGKILL)
-        if was_waiting:
-            caught += 1
-            until(lambda: not clone.living(), 20)
+        if until(lambda: start.running(up.root) or not (up.living() or start.running(up.root))) is True:
             time.sleep(0.3)
-            assert clone.living() == [] and not proc.supervisord(clone.root)
-        suite.kill_all(clone.root)
+            assert up.living() == [] and not proc.supervisord(up.root)
+            caught += 1
+        else:
+            until(lambda: watching(up))
+        suite.kill_all(up.root)
+        if caught == 3:
+            return
     assert caught, "it was always told before we looked"
 
 

@@ -115,7 +115,7 @@ def test_every_picture_carries_the_same_number_and_time_in_barcode_and_sei(run_d
         assert stream.endswith(b"\0\0\0\1\x67"), "the next unit is announced"
         stream = stream[:-5]
     seen = seen_in(stream)
-    assert len(seen) >= 50
+    assert len(seen) >= 10
     for picture in seen:
         assert picture.stamp
         assert (picture.stamp.frame, picture.stamp.time_ns // 1000) == (picture.code.frame, picture.code.time_us)
