@@ -26,16 +26,10 @@ service: ## have systemd start it with the machine and keep it up (root: for all
 service-off: ## end that and take it away
 	@$(ANY) scripts/service.py remove
 
-# A busy machine says nothing of the code: what fails beside others has to fail alone, too, and both are shown.
-# In the order of their names the long files come first and the short ones fill the gaps at the end; by their number of
-# tests, as xdist has it, some that take minutes would come last.
 test: ## run all tests (T=path or -k expression to choose, J=processes, LONG=1 for those that take long, too)
 	@sh scripts/bootstrap.sh dev
 	@sh scripts/setup_tests.sh
-	@d=$$(mktemp -d /tmp/pl.XXXXXX) && trap 'rm -rf $$d' EXIT && $(if $(LONG),export PLANARIA_LONG=1 &&) \
-	$(PY) -m pytest -n $(or $(J),3) --dist loadfile --no-loadscope-reorder --basetemp=$$d/t $(T) || \
-	{ [ $$? -eq 1 ] && echo "once more, alone, what has failed beside others:" && \
-	$(PY) -m pytest -x --last-failed --last-failed-no-failures none --basetemp=$$d/u $(T); }
+	@$(if $(LONG),PLANARIA_LONG=1 )$(PY) -m tests.again $(or $(J),3) $(T)
 
 check: ## ruff and mypy --strict on everything
 	@sh scripts/bootstrap.sh dev
