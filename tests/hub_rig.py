@@ -41,11 +41,21 @@ LIMIT_S = 20.0
 CHEAP = functools.partial(hashed, log2_n=4)  # a password of tests, checked as any other
 HUB = ("-m", "procs.hub")
 # The same, with passwords that cost nothing, of which tests make hundreds.
-CHEAP_HUB = (
-    "-c",
-    "from procs import life\nfrom procs.hub import options, shell\nfrom procs.hub.people import passwords\n"
-    "passwords.hashed.__defaults__ = (None, 4, 8, 1)\nlife.run('hub', options.load, shell.serve)",
-)
+_CHEAP = """
+from procs import life
+from procs.hub import app, options, rest, shell
+from procs.hub.devices import device_ws
+from procs.hub.people import passwords
+from procs.hub.tunnel import tunnel
+from procs.hub.viewers import viewer_ws
+passwords.hashed.__defaults__ = (None, 4, 8, 1)
+"""
+_RUN = "life.run('hub', options.load, shell.serve)"
+CHEAP_HUB = ("-c", _CHEAP + _RUN)
+# And with other ideas of how long is long.
+IMPATIENT_S = 2.0
+_IMPATIENT = "app.IDLE_S = rest.BODY_S = device_ws.STEP_S = viewer_ws.HELLO_S = tunnel.BACK_S"
+IMPATIENT_HUB = ("-c", f"{_CHEAP}{_IMPATIENT} = {IMPATIENT_S}\n{_RUN}")
 
 
 @dataclass

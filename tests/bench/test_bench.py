@@ -122,6 +122,7 @@ def test_the_hub_bench_too() -> None:
 
 
 @pytest.mark.needs("chromium", "ffmpeg")
+@pytest.mark.long
 def test_the_page_bench_too() -> None:
     keeps_to(PAGE, result_of("page"))
 

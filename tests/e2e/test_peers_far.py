@@ -47,7 +47,7 @@ def homes(world: World, turn: Turn, tmp_path: Path) -> Iterator[tuple[Machine, M
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("path", ["direct", "relayed"])
+@pytest.mark.parametrize("path", [pytest.param("direct", marks=pytest.mark.long), "relayed"])  # see test_tunnel.py
 def test_all_that_agents_do_from_nat_to_nat(
     world: World, homes: tuple[Machine, Machine], tmp_path: Path, path: str
 ) -> None:

@@ -146,7 +146,7 @@ def test_a_device_that_reboots_is_called_again_and_goes_on_where_it_was(running:
 
 def test_a_recogniser_that_dies_is_replaced_by_another(running: Running, leader: Leader, tmp_path: Path) -> None:
     with speech_rig.service("stt", tmp_path) as dies, realtime_device.device(
-        free_port(), speech("Tell me about cats."), mute_s=8.0
+        free_port(), speech("Tell me about cats."), mute_s=4.0
     ) as device:  # fmt: skip
         both = where(running, stt=[dies.url, running["stt"].url])
         leader.start("two", both, name="two", host="127.0.0.1", port=device.port)
@@ -157,10 +157,10 @@ def test_a_recogniser_that_dies_is_replaced_by_another(running: Running, leader:
 
 
 def test_who_is_muted_is_not_heard(running: Running, leader: Leader) -> None:
-    with realtime_device.device(free_port(), speech("Tell me about cats."), mute_s=7.0) as device:
+    with realtime_device.device(free_port(), speech("Tell me about cats."), mute_s=2.0) as device:
         leader.start("mute", where(running), name="mute", host="127.0.0.1", port=device.port, muted=True)
         until(lambda: leader.beats["mute"].get("muted"), LIMIT_S)
-        time.sleep(12.0)
+        time.sleep(7.0)
         assert "cats" not in leader.said("mute", "user")
         assert not leader.figure("mute", "worker_stt_sessions")  # who is silent holds no slot of a recogniser
         leader.tell("mute", MuteWanted(False))

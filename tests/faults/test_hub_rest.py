@@ -25,7 +25,8 @@ ADDED |= {"has_suite": False, "connected_at": None}
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """One hub that takes the published ways."""
-    with hub_rig.process(tmp_path_factory.mktemp("hub"), PLANARIA_COMPAT="1") as running:
+    folder = tmp_path_factory.mktemp("hub")
+    with hub_rig.process(folder, command=hub_rig.IMPATIENT_HUB, PLANARIA_COMPAT="1") as running:
         yield running
 
 

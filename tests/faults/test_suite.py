@@ -381,14 +381,14 @@ def test_the_lease_runs_out(run_dir: Path) -> None:
         first = running.serving("keeper")
         time.sleep(2)
         assert "suite" not in hub.frames, "nobody looks"
-        hub.send("suite_watch", {"for_s": 8})
+        hub.send("suite_watch", {"for_s": 5})
         assert row_of(hub.got("suite"), "keeper")["pid"] == first
         os.kill(first, signal.SIGKILL)
         second = running.serving("keeper", other_than=first)
         until(lambda: row_of(hub.frames["suite"][-1], "keeper")["pid"] == second)
         event = hub.got("suite_event")["payload"]
         assert (event["process"], event["pid"], event["reason"]) == ("keeper", second, "SIGKILL")
-        time.sleep(9)
+        time.sleep(5)
         count = len(hub.frames["suite"])
         os.kill(second, signal.SIGKILL)
         running.serving("keeper", other_than=second)

@@ -119,6 +119,7 @@ def test_killed_in_the_middle_of_a_question_and_of_its_answer(
     assert conversing.never_two(person.device) and conversing.holds(person.device).count("held") == held + 1
 
 
+@pytest.mark.long  # without a recogniser test_voice_leader.py has it, and e2e/test_voice_postgres.py on PostgreSQL
 def test_of_two_backends_one_calls_and_the_other_takes_over(speech: Speech, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'both.sqlite'}"
     with device_minimal.device() as device:
