@@ -43,7 +43,7 @@ HUB = ("-m", "procs.hub")
 # The same, with passwords that cost nothing, of which tests make hundreds.
 _CHEAP = """
 from procs import life
-from procs.hub import app, options, rest, shell
+from procs.hub import app, options, rest, shell, voice
 from procs.hub.devices import device_ws
 from procs.hub.people import passwords
 from procs.hub.tunnel import tunnel
@@ -54,7 +54,9 @@ _RUN = "life.run('hub', options.load, shell.serve)"
 CHEAP_HUB = ("-c", _CHEAP + _RUN)
 # And with other ideas of how long is long.
 IMPATIENT_S = 2.0
-_IMPATIENT = "app.IDLE_S = rest.BODY_S = device_ws.STEP_S = viewer_ws.HELLO_S = tunnel.BACK_S"
+_IMPATIENT = (
+    "app.IDLE_S = rest.BODY_S = device_ws.STEP_S = viewer_ws.HELLO_S = tunnel.BACK_S = voice.ASK_S = voice.DO_S"
+)
 IMPATIENT_HUB = ("-c", f"{_CHEAP}{_IMPATIENT} = {IMPATIENT_S}\n{_RUN}")
 
 

@@ -21,7 +21,8 @@ SAY = "/api/voice/kitchen/say"
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A hub as it runs in the suite."""
-    with hub_rig.process(tmp_path_factory.mktemp("hub") / "run", PLANARIA_COMPAT="1") as running:
+    folder = tmp_path_factory.mktemp("hub") / "run"
+    with hub_rig.process(folder, command=hub_rig.IMPATIENT_HUB, PLANARIA_COMPAT="1") as running:
         yield running
 
 
@@ -137,7 +138,7 @@ def test_what_is_asked_for_is_done(admin: Http, leader: Leader) -> None:
 
 def test_what_is_to_be_said_is_said_once_though_it_takes_long(admin: Http, leader: Leader) -> None:
     """All else is asked again and again until it is answered."""
-    leader.slow_s = 1.2
+    leader.slow_s = hub_rig.IMPATIENT_S / 2
     assert admin("POST", SAY, {"text": "hello"}).status == 200
     leader.slow_s = 0.0
     assert admin("GET", "/api/voice").status == 200  # what had been asked meanwhile came before this
@@ -145,7 +146,7 @@ def test_what_is_to_be_said_is_said_once_though_it_takes_long(admin: Http, leade
 
 
 def test_nobody_knows_whether_it_was_said(admin: Http, leader: Leader) -> None:
-    leader.slow_s = 5.5
+    leader.slow_s = hub_rig.IMPATIENT_S + 0.5
     status, why = refused(admin, "POST", SAY, {"text": "hello"})
     assert status == 503 and "before you try again" in why
 
