@@ -136,9 +136,10 @@ def test_a_capture_of_the_settings_is_kept_running_and_its_viewers_stay(down: Cl
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("no-such-command", "cannot run no-such-command"),
         ("sh -c 'echo oh no >&2; exit 4'", "exited with 4; its last words: oh no"),
-        ("sh -c 'yes garbage'", "neither H.264 nor MPEG-TS"),
+        # what else a capture says of itself is in faults/test_capture.py
+        pytest.param("no-such-command", "cannot run no-such-command", marks=pytest.mark.long),
+        pytest.param("sh -c 'yes garbage'", "neither H.264 nor MPEG-TS", marks=pytest.mark.long),
     ],
 )
 def test_a_capture_that_fails_is_named_with_its_reason(down: Clone, command: str, said: str) -> None:

@@ -9,8 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
+from procs.errors import PlanariaError
 from scripts import suite
+from scripts.suite_settings import load_plan
 from tests.clone import Clone, said
 from tests.rig import clean_environ
 
@@ -78,9 +81,24 @@ WRONG: list[tuple[str, dict[str, object], str, dict[str, str], int, list[str]]] 
 ]
 
 
-@pytest.mark.parametrize(
-    ("more", "env_file", "environ", "code", "parts"), [w[1:] for w in WRONG], ids=[w[0] for w in WRONG]
-)
+# Of each file one, and what is found only later; the rest is what `load_plan` refuses.
+BY_COMMAND = {"unknown key", "bitrate abc", "name in env", "not here yet", "no go2rtc", "no ffmpeg"}
+ARGUMENTS = ("more", "env_file", "environ", "code", "parts")
+
+
+@pytest.mark.parametrize(ARGUMENTS, [pytest.param(*w[1:], id=w[0]) for w in WRONG if w[0] not in BY_COMMAND])
+def test_wrong_settings_are_refused_with_a_reason(
+    tmp_path: Path, more: dict[str, object], env_file: str, environ: dict[str, str], code: int, parts: list[str]
+) -> None:
+    (tmp_path / "planaria.yaml").write_text(yaml.safe_dump(more))
+    (tmp_path / ".env").write_text(env_file)
+    with pytest.raises(PlanariaError) as refused:
+        load_plan(tmp_path, clean_environ(**environ))
+    why = str(refused.value)
+    assert refused.value.exit_code == code and "\n" not in why and all(part in why for part in parts), why
+
+
+@pytest.mark.parametrize(ARGUMENTS, [pytest.param(*w[1:], id=w[0]) for w in WRONG if w[0] in BY_COMMAND])
 def test_wrong_settings_are_one_line_and_nothing_starts(
     down: Clone, more: dict[str, object], env_file: str, environ: dict[str, str], code: int, parts: list[str]
 ) -> None:
