@@ -65,6 +65,39 @@ def plays(page: Page) -> None:
         page.close()
 
 
+def consumers(ground: Ground, stream: str) -> int:
+    """How many go2rtc serves with a stream, as it says itself."""
+    with contextlib.closing(http.client.HTTPConnection(ground.clone.api, timeout=10)) as connection:
+        connection.request("GET", "/api/streams")
+        return len(json.loads(connection.getresponse().read())[stream]["consumers"] or [])
+
+
+def watch(ground: Ground, path: str) -> socket.socket:
+    """Somebody who watches: their connection, once pictures have come."""
+    connection = socket.create_connection((ground.host, ground.port), timeout=30)
+    lines = f"GET {ground.base}{path} HTTP/1.1\r\nHost: {ground.host}\r\nAuthorization: Bearer {ground.token}\r\n\r\n"
+    connection.sendall(lines.encode())
+    found = b""
+    while len(found) < 10_000 and (piece := connection.recv(65536)):
+        found += piece
+    assert found.startswith(b"HTTP/1.1 200"), found[:300]
+    return connection
+
+
+@pytest.mark.parametrize(("kind", "stream"), [("mjpeg", "pictures"), ("mp4", "omega-0")])
+def test_viewers_who_leave_are_gone_at_once(ground: Ground, kind: str, stream: str) -> None:
+    """Before a browser has tried WebRTC in vain, which go2rtc gives up by itself half a minute later."""
+    until(lambda: consumers(ground, stream) == 0, 60)
+    for _ in range(2):
+        viewers = [watch(ground, f"/api/stream.{kind}?src={stream}") for _ in range(VIEWERS)]
+        assert consumers(ground, stream) == VIEWERS
+        for viewer in viewers:
+            viewer.close()
+        left = time.monotonic()
+        until(lambda: consumers(ground, stream) == 0, 10)
+        assert time.monotonic() - left < GONE_S
+
+
 @pytest.mark.needs("chromium")
 def test_a_browser_plays_a_stream_in_go2rtcs_own_page(ground: Ground, context: BrowserContext) -> None:
     page = context.new_page()
@@ -143,36 +176,3 @@ def test_a_large_file_goes_up_whole(ground: Ground, chunked: bool) -> None:
     found = ground.ask("/files/upload", "POST", pieces if chunked else data)
     assert found.status == 200, found
     assert json.loads(found.body) == {"bytes": LARGE, "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def consumers(ground: Ground, stream: str) -> int:
-    """How many go2rtc serves with a stream, as it says itself."""
-    with contextlib.closing(http.client.HTTPConnection(ground.clone.api, timeout=10)) as connection:
-        connection.request("GET", "/api/streams")
-        return len(json.loads(connection.getresponse().read())[stream]["consumers"] or [])
-
-
-def watch(ground: Ground, path: str) -> socket.socket:
-    """Somebody who watches: their connection, once pictures have come."""
-    connection = socket.create_connection((ground.host, ground.port), timeout=30)
-    lines = f"GET {ground.base}{path} HTTP/1.1\r\nHost: {ground.host}\r\nAuthorization: Bearer {ground.token}\r\n\r\n"
-    connection.sendall(lines.encode())
-    found = b""
-    while len(found) < 10_000 and (piece := connection.recv(65536)):
-        found += piece
-    assert found.startswith(b"HTTP/1.1 200"), found[:300]
-    return connection
-
-
-@pytest.mark.parametrize(("kind", "stream"), [("mjpeg", "pictures"), ("mp4", "omega-0")])
-def test_viewers_who_leave_are_gone_at_once(ground: Ground, kind: str, stream: str) -> None:
-    # A browser has left that tried WebRTC in vain: go2rtc gives that up by itself, half a minute later.
-    until(lambda: consumers(ground, stream) == 0, 60)
-    for _ in range(2):
-        viewers = [watch(ground, f"/api/stream.{kind}?src={stream}") for _ in range(VIEWERS)]
-        assert consumers(ground, stream) == VIEWERS
-        for viewer in viewers:
-            viewer.close()
-        left = time.monotonic()
-        until(lambda: consumers(ground, stream) == 0, 10)
-        assert time.monotonic() - left < GONE_S

@@ -194,7 +194,7 @@ command=/no/such
 startretries=0
 """
     with supervised(run_dir, programs) as running:
-        until(lambda: running.look().get("broken", {}).get("failures", 0) >= 6, 20)
+        until(lambda: running.look().get("broken", {}).get("failures", 0) >= 5, 20)
         until(lambda: running.look()["late"]["failures"] >= 4, 20)
         rows = running.look()
         assert {rows[name]["state"] for name in ("broken", "nowhere")} == {"BACKOFF"}
