@@ -26,6 +26,25 @@ hypothesis.settings.register_profile("planaria", deadline=None)
 hypothesis.settings.load_profile("planaria")
 
 
+IN_TURN = ("e2e", "faults")  # the first keep the processors busy most of the time, the second wait
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Beside each other, let files that work and files that wait begin in turn. Both come before the short ones of
+    unit tests, which fill the gaps at the end."""
+    if not hasattr(config, "workerinput"):
+        return
+    folders: dict[str, dict[Path, None]] = {}
+    for item in items:
+        folders.setdefault(item.path.parent.name, {})[item.path] = None
+    began = {
+        path: (folder not in IN_TURN, place / len(paths) if folder in IN_TURN else 0.0)
+        for folder, paths in folders.items()
+        for place, path in enumerate(paths)
+    }
+    items.sort(key=lambda item: began[item.path])
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a long test unless it is asked for, and one whose program or library is missing; with CI set that is a
     failure: `make test` installs them."""
