@@ -97,6 +97,13 @@ class Person:
         self.press("Sign in")
         expect(self.page.get_by_role("heading", name="Sign in", exact=True)).to_have_count(0)
 
+    def enter(self, password: str, hash: str = "#/") -> None:
+        """Open a view as the admin, who has signed in before: that takes less of a processor than the form does."""
+        wanted = {"username": ADMIN, "password": password}
+        assert self.context.request.post(f"{self.url}/api/session", data=wanted).ok
+        self.go(hash)
+        expect(self.page.get_by_role("navigation").first).to_be_visible()
+
     def card(self, name: str) -> Locator:
         """A device in the grid."""
         link = self.page.get_by_role("link", name=name, exact=True)

@@ -58,8 +58,7 @@ def url(hub: Process) -> str:
 def signed_in(browser: Browser, url: str) -> Person:
     """The admin in another browser."""
     person = Person(browser, url)
-    person.go()
-    person.sign_in(ADMIN_PASSWORD)
+    person.enter(ADMIN_PASSWORD)
     person.sees("Devices")
     return person
 

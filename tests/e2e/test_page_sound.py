@@ -109,9 +109,7 @@ def person(hub: Process, browser: Browser, *permissions: str) -> Person:
     """Somebody who looks at the device."""
     found = Person(browser, f"http://127.0.0.1:{hub.port}", permissions=list(permissions))
     found.page.add_init_script(REMEMBER)
-    found.go()
-    found.sign_in(ADMIN_PASSWORD)
-    found.view(DEVICE)
+    found.enter(ADMIN_PASSWORD, f"#/devices/{DEVICE}")
     return found
 
 

@@ -39,8 +39,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 def ann(browser: Browser, hub: Process) -> Iterator[Person]:
     """The admin."""
     person = Person(browser, f"http://{LOCAL}:{hub.port}")
-    person.go()
-    person.sign_in(ADMIN_PASSWORD)
+    person.enter(ADMIN_PASSWORD)
     person.sees("Devices")
     yield person
     person.close()

@@ -52,8 +52,7 @@ def leader(hub: Process) -> Iterator[Leader]:
 def ann(browser: Browser, hub: Process, leader: Leader) -> Iterator[Person]:
     """The admin, signed in."""
     person = Person(browser, f"http://{LOCAL}:{hub.port}", reduced_motion="reduce")
-    person.go()
-    person.sign_in(ADMIN_PASSWORD)
+    person.enter(ADMIN_PASSWORD)
     yield person
     assert person.alarms == []
     person.close()

@@ -55,9 +55,7 @@ def browser(network: None) -> Iterator[Browser]:
 def ann(hub: Process, camera: Camera, browser: Browser) -> Iterator[Person]:
     """Somebody who looks at the device, on whose page nothing bad has happened at the end."""
     person = Person(browser, f"http://127.0.0.1:{hub.port}")
-    person.go()
-    person.sign_in(ADMIN_PASSWORD)
-    person.view(DEVICE)
+    person.enter(ADMIN_PASSWORD, f"#/devices/{DEVICE}")
     expect(person.page.get_by_role("button", name=f"Play {STREAM}", exact=True)).to_be_visible()
     camera.heard.clear()
     camera.most = 0

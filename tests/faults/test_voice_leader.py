@@ -77,9 +77,10 @@ def test_a_killed_leader_goes_on_at_once_with_lines_and_mutes(
         before = children_of(its)
         its.kill()
         until(lambda: not any(proc.stat(pid) for pid in before))
+        with contextlib.closing(sqlite3.connect(its.folder / "run/voice.sqlite")) as store, store:
+            assert store.execute("UPDATE voice_leases SET until = until + 3600").rowcount == 1
         its.start()
-        took = voice_rig.seconds_until(lambda: device.calls == 2)
-        assert took < LEASE_S, "its own lease is no obstacle"
+        until(lambda: device.calls == 2)  # its own lease is no obstacle, however long it is
         its.wait()
         its.until_state("kitchen", "connected")
         assert (its.lines("kitchen"), its.device("kitchen")["muted"]) == (["kept"], True)
