@@ -28,6 +28,7 @@ from procs.agent.settings import AgentSettings
 from procs.agent.tunnel import PeerTunnel
 from procs.wire.signal import Answer, Frame, Offer, Trickle, decode, encode
 from tests.bench import ends
+from tests.bench.attribution import Attribution
 from tests.bench.ends import OFFER, Lines, Measure
 
 LIMIT_S = 30.0
@@ -60,8 +61,8 @@ async def main(lines: Lines, words: list[str]) -> None:
             # What it looks at tells nobody.
             while tunnel and not _is_up(tunnel, session, can):  # noqa: ASYNC110
                 await asyncio.sleep(LOOK_S)
-        file, rows = _sending_files(session, Path(folder)), _rows(tunnel)
-        await ends.measure(lines, channel, offers=offers, file=file, rows=rows)
+        more = {"file": _sending_files(session, Path(folder)), "rows": _rows(tunnel), "profile": _profile}
+        await ends.measure(lines, channel, offers=offers, **more)
         hearing.cancel()
 
 
@@ -78,6 +79,13 @@ def _rows(tunnel: PeerTunnel | None) -> Measure:
         return to_builtins(tunnel.peers() if tunnel else [])
 
     return rows
+
+
+async def _profile(seconds: float) -> Any:
+    """Where our CPU goes for so long."""
+    sampled = Attribution()
+    await asyncio.sleep(seconds)
+    return sampled.end()
 
 
 def _sending_files(session: PeerSession, folder: Path) -> Measure:

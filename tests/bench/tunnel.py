@@ -1,35 +1,52 @@
-"""Tunnel: what planes 1 and 2 carry between two network namespaces, how soon, and what loss does to them.
+"""Tunnel: what planes 3, 2 and 1 carry between two network namespaces, how soon, and what loss and floods do to them.
 
 Peers, in turn with ours over the same wire: wireguard-go, aiortc as it comes with one packet a message, and the wire
-itself. All tunnels stand from the start to the end; only one is used at a time. TCP is one flow of iperf3 with BBR. CPU
-is that of both ends, the kernel's work for them with it, which tells more than a rate does where others want the
-processors, too: of those who share them a program of many threads gets more.
+itself. All tunnels stand from the start to the end; only one is used at a time. TCP is one flow of iperf3 with BBR,
+unless it says another way. CPU is that of the processes of each end, the kernel's work for them with it, which tells
+more than a rate does where others want the processors, too: of those who share them a program of many threads gets
+more.
+
+Figures without a plane in their name are of plane 3. `where` says what its ends do with their CPU (attribution.py),
+with the lines of Python that had most. For more than that: `py-spy record --native --pid PID` of one of the two
+processes of tests.bench.our_end while this runs, or `perf record -g -p PID`.
+
+--quick leaves out planes 2 and 1 but for one row, aiortc, the suite, and cubic.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from tests import flooding
 from tests.bench import icmp, peers_ground
 from tests.bench.measure import Result, Size, cpu_s, median, percentile, say
-from tests.bench.peers_ground import FAR, Wire
+from tests.bench.peers_ground import FAR, Pair, Wire
 from tests.bench.supervised import supervised
+from tests.nat import Place
+from tests.rig import until
 
 # Their interfaces' names and MTUs: what fits whole into what carries it.
 TUNNELS: dict[str, tuple[tuple[str, ...], int]] = {
-    "plane2": (("our_end", "2,1"), 1380),
-    "plane1": (("our_end", "1"), 1158),
-    "plain": (("plain_end",), 1160),
+    "plane3": (("bench.our_end", "3,2,1"), 1380),
+    "plane2": (("bench.our_end", "2,1"), 1380),
+    "plane1": (("bench.our_end", "1"), 1158),
+    "plain": (("bench.plain_end",), 1160),
     "supervised": ((), 1380),
     "wireguard": ((), 1420),
+    "bare": ((), 1500),
 }
-SUPERVISED = "supervised"
-LOSSY = ("bare", "plane2", "plane1")
+SUPERVISED, BARE = "supervised", "bare"
+QUICK = ("plane3", "plane2", "wireguard", "bare")
+LOSSY = ("bare", "plane3", "plane2", "plane1")
 LOSS, DELAY_S = 0.01, 0.01
-BBR = ("-C", "bbr")
-SMALL = ("-u", "-l", "64", "-b", "0")
+BBR, CUBIC = ("-C", "bbr"), ("-C", "cubic")
+FOUR = (*BBR, "-P", "4")
+SMALL = ("-u", "-l", "200", "-b", "0")
+FLOOD_PPS = 100_000
+LIMIT_S = 30.0
 
 
 class Plan(NamedTuple):
@@ -40,46 +57,63 @@ class Plan(NamedTuple):
     pings: int
     lossy_rounds: int
     lossy_s: float
-    supervised: bool  # also plane 2 as a suite has it: with a bus between the interface and the session
+    names: Sequence[str]  # of the tunnels that stand
+    lossy: Sequence[str]
+    cubic: bool
 
 
 PLANS: dict[Size, Plan] = {
-    "full": Plan(5, 4.0, 100, 3, 8.0, supervised=True),
-    "quick": Plan(2, 2.0, 40, 1, 4.0, supervised=False),
-    "least": Plan(1, 0.6, 5, 1, 0.8, supervised=True),
+    "full": Plan(5, 4.0, 100, 3, 8.0, tuple(TUNNELS), LOSSY, cubic=True),
+    "quick": Plan(2, 2.0, 40, 1, 4.0, QUICK, LOSSY[:2], cubic=False),
+    "least": Plan(1, 0.6, 5, 1, 0.8, tuple(TUNNELS), LOSSY, cubic=True),
 }
-Found = dict[str, list[float]]
-
-
-def bench(size: Size) -> Result:
-    """Run it all. Raises NotHere without root, /dev/net/tun, iperf3 or wireguard-go."""
-    peers_ground.need("iperf3", "wireguard-go", "wg", "ss")
-    plan = PLANS[size]
-    result = Result("tunnel", targets=_targets())
-    result.peers = {
-        "wireguard": "wireguard-go, in the same namespaces",
-        "plain": "aiortc as it comes, one packet a message",
-        "bare": "the wire itself",
-    }
-    with peers_ground.straight() as wire, ExitStack() as stack:
-        names = [name for name in TUNNELS if plan.supervised or name != SUPERVISED]
-        tunnels = {name: _stand(stack, wire, name, number) for number, name in enumerate(names)}
-        _clean(result, plan, wire, tunnels)
-    with peers_ground.lossy(LOSS, DELAY_S) as wire, ExitStack() as stack:
-        stood = {name: _stand(stack, wire, name, number).far for number, name in enumerate(LOSSY[1:])}
-        _lossy(result, plan, wire, {LOSSY[0]: FAR, **stood})
-    return result
 
 
 class Tunnel(NamedTuple):
     """One that stands."""
 
     far: str  # the far address in it
-    pids: list[int]  # of both ends
+    near_pids: Sequence[int] = ()
+    far_pids: Sequence[int] = ()
+    pair: Pair | None = None
 
-    def cpu_s(self) -> float:
-        """What both ends have used."""
-        return sum(map(cpu_s, self.pids))
+    def cpu_s(self) -> tuple[float, float]:
+        """What the near end and the far one have used."""
+        return sum(map(cpu_s, self.near_pids)), sum(map(cpu_s, self.far_pids))
+
+
+class Rows:
+    """What was found of each tunnel, round by round."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], list[float]] = {}
+
+    def add(self, what: str, name: str, *values: float) -> None:
+        """So much more."""
+        self._found.setdefault((what, name), []).extend(values)
+
+    def of(self, what: str, name: str) -> list[float]:
+        """All of that; empty if it was not measured."""
+        return self._found.get((what, name), [])
+
+
+def bench(size: Size) -> Result:
+    """Run it all. Raises NotHere without root, /dev/net/tun, iperf3 or wireguard-go."""
+    peers_ground.need("iperf3", "wireguard-go", "wg", "ss")
+    plan = PLANS[size]
+    result = Result("tunnel", targets=TARGETS)
+    result.peers = {"wireguard": "wireguard-go, in the same namespaces", "bare": "the wire itself"}
+    if "plain" in plan.names:
+        result.peers["plain"] = "aiortc as it comes, one packet a message"
+    with peers_ground.straight() as wire, ExitStack() as stack:
+        tunnels = {name: _stand(stack, wire, name, number) for number, name in enumerate(plan.names)}
+        _clean(result, plan, wire, tunnels)
+        _flooded(result, plan, wire, tunnels["plane3"])
+        _attributed(result, plan, wire, tunnels["plane3"])
+    with peers_ground.lossy(LOSS, DELAY_S) as wire, ExitStack() as stack:
+        tunnels = {name: _stand(stack, wire, name, number) for number, name in enumerate(plan.lossy)}
+        _lossy(result, plan, wire, tunnels)
+    return result
 
 
 def _stand(stack: ExitStack, wire: Wire, name: str, number: int) -> Tunnel:
@@ -87,72 +121,152 @@ def _stand(stack: ExitStack, wire: Wire, name: str, number: int) -> Tunnel:
     program, mtu = TUNNELS[name]
     near, far = f"10.77.{number}.1", f"10.77.{number}.2"
     ends = [(f"{name}a", near, mtu), (f"{name}b", far, mtu)]
+    if name == BARE:
+        return Tunnel(FAR)
     say(f"{name} stands up")
     if name == SUPERVISED:
-        return Tunnel(far, stack.enter_context(supervised(wire, ends)))
-    if program:
-        return Tunnel(far, stack.enter_context(peers_ground.pair(wire, program, ends)).pids)
-    return Tunnel(far, stack.enter_context(peers_ground.wireguard(wire, ends)))
+        pids = stack.enter_context(supervised(wire, ends))
+        return Tunnel(far, pids[: len(pids) // 2], pids[len(pids) // 2 :])
+    if not program:
+        pids = stack.enter_context(peers_ground.wireguard(wire, ends))
+        return Tunnel(far, pids[:1], pids[1:])
+    pair = stack.enter_context(peers_ground.pair(wire, program, ends))
+    if program[0] == "bench.our_end":
+        best = int(program[1][0])
+        until(lambda: all(pair.asked("row", at=at)["plane"] == best for at in range(2)), LIMIT_S)
+    return Tunnel(far, pair.pids[:1], pair.pids[1:], pair)
 
 
 def _clean(result: Result, plan: Plan, wire: Wire, tunnels: dict[str, Tunnel]) -> None:
     """A wire that loses nothing."""
-    rates: Found = {name: [] for name in tunnels}
-    costs: Found = {name: [] for name in tunnels}
-    quiet: Found = {name: [] for name in tunnels}
-    loaded: Found = {name: [] for name in tunnels}
-    small: Found = {name: [] for name in ("plane2", "wireguard")}
+    rows = Rows()
     for number in range(plan.rounds):
         say(f"a clean wire, round {number + 1} of {plan.rounds}")
         for name, tunnel in tunnels.items():
-            quiet[name].append(median(_pings(wire, tunnel.far, plan.pings, 0.01)))
-            before_s = tunnel.cpu_s()
-            rate, pings = _loaded(wire, tunnel.far, plan.bulk_s)
-            costs[name].append((tunnel.cpu_s() - before_s) / (rate * max(1, round(plan.bulk_s))) * 1000)
-            rates[name].append(rate)
-            loaded[name] += pings
-        for name, counts in small.items():
-            counts.append(_small_pps(wire, tunnels[name].far, plan.bulk_s))
-    for name, prefix in (("plane2", ""), ("plane1", "plane1."), ("wireguard", "wireguard."), ("plain", "plain.")):
-        key = f"{name}_mbit_s" if name.startswith("plane") else f"{name}.mbit_s"
-        result.figures[key] = round(median(rates[name]), 1)
-        result.figures[f"{prefix}cpu_s_per_gbit"] = round(median(costs[name]), 2)
-        result.figures[f"{prefix}ping_ms"] = round(median(quiet[name]), 3)
-        if loaded[name]:
-            result.figures[f"{prefix}ping_load_ms_p99"] = round(percentile(loaded[name], 0.99), 2)
-    if SUPERVISED in rates:
-        result.figures["supervised_mbit_s"] = round(median(rates[SUPERVISED]), 1)
-        result.figures["supervised.cpu_s_per_gbit"] = round(median(costs[SUPERVISED]), 2)
-        result.figures["supervised.ping_ms"] = round(median(quiet[SUPERVISED]), 3)
-        result.ratio("supervised_vs_wireguard_go", rates[SUPERVISED], rates["wireguard"])
-    result.figures["small_pps"] = round(median(small["plane2"]))
+            _round(rows, plan, wire, name, tunnel)
+        rows.add("four", "plane3", _mbit_s(wire, tunnels["plane3"].far, plan.bulk_s, *FOUR))
+        for name in ("plane3", "wireguard"):
+            rows.add("small", name, _small_pps(wire, tunnels[name].far, plan.bulk_s))
+    for name in tunnels:
+        _figures(result, rows, name)
+    result.figures["plane3_four_mbit_s"] = round(median(rows.of("four", "plane3")), 1)
     result.figures["ping_extra_ms"] = round(result.figures["ping_ms"] - result.figures["wireguard.ping_ms"], 3)
-    result.ratio("plane1_vs_plain_aiortc", rates["plane1"], rates["plain"])
-    result.ratio("plane2_vs_wireguard_go", rates["plane2"], rates["wireguard"])
-    result.ratio("cpu_vs_wireguard_go", costs["plane2"], costs["wireguard"])
-    result.ratio("pps_vs_wireguard_go", small["plane2"], small["wireguard"])
+    result.ratio("four_flows_vs_one", rows.of("four", "plane3"), rows.of("rate", "plane3"))
+    result.ratio("pps_vs_wireguard_go", rows.of("small", "plane3"), rows.of("small", "wireguard"))
+    result.ratio("cpu_vs_wireguard_go", rows.of("cost", "plane3"), rows.of("cost", "wireguard"))
+    for name in ("plane3", "plane2", SUPERVISED):
+        if name in tunnels:
+            result.ratio(f"{name}_vs_wireguard_go", rows.of("rate", name), rows.of("rate", "wireguard"))
+    if "plain" in tunnels:
+        result.ratio("plane1_vs_plain_aiortc", rows.of("rate", "plane1"), rows.of("rate", "plain"))
 
 
-def _lossy(result: Result, plan: Plan, wire: Wire, targets: dict[str, str]) -> None:
+def _round(rows: Rows, plan: Plan, wire: Wire, name: str, tunnel: Tunnel) -> None:
+    rows.add("quiet", name, median(_pings(wire, tunnel.far, plan.pings, 0.01)))
+    before = tunnel.cpu_s()
+    rate, pings = _loaded(wire, tunnel.far, plan.bulk_s)
+    gbit = rate * max(1, round(plan.bulk_s)) / 1000
+    sender, receiver = (now - then for now, then in zip(tunnel.cpu_s(), before, strict=True))
+    rows.add("rate", name, rate)
+    rows.add("loaded", name, *pings)
+    rows.add("sender", name, sender / gbit)
+    rows.add("receiver", name, receiver / gbit)
+    rows.add("cost", name, (sender + receiver) / gbit)
+
+
+def _figures(result: Result, rows: Rows, name: str) -> None:
+    """Those of one tunnel."""
+    prefix = "" if name == "plane3" else f"{name}."
+    ours = name.startswith("plane") or name in (SUPERVISED, BARE)
+    result.figures[f"{name}_mbit_s" if ours else f"{name}.mbit_s"] = round(median(rows.of("rate", name)), 1)
+    result.figures[f"{prefix}ping_ms"] = round(median(rows.of("quiet", name)), 3)
+    if loaded := rows.of("loaded", name):
+        result.figures[f"{prefix}ping_load_ms_p99"] = round(percentile(loaded, 0.99), 2)
+    if name != BARE:
+        for what, key in (("cost", ""), ("sender", "sender_"), ("receiver", "receiver_")):
+            result.figures[f"{prefix}{key}cpu_s_per_gbit"] = round(median(rows.of(what, name)), 3)
+    if small := rows.of("small", name):
+        result.figures[f"{prefix}small_pps"] = round(median(small))
+
+
+def _flooded(result: Result, plan: Plan, wire: Wire, tunnel: Tunnel) -> None:
+    """What is left of TCP while a stranger sends bogus records to the far end's port, kind by kind."""
+    assert tunnel.pair
+    port = port_of(wire.far, tunnel.far_pids[0])
+    real = _during(lambda: flooding.captured(wire.far, port, 0.5), wire, tunnel.far, 1)
+    rows = Rows()
+    with flooding.stranger(wire.far) as stranger:
+        for number in range(plan.lossy_rounds):
+            say(f"a flood, round {number + 1} of {plan.lossy_rounds}")
+            for kind in flooding.KINDS:
+                rows.add("rate", kind, _mbit_s(wire, tunnel.far, plan.bulk_s, *BBR))
+                datagrams = flooding.bogus(kind, real)
+                to = (flooding.THERE, port)
+                with flooding.flooding(stranger, to, datagrams, FLOOD_PPS, plan.bulk_s + 1) as flood:
+                    rows.add("flooded", kind, _mbit_s(wire, tunnel.far, plan.bulk_s, *BBR))
+                    rows.add("sent", kind, flood.sent() / (plan.bulk_s + 1))
+    for kind in flooding.KINDS:
+        result.figures[f"flood_{kind}_pps"] = round(median(rows.of("sent", kind)))
+        result.ratio(f"flood_{kind}_goodput", rows.of("flooded", kind), rows.of("rate", kind))
+
+
+def port_of(place: Place, pid: int) -> int:
+    """The one of an agent's UDP ports that is for all of its peers: it is bound to no address."""
+    lines = place.run("ss", "-Huanp4").splitlines()
+    (port,) = {line.split()[3].rpartition(":")[2] for line in lines if f"pid={pid}," in line and " 0.0.0.0:" in line}
+    return int(port)
+
+
+def _attributed(result: Result, plan: Plan, wire: Wire, tunnel: Tunnel) -> None:
+    """What plane 3's ends do with their CPU."""
+    pair = tunnel.pair
+    assert pair
+
+    def sampled() -> list[Any]:
+        with ThreadPoolExecutor(2) as both:
+            return list(both.map(lambda at: pair.asked("profile", plan.bulk_s * 0.8, at), range(2)))
+
+    for end, (parts, lines) in zip(
+        ("sender", "receiver"), _during(sampled, wire, tunnel.far, plan.bulk_s), strict=True
+    ):
+        result.figures |= {f"{end}_{part}_pct": percent for part, percent in parts.items()}
+        result.peers[f"where the {end}'s CPU goes"] = lines
+
+
+def _during(work: Callable[[], list[Any]], wire: Wire, target: str, seconds: float) -> list[Any]:
+    """What that gives while TCP runs."""
+    with ThreadPoolExecutor(1) as beside:
+        running = beside.submit(_mbit_s, wire, target, max(1, round(seconds)) + 0.5, *BBR)
+        until(lambda: running.done() or wire.far.run("ss", "-Htn", "state", "established", "sport = 5201"), LIMIT_S)
+        found = work()
+        running.result()
+        return found
+
+
+def _lossy(result: Result, plan: Plan, wire: Wire, tunnels: dict[str, Tunnel]) -> None:
     """One that loses a packet in a hundred, each way, with a round trip of 20 ms."""
-    rates: Found = {name: [] for name in targets}
+    rows = Rows()
     for number in range(plan.lossy_rounds):
         say(f"a lossy wire, round {number + 1} of {plan.lossy_rounds}")
-        for name, target in targets.items():
-            rates[name].append(_mbit_s(wire, target, plan.lossy_s))
-    for name in targets:
-        result.figures[f"{name}_loss1_mbit_s"] = round(median(rates[name]), 2)
-    for name in LOSSY[1:]:
-        result.ratio(f"{name}_loss1_vs_bare", rates[name], rates["bare"])
+        for name, tunnel in tunnels.items():
+            rows.add("loss1", name, _mbit_s(wire, tunnel.far, plan.lossy_s, *BBR))
+        for name in LOSSY[:2] if plan.cubic else ():
+            rows.add("loss1_cubic", name, _mbit_s(wire, tunnels[name].far, plan.lossy_s, *CUBIC))
+    for what in ("loss1", "loss1_cubic"):
+        for name in tunnels:
+            if found := rows.of(what, name):
+                result.figures[f"{name}_{what}_mbit_s"] = round(median(found), 2)
+                if name != BARE:
+                    result.ratio(f"{name}_{what}_vs_bare", found, rows.of(what, BARE))
 
 
-def _mbit_s(wire: Wire, target: str, seconds: float) -> float:
-    received: float = peers_ground.iperf(wire, target, seconds, *BBR)["sum_received"]["bits_per_second"]
+def _mbit_s(wire: Wire, target: str, seconds: float, *words: str) -> float:
+    received: float = peers_ground.iperf(wire, target, seconds, *words)["sum_received"]["bits_per_second"]
     return max(received, 1) / 1e6
 
 
 def _small_pps(wire: Wire, target: str, seconds: float) -> float:
-    """UDP packets of 64 bytes that arrive in a second when as many are sent as can be."""
+    """UDP packets of 200 bytes that arrive in a second when as many are sent as can be."""
     end = peers_ground.iperf(wire, target, seconds, *SMALL)["sum"]
     arrived: float = end["packets"] - end["lost_packets"]
     return max(1.0, arrived / float(end["seconds"]))
@@ -162,7 +276,7 @@ def _loaded(wire: Wire, target: str, seconds: float) -> tuple[float, list[float]
     """The rate of TCP, and pings meanwhile; those of the first moments and the last count, too."""
     with ThreadPoolExecutor(1) as beside:
         asked = beside.submit(_pings, wire, target, int(seconds / 0.02), 0.02)
-        rate = _mbit_s(wire, target, seconds)
+        rate = _mbit_s(wire, target, seconds, *BBR)
         return rate, asked.result()
 
 
@@ -171,11 +285,16 @@ def _pings(wire: Wire, target: str, count: int, interval_s: float) -> list[float
         return icmp.pings_ms(target, count, interval_s)
 
 
-def _targets() -> dict[str, str]:
-    return {
-        "plane1_vs_plain_aiortc": "aim: >= 2",
-        "plane2_vs_wireguard_go": "aim: >= 0.9",
-        "plane2_loss1_vs_bare": "aim: >= 0.6",
-        "ping_extra_ms": "aim: <= 0.5",
-        "ping_load_ms_p99": "aim: < 20",
-    }
+TARGETS = {
+    "plane3_mbit_s": "aim: > 2000",
+    "plane3_vs_wireguard_go": "aim: >= 4",
+    "four_flows_vs_one": "aim: >= 1",
+    "pps_vs_wireguard_go": "aim: >= 1",
+    "plane1_vs_plain_aiortc": "aim: >= 2",
+    "plane2_vs_wireguard_go": "aim: >= 0.9",
+    "plane3_loss1_vs_bare": "aim: >= 0.75",
+    "plane2_loss1_vs_bare": "aim: >= 0.6",
+    "ping_extra_ms": "aim: <= 0.3",
+    "ping_load_ms_p99": "aim: < 10",
+    **{f"flood_{kind}_goodput": "aim: >= 0.7" for kind in flooding.KINDS},
+}
