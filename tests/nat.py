@@ -150,7 +150,7 @@ def enter(descriptor: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def _join(near: Place, far: Place, far_name: str, near_address: str, far_address: str) -> None:
+def join(near: Place, far: Place, far_name: str, near_address: str, far_address: str) -> None:
     """A wire from near, where it is the way out, to far."""
     peers = f"type veth peer name {far_name} netns {far.holder.pid}"
     subprocess.run(
@@ -170,12 +170,12 @@ class World:
         self.internet, self.hub, self.turn = Place("internet"), Place("hub"), Place("turn")
         self.device_nat, self.viewer_nat = Place("device_nat"), Place("viewer_nat")
         self.device, self.viewer = Place("device"), Place("viewer")
-        _join(self.hub, self.internet, "hub", HUB, MIDDLE)
-        _join(self.turn, self.internet, "turn", TURN, MIDDLE)
-        _join(self.device_nat, self.internet, "device", "203.0.113.31", MIDDLE)
-        _join(self.viewer_nat, self.internet, "viewer", "203.0.113.41", MIDDLE)
-        _join(self.device, self.device_nat, "home", "10.1.0.2", "10.1.0.1")
-        _join(self.viewer, self.viewer_nat, "home", "10.2.0.2", "10.2.0.1")
+        join(self.hub, self.internet, "hub", HUB, MIDDLE)
+        join(self.turn, self.internet, "turn", TURN, MIDDLE)
+        join(self.device_nat, self.internet, "device", "203.0.113.31", MIDDLE)
+        join(self.viewer_nat, self.internet, "viewer", "203.0.113.41", MIDDLE)
+        join(self.device, self.device_nat, "home", "10.1.0.2", "10.1.0.1")
+        join(self.viewer, self.viewer_nat, "home", "10.2.0.2", "10.2.0.1")
         for router in (self.internet, self.device_nat, self.viewer_nat):
             router.set("ip_forward")
         self.nat()
@@ -190,9 +190,9 @@ class World:
         for router in (self.device_nat, self.viewer_nat):
             router.rules(_NAT.format(how="fully-random" if symmetric else ""))
 
-    def publish(self, port: int) -> None:
-        """Have the hub's loopback port answer at 127.0.0.1 of both homes, by way of their NATs."""
-        for place in (self.hub, self.device, self.viewer):
+    def publish(self, port: int, *others: Place) -> None:
+        """Have the hub's loopback port answer at 127.0.0.1 of both homes, by way of their NATs, and of these."""
+        for place in (self.hub, self.device, self.viewer, *others):
             place.set("conf/wan/route_localnet")
             place.rules((_HUB_HERE if place is self.hub else _HUB_THERE).format(port=port, hub=HUB))
 
