@@ -29,7 +29,7 @@ PLANS: dict[Size, Plan] = {
     "quick": Plan(3, 2.0, 300, 12_000_000),
     "least": Plan(1, 0.5, 20, 200_000),
 }
-KINDS = {"ours": ("bench.our_end", "2,1"), "plain": ("bench.plain_end",)}
+KINDS = {"ours": ("our_end", "2,1"), "plain": ("plain_end",)}
 
 
 def bench(size: Size) -> Result:

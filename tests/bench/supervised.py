@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from procs.agent.planes import LANE
 from tests import hub_rig
 from tests.bench.peers_ground import FAR, LIMIT_S, Wire
 from tests.homes import SIGNAL_ALONE, TOKEN, Home
@@ -16,8 +17,8 @@ from tests.rig import free_port, until
 
 
 @contextmanager
-def supervised(wire: Wire, tunnel: Sequence[tuple[str, str, int]]) -> Iterator[list[int]]:
-    """Both ends, with these names of interfaces, addresses and MTUs, once packets go through: their pids."""
+def supervised(wire: Wire, tunnel: Sequence[tuple[str, str, int]]) -> Iterator[list[Home]]:
+    """Both ends, with these names of interfaces, addresses and MTUs, once packets take the fast lane."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="planaria-bench-")))
         with wire.far.entered():
@@ -32,5 +33,5 @@ def supervised(wire: Wire, tunnel: Sequence[tuple[str, str, int]]) -> Iterator[l
             homes.append(Home(me, wire[end], folder, f"ws://{FAR}:{hub.port}/ws/signal", **own))
             stack.callback(homes[end].end)
         for home in homes:
-            until(lambda home=home: home.session().is_up, LIMIT_S)  # type: ignore[misc]
-        yield [pid for home in homes for pid in home.pids]
+            until(lambda home=home: home.session().plane == LANE, LIMIT_S)  # type: ignore[misc]
+        yield homes

@@ -30,10 +30,10 @@ from tests.rig import until
 
 # Their interfaces' names and MTUs: what fits whole into what carries it.
 TUNNELS: dict[str, tuple[tuple[str, ...], int]] = {
-    "plane3": (("bench.our_end", "3,2,1"), 1380),
-    "plane2": (("bench.our_end", "2,1"), 1380),
-    "plane1": (("bench.our_end", "1"), 1158),
-    "plain": (("bench.plain_end",), 1160),
+    "plane3": (("our_end", "3,2,1"), 1380),
+    "plane2": (("our_end", "2,1"), 1380),
+    "plane1": (("our_end", "1"), 1158),
+    "plain": (("plain_end",), 1160),
     "supervised": ((), 1380),
     "wireguard": ((), 1420),
     "bare": ((), 1500),
@@ -125,15 +125,12 @@ def _stand(stack: ExitStack, wire: Wire, name: str, number: int) -> Tunnel:
         return Tunnel(FAR)
     say(f"{name} stands up")
     if name == SUPERVISED:
-        pids = stack.enter_context(supervised(wire, ends))
-        return Tunnel(far, pids[: len(pids) // 2], pids[len(pids) // 2 :])
+        ours, theirs = stack.enter_context(supervised(wire, ends))
+        return Tunnel(far, ours.pids, theirs.pids)
     if not program:
         pids = stack.enter_context(peers_ground.wireguard(wire, ends))
         return Tunnel(far, pids[:1], pids[1:])
     pair = stack.enter_context(peers_ground.pair(wire, program, ends))
-    if program[0] == "bench.our_end":
-        best = int(program[1][0])
-        until(lambda: all(pair.asked("row", at=at)["plane"] == best for at in range(2)), LIMIT_S)
     return Tunnel(far, pair.pids[:1], pair.pids[1:], pair)
 
 
