@@ -15,7 +15,7 @@ from pathlib import Path
 from struct import pack
 
 from procs.agent import netlink
-from procs.agent.device import TunDevice
+from procs.agent.device import TunDevice as TunDevice
 from procs.agent.lane import vnet
 from procs.agent.network import INTERFACE, Tunnel
 from procs.errors import ConfigError, NotHere, PlanariaError

@@ -13,8 +13,8 @@ import pytest
 
 from procs.tun_pump import firewall, interface
 from tests import nat
-from tests.subnets import BEHIND, Mesh, Probe, addresses, mesh, probed, section
 from tests.nat import Place
+from tests.subnets import BEHIND, Mesh, Probe, addresses, mesh, probed, section
 from tests.tunnelled import Side
 
 pytestmark = pytest.mark.skipif(bool(nat.why_not() or not os.access("/dev/net/tun", os.W_OK)), reason="needs root, TUN")
