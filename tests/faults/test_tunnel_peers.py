@@ -204,6 +204,9 @@ def test_whoever_has_the_port_gets_keys_in_each_of_its_lives_and_in_each_of_the_
                 await until(lambda: fit(alice, bob) and alice.keys[-1].pid not in children, 15)
                 assert alice.keys[-1].mine == second.mine and alice.keys[-1].sends != second.sends
                 await passes(alice, bob, 1)
+                alice.end()  # somebody else has its port now
+                alice.begin(0)
+                await until(lambda: fit(alice, bob), 15)
 
         asyncio.run(work())
 
