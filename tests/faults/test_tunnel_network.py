@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def test_everything_reaches_everything_that_it_may_and_nothing_else(tmp_path: Pa
         dropped = re.findall(r'counter packets ([1-9]\d*) .*comment "(\w+)"', ruleset(made.sides["alice"]))
         assert {name for _, name in dropped} == {"bob", "subnets"}
         is_refused(made.places["carol"])
+        is_clamped(made)
         narrowed(made)
 
 
@@ -69,6 +71,25 @@ def is_refused(carol: Place) -> None:
         sock.send(b"?")
         with pytest.raises(ConnectionRefusedError):
             sock.recv(1)
+
+
+def is_clamped(made: Mesh) -> None:
+    """Hosts that know of larger packets than the tunnel takes send none, as is said to them with the first."""
+    piece, got = os.urandom(1 << 20), b""
+    with made.places["lan_b"].entered():
+        server = socket.create_server(("192.168.8.9", 8080))
+    with made.places["lan_a"].entered():
+        there = socket.create_connection(("192.168.8.9", 8080), 10)
+    here, _ = server.accept()
+    assert [each.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) for each in (here, there)] == [1328, 1328]
+    with server, there, ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(here.sendall, piece)
+        there.settimeout(20)
+        while len(got) < len(piece):
+            got += there.recv(1 << 16)
+        sent.result()
+    here.close()
+    assert got == piece
 
 
 def narrowed(made: Mesh) -> None:

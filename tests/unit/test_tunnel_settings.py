@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,8 @@ from procs.agent import network, reach
 from procs.agent.network import Tunnel
 from procs.agent.reach import Reach
 from procs.errors import ConfigError
-from procs.settings import Layers
+from procs.settings import ROOT, Layers
+from scripts import settings_file
 
 SECTION = {
     "interface": "mvp-tun0",
@@ -117,6 +120,17 @@ def test_what_a_peer_may_begin_is_written_as_one_would_guess() -> None:
             Reach(None, "icmp"),
             Reach(None, "udp"),
         )
+
+
+def test_the_sections_that_readme_shows_are_as_they_have_to_be(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(tunnel:.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len(blocks) == 6
+    for block in blocks:
+        (tmp_path / "planaria.yaml").write_text(block)
+        document = network.document_of(
+            settings_file.read(tmp_path / "planaria.yaml", must_exist=True)["tunnel"], "here"
+        )
+        assert network.check(settings.load(Tunnel, Layers(document=document))).allowed
 
 
 def test_flags_say_the_same() -> None:
