@@ -15,13 +15,15 @@ import pytest
 from procs.tun_pump import firewall, interface
 from tests import nat
 from tests.nat import Place
-from tests.subnets import BEHIND, Mesh, Probe, addresses, mesh, probed, section
+from tests.subnets import BEHIND, PEERS, Mesh, Probe, addresses, mesh, probed, section
 from tests.tunnelled import Side
 
 pytestmark = pytest.mark.skipif(bool(nat.why_not() or not os.access("/dev/net/tun", os.W_OK)), reason="needs root, TUN")
 LAN_A, LAN_B = ["192.168.7.0/24", "fd07::/64"], ["192.168.8.0/24", "fd08::/64"]
 TOLD = {
-    "alice": section("alice", {"bob": ["tcp/22", "icmp", *(f"{each}:tcp/80" for each in LAN_A)]}, subnets=LAN_A),
+    "alice": section(
+        "alice", {"bob": ["tcp/22", "udp/99", "icmp", *(f"{each}:tcp/80" for each in LAN_A)]}, subnets=LAN_A
+    ),
     "bob": section("bob", {"carol": ["192.168.8.9:udp/53", "fd08::9:udp/53"]}, subnets=LAN_B, masquerade="1"),
     "carol": section("carol", {"alice": []}),
 }
@@ -58,17 +60,29 @@ def test_everything_reaches_everything_that_it_may_and_nothing_else(tmp_path: Pa
             assert said == addresses("carol")[version == 6], "under its own"
         dropped = re.findall(r'counter packets ([1-9]\d*) .*comment "(\w+)"', ruleset(made.sides["alice"]))
         assert {name for _, name in dropped} == {"bob", "subnets"}
-        is_refused(made.places["carol"])
+        is_told(made)
         is_clamped(made)
         narrowed(made)
 
 
-def is_refused(carol: Place) -> None:
-    """Nobody may begin anything with carol; what becomes of her own packets she is told all the same."""
+def is_told(made: Mesh) -> None:
+    """Errors pass, whoever has begun: of what carol sends, with whom nobody may begin, and of what we answer to bob."""
+    alice, bob, carol = (made.places[name] for name in PEERS)
     with carol.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(10)
         sock.connect(("10.77.0.1", 9999))
         sock.send(b"?")
+        with pytest.raises(ConnectionRefusedError):
+            sock.recv(1)
+    with alice.entered():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sock:
+        sock.bind(("10.77.0.1", 99))
+        sock.settimeout(10)
+        with bob.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.sendto(b"?", ("10.77.0.1", 99))
+            sock.connect(sock.recvfrom(1)[1])
+        sock.send(b"!")
         with pytest.raises(ConnectionRefusedError):
             sock.recv(1)
 
