@@ -13,9 +13,10 @@ from procs.settings import Layers
 
 EXAMPLES = """\
   python -m procs.tun_pump
-  python -m procs.tun_pump --address 10.77.0.1/24,fd77::1/64 --allowed "bob=10.77.0.2/32,fd77::2/128 eve=10.77.0.3/32"
+  python -m procs.tun_pump --address 10.77.0.1/24,fd77::1/64 --allowed "bob=10.77.0.2/32,fd77::2/128 eve=10.77.0.3" \\
+      --reach "bob=tcp/22,80,192.168.7.0/24:icmp eve="
 
-exit codes: 2 bad option, 3 no /dev/net/tun or not allowed to use it, 1 anything else"""
+exit codes: 2 bad option, 3 no /dev/net/tun or nft, or not allowed to use it, 1 anything else"""
 
 
 def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Tunnel:
