@@ -41,17 +41,17 @@ _DONT_FRAGMENT = b"\x40\0"
 def iovs(packets: Sequence[bytes]) -> list[Iov]:
     """What to write to the TUN for these (procs/agent/lane/vnet.py). Their order stays."""
     found: list[Iov] = []
-    put = found.append
-    at = 0
-    while at < len(packets):
-        packet = packets[at]
-        may = len(packet) > 40 and packet[9 if packet[0] == 0x45 else 6] == _TCP
-        if may and (start := _begins(packet)) and (joined := _joined(packets, at, start)):
-            put(joined)
-            at += len(joined) - 1
+    put, skip = found.append, 0
+    for at, packet in enumerate(packets):
+        if at < skip:
             continue
-        put([PLAIN + packet])
-        at += 1
+        if len(packet) <= 40 or packet[9 if packet[0] == 0x45 else 6] != _TCP:
+            put([PLAIN + packet])
+        elif (start := _begins(packet)) and (joined := _joined(packets, at, start)):
+            put(joined)
+            skip = at + len(joined) - 1
+        else:
+            put([PLAIN + packet])
     return found
 
 

@@ -1,8 +1,8 @@
 """Packets between one interface and many peers: who gets what, who may send what, what is counted. Pure.
 
 What passes are frames (procs/agent/lane/vnet.py), each of which may be many packets. They pass one by one, so what
-nearly all are (one packet of IPv4 without options, opening no connection, to or from an address seen before) is found
-out first, and without a call.
+nearly all are (one packet of IP without options, opening no connection, to or from an address seen just before) is
+found out first, without a call; there the numbers of bytes are those of a frame, which IP begins in at 10.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from procs.agent.packets import too_big as told
 from procs.errors import ConfigError
 
 PASSED = ("sent_packets", "sent_bytes", "received_packets", "received_bytes")
+Way = tuple[int, Callable[[bytes], None]]  # the largest frame of one packet, and where it goes
+Ways = dict[bytes, Way]  # of addresses
 DROPPED = ("too_big", "spoofed", "malformed", "lost", "unreadable")
 
 
@@ -90,42 +92,54 @@ class Switch:
         """What the interface gave: the frames of each peer, and answers for the interface."""
         found: dict[str, list[bytes]] = {}
         answers: list[Iov] = []
-        ways: dict[bytes, tuple[int, Callable[[bytes], None]]] = {}  # of addresses: how much goes, and where to
+        ways: Ways = {}
         for frame in frames:
-            if len(frame) >= 50 and frame[10] == 0x45 and (frame[19] != 6 or not frame[43] & 2):
-                way = ways.get(frame[26:30])
-                if way and len(frame) <= way[0] and (not frame[0] or frame[:10] in PARTIAL4):
-                    way[1](frame)
-                    continue
-            elif len(frame) >= 64 and frame[10] & 0xF0 == 0x60 and (frame[16] != 6 or not frame[63] & 2):
-                way = ways.get(frame[34:50])
-                if way and len(frame) <= way[0] and (not frame[0] or frame[:10] in PARTIAL6):
-                    way[1](frame)
-                    continue
-            if peer := self._take(frame, found, answers):
-                ways[destination(frame[10:50])] = self._room[peer], found[peer].append
+            if (
+                len(frame) >= 50
+                and frame[10] == 0x45
+                and (frame[19] != 6 or not frame[43] & 2)
+                and (not frame[0] or frame[:10] in PARTIAL4)
+            ):
+                way = ways.get(frame[26:30]) or self._way(frame[26:30], ways, found)
+            elif (
+                len(frame) >= 64
+                and frame[10] & 0xF0 == 0x60
+                and (frame[16] != 6 or not frame[63] & 2)
+                and (not frame[0] or frame[:10] in PARTIAL6)
+            ):
+                way = ways.get(frame[34:50]) or self._way(frame[34:50], ways, found)
+            else:
+                way = None
+            if way and len(frame) <= way[0]:
+                way[1](frame)
+            else:
+                self._take(frame, found, answers)
         return found, answers
 
-    def _take(self, frame: bytes, found: dict[str, list[bytes]], answers: list[Iov]) -> str:
-        """One, with a closer look; whose it is."""
+    def _way(self, address: bytes, ways: Ways, found: dict[str, list[bytes]]) -> Way | None:
+        """That of an address that was seen in an earlier batch."""
+        if not (peer := self._prefixes.known.get(address)):
+            return None
+        ways[address] = self._room[peer], found.setdefault(peer, []).append
+        return ways[address]
+
+    def _take(self, frame: bytes, found: dict[str, list[bytes]], answers: list[Iov]) -> None:
+        """One, with a closer look."""
         head = frame[HEAD : HEAD + HEADERS]
         peer = self._prefixes.peer(destination(head)) if is_whole(head, len(frame) - HEAD) else ""
+        is_partial = frame[0] & NEEDS_CSUM
+        shape = vnet.shape(frame, len(frame)) if frame[1] or is_partial else ONE
         if not peer:
-            self.homeless += 1
-            return ""
+            self.homeless += shape.many if shape else 1
+            return
         its = found.setdefault(peer, [])
-        if not frame[1] and not frame[0] & NEEDS_CSUM:
-            self._fit(peer, frame, ONE, its, answers)
-            return peer
-        shape = vnet.shape(frame, len(frame))
-        if shape and frame[0] & NEEDS_CSUM:
-            if shape.step:  # what the kernel says of the headers' size is only a hint
+        if shape and (is_partial or not shape.step):
+            if shape.step and shape.headers != frame[2] | frame[3] << 8:  # what the kernel says is only a hint
                 frame = b"".join((frame[:2], shape.headers.to_bytes(2, "little"), frame[4:]))
             self._fit(peer, frame, shape, its, answers)
         else:  # options of IPv6, and what else is rare
             for packet in vnet.segments(frame):
                 self._fit(peer, PLAIN + packet, ONE, its, answers)
-        return peer
 
     def _fit(self, peer: str, frame: bytes, shape: Shape, its: list[bytes], answers: list[Iov]) -> None:
         size, mtu = shape.headers + shape.step if shape.step else len(frame) - HEAD, self._room[peer] - HEAD
