@@ -150,6 +150,23 @@ def test_who_is_forgotten_neither_hears_nor_says_anything() -> None:
     asyncio.run(on_one(scenario))
 
 
+@pytest.mark.parametrize("host", HOSTS)
+def test_nothing_is_taken_that_comes_by_the_tunnel(host: str) -> None:
+    async def scenario(port: Port) -> None:
+        taken, family = Taken(port), socket.AF_INET6 if ":" in host else socket.AF_INET
+        port.expect("here", taken.take)
+        check = stun_of(stun.Class.REQUEST, "here:there")
+        with socket.socket(family, socket.SOCK_DGRAM) as peer:
+            for shunned, strangers in ((socket.if_nametoindex("lo") + 1, 0), (socket.if_nametoindex("lo"), 2)):
+                port.shun(shunned)
+                peer.sendto(RECORD, (host, port.number))
+                peer.sendto(check, (host, port.number))
+                await until(lambda: len(taken.datagrams) + len(taken.others) + port.strangers == 2 + strangers)  # noqa: B023
+                assert port.strangers == strangers
+
+    asyncio.run(on_one(scenario))
+
+
 class Full:
     """A socket whose buffer has room only when a test says so."""
 

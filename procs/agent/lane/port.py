@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from procs import log
 from procs.agent.lane.demux import Demux
 from procs.agent.lane.way import Take
-from procs.agent.udp import MAX_RUN, Address, Ancillary, Outlet, Sent, arrived, joins
+from procs.agent.udp import MAX_RUN, UDP_GRO, Address, Ancillary, Outlet, Sent, arrived, joins
 from procs.errors import ConfigError
 
 RECORD = 0xF1  # the first byte of a record of the lane (wire/records.py)
@@ -31,6 +31,8 @@ _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # Python's socket module lacks these,
 _IP_PKTINFO, _IPV6_PKTINFO = 8, 50
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
 _PKTINFO_SPACE = socket.CMSG_SPACE(20)
+# Where the interface is in that, and our address: struct in_pktinfo and in6_pktinfo.
+_PKTINFO = {socket.AF_INET: (slice(4), slice(8, 12)), socket.AF_INET6: (slice(16, 20), slice(16))}
 _Heard = dict[tuple[Take, str, Address], list[bytes]]
 
 
@@ -51,7 +53,7 @@ class Port:
         self._buffer = memoryview(bytearray(MAX_RUN))
         self.on_records: Callable[[memoryview, int, Address], None] = lambda joined, step, sender: None
         self.on_writable: Callable[[], None] = lambda: None
-        self.errors = 0  # of what was to be sent or received
+        self._shunned: set[bytes] = set()
 
     @property
     def strangers(self) -> int:
@@ -74,8 +76,12 @@ class Port:
         for sock in self._socks:
             outlet = self._outlets[sock.family] = Outlet(sock, self._failed)
             outlet.on_room = lambda: self.on_writable()
-            local_of = _local_six if sock.family == socket.AF_INET6 else _local_four
-            loop.add_reader(sock.fileno(), self._read, sock, local_of)
+            loop.add_reader(sock.fileno(), self._read, sock)
+
+    def shun(self, interface: int) -> None:
+        """Take nothing that comes by this one, which is the tunnel: a peer that sent to this port from inside it would
+        have the tunnel carry itself."""
+        self._shunned.add(struct.pack("=I", interface))
 
     def close(self) -> None:
         """Hold nothing any more."""
@@ -117,15 +123,18 @@ class Port:
 
     # --- in ---------------------------------------------------------------------------------------------
 
-    def _read(self, sock: socket.socket, local_of: Callable[[Sequence[Ancillary]], str]) -> None:
+    def _read(self, sock: socket.socket) -> None:
         heard: _Heard = {}
+        interface, address = _PKTINFO[sock.family]
         try:
             for size, step, sender, ancillary in arrived(sock, self._buffer, _PKTINFO_SPACE):
-                run = self._buffer[:size]
-                if size and run[0] == RECORD and (step >= size or not bytes(run[::step]).strip(b"\xf1")):
+                run, info = self._buffer[:size], _pktinfo(ancillary)
+                if info[interface] in self._shunned:
+                    self._demux.strangers += -(-size // max(1, step))
+                elif size and run[0] == RECORD and (step >= size or not bytes(run[::step]).strip(b"\xf1")):
                     self.on_records(run, step, sender[:2])
                 else:
-                    self._sort(run, max(1, step), sender[:2], local_of(ancillary), heard)
+                    self._sort(run, max(1, step), sender[:2], _text(sock.family, info[address]), heard)
         except OSError as error:
             self._failed(error)
         for (take, local, sender), datagrams in heard.items():
@@ -151,7 +160,6 @@ class Port:
                 heard.setdefault((take, local, sender), []).append(datagram)
 
     def _failed(self, error: OSError) -> None:
-        self.errors += 1
         log.debug("the UDP port says", why=str(error))
 
 
@@ -212,18 +220,11 @@ def _set_up(sock: socket.socket) -> None:
     joins(sock)
 
 
-def _local_four(ancillary: Sequence[Ancillary]) -> str:
-    for level, kind, value in ancillary:
-        if kind == _IP_PKTINFO and level == socket.IPPROTO_IP:
-            return _text(socket.AF_INET, value[8:12])
-    return ""
-
-
-def _local_six(ancillary: Sequence[Ancillary]) -> str:
-    for level, kind, value in ancillary:
-        if kind == _IPV6_PKTINFO and level == socket.IPPROTO_IPV6:
-            return _text(socket.AF_INET6, value[:16])
-    return ""
+def _pktinfo(ancillary: Sequence[Ancillary]) -> bytes:
+    for _, kind, value in ancillary:
+        if kind != UDP_GRO:  # nothing else was asked for
+            return value
+    return b""
 
 
 @functools.lru_cache(maxsize=64)
