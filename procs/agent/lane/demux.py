@@ -97,8 +97,8 @@ class Demux(Generic[T]):
                 self._claim(ufrag, connection, (False, to), now)
         return True
 
-    def of_dtls(self, datagram: bytes, sender: Address, now: float) -> T | None:
-        """Whose this is, that begins as DTLS does."""
+    def of_dtls(self, datagram: bytes, sender: Address, now: float, count: int = 1) -> T | None:
+        """Whose this is, that begins as DTLS does, and the rest of `count` datagrams of its kind."""
         found = self._holder((True, sender), now)
         begins = datagram[0] == _HANDSHAKE and datagram[_EPOCH] == _FIRST
         if found is None or begins:
@@ -106,7 +106,7 @@ class Demux(Generic[T]):
             if found is None or (answerer and answerer.number > found.number):
                 found = answerer
         if found is None:
-            self.strangers += 1
+            self.strangers += count
             return None
         return found.take
 

@@ -23,6 +23,7 @@ from procs.agent.udp import MAX_RUN, UDP_GRO, Address, Ancillary, Outlet, Sent, 
 from procs.errors import ConfigError
 
 RECORD = 0xF1  # the first byte of a record of the lane (wire/records.py)
+_RECORDS, _SEALED = bytes([RECORD]), b"\x17"  # and that of a DTLS record of application data
 BIND_TRIES = 50
 IN_BYTES = 4 << 20
 # What the kernel holds on the way out, it holds before any queue that would be fair: no more than keeps it busy.
@@ -32,7 +33,10 @@ _IP_PKTINFO, _IPV6_PKTINFO = 8, 50
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
 _PKTINFO_SPACE = socket.CMSG_SPACE(20)
 # Where the interface is in that, and our address: struct in_pktinfo and in6_pktinfo.
-_PKTINFO = {socket.AF_INET: (slice(4), slice(8, 12)), socket.AF_INET6: (slice(16, 20), slice(16))}
+_PKTINFO: dict[int, tuple[slice, slice]] = {
+    socket.AF_INET: (slice(4), slice(8, 12)),
+    socket.AF_INET6: (slice(16, 20), slice(16)),
+}
 _Heard = dict[tuple[Take, str, Address], list[bytes]]
 
 
@@ -76,7 +80,7 @@ class Port:
         for sock in self._socks:
             outlet = self._outlets[sock.family] = Outlet(sock, self._failed)
             outlet.on_room = lambda: self.on_writable()
-            loop.add_reader(sock.fileno(), self._read, sock)
+            loop.add_reader(sock.fileno(), self._read, sock, int(sock.family))
 
     def shun(self, interface: int) -> None:
         """Take nothing that comes by this one, which is the tunnel: a peer that sent to this port from inside it would
@@ -123,35 +127,46 @@ class Port:
 
     # --- in ---------------------------------------------------------------------------------------------
 
-    def _read(self, sock: socket.socket) -> None:
+    def _read(self, sock: socket.socket, family: int) -> None:
         heard: _Heard = {}
-        interface, address = _PKTINFO[sock.family]
+        interface, address = _PKTINFO[family]
         try:
             for size, step, sender, ancillary in arrived(sock, self._buffer, _PKTINFO_SPACE):
                 run, info = self._buffer[:size], _pktinfo(ancillary)
                 if info[interface] in self._shunned:
                     self._demux.strangers += -(-size // max(1, step))
-                elif size and run[0] == RECORD and (step >= size or not bytes(run[::step]).strip(b"\xf1")):
+                    continue
+                firsts = bytes(run[:: max(1, step)])
+                if firsts and not firsts.strip(_RECORDS):
                     self.on_records(run, step, sender[:2])
+                    continue
+                cut = [bytes(run[at : at + step]) for at in range(0, size, step)] if size else [b""]
+                came = sender[:2], _text(family, info[address]), heard
+                if firsts and not firsts.strip(_SEALED):
+                    self._all_of_dtls(cut, *came)
                 else:
-                    self._sort(run, max(1, step), sender[:2], _text(sock.family, info[address]), heard)
+                    self._sort(cut, *came)
         except OSError as error:
             self._failed(error)
         for (take, local, sender), datagrams in heard.items():
             take(local, sender, datagrams)
 
-    def _sort(self, run: memoryview, step: int, sender: Address, local: str, heard: _Heard) -> None:
-        """A run that is not all records; one flow may carry anything."""
+    def _all_of_dtls(self, run: list[bytes], sender: Address, local: str, heard: _Heard) -> None:
+        """Packets of plane 2, of which there are many."""
+        if take := self._demux.of_dtls(run[0], sender, time.monotonic(), len(run)):
+            heard.setdefault((take, local, sender), []).extend(run)
+
+    def _sort(self, run: list[bytes], sender: Address, local: str, heard: _Heard) -> None:
+        """One flow may carry anything."""
         now, demux = time.monotonic(), self._demux
-        for at in range(0, len(run) or 1, step):
-            datagram = bytes(run[at : at + step])
+        for datagram in run:
             kind = datagram[0] if datagram else 0xFF
             if kind < 4:
                 take = demux.of_stun(datagram, now)
             elif 20 <= kind < 64:
                 take = demux.of_dtls(datagram, sender, now)
             elif kind == RECORD:
-                self.on_records(run[at : at + step], len(datagram), sender)
+                self.on_records(memoryview(datagram), len(datagram), sender)
                 continue
             else:
                 demux.malformed += 1
