@@ -16,6 +16,7 @@ from aioice import Connection
 
 from procs.agent import ice, netlink, tun, tunnel
 from procs.agent.caps import Caps
+from procs.agent.device import TunDevice
 from procs.agent.network import Tunnel
 from procs.agent.tunnel import LEASE_S, LOOK_S, PeerTunnel, claimed
 from procs.errors import ConfigError, Refused
@@ -171,7 +172,7 @@ def test_the_published_helpers(places: dict[str, Place]) -> None:
     async def work() -> None:
         with places["alice"].entered():
             assert tun.check_tun_support()
-            device = tun.TunDevice(*tun.create_tun("mvp-tun1"))
+            device = TunDevice(*tun.create_tun("mvp-tun1"))
             made = netlink.link("mvp-tun1")
             assert made and not made.is_tap
             netlink.set_link(made.number, mtu=1380, queue=500, alias="")
@@ -196,7 +197,7 @@ def test_the_published_helpers(places: dict[str, Place]) -> None:
         with places["alice"].entered():
             info = tun.get_interface_info("mvp-tun1")
             assert info and info["tx_packets"] == 1 and tun.get_interface_info("nothing") is None
-            tap = tun.TunDevice(*tun.create_tap("mvp-tap1"))
+            tap = TunDevice(*tun.create_tap("mvp-tap1"))
             made = netlink.link("mvp-tap1")
             assert made and made.is_tap
             with pytest.raises(tun.TunError, match="another program has it open"):
