@@ -15,7 +15,7 @@ from types import FrameType
 
 EVERY_S = 0.001  # of CPU time; the kernel makes of it what its clock allows
 PARTS = {
-    "aead": re.compile(r"\b(encrypt|decrypt|seal|unseal)\w*\("),
+    "aead": re.compile(r"_(encrypt|decrypt)"),
     "calls": re.compile(r"\b(recvmsg|recvmsg_into|recv|recvfrom|sendmsg|sendto|send|read|readv|write|writev)\("),
 }
 SHOWN = 12  # lines
@@ -32,7 +32,7 @@ class Attribution:
 
     def _sample(self, number: int, frame: FrameType | None) -> None:
         if frame:
-            self._lines[frame.f_code.co_filename, frame.f_lineno] += 1
+            self._lines[frame.f_code.co_filename, frame.f_lineno or 0] += 1
 
     def end(self) -> tuple[dict[str, float], list[str]]:
         """Percent of this process's CPU that each part had, `kernel` (by the kernel's clock) among them another cut of

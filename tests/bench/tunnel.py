@@ -6,9 +6,9 @@ unless it says another way. CPU is that of the processes of each end, the kernel
 more than a rate does where others want the processors, too: of those who share them a program of many threads gets
 more.
 
-Figures without a plane in their name are of plane 3. `where` says what its ends do with their CPU (attribution.py),
-with the lines of Python that had most. For more than that: `py-spy record --native --pid PID` of one of the two
-processes of tests.bench.our_end while this runs, or `perf record -g -p PID`.
+Figures without a plane in their name are of plane 3. What its ends do with their CPU is told in percent
+(attribution.py), with the lines of Python that had most. For more: `py-spy record --native --pid PID`, or `perf record
+-g -p PID`, of one of its two processes (tests.bench.our_end) while this runs.
 
 --quick leaves out planes 2 and 1 but for one row, aiortc, the suite, and cubic.
 """
@@ -223,11 +223,10 @@ def _attributed(result: Result, plan: Plan, wire: Wire, tunnel: Tunnel) -> None:
         with ThreadPoolExecutor(2) as both:
             return list(both.map(lambda at: pair.asked("profile", plan.bulk_s * 0.8, at), range(2)))
 
-    for end, (parts, lines) in zip(
-        ("sender", "receiver"), _during(sampled, wire, tunnel.far, plan.bulk_s), strict=True
-    ):
+    found = _during(sampled, wire, tunnel.far, plan.bulk_s)
+    for end, (parts, lines) in zip(("sender", "receiver"), found, strict=True):
         result.figures |= {f"{end}_{part}_pct": percent for part, percent in parts.items()}
-        result.peers[f"where the {end}'s CPU goes"] = lines
+        result.peers[f"the {end}'s lines"] = "\n    ".join(["", *lines])
 
 
 def _during(work: Callable[[], list[Any]], wire: Wire, target: str, seconds: float) -> list[Any]:
