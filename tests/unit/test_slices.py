@@ -137,6 +137,17 @@ def test_a_run_of_slices_is_one_frame_again() -> None:
     assert [iov[0][1] for iov in incoming.frames()] == [0, TCP4]  # ECN is of the first segment
 
 
+def test_slices_behind_each_other_are_not_looked_at_one_by_one() -> None:
+    """Only those at the begin of a run and behind a lost one are, each of which costs as much as several."""
+    for lost in ([], [20], [0, 7, 39], [39]):
+        sealer, incoming = lane()
+        datagrams = apart(outgoing(sealer, [frame(4, TCP, NOISE[:39_500], 1000)], SIZE))
+        its, looks = incoming._opener.open, list[int]()
+        incoming._opener.open = lambda datagram, its=its, looks=looks: looks.append(1) or its(datagram)  # type: ignore
+        arrive(incoming, [each for n, each in enumerate(datagrams) if n not in lost])
+        assert len(looks) == 1 + len({*lost} - {0, 39})
+
+
 @pytest.mark.parametrize("most", [1, 2, 5, 64])
 def test_what_comes_in_another_order_is_written_in_that_order(most: int) -> None:
     rand = random.Random(most)

@@ -200,10 +200,11 @@ class Incoming:
     def _follow(self, joined: memoryview, step: int) -> int:
         """The slices behind that one; how many datagrams they were."""
         segment, count = self._segment, min(self._end_at - self._next, -(-len(joined) // step))
-        rooms, less = _cuts(0, segment, step - OVERHEAD)[:count], max(0, count * step - len(joined))
-        if less:  # which only the last slice of a frame may be
-            if self._next + count < self._end_at or less >= segment:
-                return 0
+        less = max(0, count * step - len(joined))
+        if less and (self._next + count < self._end_at or less >= segment):
+            count, less = count - 1, 0  # only the last slice of a frame may be shorter
+        rooms = _cuts(0, segment, step - OVERHEAD)[:count]
+        if less:
             rooms = (*rooms[:-1], slice(rooms[-1].start, rooms[-1].stop - less))
         cuts = _cuts(records.HEAD, step, step - records.HEAD)[:count]
         done = self._opener.follow(joined, cuts, self._arena[self._at :], rooms)
@@ -222,29 +223,22 @@ class Incoming:
             self._trailer = b""
 
     def _packets(self, text: bytes, *, is_partial: bool) -> None:
-        at, left = 0, len(text) - 1
-        while left:
-            size, start, protocol = _packet(text, at, left)
-            virtio, least = _partial(start, protocol) if is_partial else (PLAIN, 1)
+        at, end, found = 0, len(text) - 1, self._frames
+        while end - at >= 20:
+            first, size, number, place, protocol = _IP.unpack_from(text, at)
+            start = (first & 15) * 4 if first & 0xF0 == 0x40 else 0
+            if first & 0xF0 == 0x60:
+                start, size, place, protocol = 40, 40 + number, 0, place >> 8
+            if not 20 <= start <= size <= end - at:
+                break
+            virtio, least = PLAIN, 0
+            if is_partial:
+                virtio, least = _partial(start, 0 if place & 0x3FFF else protocol)
             if size < least:
-                self.malformed += 1
-                return
-            self._frames.append([virtio + text[at : at + size]])
+                break
+            found.append([virtio + text[at : at + size]])
             at += size
-            left -= size
-
-
-def _packet(text: bytes, at: int, left: int) -> tuple[int, int, int]:
-    """The length of the packet that begins here, of its IP header, and what comes behind that; 0 if there is none, 0
-    behind that of a fragment."""
-    if left >= 20:
-        first, length, number, place, protocol = _IP.unpack_from(text, at)
-        if 0x45 <= first <= 0x4F:
-            start = (first & 15) * 4
-            return (length, start, 0 if place & 0x3FFF else protocol) if start <= length <= left else (0, 0, 0)
-        if first & 0xF0 == 0x60 and 40 + number <= left:
-            return 40 + number, 40, place >> 8
-    return 0, 0, 0
+        self.malformed += at < end
 
 
 @lru_cache(64)
