@@ -199,6 +199,27 @@ def test_another_kernel_gets_what_was_said(way: Way) -> None:
             assert not sum(got.dropped().values())
 
 
+def test_a_connection_goes_on_while_lanes_come_and_go() -> None:
+    over = threading.Event()
+    with carried(joined) as made:
+
+        def switch() -> None:
+            for number in itertools.count():
+                for device in made.devices.values():
+                    device.offload(on=number % 2 == 0)
+                if over.wait(0.02):
+                    break
+
+        thread = threading.Thread(target=switch)
+        thread.start()
+        try:
+            assert send_tcp(made, "10.77.0.2", 0) and send_tcp(made, "fd77::2", 0)
+        finally:
+            over.set()
+            thread.join()
+        assert all(made.wrong_sums(name) == 0 for name in NAMES)
+
+
 def test_offloads_end_with_who_wanted_them() -> None:
     place = Place("alice")
     try:
