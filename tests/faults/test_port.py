@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from aioice import Connection, stun
 
-from procs.agent import ice
+from procs.agent import ice, nomination
 from procs.agent.core import AgentCore
 from procs.agent.lane.port import Port
 from procs.agent.session import PeerSession
@@ -197,16 +197,40 @@ def test_what_strangers_send_is_counted_and_disturbs_nobody(tmp_path: Path) -> N
     asyncio.run(scenario())
 
 
+async def gathered(*ways: Port) -> list[Connection]:
+    """Two ends of an ICE connection that know of each other."""
+    ends = [Connection(ice_controlling=way is ways[0]) for way in ways]
+    for end, way in zip(ends, ways, strict=True):
+        ice.prepare(end, RANGE, way)
+        nomination.keep_the_best(end)
+        await end.gather_candidates()
+    for end, other in zip(ends, reversed(ends), strict=True):
+        end.remote_username, end.remote_password = other.local_username, other.local_password
+        for candidate in other.local_candidates:
+            await end.add_remote_candidate(candidate)
+    return ends
+
+
+def test_of_many_pairs_that_pass_at_once_the_two_ports_are_kept() -> None:
+    """Who answers has checked all of them when who calls hears of it, and does so, too, in one go."""
+
+    async def scenario() -> None:
+        with started() as here, started() as there:
+            caller, answerer = await gathered(here, there)
+            answering = asyncio.ensure_future(answerer.connect())
+            await until(lambda: len({(id(on), to) for _, to, on in caller._early_checks}) == 16)
+            await caller.connect()
+            await answering
+            assert len([pair for pair in caller._check_list if pair.nominated]) > 1
+            assert ice.is_by_way(caller) and ice.is_by_way(answerer)
+            await asyncio.gather(caller.close(), answerer.close())
+
+    asyncio.run(scenario())
+
+
 def test_fifty_connections_leave_nothing_behind() -> None:
     async def one(here: Port, there: Port) -> None:
-        ends = [Connection(ice_controlling=side is here) for side in (here, there)]
-        for end, way in zip(ends, (here, there), strict=True):
-            ice.prepare(end, RANGE, way)
-            await end.gather_candidates()
-        for end, other in zip(ends, reversed(ends), strict=True):
-            end.remote_username, end.remote_password = other.local_username, other.local_password
-            for candidate in other.local_candidates:
-                await end.add_remote_candidate(candidate)
+        ends = await gathered(here, there)
         async with asyncio.timeout(20):
             await asyncio.gather(*(end.connect() for end in ends))
             assert all(map(ice.is_by_way, ends))
