@@ -19,6 +19,8 @@ from typing import IO
 
 import pytest
 
+from procs import log
+from scripts import cli
 from tests import hub_rig
 from tests.hub_rig import Process
 from tests.peer_rig import ALONE, LIMIT_S, Machine, ended
@@ -160,26 +162,37 @@ def test_a_file_goes_on_after_either_side_was_killed(pair: tuple[Machine, Machin
     assert (into / "film.bin").read_bytes() == film.read_bytes()
 
 
-def test_what_cannot_be_is_said_and_a_forgotten_peer_is_met_anew(
-    hub: Process, pair: tuple[Machine, Machine], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    ("words", "name", "code", "said"),
+    [
+        ("connect bob", "", 2, "AGENT_ID is not set"),
+        ("connect alice", "alice", 2, "PEER='alice' (command line): that is you"),
+        ("send-file . bob", "alice", 10, "is no file"),
+        ("send-file none bob", "alice", 10, "No such file"),
+        ("peers --forget bob", "alice", 2, "no peer that is known"),
+        ("receive --into /proc/1", "alice", 2, "--into /proc/1 (command line): can't be written to"),
+        ("peers --approve bob xx", "alice", 2, "--approve bob KEY='xx' (command line): must be"),
+        (f"peers --approve b/b {'A' * 43}=", "alice", 2, "--approve PEER='b/b': must be"),
+    ],
+)
+def test_what_can_not_be_is_said_before_anybody_is_asked(
+    words: str, name: str, code: int, said: str, run_dir: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("AGENT_ID", name)
+    monkeypatch.setenv("SIGNALING_URL", "ws://127.0.0.1:9/ws/signal")
+    monkeypatch.setattr(log, "configure", lambda *_, **__: None)  # that is for a whole process
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words.split()) == code
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("planaria: ") and said in err
+
+
+def test_nobody_is_there_and_a_forgotten_peer_is_met_anew(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
     alice, bob = pair
-    cases: tuple[tuple[tuple[str, ...], dict[str, str], int, str], ...] = (
-        (("connect", "nobody", "--within", "1"), {}, 11, "no connection to 'nobody': peer not connected"),
-        (("connect", "bob"), {"AGENT_ID": ""}, 2, "AGENT_ID is not set"),
-        (("connect", "alice"), {}, 2, "PEER='alice' (command line): that is you"),
-        (("send-file", str(tmp_path), "bob"), {}, 10, "is no file"),
-        (("send-file", str(tmp_path / "none"), "bob"), {}, 10, "No such file"),
-        (("peers", "--forget", "bob"), {}, 2, "no peer that is known"),
-        (("receive", "--into", "/proc/1"), {}, 2, "--into /proc/1 (command line): can't be written to"),
-        (("peers", "--approve", "bob", "xx"), {}, 2, "--approve bob KEY='xx' (command line): must be"),
-        (("peers", "--approve", "b/b", "A" * 43 + "="), {}, 2, "--approve PEER='b/b': must be"),
-    )
-    for words, environ, code, said in cases:
-        (tmp_path / "alice").mkdir(exist_ok=True)
-        (tmp_path / "alice/said").write_bytes(b"")
-        assert alice.run(*words, environ=environ) == (code, b""), words
-        assert said in alice.said.splitlines()[-1] and "Traceback" not in alice.said
+    assert alice.run("connect", "nobody", "--within", "1") == (11, b"")
+    assert "no connection to 'nobody': peer not connected" in alice.said.splitlines()[-1]
+    assert "Traceback" not in alice.said
     with bob.listening("receive", "--into", str(tmp_path / "into")):
         assert alice.run("connect", "bob", "--mode", "json")[0] == 10
         assert "is there for 'receive', not for 'json'" in alice.said
