@@ -16,8 +16,7 @@ from pathlib import Path
 REPEATS = 2
 FAILED = 1  # pytest's word for it; every other one is about pytest itself, and once more would change nothing
 LAST_FAILED = Path(".pytest_cache/v/cache/lastfailed")
-# In the order of their names the long files come first and the short ones fill the gaps at the end; by their number of
-# tests, as xdist has it, some that take minutes would come last.
+# By their number of tests, as xdist would order them, some files that take minutes would come last (tests/conftest.py).
 BESIDE = ("--dist", "loadfile", "--no-loadscope-reorder")
 ALONE = ("--last-failed", "--last-failed-no-failures", "none")
 

@@ -50,7 +50,7 @@ def loaded(port: int, folder: Path, *words: str) -> tuple[int, Any, str]:
     return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
 
 
-@pytest.mark.long  # its parts are in tests/unit/test_voice_load.py and tests/e2e/test_voice.py
+@pytest.mark.long  # its parts are in tests/e2e/test_loadtest.py and tests/e2e/test_voice.py
 def test_somebody_in_a_browser_is_served_and_may_interrupt_and_cough(services: dict[str, str], tmp_path: Path) -> None:
     with voice_rig.backend(tmp_path, whole=True, environ=OURS | services) as backend:
         code, told, err = loaded(backend.port, tmp_path, "--turns", "1")
