@@ -16,6 +16,7 @@ from procs.agent.lane.lanes import Lanes
 from procs.agent.lane.way import Address
 from procs.agent.udp import Sent
 from procs.messages.tunnel import LaneKeys
+from tests.segmenting import TCP, frame
 
 STEP_S = 0.05
 MTU = 1380
@@ -58,6 +59,7 @@ class Net:
                 else:
                     for each in kept:
                         end.port.on_records(memoryview(each), len(each), sender)
+                end.port.on_all()
 
 
 class FakePort:
@@ -65,6 +67,7 @@ class FakePort:
 
     def __init__(self, net: Net, end: End) -> None:
         self.on_records: Callable[[memoryview, int, Address], None] = lambda joined, step, sender: None
+        self.on_all: Callable[[], None] = lambda: None
         self.on_writable: Callable[[], None] = lambda: None
         self._net, self._end = net, end
         self.is_full = False
@@ -163,6 +166,19 @@ def through(net: Net, numbers: Sequence[int]) -> None:
         assert here.send(*packets) == len(packets)
         net.carry()
         assert sorted(there.got) == sorted(packets)
+
+
+def test_slices_that_come_one_by_one_are_one_frame_again(net: Net) -> None:
+    one, two = net.ends
+    sent, written = frame(4, TCP, bytes(30_000), 1000), list[int]()
+    two.lanes.on_frames = lambda peer, iovs: written.extend(sum(map(len, iov)) for iov in iovs)
+    assert one.lanes.send("bob", [sent]) == 1
+    runs, net.way = net.way, []
+    for sender, joined, step, _ in runs:
+        for at in range(0, len(joined), step):
+            two.port.on_records(memoryview(joined)[at : at + step], step, sender)
+    two.port.on_all()
+    assert written == [len(sent)]
 
 
 def test_it_is_up_at_once_carries_packets_and_knows_its_width(net: Net) -> None:

@@ -25,6 +25,7 @@ from procs.agent.lane.way import Address
 from procs.agent.udp import Sent
 from procs.messages.tunnel import LaneKeys
 
+BATCH_BYTES = 1 << 15  # of records, beyond which their frames do not wait for more
 LEAST = 1232  # bytes of a datagram: what IPv6 takes everywhere
 
 
@@ -32,6 +33,7 @@ class Below(Protocol):
     """As much of a Port (port.py) as lanes use."""
 
     on_records: Callable[[memoryview, int, Address], None]
+    on_all: Callable[[], None]
     on_writable: Callable[[], None]
 
     def send_records(self, joined: bytes, step: int, to: Address) -> Sent:
@@ -49,11 +51,13 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._pairs: dict[bytes, tuple[Lane, Pair]] = {}  # by the index that their records come with
         self._waiting: deque[tuple[Lane, Run]] = deque()  # of no more than one call of send
+        self._batch: tuple[Lane, Pair] | None = None  # whose frames are coming
+        self._bytes = 0  # of it
         self.on_frames: Callable[[str, Sequence[Iov]], object] = lambda peer, frames: None
         self.on_nonce: Callable[[str, bytes], object] = lambda peer, nonce: None
         self.on_room: Callable[[], object] = lambda: None
         self.strangers = self.refused = 0
-        port.on_records, port.on_writable = self._came, self._writable
+        port.on_records, port.on_all, port.on_writable = self._came, self._flush, self._writable
 
     # What others know of a lane
 
@@ -155,13 +159,24 @@ class Lanes:
         if found is None:
             self.strangers += last // step + 1
             return
+        if found is not self._batch:
+            self._flush()
+            self._batch = found
         lane, pair = found
         before = pair.opener.newest
         pair.incoming.take(joined, step)
         if pair.opener.newest > before:
             self._heard(lane, pair, sender)
-        if frames := pair.incoming.frames():
-            self.on_frames(lane.peer, frames)
+        self._bytes += len(joined)
+        if self._bytes >= BATCH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Hand over what has come. Slices that came one by one are one frame, as if the kernel had joined them: what
+        costs most of a packet is to have it written."""
+        batch, self._batch, self._bytes = self._batch, None, 0
+        if batch and (frames := batch[1].incoming.frames()):
+            self.on_frames(batch[0].peer, frames)
 
     def _apart(self, joined: memoryview, step: int, sender: Address) -> None:
         """A run under more than one key: they are just being changed, or somebody makes them up."""

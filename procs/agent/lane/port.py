@@ -45,8 +45,8 @@ class Port:
     number comes from; 0 is any that is free in the range. Raises ConfigError.
 
     `on_records(joined, step, sender)` is called with records, datagrams of `step` bytes that lie behind each other, the
-    last maybe shorter; the memory is the caller's own again afterwards. `on_writable()` once `send_records` was FULL
-    and there is room again.
+    last maybe shorter; the memory is the caller's own again afterwards. `on_all()` once there are no more for now.
+    `on_writable()` once `send_records` was FULL and there is room again.
     """
 
     def __init__(self, number: int, udp_range: tuple[int, int], key: str = "port") -> None:
@@ -56,6 +56,7 @@ class Port:
         self._outlets: dict[int, Outlet] = {}  # by family
         self._buffer = memoryview(bytearray(MAX_RUN))
         self.on_records: Callable[[memoryview, int, Address], None] = lambda joined, step, sender: None
+        self.on_all: Callable[[], None] = lambda: None
         self.on_writable: Callable[[], None] = lambda: None
         self._shunned: set[bytes] = set()
 
@@ -148,6 +149,7 @@ class Port:
                     self._sort(cut, *came)
         except OSError as error:
             self._failed(error)
+        self.on_all()
         for (take, local, sender), datagrams in heard.items():
             take(local, sender, datagrams)
 
