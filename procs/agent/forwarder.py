@@ -25,7 +25,7 @@ class Forwarder:
         self, device: TunDevice, switch: Switch, lanes: Lanes, elsewhere: Callable[[str, list[bytes]], int]
     ) -> None:
         self._device, self._switch, self._lanes, self._elsewhere = device, switch, lanes, elsewhere
-        self._is_offloaded = False
+        self._is_offloaded, self._joins = False, False
         lanes.on_frames, lanes.on_room = self._from_lane, self.start
 
     def start(self) -> None:
@@ -39,11 +39,11 @@ class Forwarder:
         self._lanes.tick(now)
         if self._lanes.are_up != self._is_offloaded and self._device.fd >= 0:
             self._is_offloaded = not self._is_offloaded
-            self._device.offload(on=self._is_offloaded)
+            self._joins = "uso" in self._device.offload(on=self._is_offloaded)
 
     def from_session(self, peer: str, packets: Sequence[bytes]) -> None:
         """What has come from a peer by any other plane."""
-        self._from_lane(peer, joining.iovs(packets))
+        self._to_interface(peer, joining.iovs(packets))
 
     def _from_interface(self, frames: list[bytes]) -> None:
         switch, lanes = self._switch, self._lanes
@@ -60,6 +60,9 @@ class Forwarder:
             self._device.pause()
 
     def _from_lane(self, peer: str, frames: Sequence[vnet.Iov]) -> None:
+        self._to_interface(peer, joining.datagrams(frames) if self._joins else frames)
+
+    def _to_interface(self, peer: str, frames: Sequence[vnet.Iov]) -> None:
         if self._switch.allowed(peer) and self._device.fd >= 0:
             self._device.write(self._switch.admit(peer, frames))
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Sequence
 from ipaddress import ip_interface
@@ -52,6 +53,7 @@ class PeerTunnel:
         for network in elsewhere:
             log.warning("this machine has another route there, which stays", prefix=str(network))
         self.port = port or Port(0, AgentSettings().udp_range)
+        self.port.shun(socket.if_nametoindex(self.device.name))
         self._switch = Switch(tunnel)
         self._lanes = Lanes(self.port, most=tunnel.mtu, least=least_of(tunnel))
         self._lanes.on_nonce = self._renewed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from typing import Any, NoReturn
 
@@ -69,6 +70,7 @@ class Pump:
     def __init__(self, tunnel: Tunnel, claimed: Claimed, alive: Alive) -> None:
         self._tunnel, self._alive = tunnel, alive
         self._device, self._port, self._bus = claimed
+        self._port.shun(socket.if_nametoindex(self._device.name))
         self._addresses = [str(address) for address in tunnel.address]
         self._switch = Switch(tunnel)
         self._ends = ends.Ends(tunnel.allowed, time.monotonic())

@@ -4,6 +4,7 @@ kernel that has no UDP offloads."""
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -57,6 +58,20 @@ def test_a_flood_of_bogus_records_is_counted_and_does_nothing_else() -> None:
         assert near.session().plane == 3 and (near.pids, far.pids) == pids
         for name in ("rekeys", "falls", "moves", "malformed"):
             assert after.lane[name] == before.lane[name]
+
+
+def test_nothing_is_taken_at_the_port_that_comes_by_the_tunnel() -> None:
+    with peers_ground.straight() as wire, supervised(wire, ENDS) as (near, far):
+        state, passed = far.pump.state(), far.session().received_packets
+        with near.place.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for _ in range(50):
+                sock.sendto(b"\xf1" + bytes(40), (THERE, state.port))
+            until(lambda: far.session().received_packets >= passed + 50)
+            for _ in range(5):
+                sock.sendto(b"\xf1" + bytes(40), (peers_ground.FAR, state.port))
+        count = COUNTED["unknown"]
+        until(lambda: count(far) > state.dropped["strangers_at_port"])
+        assert count(far) == state.dropped["strangers_at_port"] + 5
 
 
 @pytest.fixture

@@ -32,8 +32,9 @@ class FakeDevice:
     def pause(self) -> None:
         self.take = None
 
-    def offload(self, *, on: bool) -> None:
+    def offload(self, *, on: bool) -> tuple[str, ...]:
         self.offloads.append(on)
+        return ("csum", "tso", "uso") if on else ()
 
     def write(self, iovs: Sequence[Iov]) -> None:
         self.written += [b"".join(iov) for iov in iovs]
