@@ -16,7 +16,7 @@ _SUMS = {
     "received_packets": "Packets of a peer that were let in.",
     "received_bytes": "Bytes of them.",
 }
-REFUSED = ("forged", "replayed", "malformed")  # records of the fast lane
+REFUSED = ("forged", "replayed", "malformed", "unread")  # records of the fast lane
 
 
 class Tunnelled:

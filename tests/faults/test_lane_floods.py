@@ -26,9 +26,17 @@ PPS, LASTS_S = 100_000, 1.0
 # What kinds of bogus records are counted as.
 COUNTED: dict[str, Callable[[Home], int]] = {
     "unknown": lambda home: home.pump.state().dropped["strangers_at_port"],
-    "forged": lambda home: home.session().lane["forged"],
-    "replayed": lambda home: home.session().lane["replayed"],
+    "forged": lambda home: refused(home, "forged"),
+    "replayed": lambda home: refused(home, "replayed"),
 }
+
+
+def refused(home: Home, kind: str) -> int:
+    """Those of this kind, and those that were not looked at after so many of them."""
+    lane = home.session().lane
+    return lane[kind] + lane["unread"]
+
+
 TOO_LONG = "udp length > 1300"  # for what probes plane 2
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from procs.agent.lane import lane as one_lane
 from procs.agent.lane.keying import SECRET_BYTES, Keying, Keys
-from procs.agent.lane.lanes import Lanes
+from procs.agent.lane.lanes import DOUBTED, Lanes
 from procs.agent.lane.way import Address
 from procs.agent.udp import Sent
 from procs.messages.tunnel import LaneKeys
@@ -377,3 +377,21 @@ def test_of_one_that_was_dropped_nothing_is_left(net: Net) -> None:
     two.send(packet(1))
     net.carry()
     assert not one.got and one.lanes.strangers == 1
+
+
+def test_who_sends_bogus_records_from_elsewhere_is_soon_not_looked_at_and_the_peer_still_may_move(net: Net) -> None:
+    one, two = net.ends
+    through(net, range(3))
+    again = one.port.sent[-1]
+    forged = again[:5] + (10**6).to_bytes(8, "big") + again[13:]
+    for each in (again, forged):
+        for _ in range(500):
+            two.port.on_records(memoryview(each), len(each), ("203.0.113.66", 666))
+        two.port.on_all()
+    counted = [two.stat(name) for name in ("replayed", "forged", "unread")]
+    assert counted == [DOUBTED, 0, 1000 - DOUBTED]
+    through(net, range(3))  # from where the peer is, all is opened
+    one.at = ("198.51.100.7", 4242)
+    net.run(0.5)
+    through(net, range(3))
+    assert two.lanes.remote("alice") == "198.51.100.7:4242"

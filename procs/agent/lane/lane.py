@@ -55,6 +55,7 @@ class Lane:
         self.is_up = False
         self.round_trip_ms: float | None = None
         self.rekeys = self.falls = self.moves = 0
+        self.unread = 0  # records from elsewhere, where too many had proved to be bogus
         self.path = PathMtu(least, most)
         self.pairs: list[Pair] = []  # the newest last
         self._out: Pair | None = None
@@ -78,7 +79,7 @@ class Lane:
             "malformed": sum(pair.incoming.malformed for pair in self.pairs),
         }
         kept = {name: now[name] + self._gone[name] for name in now}
-        return {"rekeys": self.rekeys, "falls": self.falls, "moves": self.moves, **kept}
+        return {"rekeys": self.rekeys, "falls": self.falls, "moves": self.moves, "unread": self.unread, **kept}
 
     # Keys
 

@@ -8,7 +8,9 @@ lanes.keys(told)
 if lanes.is_up(peer): lanes.send(peer, frames)
 lanes.tick(time.monotonic())                 # some ten times a second
 
-What comes under no key of ours costs one look into a table, and is never answered.
+What comes under no key of ours costs one look into a table, and is never answered. What comes under a key of ours, but
+not from where its peer is, may be the peer, who has moved, or anybody who has seen a record of its: it is opened, until
+too much of it has proved to be nothing. Whoever makes up records in a peer's place has to send from the peer's address.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from procs.agent.lane.way import Address
 from procs.agent.udp import Sent
 from procs.messages.tunnel import LaneKeys
 
+DOUBTED = 100  # records from elsewhere that prove to be none of the peer's, from one tick to the next
 BATCH_BYTES = 1 << 15  # of records, beyond which their frames do not wait for more
 LEAST = 1232  # bytes of a datagram: what IPv6 takes everywhere
 
@@ -53,6 +56,8 @@ class Lanes:
         self._waiting: deque[tuple[Lane, Run]] = deque()  # of no more than one call of send
         self._batch: tuple[Lane, Pair] | None = None  # whose frames are coming
         self._bytes = 0  # of it
+        self._sender: Address | None = None  # of the newest of it
+        self._doubts = DOUBTED  # that are left
         self.on_frames: Callable[[str, Sequence[Iov]], object] = lambda peer, frames: None
         self.on_nonce: Callable[[str, bytes], object] = lambda peer, nonce: None
         self.on_room: Callable[[], object] = lambda: None
@@ -98,7 +103,7 @@ class Lanes:
         return lane.round_trip_ms if lane else None
 
     def stats(self, peer: str) -> dict[str, int]:
-        """Counts: rekeys, falls, moves, forged, replayed, malformed."""
+        """Counts: rekeys, falls, moves, unread, forged, replayed, malformed."""
         lane = self._lanes.get(peer)
         return lane.stats if lane else {}
 
@@ -132,6 +137,7 @@ class Lanes:
 
     def tick(self, now: float) -> None:
         """Ping, find out what is up, and let old keys go."""
+        self._doubts = DOUBTED
         for lane in self._lanes.values():
             nonce = lane.nonce
             for pair in lane.expire(now):
@@ -159,14 +165,21 @@ class Lanes:
         if found is None:
             self.strangers += last // step + 1
             return
+        lane, pair = found
+        is_elsewhere = sender != lane.remote and lane.remote is not None
+        if is_elsewhere and not self._doubts:
+            lane.unread += last // step + 1
+            return
         if found is not self._batch:
             self._flush()
             self._batch = found
-        lane, pair = found
-        before = pair.opener.newest
+        opener = pair.opener
+        before, bogus = opener.newest, opener.forged + opener.replayed
         pair.incoming.take(joined, step)
-        if pair.opener.newest > before:
-            self._heard(lane, pair, sender)
+        if opener.newest > before:
+            self._sender = sender
+        if is_elsewhere:
+            self._doubts = max(0, self._doubts - (opener.forged + opener.replayed - bogus))
         self._bytes += len(joined)
         if self._bytes >= BATCH_BYTES:
             self._flush()
@@ -175,8 +188,14 @@ class Lanes:
         """Hand over what has come. Slices that came one by one are one frame, as if the kernel had joined them: what
         costs most of a packet is to have it written."""
         batch, self._batch, self._bytes = self._batch, None, 0
-        if batch and (frames := batch[1].incoming.frames()):
-            self.on_frames(batch[0].peer, frames)
+        sender, self._sender = self._sender, None
+        if not batch:
+            return
+        lane, pair = batch
+        if sender:
+            self._heard(lane, pair, sender)
+        if frames := pair.incoming.frames():
+            self.on_frames(lane.peer, frames)
 
     def _apart(self, joined: memoryview, step: int, sender: Address) -> None:
         """A run under more than one key: they are just being changed, or somebody makes them up."""

@@ -137,7 +137,7 @@ class Port:
                 if info[interface] in self._shunned:
                     self._demux.strangers += -(-size // max(1, step))
                     continue
-                firsts = bytes(run[:: max(1, step)])
+                firsts = bytes(run[:: max(1, step)]) if step < size else bytes(run[:1])
                 if firsts and not firsts.strip(_RECORDS):
                     self.on_records(run, step, sender[:2])
                     continue
