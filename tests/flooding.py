@@ -85,8 +85,8 @@ def bogus(kind: str, real: Sequence[bytes]) -> list[bytes]:
         return [each for each in real if len(each) == size]
     _, index, counter = max(HEAD.unpack_from(each) for each in real)
     index = index if kind == "forged" else index ^ 0x5A5A5A5A
-    junk = SIZE - HEAD.size
-    return [HEAD.pack(FIRST[0], index, counter + 1 + at) + os.urandom(junk) for at in range(MANY)]
+    junk = SIZE - HEAD.size  # under counters that are yet to come: what is old is not even opened
+    return [HEAD.pack(FIRST[0], index, counter + (1 << 20) + at) + os.urandom(junk) for at in range(MANY)]
 
 
 @contextmanager
