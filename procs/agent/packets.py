@@ -94,7 +94,7 @@ def clamped(packet: bytes, mtu: int, *, is_summed: bool = True) -> bytes:
 
 def _clamped(packet: bytes, tcp: int, limit: int, *, is_summed: bool) -> bytes:
     at, end = tcp + 20, tcp + (packet[tcp + 12] >> 4) * 4
-    while at + 4 <= min(end, len(packet)) and packet[at]:
+    while at + 4 <= end <= len(packet) and packet[at]:  # a header that is cut short is its receiver's to refuse
         if packet[at] == 1:
             at += 1
             continue

@@ -66,6 +66,12 @@ def test_other_packets_stay_as_they_are() -> None:
         assert clamped(packet, 1380) is packet
 
 
+@pytest.mark.parametrize("is_4", [True, False])
+def test_options_that_are_cut_short_stay_as_they_are(is_4: bool) -> None:
+    cut = syn(b"\1\2\4\xff\xff" + bytes(7), is_4=is_4)[:-7]  # the last of an odd number of bytes is the option's
+    assert clamped(cut, 600) is cut
+
+
 @given(st.binary(max_size=120), st.booleans())
 def test_nothing_breaks_on_garbage(data: bytes, is_4: bool) -> None:
     size = len(data)
