@@ -98,14 +98,14 @@ class Switch:
                 len(frame) >= 50
                 and frame[10] == 0x45
                 and (frame[19] != 6 or not frame[43] & 2)
-                and (not frame[0] or frame[:10] in PARTIAL4)
+                and (not frame[0] | frame[1] or frame[:10] in PARTIAL4)
             ):
                 way = ways.get(frame[26:30]) or self._way(frame[26:30], ways, found)
             elif (
                 len(frame) >= 64
                 and frame[10] & 0xF0 == 0x60
                 and (frame[16] != 6 or not frame[63] & 2)
-                and (not frame[0] or frame[:10] in PARTIAL6)
+                and (not frame[0] | frame[1] or frame[:10] in PARTIAL6)
             ):
                 way = ways.get(frame[34:50]) or self._way(frame[34:50], ways, found)
             else:

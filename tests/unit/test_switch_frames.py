@@ -138,6 +138,16 @@ def test_what_is_not_right_behind_ip_is_made_whole() -> None:
     assert made.startswith(PLAIN) and checksum(made[HEAD + 28 :]) == 0
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_two_small_ones_that_came_as_one_go_on_as_two(version: int) -> None:
+    whole = large(version, TCP, TO_BOB, 1000, 500)  # as a peer's session has joined them, and the kernel has passed on
+    forwarded = b"\0" + whole[1:2] + pack("<HHHH", len(whole) - HEAD, 500, 0, 0) + whole[HEAD:]
+    switch = Switch(TUNNEL)
+    for _ in range(2):  # the second time the address is known
+        ((*found,),) = switch.sort([forwarded])[0].values()
+    assert len(found) == 2 and all(each.startswith(PLAIN) and is_whole(each[HEAD:]) for each in found)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from([4, 6]),
