@@ -13,6 +13,7 @@ import pytest
 from procs.agent.lane import lane as one_lane
 from procs.agent.lane.keying import SECRET_BYTES, Keying, Keys
 from procs.agent.lane.lanes import DOUBTED, Lanes
+from procs.agent.lane.slices import CONTROL
 from procs.agent.lane.way import Address
 from procs.agent.udp import Sent
 from procs.messages.tunnel import LaneKeys
@@ -393,5 +394,20 @@ def test_who_sends_bogus_records_from_elsewhere_is_soon_not_looked_at_and_the_pe
     through(net, range(3))  # from where the peer is, all is opened
     one.at = ("198.51.100.7", 4242)
     net.run(0.5)
-    through(net, range(3))
     assert two.lanes.remote("alice") == "198.51.100.7:4242"
+
+
+def test_what_is_sent_to_where_nobody_answers_ends_whatever_the_peer_says(net: Net) -> None:
+    one, two = net.ends
+    ours, theirs, held = one.lanes._lanes["bob"], two.lanes._lanes["alice"], list[bytes]()
+    theirs.answers = lambda pair, texts, now: held.extend(each[1:9] for each in texts) or []  # type: ignore[func-returns-value, method-assign]
+    net.run(1)
+    one.has_session = False
+    net.ends.remove(two)
+    guessed = [number.to_bytes(8, "big") for number in range(100)]
+    for number in [b""] * 30 + [*held, *guessed]:
+        assert theirs._out
+        record = theirs._out.sealer.seal([b"\2" + number + bytes([CONTROL])])
+        one.port.on_records(memoryview(record), len(record), ("203.0.113.66", 666))  # a victim's
+        net.run(0.1)
+    assert ours.remote == ("203.0.113.66", 666) and len(held) and not one.is_up

@@ -60,8 +60,8 @@ class Lane:
         self.pairs: list[Pair] = []  # the newest last
         self._out: Pair | None = None
         self._had: set[bytes] = set()  # marks of all keys that this nonce has given
-        self._pings: dict[int, tuple[float, int]] = {}  # when it was sent, and its size
-        self._number = self._answers = 0
+        self._pings: dict[bytes, tuple[float, int, Address | None]] = {}  # when it was sent, its size, where to
+        self._answers = 0
         self._answered_at = self._heard_at = self._told_at = float("-inf")
         self._gone = {"forged": 0, "replayed": 0, "malformed": 0}  # of keys that are no more
 
@@ -161,12 +161,12 @@ class Lane:
             if kind == _PING:
                 pongs.append(_PONG + number + bytes([CONTROL]))
             elif kind == _PONG:
-                self._answered(int.from_bytes(number, "big"), now)
+                self._answered(number, now)
         return _sealed(pair, pongs)
 
-    def _answered(self, number: int, now: float) -> None:
-        sent_at, size = self._pings.pop(number, (0.0, -1))
-        if size < 0:
+    def _answered(self, number: bytes, now: float) -> None:
+        sent_at, size, to = self._pings.pop(number, (0.0, -1, None))
+        if size < 0 or to != self.remote:
             return
         self.round_trip_ms = (now - sent_at) * 1000
         self._answered_at = now
@@ -201,10 +201,12 @@ class Lane:
         return found
 
     def _ping(self, pair: Pair, size: int, now: float) -> list[Run]:
-        self._number += 1
-        self._pings[self._number] = now, size
-        self._pings.pop(self._number - PINGS, None)
-        text = _PING + self._number.to_bytes(_NUMBER_BYTES, "big")
+        # Only who is there can know the number: else a peer could have all that is for it sent to a victim's address.
+        number = secrets.token_bytes(_NUMBER_BYTES)
+        self._pings[number] = now, size, self.remote
+        if len(self._pings) > PINGS:
+            del self._pings[next(iter(self._pings))]
+        text = _PING + number
         return _sealed(pair, [text.ljust(size - OVERHEAD - 1, b"\0") + bytes([CONTROL])])
 
     def look(self, now: float) -> None:
