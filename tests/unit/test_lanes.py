@@ -411,3 +411,17 @@ def test_what_is_sent_to_where_nobody_answers_ends_whatever_the_peer_says(net: N
         one.port.on_records(memoryview(record), len(record), ("203.0.113.66", 666))  # a victim's
         net.run(0.1)
     assert ours.remote == ("203.0.113.66", 666) and len(held) and not one.is_up
+
+
+def test_pings_without_end_are_answered_within_bounds_and_do_not_gather(net: Net) -> None:
+    one, two = net.ends
+    theirs, ours = two.lanes._lanes["alice"], one.lanes._lanes["bob"]
+    assert theirs._out and ours._out
+    pings = [theirs._out.sealer.seal([b"\1" + bytes(9)]) for _ in range(300)]
+    sent = len(one.port.sent)
+    for ping in reversed(pings):  # the newest first
+        one.port.on_records(memoryview(ping), len(ping), two.at)
+        assert not ours._out.incoming.controls
+    assert len(one.port.sent) - sent == one_lane.MOST_PONGS
+    net.run(1)
+    assert one.is_up and two.is_up

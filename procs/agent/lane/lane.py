@@ -29,6 +29,7 @@ KEPT_S = 10.0  # the keys before those of now
 PINGS = 64  # whose answers still count
 MOST_PAIRS = 4
 MOST_HAD = 64  # keys of one nonce
+MOST_PONGS = 64  # between two looks of ours at what is due
 _PING, _PONG = b"\x01", b"\x02"
 _NUMBER_BYTES = 8
 Run = tuple[bytes, int]  # datagrams behind each other, and the size of each
@@ -61,7 +62,7 @@ class Lane:
         self._out: Pair | None = None
         self._had: set[bytes] = set()  # marks of all keys that this nonce has given
         self._pings: dict[bytes, tuple[float, int, Address | None]] = {}  # when it was sent, its size, where to
-        self._answers = 0
+        self._answers = self._pongs = 0
         self._answered_at = self._heard_at = self._told_at = float("-inf")
         self._gone = {"forged": 0, "replayed": 0, "malformed": 0}  # of keys that are no more
 
@@ -155,10 +156,11 @@ class Lane:
 
     def answers(self, pair: Pair, controls: Sequence[bytes], now: float) -> list[Run]:
         """What is to be sent for these texts of control."""
-        pongs = []
+        pongs: list[bytes] = []
         for text in controls:
             kind, number = text[:1], text[1 : 1 + _NUMBER_BYTES]
-            if kind == _PING:
+            if kind == _PING and self._pongs < MOST_PONGS:
+                self._pongs += 1
                 pongs.append(_PONG + number + bytes([CONTROL]))
             elif kind == _PONG:
                 self._answered(number, now)
@@ -191,6 +193,7 @@ class Lane:
 
     def pings(self, now: float) -> list[Run]:
         """Those that are due, some ten times a second."""
+        self._pongs = 0
         pair = self._out or next((each for each in reversed(self.pairs) if each.may_send), None)
         if pair is None or self.remote is None:
             return []

@@ -193,7 +193,9 @@ class Lanes:
             return
         lane, pair = batch
         if sender:
-            self._heard(lane, pair, sender)
+            lane.heard(pair, sender, self._clock())
+        if pair.incoming.controls:  # also of what comes late: nothing may gather
+            self._answer(lane, pair)
         if frames := pair.incoming.frames():
             self.on_frames(lane.peer, frames)
 
@@ -205,13 +207,10 @@ class Lanes:
             else:
                 self.strangers += 1
 
-    def _heard(self, lane: Lane, pair: Pair, sender: Address) -> None:
-        now = self._clock()
-        lane.heard(pair, sender, now)
-        if pair.incoming.controls:
-            controls, pair.incoming.controls[:] = pair.incoming.controls[:], []
-            for run in lane.answers(pair, controls, now):
-                self._out(lane, run)
+    def _answer(self, lane: Lane, pair: Pair) -> None:
+        controls, pair.incoming.controls[:] = pair.incoming.controls[:], []
+        for run in lane.answers(pair, controls, self._clock()):
+            self._out(lane, run)
 
     def _ping(self, lane: Lane, now: float) -> None:
         for run in lane.pings(now):
