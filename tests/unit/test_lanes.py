@@ -427,3 +427,15 @@ def test_pings_without_end_are_answered_within_bounds_and_do_not_gather(net: Net
     assert 0 < len(one.port.sent) - sent <= one_lane.MOST_PONGS
     net.run(1)
     assert one.is_up and two.is_up
+
+
+def test_a_peer_that_tells_nonce_after_nonce_costs_little_and_gets_its_lane_in_the_end(net: Net) -> None:
+    one, two = net.ends
+    for _ in range(30):
+        for _ in range(100):
+            two.keying.ours(random.randbytes(16))
+            one.keying.heard(two.said.pop())
+        assert len(one.lanes._pairs) <= 2 * one_lane.MOST_PAIRS
+        net.run(0.1)
+    net.run(5)
+    through(net, range(5))

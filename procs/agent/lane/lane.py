@@ -27,7 +27,8 @@ LEASE_S = 30.0  # of keys, since anything was heard of the peer or of a session 
 REKEY_S, LATE_S = 120.0, 180.0  # until other keys are to be had; then until there are none
 KEPT_S = 10.0  # the keys before those of now
 PINGS = 64  # whose answers still count
-MOST_PAIRS = 4
+MOST_PAIRS = 4  # beside the one in use; also as many new ones in FRESH_S, after which keys are said again
+FRESH_S = 1.0
 MOST_HAD = 64  # keys of one nonce
 MOST_PONGS = 64  # between two looks of ours at what is due
 _PING, _PONG = b"\x01", b"\x02"
@@ -98,6 +99,8 @@ class Lane:
             return None
         if len(self._had) >= MOST_HAD:
             self.renew()
+            return None
+        if sum(now - pair.since < FRESH_S for pair in self.pairs) >= MOST_PAIRS:  # a peer that tells nonce after nonce
             return None
         self._had.add(mark)
         pair = Pair(keys, now)
