@@ -64,7 +64,10 @@ def _read(kept: Path) -> int:
 
 
 def _keep(kept: Path, number: int) -> None:
-    """Whole or not at all. Lost with the machine's power, it is picked again."""
+    """Whole or not at all. Lost with the machine's power, it is picked again; so it is where the disk is full."""
     beside = kept.with_suffix(".new")
-    beside.write_text(str(number))
-    os.replace(beside, kept)
+    try:
+        beside.write_text(str(number))
+        os.replace(beside, kept)
+    except OSError as error:
+        log.warning("the tunnel's UDP port can't be kept: it is another after the next start", why=str(error))

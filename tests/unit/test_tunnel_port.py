@@ -40,6 +40,11 @@ def test_what_is_no_number_is_picked_anew(tmp_path: Path, text: str) -> None:
     assert port_of(tmp_path) == int((tmp_path / KEPT).read_text()) >= 49152
 
 
+def test_where_it_can_not_be_kept_there_is_one_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / KEPT).with_suffix(".new").symlink_to("/dev/full")
+    assert port_of(tmp_path) >= 49152 and not (tmp_path / KEPT).exists()
+
+
 def test_another_s_is_left_to_it(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as theirs:
         theirs.bind(("127.0.0.1", 0))
