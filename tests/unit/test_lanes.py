@@ -14,6 +14,7 @@ from procs.agent.lane import lane as one_lane
 from procs.agent.lane.keying import SECRET_BYTES, Keying, Keys
 from procs.agent.lane.lanes import DOUBTED, Lanes
 from procs.agent.lane.slices import CONTROL
+from procs.agent.lane.vnet import PLAIN
 from procs.agent.lane.way import Address
 from procs.agent.udp import Sent
 from procs.messages.tunnel import LaneKeys
@@ -169,17 +170,22 @@ def through(net: Net, numbers: Sequence[int]) -> None:
         assert sorted(there.got) == sorted(packets)
 
 
-def test_slices_that_come_one_by_one_are_one_frame_again(net: Net) -> None:
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_slices_that_come_one_by_one_are_one_frame_again(net: Net, is_alone: bool) -> None:
     one, two = net.ends
-    sent, written = frame(4, TCP, bytes(30_000), 1000), list[int]()
+    sent, written = frame(4, TCP, bytes(30_500), 1000), list[int]()
     two.lanes.on_frames = lambda peer, iovs: written.extend(sum(map(len, iov)) for iov in iovs)
-    assert one.lanes.send("bob", [sent]) == 1
+    assert one.lanes.send("bob", [sent, PLAIN + packet(1), sent]) == 3
     runs, net.way = net.way, []
     for sender, joined, step, _ in runs:
         for at in range(0, len(joined), step):
-            two.port.on_records(memoryview(joined)[at : at + step], step, sender)
+            alone = joined[at : at + step]
+            two.port.on_records(memoryview(alone), len(alone), sender)
+            stranger = b"\xf1" + bytes(100)
+            if not is_alone:
+                two.port.on_records(memoryview(stranger), len(stranger), ("203.0.113.66", 666))
     two.port.on_all()
-    assert written == [len(sent)]
+    assert sorted(written) == sorted([len(sent), 210, len(sent)])
 
 
 def test_it_is_up_at_once_carries_packets_and_knows_its_width(net: Net) -> None:
@@ -317,6 +323,7 @@ def test_whoever_moves_is_followed_at_its_first_record_and_nobody_else_is(net: N
     forged = again[:5] + (10**6).to_bytes(8, "big") + again[13:]
     for each in (again, forged):
         two.port.on_records(memoryview(each), len(each), ("203.0.113.66", 666))
+        two.port.on_all()
     assert two.lanes.remote("alice") == "198.51.100.7:4242"
     assert (two.stat("replayed"), two.stat("forged"), two.stat("moves")) == (1, 1, 1)
     net.run(1)
@@ -335,6 +342,7 @@ def test_strangers_are_counted_and_never_answered(net: Net) -> None:
     one.port.on_records(memoryview(joined), 900, ("203.0.113.66", 666))
     many = b"".join(b"\xf1" + chance.randbytes(899) for _ in range(64))
     one.port.on_records(memoryview(many), 900, ("203.0.113.66", 666))
+    one.port.on_all()
     assert one.lanes.strangers == 7 + 64 + 64
     assert len(one.port.sent) == sent and not net.way
     through(net, range(3))
@@ -388,7 +396,7 @@ def test_who_sends_bogus_records_from_elsewhere_is_soon_not_looked_at_and_the_pe
     for each in (again, forged):
         for _ in range(500):
             two.port.on_records(memoryview(each), len(each), ("203.0.113.66", 666))
-        two.port.on_all()
+            two.port.on_all()
     counted = [two.stat(name) for name in ("replayed", "forged", "unread")]
     assert counted == [DOUBTED, 0, 1000 - DOUBTED]
     through(net, range(3))  # from where the peer is, all is opened

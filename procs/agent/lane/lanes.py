@@ -28,6 +28,7 @@ from procs.agent.udp import Sent
 from procs.messages.tunnel import LaneKeys
 
 DOUBTED = 100  # records from elsewhere that prove to be none of the peer's, from one tick to the next
+MOST_ALONE = 64  # records that come one by one and are made one run
 BATCH_BYTES = 1 << 15  # of records, beyond which their frames do not wait for more
 LEAST = 1232  # bytes of a datagram: what IPv6 takes everywhere
 
@@ -57,12 +58,15 @@ class Lanes:
         self._batch: tuple[Lane, Pair] | None = None  # whose frames are coming
         self._bytes = 0  # of it
         self._sender: Address | None = None  # of the newest of it
+        self._alone: list[bytes] = []  # records that came one by one, of one key, from one sender
+        self._alike: tuple[bytes, Address] = (b"", ("", 0))  # what they have in common
+        self._step = 0  # the size of all but the last
         self._doubts = DOUBTED  # that are left
         self.on_frames: Callable[[str, Sequence[Iov]], object] = lambda peer, frames: None
         self.on_nonce: Callable[[str, bytes], object] = lambda peer, nonce: None
         self.on_room: Callable[[], object] = lambda: None
         self.strangers = self.refused = 0
-        port.on_records, port.on_all, port.on_writable = self._came, self._flush, self._writable
+        port.on_records, port.on_all, port.on_writable = self._came, self._all, self._writable
 
     # What others know of a lane
 
@@ -157,6 +161,32 @@ class Lanes:
     # Datagrams
 
     def _came(self, joined: memoryview, step: int, sender: Address) -> None:
+        """A run, or a record alone: such as come one by one are made runs of, as the kernel does where it can."""
+        size = len(joined)
+        if step < size:
+            self._release()
+            self._run(joined, step, sender)
+            return
+        alike = bytes(joined[:5]), sender
+        if self._alone and (alike != self._alike or size > self._step or len(self._alone) == MOST_ALONE):
+            self._release()
+        if not self._alone:
+            self._alike, self._step = alike, size
+        self._alone.append(bytes(joined))
+        if size < self._step:  # only the last may be shorter
+            self._release()
+
+    def _release(self) -> None:
+        alone, self._alone = self._alone, []
+        if alone:
+            self._run(memoryview(b"".join(alone)), self._step, self._alike[1])
+
+    def _all(self) -> None:
+        """No more for now."""
+        self._release()
+        self._flush()
+
+    def _run(self, joined: memoryview, step: int, sender: Address) -> None:
         index, last = bytes(joined[1:5]), (len(joined) - 1) // step * step
         if last and bytes(joined[last + 1 : last + 5]) != index:
             self._apart(joined, step, sender)
@@ -203,7 +233,7 @@ class Lanes:
         """A run under more than one key: they are just being changed, or somebody makes them up."""
         for at in range(0, len(joined), step):
             if bytes(joined[at + 1 : at + 5]) in self._pairs:
-                self._came(joined[at : at + step], step, sender)
+                self._run(joined[at : at + step], step, sender)
             else:
                 self.strangers += 1
 
