@@ -75,6 +75,9 @@ class FakePort:
         self.is_full = False
         self.sent: list[bytes] = []
 
+    def shuns(self, host: str) -> bool:
+        return host.startswith("10.77.")
+
     def send_records(self, joined: bytes, step: int, to: Address) -> Sent:
         if self.is_full:
             return Sent.FULL
@@ -328,6 +331,14 @@ def test_whoever_moves_is_followed_at_its_first_record_and_nobody_else_is(net: N
     assert (two.stat("replayed"), two.stat("forged"), two.stat("moves")) == (1, 1, 1)
     net.run(1)
     assert one.is_up and two.is_up and {keys.sends for keys in one.told[told:]} <= {one.told[told - 1].sends}
+
+
+def test_nobody_moves_into_the_tunnel(net: Net) -> None:
+    one, two = net.ends
+    at, one.at = two.lanes.remote("alice"), ("10.77.0.1", 1000)
+    assert one.send(packet(1)) == 1
+    net.carry()
+    assert two.got == [packet(1)] and two.lanes.remote("alice") == at and not two.stat("moves")
 
 
 def test_strangers_are_counted_and_never_answered(net: Net) -> None:

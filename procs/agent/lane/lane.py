@@ -149,12 +149,12 @@ class Lane:
 
     # What comes
 
-    def heard(self, pair: Pair, sender: Address, now: float) -> None:
+    def heard(self, pair: Pair, sender: Address | None, now: float) -> None:
         """Something new and genuine has come by these keys, the newest so far by them."""
         self._heard_at = now
         if not pair.is_proven and pair in self.pairs:
             self._prove(pair, now)
-        if sender != self.remote and pair is self._out:
+        if sender and sender != self.remote and pair is self._out:
             self._move(sender, now)
 
     def answers(self, pair: Pair, controls: Sequence[bytes], now: float) -> list[Run]:

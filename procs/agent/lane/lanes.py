@@ -43,6 +43,9 @@ class Below(Protocol):
     def send_records(self, joined: bytes, step: int, to: Address) -> Sent:
         """Send them, or not."""
 
+    def shuns(self, host: str) -> bool:
+        """Whether the way there leads through the tunnel."""
+
 
 class Lanes:
     """`most`: the largest packet that there will be; `least`: the largest that a lane has to carry to be of use.
@@ -223,7 +226,9 @@ class Lanes:
             return
         lane, pair = batch
         if sender:
-            lane.heard(pair, sender, self._clock())
+            # Senders can be forged: one to whom the way leads through the tunnel would have it carry itself.
+            is_inside = sender != lane.remote and self._port.shuns(sender[0])
+            lane.heard(pair, lane.remote if is_inside else sender, self._clock())
         if pair.incoming.controls:  # also of what comes late: nothing may gather
             self._answer(lane, pair)
         if frames := pair.incoming.frames():

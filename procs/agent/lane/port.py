@@ -15,8 +15,10 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 
 from procs import log
+from procs.agent import netlink
 from procs.agent.lane.demux import Demux
 from procs.agent.lane.way import Take
 from procs.agent.udp import MAX_RUN, UDP_GRO, Address, Ancillary, Outlet, Sent, arrived, joins
@@ -58,7 +60,7 @@ class Port:
         self.on_records: Callable[[memoryview, int, Address], None] = lambda joined, step, sender: None
         self.on_all: Callable[[], None] = lambda: None
         self.on_writable: Callable[[], None] = lambda: None
-        self._shunned: set[bytes] = set()
+        self._shunned: set[bytes] = set()  # as they stand in what the kernel says of a datagram
 
     @property
     def strangers(self) -> int:
@@ -87,6 +89,13 @@ class Port:
         """Take nothing that comes by this one, which is the tunnel: a peer that sent to this port from inside it would
         have the tunnel carry itself."""
         self._shunned.add(struct.pack("=I", interface))
+
+    def shuns(self, host: str) -> bool:
+        """Whether what is sent to that address leaves by such an interface."""
+        try:
+            return struct.pack("=I", netlink.way_to(ip_address(host))) in self._shunned
+        except ValueError:  # with a scope it is of one link
+            return False
 
     def close(self) -> None:
         """Hold nothing any more."""
