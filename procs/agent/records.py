@@ -56,7 +56,7 @@ class Records:
     def _take(self, texts: list[bytes]) -> None:
         packets = [each for each in texts if each[0] in _IP]
         if len(packets) < len(texts):
-            packets += [each[1:] for each in texts if each[:1] == FRAME]
+            packets += [each[1:] for each in texts if each[:1] == FRAME and len(each) > 1]
             for each in texts:
                 self._control(each)
         if packets:
@@ -67,7 +67,7 @@ class Records:
     def _control(self, text: bytes) -> None:
         number = text[1 : 1 + _NUMBER_BYTES]
         if text[:1] == PROBE:
-            self.dtls.write([_padded(ANSWER, number)])
+            self.dtls.write([_padded(ANSWER, number)[: len(text)]])  # no longer than what asks for it
         elif text[:1] == ANSWER and 0 <= self._probe - int.from_bytes(number, "big") < RECENT:
             self.on_answer()
         elif text[:1] == HELLO:

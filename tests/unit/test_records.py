@@ -16,7 +16,7 @@ from aioice import Connection
 from procs.agent import ice
 from procs.agent.dtls import _Acks
 from procs.agent.packing import OPTIONS, Packing
-from procs.agent.records import MTU, Records
+from procs.agent.records import FRAME, MTU, PROBE, Records
 from procs.agent.udp import UdpTransport
 from tests.channel_pair import LIMIT_S, Side, pair
 
@@ -167,6 +167,20 @@ def test_garbage_forged_records_and_a_probe_leave_the_session_as_it_was() -> Non
             await until(lambda: here.dtls.state == "closed")  # its alert was understood
             assert near.send(packets(3)) == 0
             assert near.dropped == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_short_probe_gets_a_short_answer_and_an_empty_frame_is_no_packet() -> None:
+    async def scenario() -> None:
+        async with pair() as (here, there):
+            near, _, got = both(here, there)
+            answers = list[bytes]()
+            near._control = answers.append  # type: ignore[method-assign, assignment]
+            near.dtls.write([FRAME, PROBE + bytes(3), *packets(1)])
+            near.probe()
+            await until(lambda: len(answers) == 2)
+            assert [len(each) for each in answers] == [4, MTU] and got == packets(1)
 
     asyncio.run(scenario())
 
