@@ -95,7 +95,7 @@ class Pump:
         log.info("the tunnel is there", interface=self._device.name, **told)
         self._alive.serving()
         doing: list[asyncio.Future[Any]] = [asyncio.ensure_future(each) for each in (self._tick(), self._look())]
-        doing += [self._line.broken, *([self._device.broken] if self._device.broken else [])]
+        doing += [self._line.broken, self._port.broken, *([self._device.broken] if self._device.broken else [])]
         done, _ = await asyncio.wait(doing, return_when=asyncio.FIRST_COMPLETED)
         greeting.cancel()
         for task in done:

@@ -62,7 +62,9 @@ async def _carry(core: AgentCore, arguments: argparse.Namespace, transport: Peer
         await connected(core, arguments)
         session.on_state = _teller(arguments)
     assert transport.device.broken
-    await transport.device.broken
+    done, _ = await asyncio.wait((transport.device.broken, transport.port.broken), return_when=asyncio.FIRST_COMPLETED)
+    for each in done:
+        each.result()
 
 
 def _join(arguments: argparse.Namespace, transport: PeerTunnel, session: PeerSession) -> None:

@@ -433,6 +433,29 @@ def test_what_is_sent_to_where_nobody_answers_ends_whatever_the_peer_says(net: N
     assert ours.remote == ("203.0.113.66", 666) and len(held) and not one.is_up
 
 
+def test_little_goes_to_where_a_peer_has_moved_before_it_has_answered_there(net: Net) -> None:
+    one, two = net.ends
+    theirs, victim = two.lanes._lanes["alice"], ("203.0.113.66", 666)
+    net.run(2)
+    for _ in range(3):  # it moves there again and again, and answers where it is
+        assert theirs._out
+        record = theirs._out.sealer.seal([b"\2" + bytes([CONTROL])])
+        one.port.on_records(memoryview(record), len(record), victim)
+        one.port.on_all()
+        assert one.lanes.remote("bob") == "203.0.113.66:666"
+        taken = sum(one.send(packet(1, 1300)) for _ in range(300))
+        to_victim = [joined for _, joined, _, to in net.way if to == victim]
+        assert 40 < taken < 60 and sum(map(len, to_victim)) < one_lane.UNANSWERED * 1.2
+        two.send(packet(1))
+        net.run(0.1)
+        assert one.lanes.remote("bob") == "203.0.113.66:666", "it may not go to and fro"
+        net.run(one_lane.MOVE_S)
+        two.send(packet(1))
+        net.run(0.5)
+        assert one.lanes.remote("bob") == "192.0.2.2:1000" and one.send(packet(1)) == 1
+        net.run(one_lane.MOVE_S)
+
+
 def test_pings_without_end_are_answered_within_bounds_and_do_not_gather(net: Net) -> None:
     one, two = net.ends
     theirs, ours = two.lanes._lanes["alice"], one.lanes._lanes["bob"]

@@ -214,6 +214,19 @@ def test_records_never_wait_and_who_has_them_is_told_of_room(runs: Callable[[Any
     runs(on_one(scenario))
 
 
+def test_what_nobody_has_foreseen_ends_whoever_waits_for_the_port(runs: Callable[[Any], Any]) -> None:
+    async def scenario() -> None:
+        with started() as here, started() as there:
+            nothing: dict[str, None] = {}
+            there.on_records = lambda joined, step, sender: nothing["unforeseen"]
+            assert here.send_records(RECORD, len(RECORD), ("127.0.0.1", there.number))
+            with pytest.raises(KeyError, match="unforeseen"):
+                await asyncio.wait_for(there.broken, 5)
+            assert not here.broken.done()
+
+    runs(scenario())
+
+
 def test_a_number_that_somebody_has_is_refused_by_the_name_of_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     port = Port(0, RANGE)
     with pytest.raises(ConfigError, match=f"PLANARIA_TUN_PORT={port.number}: another program has this UDP port"):

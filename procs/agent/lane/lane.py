@@ -30,6 +30,8 @@ PINGS = 64  # whose answers still count
 MOST_PAIRS = 4  # beside the one in use; also as many new ones in FRESH_S, after which keys are said again
 FRESH_S = 1.0
 MOST_HAD = 64  # keys of one nonce
+UNANSWERED = 64 * 1024  # bytes to where a peer has moved, before it has answered there: it may be a victim's address
+MOVE_S = 1.0  # between two moves
 MOST_PONGS = 64  # between two looks of ours at what is due
 _PING, _PONG = b"\x01", b"\x02"
 _NUMBER_BYTES = 8
@@ -65,6 +67,8 @@ class Lane:
         self._pings: dict[bytes, tuple[float, int, Address | None]] = {}  # when it was sent, its size, where to
         self._answers = self._pongs = 0
         self._answered_at = self._heard_at = self._told_at = float("-inf")
+        self._moved_at = float("-inf")
+        self._credit: int | None = None  # bytes that may still go to where nobody has answered
         self._gone = {"forged": 0, "replayed": 0, "malformed": 0}  # of keys that are no more
 
     @property
@@ -174,16 +178,17 @@ class Lane:
         if size < 0 or to != self.remote:
             return
         self.round_trip_ms = (now - sent_at) * 1000
-        self._answered_at = now
+        self._answered_at, self._credit = now, None
         self._answers += 1
         self.path.answered(size, sent_at, now)
         self.look(now)
 
     def _move(self, to: Address, now: float) -> None:
-        if to == self.remote:
+        if to == self.remote or now - self._moved_at < MOVE_S:
             return
         if self.remote:
             self.moves += 1
+            self._moved_at, self._credit = now, UNANSWERED
             log.info("a peer is elsewhere", peer=self.peer, at=shown(to), before=shown(self.remote))
             self.path.moved()
         self.remote = to
@@ -191,7 +196,11 @@ class Lane:
     # What goes
 
     def seal(self, frames: Sequence[bytes]) -> list[Run]:
-        """Frames of the TUN as datagrams. Only while it is up."""
+        """Frames of the TUN as datagrams; none where nothing may go out now. Only while it is up."""
+        if self._credit is not None:
+            if self._credit <= 0:
+                return []
+            self._credit -= sum(map(len, frames))
         return slices.outgoing(self._out.sealer, frames, self.path.size) if self._out else []
 
     def pings(self, now: float) -> list[Run]:
@@ -209,6 +218,9 @@ class Lane:
     def _ping(self, pair: Pair, size: int, now: float) -> list[Run]:
         # Only who is there can know the number: else a peer could have all that is for it sent to a victim's address.
         number = secrets.token_bytes(_NUMBER_BYTES)
+        if self._credit is not None:
+            size = size if self._credit > 0 else SMALL
+            self._credit -= size
         self._pings[number] = now, size, self.remote
         if len(self._pings) > PINGS:
             del self._pings[next(iter(self._pings))]

@@ -137,10 +137,11 @@ class Lanes:
         lane = self._lanes.get(peer)
         if lane is None or not lane.is_up:
             return 0
-        for run in lane.seal(frames):
+        runs = lane.seal(frames)
+        for run in runs:
             if self._waiting or not self._out(lane, run):
                 self._waiting.append((lane, run))
-        return len(frames)
+        return len(frames) if runs else 0
 
     def tick(self, now: float) -> None:
         """Ping, find out what is up, and let old keys go."""
@@ -228,7 +229,10 @@ class Lanes:
         if sender:
             # Senders can be forged: one to whom the way leads through the tunnel would have it carry itself.
             is_inside = sender != lane.remote and self._port.shuns(sender[0])
-            lane.heard(pair, lane.remote if is_inside else sender, self._clock())
+            now, moves = self._clock(), lane.moves
+            lane.heard(pair, lane.remote if is_inside else sender, now)
+            if lane.moves != moves:  # little goes there before there was an answer
+                self._ping(lane, now)
         if pair.incoming.controls:  # also of what comes late: nothing may gather
             self._answer(lane, pair)
         if frames := pair.incoming.frames():

@@ -78,12 +78,13 @@ class Port:
         return sum(each.dropped for each in self._outlets.values())
 
     def start(self) -> None:
-        """Read and write from now on, in the running event loop."""
+        """Read and write from now on, in the running event loop. `broken` ends as that does."""
         loop = asyncio.get_running_loop()
+        self.broken: asyncio.Future[None] = loop.create_future()
         for sock in self._socks:
             outlet = self._outlets[sock.family] = Outlet(sock, self._failed)
             outlet.on_room = lambda: self.on_writable()
-            loop.add_reader(sock.fileno(), self._read, sock, int(sock.family))
+            loop.add_reader(sock.fileno(), self._readable, sock, int(sock.family))
 
     def shun(self, interface: int) -> None:
         """Take nothing that comes by this one, which is the tunnel: a peer that sent to this port from inside it would
@@ -136,6 +137,14 @@ class Port:
         return outlet.send_now(joined, step, to) if outlet else Sent.REFUSED
 
     # --- in ---------------------------------------------------------------------------------------------
+
+    def _readable(self, sock: socket.socket, family: int) -> None:
+        try:
+            self._read(sock, family)
+        except Exception as error:  # handed on whole: whoever waits for `broken` raises it
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+            if not self.broken.done():
+                self.broken.set_exception(error)
 
     def _read(self, sock: socket.socket, family: int) -> None:
         heard: _Heard = {}
