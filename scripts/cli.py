@@ -82,7 +82,7 @@ def up(arguments: argparse.Namespace) -> None:
                 say("starting supervisord")
                 start.start(ROOT, plan.environment)
             health.wait(ROOT, plan, plan.suite.up_limit_s, say, since)
-        except (Unhealthy, OSError):
+        except (PlanariaError, OSError):
             if needed:
                 suite.kill_all(ROOT)  # nothing half-started; the log stays
                 say("everything was ended; the logs are in run/log")

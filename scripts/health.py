@@ -85,7 +85,8 @@ def _complete(answer: bytes) -> bool:
 
 
 def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None], since: str = "") -> None:
-    """Return once everything serves. Raises Unhealthy with the process, the reason and its last log lines.
+    """Return once everything serves. Raises Unhealthy with the process, the reason and its last log lines; ConfigError
+    or NotHere for what waiting does not mend.
 
     `since`: when it was all started, as in our logs; '' if it was up before.
     """
@@ -94,6 +95,7 @@ def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None], sin
     say(f"waiting for {', '.join(sorted(programs))}")
     while why := why_not_serving(root, plan):
         _refuse_hopeless(root, plan)
+        reasons.refuse_hopeless(root, programs - {"go2rtc"}, since)  # whose exit codes are of its own
         if DISTRUST in why:
             raise Unhealthy(why)  # the log says just that, once a try
         if time.monotonic() > deadline:

@@ -1,15 +1,21 @@
-"""Why a stream does not play, in the words of the process that knows: the last error in its log."""
+"""Why a stream does not play, or a program does not start, in the words of the process that knows: the last error in
+its log."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from procs.errors import ConfigError, NotHere
+from scripts import suite
 from scripts.suite_settings import Plan
 
 TAIL_BYTES = 256 * 1024
+AGAIN = 2  # so many failures in a row
+COMING = ("STARTING", "BACKOFF")  # supervisord's words for what has not lived for long
+_HOPELESS = {f"exit {error.exit_code}": error for error in (ConfigError, NotHere)}
 
 
 def log_of(root: Path, plan: Plan, stream: str) -> Path:
@@ -23,6 +29,17 @@ def last_error(root: Path, plan: Plan, stream: str, since: str = "") -> str:
     path = log_of(root, plan, stream)
     errors = [entry for entry in _entries(path, since) if entry.get("level") == "error" and _about(entry, plan, stream)]
     return str(errors[-1].get("event", "")) if errors else ""
+
+
+def refuse_hopeless(root: Path, programs: Collection[str], since: str) -> None:
+    """Raise ConfigError or NotHere for one of our programs that ends with such an error again and again: that is mended
+    by a person, not by waiting."""
+    for row in suite.rows(root):
+        error = _HOPELESS.get((row["last"] or {}).get("reason", ""))
+        if error and row["name"].partition(":")[0] in programs and row["failures"] >= AGAIN and row["state"] in COMING:
+            path = root / f"run/log/{row['name'].rpartition(':')[2]}.log"
+            errors = [str(entry.get("event", "")) for entry in _entries(path, since) if entry.get("level") == "error"]
+            raise error(f"{row['name']}: {errors[-1] if errors else f'it ends again and again; why: {path}'}")
 
 
 def has_shown(root: Path, plan: Plan, stream: str, since: str) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import compileall
 import contextlib
 import http.client
+import json
 import os
 import socket
 import xmlrpc.client
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -61,12 +62,7 @@ class _UnixTransport(xmlrpc.client.Transport):
 
 def processes(root: Path) -> list[Process]:
     """What supervisord knows, asked over its socket. Raises Unhealthy when it does not answer."""
-    transport = _UnixTransport(root / "run/supervisor.sock")
-    try:
-        with xmlrpc.client.ServerProxy("http://localhost", transport=transport) as proxy:
-            answer: Any = proxy.supervisor.getAllProcessInfo()
-    except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
-        raise Unhealthy(f"supervisord does not answer ({error}); run make up") from None
+    answer = _asked(root, lambda proxy: proxy.supervisor.getAllProcessInfo())
     return [
         Process(
             info["name"] if info["name"] == info["group"] else f"{info['group']}:{info['name']}",
@@ -77,6 +73,22 @@ def processes(root: Path) -> list[Process]:
         )
         for info in answer
     ]
+
+
+def rows(root: Path) -> list[dict[str, Any]]:
+    """The same as our plugin of supervisord's has it (procs/warden/plugin.py): how often each has failed in a row, and
+    how it ended last. Raises Unhealthy when it does not answer."""
+    found: list[dict[str, Any]] = json.loads(_asked(root, lambda proxy: proxy.planaria.look()))["processes"]
+    return found
+
+
+def _asked(root: Path, what: Callable[[Any], Any]) -> Any:
+    transport = _UnixTransport(root / "run/supervisor.sock")
+    try:
+        with xmlrpc.client.ServerProxy("http://localhost", transport=transport) as proxy:
+            return what(proxy)
+    except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+        raise Unhealthy(f"supervisord does not answer ({error}); run make up") from None
 
 
 def producers(root: Path) -> list[Process]:

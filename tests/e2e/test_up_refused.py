@@ -14,6 +14,7 @@ import yaml
 from procs.errors import PlanariaError
 from scripts import suite
 from scripts.suite_settings import load_plan
+from tests import nat
 from tests.clone import Clone, said
 from tests.rig import clean_environ
 
@@ -230,3 +231,37 @@ def test_a_wrong_setting_is_one_line_in_the_foreground_too(down: Clone) -> None:
     down.write_settings(wrokers=3)
     done = down.cli("up", "--foreground")
     assert (done.returncode, len(done.stderr.splitlines()), done.stdout) == (2, 1, "")
+
+
+@pytest.mark.skipif(bool(nat.why_not() or not os.access("/dev/net/tun", os.W_OK)), reason="needs root, TUN")
+@pytest.mark.parametrize(
+    ("told", "code", "said_so"),
+    [
+        (
+            {"port": "51999"},
+            2,
+            "tun_pump: PLANARIA_TUN_PORT (or port: under tunnel: in planaria.yaml)=51999: another program",
+        ),
+        ({"hosts": "/nonexistent/hosts"}, 3, "tun_pump: hosts: "),
+    ],
+)
+def test_a_program_that_no_waiting_mends_is_said_at_once(
+    down: Clone, told: dict[str, str], code: int, said_so: str
+) -> None:
+    place = nat.Place("taken")
+    try:
+        with place.entered():
+            taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with taken:
+            taken.bind(("0.0.0.0", 51999))
+            down.write_settings(
+                roles="tun", tunnel={"address": "10.77.0.1/24", "peers": {"bob": {"allowed": "10.77.0.2/32"}}, **told}
+            )
+            agent = {"AGENT_ID": "alice", "SIGNALING_URL": "ws://127.0.0.1:1/ws/signal"}
+            limit = {"PLANARIA_UP_LIMIT_S": "30"}  # only what is given up before is not Unhealthy
+            done = down.run(*place.command(".venv/bin/python", "scripts/cli.py", "up"), environ={**agent, **limit})
+    finally:
+        place.end()
+    assert (done.returncode, down.living()) == (code, []), done.stderr
+    (line,) = said(done)
+    assert line.startswith(f"planaria: {said_so}") and done.stderr.splitlines()[-1] == line
