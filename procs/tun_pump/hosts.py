@@ -21,6 +21,8 @@ from procs.errors import NotHere
 DOMAIN = "planaria"
 MADE = "tun_pump.hosts"  # in run/: the file that has a block of ours, which outlives us
 LOCK_S = 5.0
+_KEY = "hosts: under tunnel: in planaria.yaml"
+_REMEDY = "name a file that is there and that we may write, as root may /etc/hosts, or leave hosts: out"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _NAME = re.compile(rf"(?=.{{1,240}}$){_LABEL}(?:\.{_LABEL})*")
 
@@ -104,9 +106,9 @@ def _put(path: Path, ours: bytes, run_dir: Path) -> None:
                 _write(path, its.fileno(), text, now)
     except FileNotFoundError as error:
         if ours:
-            raise NotHere(f"hosts: {path}: {error.strerror}") from None
+            raise NotHere(f"{_KEY}: {path}: {error.strerror}; {_REMEDY}") from None
     except OSError as error:
-        raise NotHere(f"hosts: {path}: cannot be written: {error.strerror}; it is for root to be written") from None
+        raise NotHere(f"{_KEY}: {path}: cannot be written: {error.strerror}; {_REMEDY}") from None
 
 
 def _locked(path: Path) -> int:

@@ -73,5 +73,5 @@ def test_the_file_keeps_what_it_is(tmp_path: Path) -> None:
     hosts.apply(Tunnel(), tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["hosts", "link"]
     for wrong in (tmp_path / "none", tmp_path):
-        with pytest.raises(NotHere, match=f"hosts: {wrong}: "):
+        with pytest.raises(NotHere, match=f"hosts: under tunnel: in planaria.yaml: {wrong}: .*; name a file"):
             hosts.apply(TUNNEL.but(hosts=wrong), tmp_path)
