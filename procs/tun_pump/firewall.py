@@ -7,22 +7,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from procs import log
 from procs.agent.network import Tunnel
 from procs.errors import NotHere
-from procs.tun_pump import ruleset
+from procs.tun_pump import forwarding, ruleset
 
 LIMIT_S = 5.0
 MADE = "tun_pump.nft"  # in run/: how to take away what we have made, which outlives us
-_FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
 
 def apply(tunnel: Tunnel, run_dir: Path) -> bool:
     """Have the rules that are wanted, and none that were; whether there are any. Raises NotHere."""
     made, wanted = run_dir / MADE, ruleset.rules(tunnel)
     before = made.read_text() if made.exists() else ""
-    for version in sorted(ruleset.forwarded(tunnel)):
-        _forward(Path("/proc/sys", _FORWARDING[version]), _wanting(tunnel))
+    forwarding.apply(ruleset.forwarded(tunnel), _wanting(tunnel), run_dir)
     if wanted:
         away = ruleset.away(tunnel.interface)
         if away not in before:
@@ -38,15 +35,6 @@ def apply(tunnel: Tunnel, run_dir: Path) -> bool:
 def _wanting(tunnel: Tunnel) -> str:
     """By which keys."""
     return ", ".join(name for name in ("reach", "subnets", "masquerade") if getattr(tunnel, name))
-
-
-def _forward(path: Path, wanting: str) -> None:
-    try:
-        if path.read_text().strip() != "1":
-            path.write_text("1")
-            log.info("this machine forwards from now on", by=str(path))
-    except OSError as error:
-        raise NotHere(f"{wanting}: {path}: {error.strerror}; have root set it to 1") from None
 
 
 def _nft(text: str, what: str, otherwise: str) -> None:

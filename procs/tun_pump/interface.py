@@ -86,8 +86,8 @@ def mark_of(run_dir: Path) -> str:
 
 
 def release(run_dir: Path) -> list[str]:
-    """Take away what outlives us: names, rules of nft, and the interface. Returns the interfaces' names. Raises
-    OSError, NotHere."""
+    """Take away what outlives us: names, forwarding, rules of nft, and the interface. Returns the interfaces' names.
+    Raises OSError, NotHere."""
     hosts.apply(Tunnel(), run_dir)
     firewall.apply(Tunnel(), run_dir)
     return tun.release(mark_of(run_dir))

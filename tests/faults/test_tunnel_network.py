@@ -223,3 +223,46 @@ def test_peers_have_names(tmp_path: Path) -> None:
     finally:
         side.kill()
         place.end()
+
+
+FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/lo/forwarding")
+
+
+def forwarding(place: Place, *values: int) -> list[int]:
+    """What FORWARDING is there, after the first of them were set to these."""
+    with place.entered():
+        paths = [Path("/proc/sys/net", name) for name in FORWARDING]
+        for path, value in zip(paths, values, strict=False):
+            path.write_text(str(value))
+        return [int(path.read_text()) for path in paths]
+
+
+def test_forwarding_is_as_it_was_in_the_end(tmp_path: Path) -> None:
+    place, other = Place("alice"), Place("another")
+    assert forwarding(place, 0, 0, 1) == [0, 0, 1]
+    forwarding(other, 1, 0, 0)
+    side = Side("alice", place, tmp_path, masquerade="1")
+
+    def released(where: Place) -> list[int]:
+        side.kill()
+        with where.entered():
+            interface.release(side.run_dir)
+        return forwarding(where)
+
+    try:
+        assert side.state().interface and forwarding(place) == [1, 1, 1]
+        assert released(other) == [1, 0, 0], "it is not we who have switched it on there"
+        side.start()
+        assert side.state().interface, "and finds it switched on"
+        side.kill()
+        side.tell(subnets="192.168.7.0/24")
+        side.start()
+        assert side.state().interface and forwarding(place) == [1, 0, 1], "IPv6 is not wanted any more"
+        assert released(place) == [0, 0, 1] and not list(side.run_dir.glob("*.forwarding"))
+        forwarding(place, 1)
+        side.start()
+        assert side.state().interface and released(place) == [1, 0, 1], "it was on before"
+    finally:
+        side.kill()
+        place.end()
+        other.end()
