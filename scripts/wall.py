@@ -117,8 +117,9 @@ def load(
         )
     proxy.upstreams(sections["upstreams"], f"{name}: upstreams")
     tunnel = network.document_of(sections["tunnel"], f"{name}: tunnel")
-    has_peers = network.check(settings.load(Tunnel, Layers(document=tunnel, document_name=f"{name}: tunnel"))).allowed
-    if "tun" in roles and has_peers:
+    where = f"{name}: tunnel"
+    told = network.check(settings.load(Tunnel, Layers(document=tunnel, document_name=where)), where)
+    if "tun" in roles and told.allowed:
         load_agent({**env_file, **environment})
     variables: dict[str, str] = {}
     for cls, section in ((Hub, sections["hub"]), (Link, device), (Peer, sections["watch"])):

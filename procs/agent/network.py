@@ -13,6 +13,7 @@ tunnel:
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from ipaddress import ip_interface, ip_network
@@ -129,35 +130,34 @@ class Tunnel(settings.Settings):
         return {network for network in every if not any(_is_within(network, one) for one in own)}
 
 
-def check(tunnel: Tunnel) -> Tunnel:
-    """Raises ConfigError for what can't be together."""
-    if twice := overlap(tunnel.allowed):
-        raise ConfigError(f"allowed: {twice} overlap: an address is behind one peer only")
-    addresses = [address.ip for address in tunnel.address]
-    if tunnel.allowed and not addresses:
-        raise ConfigError("address: must be set where there are peers, such as 10.77.0.1/24")
-    if len({*addresses}) < len(addresses):
-        raise ConfigError(f"address={_shown(tunnel.address)}: stands twice")
-    for peer, networks in tunnel.allowed.items():
-        if own := [ip for ip in addresses for network in networks if str(network) in (f"{ip}/32", f"{ip}/128")]:
-            raise ConfigError(f"allowed: {own[0]} of {peer} is this machine's own address")
-        for network in networks:
-            _refuse_unheard(tunnel, network, f"allowed: {network} of {peer}")
-    for network in tunnel.subnets:
-        _refuse_unheard(tunnel, network, f"subnets: {network}")
-    if tunnel.mtu < MIN_MTU6 and any(ip.version == 6 for ip in addresses):
-        raise ConfigError(f"mtu={tunnel.mtu}: must be at least {MIN_MTU6} where there are IPv6 addresses")
-    for name, named in (("keys", tunnel.keys), ("reach", tunnel.reach)):
-        if unknown := named.keys() - tunnel.allowed.keys():
-            raise ConfigError(f"{name}: {sorted(unknown)[0]}: is no peer in allowed")
+def check(tunnel: Tunnel, where: str = "") -> Tunnel:
+    """Raises ConfigError for what can't be together, with the file that says so, where it is one."""
+    if why := _why_not(tunnel):
+        raise ConfigError(f"{where}: {why}" if where else why)
     return tunnel
 
 
-def _refuse_unheard(tunnel: Tunnel, network: Network, which: str) -> None:
-    if network.version not in {address.version for address in tunnel.address}:
-        raise ConfigError(
-            f"{which}: this machine has no IPv{network.version} address in the tunnel; add one to address"
-        )
+def _why_not(tunnel: Tunnel) -> str:
+    if twice := overlap(tunnel.allowed):
+        return f"allowed: {twice} overlap: an address is behind one peer only"
+    addresses = [address.ip for address in tunnel.address]
+    if tunnel.allowed and not addresses:
+        return "address: must be set where there are peers, such as 10.77.0.1/24"
+    if len({*addresses}) < len(addresses):
+        return f"address={_shown(tunnel.address)}: stands twice"
+    for peer, networks in tunnel.allowed.items():
+        if own := [ip for ip in addresses for network in networks if str(network) in (f"{ip}/32", f"{ip}/128")]:
+            return f"allowed: {own[0]} of {peer} is this machine's own address"
+    behind = [(network, f"allowed: {network} of {peer}") for peer, many in tunnel.allowed.items() for network in many]
+    for network, which in [*behind, *((network, f"subnets: {network}") for network in tunnel.subnets)]:
+        if network.version not in {ip.version for ip in addresses}:
+            return f"{which}: this machine has no IPv{network.version} address in the tunnel; add one to address"
+    if tunnel.mtu < MIN_MTU6 and any(ip.version == 6 for ip in addresses):
+        return f"mtu={tunnel.mtu}: must be at least {MIN_MTU6} where there are IPv6 addresses"
+    for name, named in (("keys", tunnel.keys), ("reach", tunnel.reach)):
+        if unknown := named.keys() - tunnel.allowed.keys():
+            return f"{name}: {sorted(unknown)[0]}: is no peer in allowed"
+    return ""
 
 
 def document_of(section: Mapping[str, Any], where: str) -> dict[str, str]:
@@ -167,24 +167,69 @@ def document_of(section: Mapping[str, Any], where: str) -> dict[str, str]:
             raise ConfigError(f"{key!r}: unknown key in {where}: it belongs to each of its peers")
     settings.refuse_unknown_keys(section, _KEYS, where)
     document = {key: _text(value, f"{where}: {key}") for key, value in section.items() if key != "peers"}
+    _refuse_wrong_prefixes(document.get("subnets", ""), f"{where}: subnets")
     peers = section.get("peers") or {}
     if not isinstance(peers, dict):
         raise ConfigError(f"{where}: peers: must be 'NAME: {{allowed: [...]}}' lines")
+    if len(peers) > MAX_PEERS:
+        raise ConfigError(f"{where}: peers: there are {len(peers)}, of at most {MAX_PEERS}")
     allowed, keys, reaches = [], [], []
     for peer, its in peers.items():
-        its = its if isinstance(its, dict) else {}
-        settings.refuse_unknown_keys(its, _PEER_KEYS, f"{where}: peers: {peer}")
-        prefixes = _words(_text(its.get("allowed", ""), f"{where}: peers: {peer}: allowed"))
-        allowed.append(f"{peer}={','.join(prefixes)}")
-        keys += [f"{peer}={its['key']}"] if its.get("key") else []
+        if not re.fullmatch(_PEER, str(peer)):
+            raise ConfigError(f"{where}: peers: {peer!r}: a peer's name must be 1 to 64 of A-Z a-z 0-9 _ . : @ -")
+        its, at = its if isinstance(its, dict) else {}, f"{where}: peers: {peer}"
+        settings.refuse_unknown_keys(its, _PEER_KEYS, at)
+        allowed.append(f"{peer}={_allowed(its.get('allowed', ''), f'{at}: allowed')}")
+        keys += [f"{peer}={_key(its['key'], f'{at}: key')}"] if its.get("key") else []
         if "reach" in its:
-            reaches.append(f"{peer}={_reach(its['reach'], f'{where}: peers: {peer}: reach')}")
+            reaches.append(f"{peer}={_reach(its['reach'], f'{at}: reach')}")
     found = ("allowed", allowed), ("keys", keys), ("reach", reaches)
     return document | {name: " ".join(many) for name, many in found if many}
 
 
+# Which word of which peer is wrong is told here, since the options are of all peers.
+
+
+def _allowed(value: Any, where: str) -> str:
+    text = _text(value, where)
+    if not _words(text):
+        raise ConfigError(
+            f"{where}: must be what is behind that peer, such as 10.77.0.2/32 or [10.77.0.2/32, fd77::2/128]"
+        )
+    _refuse_wrong_prefixes(text, where)
+    return ",".join(_words(text))
+
+
+def _refuse_wrong_prefixes(text: str, where: str) -> None:
+    for word in _words(text):
+        try:
+            ip_network(word)
+        except ValueError:
+            raise ConfigError(f"{where}: {word!r}: must be {_meant(word)}") from None
+
+
+def _meant(word: str) -> str:
+    """What a prefix that is none has to be instead."""
+    address, _, _ = word.partition("/")
+    with contextlib.suppress(ValueError):
+        return f"without host bits: {ip_network(word, strict=False)}, or {ip_network(address)} for this address alone"
+    with contextlib.suppress(ValueError):
+        return f"{address}/LENGTH, a length from 0 to {ip_network(address).max_prefixlen}"
+    return "an address or a prefix, such as 10.77.0.2, 10.77.0.0/24 or fd77::/64"
+
+
+def _key(value: Any, where: str) -> str:
+    text = _text(value, where)
+    try:
+        _parse_keys(f"peer={text}")
+    except ValueError:
+        raise ConfigError(
+            f"{where}: {text!r}: must be a key as `cli.py status` shows it there, 44 characters"
+        ) from None
+    return text
+
+
 def _reach(value: Any, where: str) -> str:
-    """As the option has it. Which entry is wrong is told here, since the option is of all peers."""
     text = _text(value, where)
     if not text and not isinstance(value, list):  # written, and left open: it could mean everything and nothing
         raise ConfigError(f"{where}: is empty; [] is nothing, and without this key everything is allowed")

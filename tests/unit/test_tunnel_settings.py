@@ -36,7 +36,8 @@ def bob(**more: object) -> dict[str, object]:
 def load(**change: object) -> Tunnel:
     """As from planaria.yaml."""
     document = network.document_of({**SECTION, **change}, "planaria.yaml: tunnel")
-    return network.check(settings.load(Tunnel, Layers(document=document, document_name="planaria.yaml: tunnel")))
+    its = Layers(document=document, document_name="planaria.yaml: tunnel")
+    return network.check(settings.load(Tunnel, its), "planaria.yaml: tunnel")
 
 
 def test_a_section_of_the_settings_file_is_a_tunnel() -> None:
@@ -65,11 +66,21 @@ def test_a_section_of_the_settings_file_is_a_tunnel() -> None:
         ({"mtu": "1200"}, "at least 1280"),
         ({"mtu": "100"}, "576"),
         ({"port": "80"}, "1024 to 65535, or 0"),
-        ({"peers": {"bob": {"allowed": "10.77.0.2/24"}}}, "without host bits"),
-        ({"peers": {"bob": {"allowed": "10.77.0.1/32"}}}, "own address"),
-        ({"peers": {"bob": {}}}, "PEER=PREFIX"),
-        ({"peers": {"b ob": {"allowed": "10.77.0.2/32"}}}, "PEER=PREFIX"),
-        ({"peers": {"bob": {"allowed": "10.77.0.2/32", "key": "short"}}}, "keys"),
+        (
+            {"peers": {"bob": {"allowed": "10.77.0.2/24"}}},
+            "peers: bob: allowed: '10.77.0.2/24': must be without host bits: 10.77.0.0/24, or 10.77.0.2/32 for",
+        ),
+        ({"peers": {"bob": {"allowed": ["10.77.0.2", "10.77.0.1/33"]}}}, "'10.77.0.1/33': must be 10.77.0.1/LENGTH"),
+        (
+            {"peers": {"bob": {"allowed": "fd77::1/129"}}},
+            "bob: allowed: 'fd77::1/129': must be fd77::1/LENGTH, a length",
+        ),
+        ({"peers": {"bob": {"allowed": "lan"}}}, "peers: bob: allowed: 'lan': must be an address or a prefix"),
+        ({"peers": {"bob": {"allowed": "10.77.0.1/32"}}}, "tunnel: allowed: 10.77.0.1 of bob is this machine's own"),
+        ({"peers": {"bob": {}}}, "peers: bob: allowed: must be what is behind"),
+        ({"peers": {"b ob": {"allowed": "10.77.0.2/32"}}}, "peers: 'b ob': a peer's name must be"),
+        ({"peers": {f"bob{i}": {"allowed": "10.77.0.2/32"} for i in range(65)}}, "there are 65, of at most 64"),
+        ({"peers": bob(key="short")}, "peers: bob: key: 'short': must be a key as"),
         ({"peers": {"bob": {"allow": "10.77.0.2/32"}}}, "did you mean allowed"),
         ({"peers": "bob"}, "must be 'NAME"),
         ({"allowed": "bob=10.77.0.2/32"}, "belongs to each of its peers"),
@@ -84,7 +95,7 @@ def test_a_section_of_the_settings_file_is_a_tunnel() -> None:
         ({"peers": bob(reach="sctp/22")}, "reach: 'sctp/22': must be"),
         ({"peers": bob(reach="")}, "[] is nothing"),
         ({"peers": bob(reach={"tcp": "22"})}, "text or a list"),
-        ({"subnets": "192.168.7.1/24"}, "without host bits"),
+        ({"subnets": "192.168.7.1/24"}, "subnets: '192.168.7.1/24': must be without host bits: 192.168.7.0/24"),
         (
             {"address": "10.77.0.1/24", "peers": bob(), "subnets": "fd99::/64"},
             "fd99::/64: this machine has no",
@@ -100,7 +111,7 @@ def test_a_section_of_the_settings_file_is_a_tunnel() -> None:
 def test_what_can_not_be_is_one_line(change: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError) as error:
         load(**change)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert said in str(error.value) and "\n" not in str(error.value) and "planaria.yaml: tunnel" in str(error.value)
 
 
 def test_what_a_peer_may_begin_is_written_as_one_would_guess() -> None:
