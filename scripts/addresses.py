@@ -19,9 +19,7 @@ def show(run_dir: Path, plan: Plan, password: str) -> None:
     if "hub" in chosen.roles:
         print(f"hub     {plan.wall.hub_url}/")
         if "device" not in chosen.roles:
-            print(
-                f"devices BACKEND_URL={plan.wall.hub_url.replace('http', 'ws', 1)}/ws/device     (in a device's .env)"
-            )
+            _print_backend(plan)
         if password:
             print(f"sign in admin {password}     (shown this once: keep it)")
     if device and "hub" in chosen.roles and plan.wall.is_own_hub:
@@ -40,6 +38,15 @@ def show(run_dir: Path, plan: Plan, password: str) -> None:
         _print_audio(run_dir, plan)
     where = "; streams are set in planaria.yaml (see README.md)" if "streams" in chosen.roles else ""
     print(f"next    make status, make logs, make down{where}", flush=True)
+
+
+def _print_backend(plan: Plan) -> None:
+    """Where devices elsewhere find the hub: which of this machine's addresses they reach is not for us to know."""
+    hub = plan.wall.hub
+    is_every = hub.listen.host in ("0.0.0.0", "::")
+    where = f"NAME:{hub.listen.port}" if is_every else str(hub.listen)
+    name = f"; NAME: {'as in its certificate' if hub.cert else 'by which it is reached'}" if is_every else ""
+    print(f"devices BACKEND_URL={'wss' if hub.cert else 'ws'}://{where}/ws/device     (in a device's .env{name})")
 
 
 def _print_audio(run_dir: Path, plan: Plan) -> None:

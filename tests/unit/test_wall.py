@@ -10,7 +10,7 @@ import pytest
 from supervisor.options import ServerOptions
 
 from procs.errors import ConfigError
-from scripts import roles
+from scripts import addresses, roles
 from scripts.fingerprint import fingerprint
 from scripts.suite_settings import Plan, load_plan
 
@@ -57,7 +57,9 @@ def test_a_hub_that_could_not_start_is_refused_before_anything_is_ended(tmp_path
     assert plan(tmp_path, PLANARIA_HUB="0.0.0.0:8443", PLANARIA_ROLES="streams"), "whose role is off, it needs nothing"
 
 
-def test_a_hub_with_tls_is_reached_by_the_name_in_its_certificate(tmp_path: Path) -> None:
+def test_a_hub_with_tls_is_reached_by_the_name_in_its_certificate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
     tls = {"PLANARIA_HUB": "0.0.0.0:8443", "PLANARIA_HUB_CERT": cert, "PLANARIA_HUB_KEY": key}
     with pytest.raises(ConfigError, match=r"cert\.pem.*cannot be used: .*No such file"):
@@ -82,7 +84,9 @@ def test_a_hub_with_tls_is_reached_by_the_name_in_its_certificate(tmp_path: Path
     found = plan(tmp_path, BACKEND_URL="wss://hub.example.org:8443/ws/device", **tls)
     assert found.wall.is_own_hub
     assert not plan(tmp_path, BACKEND_URL="wss://hub.example.org/ws/device", **tls).wall.is_own_hub
-    assert plan(tmp_path, PLANARIA_ROLES="hub", **tls)
+    addresses.show(tmp_path, plan(tmp_path, PLANARIA_ROLES="hub", **tls), "")
+    said = capsys.readouterr().out
+    assert "BACKEND_URL=wss://NAME:8443/ws/device " in said and "NAME: as in its certificate)" in said
 
 
 def test_what_the_file_says_reaches_a_supervisord_started_by_hand(tmp_path: Path) -> None:
