@@ -125,10 +125,7 @@ class Identity:
                 f" approved: {_approving(peer, key)}"
             )
         if known != key:
-            raise Refused(
-                f"{peer!r} HAS ANOTHER KEY: {key}, and was known by {known} at {self._me!r}. Somebody may be"
-                f" in its place; if it is a new one of its own: cli.py peers --forget {quote(peer)}, at {self._me!r}"
-            )
+            raise Refused(f"{peer!r} HAS ANOTHER KEY: {key}, {self._unlike(peer, known)}")
         return True
 
     def trusted(self, peer: str) -> str:
@@ -154,6 +151,19 @@ class Identity:
             self.peers.met(peer)
         except (ConfigError, OSError) as error:  # the connection is as good
             log.warning("it can't be kept that a peer was met", peer=peer, why=str(error))
+
+    def _unlike(self, peer: str, known: str) -> str:
+        """What its key differs from, and what to do where it is a new one of its own. Both sides read it."""
+        at = f"at {self._me!r}"
+        if self._trust.known.get(peer):
+            return (
+                f"which differs from key: in planaria.yaml (tunnel: peers: {peer}) {at}, {known}. Somebody may be in"
+                f" its place; if it is its own: write it there, and make up, {at}"
+            )
+        return (
+            f"and was known by {known} {at}. Somebody may be in its place; if it is a new one of its own:"
+            f" cli.py peers --forget {quote(peer)}, {at}"
+        )
 
     def _known(self, peer: str, book: Book) -> str | None:
         pin = book.peers.get(peer)

@@ -99,8 +99,11 @@ def test_only_who_is_approved(pair: tuple[Identity, Identity], tmp_path: Path) -
     careful.peers.pin("bob", bob.key, approved=True)
     assert careful.check(bob.signed(OFFER, CAPS))
     named = agent(tmp_path, "alice", Trust("approved", known={"bob": "A" * 43 + "="}))
-    with pytest.raises(Refused, match="HAS ANOTHER KEY"):
+    with pytest.raises(Refused, match="HAS ANOTHER KEY") as refused:
         named.check(bob.signed(OFFER, CAPS))
+    said = str(refused.value)
+    assert "differs from key: in planaria.yaml (tunnel: peers: bob) at 'alice'" in said and "--forget" not in said
+    assert len(said) < 500, "or the end of it would not reach the other side"
 
 
 def test_who_signs_nothing_gets_in_where_it_may_and_never_for_one_who_does(
