@@ -13,12 +13,13 @@ import contextlib
 import functools
 import random
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Any
 
 import ifaddr
-from aioice import Candidate, Connection, candidate, ice
+from aioice import Candidate, Connection, candidate, ice, stun
 from aioice.ice import CandidatePair
 from aioice.utils import random_string
 
@@ -36,6 +37,7 @@ BUFFER_BYTES = 4 << 20  # a keyframe goes out in one go
 # share, at a socket of the session's own beside that, and where there is no such port, as aioice has it.
 AT_PORT, APART, ALONE = 65534, 32767, 65535
 UFRAG_CHARS = 16  # it says whose a check is, at a port where there are many
+WAYS_S, MOST_WAYS = 1.0, 256  # for how long it is known who is behind a tunnel of ours, and of how many hosts
 OUR_TUNNELS = ("tun", "mvp-tun")  # whoever has made them
 
 
@@ -143,6 +145,30 @@ def _is_through_tunnel(host: str) -> bool:
         return False
 
 
+class _Protocol(ice.StunProtocol):
+    """Asks and answers nobody whom our own tunnel leads to. Who is behind it may ask us by another way (a peer that is
+    a router, under its address at home), and the tunnel may be younger than the session."""
+
+    def __init__(self, receiver: Connection) -> None:
+        super().__init__(receiver)
+        self._ways: dict[str, tuple[bool, float]] = {}  # and until when that is known
+
+    def send_stun(self, message: stun.Message, addr: Address) -> None:
+        """As aioice has it."""
+        if not self._is_inside(addr[0]):
+            super().send_stun(message, addr)
+
+    def _is_inside(self, host: str) -> bool:
+        now = time.monotonic()
+        is_inside, until = self._ways.get(host, (False, 0.0))
+        if now >= until:
+            is_inside = _is_through_tunnel(host)
+            if len(self._ways) >= MOST_WAYS:
+                self._ways.clear()
+            self._ways[host] = is_inside, now + WAYS_S
+        return is_inside
+
+
 async def _bind(connection: Connection, udp_range: tuple[int, int], way: Way | None) -> None:
     """In the place of Connection.gather_candidates."""
     if connection._local_candidates_start:
@@ -152,12 +178,12 @@ async def _bind(connection: Connection, udp_range: tuple[int, int], way: Way | N
     if way and way.number and addresses:
         riding = Riding(way, connection.local_username)
         for address in addresses:
-            protocol = ice.StunProtocol(connection)
+            protocol = _Protocol(connection)
             riding.add(address, protocol)
             _add_host(connection, protocol, (address, way.number), AT_PORT)
     for address in addresses:
         if sock := _socket(address, udp_range):
-            protocol = ice.StunProtocol(connection)
+            protocol = _Protocol(connection)
             UdpTransport(sock, protocol)
             _add_host(connection, protocol, (address, sock.getsockname()[1]), APART if way else ALONE)
     connection._local_candidates_end = True

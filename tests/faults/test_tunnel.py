@@ -12,7 +12,7 @@ from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
 import pytest
-from aioice import Connection
+from aioice import Connection, stun
 
 from procs.agent import ice, netlink, tun, tunnel
 from procs.agent.caps import Caps
@@ -166,6 +166,28 @@ def test_no_session_goes_through_the_tunnel_that_it_carries(places: dict[str, Pl
             ice.add_remote(Connection(ice_controlling=True), "candidate:1 1 udp 1 192.168.50.7 9 typ host")
         end.close()
         assert not ice._is_through_tunnel("192.168.50.7") and not ice._is_through_tunnel("name.local")
+
+
+def test_who_asks_from_behind_the_tunnel_is_not_answered_through_it(places: dict[str, Place]) -> None:
+    async def work() -> None:
+        connection = Connection(ice_controlling=True)
+        ice.prepare(connection, (40000, 41000))
+        await connection.gather_candidates()
+        end = PeerTunnel(told)  # it is younger than the session
+        (protocol,) = connection._protocols
+        asked: list[str] = []
+        protocol.transport.sendto = lambda _, to: asked.append(to[0])  # type: ignore[method-assign, assignment, misc]
+        check = bytes(stun.Message(stun.Method.BINDING, stun.Class.REQUEST))
+        for host in ("192.168.50.7", "192.0.2.7", "10.77.0.2"):
+            protocol.datagram_received(check, (host, 9))
+        assert asked == ["192.0.2.7"]
+        end.close()
+        await connection.close()
+
+    with places["alice"].entered():
+        told = tunnel_of("alice").but(allowed={"bob": (ip_network("192.168.50.0/24"),)})
+        places["alice"].ip("link add out type veth peer name far", "addr add 192.0.2.2/24 dev out", "link set out up")
+        asyncio.run(work())
 
 
 def test_the_published_helpers(places: dict[str, Place]) -> None:
