@@ -24,7 +24,7 @@ from procs.agent.path import Path
 from procs.agent.settings import AgentSettings
 from procs.agent.turns import Turns
 from procs.agent.view import State, View
-from procs.agent.words import left
+from procs.agent.words import late, left
 from procs.errors import Refused
 from procs.wire.signal import Answer, Error, Frame, Offer, Routed, Trickle
 
@@ -160,7 +160,8 @@ class PeerSession(View):
                 if path.straighten(now):
                     log.info("another way to a peer", peer=self.peer, path=path.kind, at=path.remote)
         elif now - path.began_at > TRY_S:
-            self._lost(f"no connection within {TRY_S:g} s")
+            has_answer = self._offer is None
+            self._lost(late(TRY_S, self._settings.ice_servers) if has_answer else f"no answer within {TRY_S:g} s")
 
     # Negotiation
 

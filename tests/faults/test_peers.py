@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from procs import log
+from procs.agent import path, signaling
 from procs.agent import session as session_module
-from procs.agent import signaling
 from procs.agent.caps import Caps
 from procs.agent.channel import Channel
 from procs.agent.core import MAX_SESSIONS, AgentCore
@@ -55,6 +55,19 @@ def test_two_agents_chat_by_the_published_api(tmp_path: Path) -> None:
         return heard
 
     assert asyncio.run(talk()) == ["grüß dich".encode(), "dich auch"]
+
+
+def test_where_nothing_passes_but_signalling_turn_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        async with meeting(tmp_path, "alice", "bob") as (server, (alice, _)):
+            session = await alice.connect_to("bob")
+            await until(lambda: "TURN server helps (ICE_URLS)" in session.why)
+            server.change = lambda frame: None
+            await until(lambda: session.why == "no answer within 0.5 s")
+
+    monkeypatch.setattr(session_module, "TRY_S", 0.5)
+    monkeypatch.setattr(path.Path, "add_candidate", lambda *_: None)
+    asyncio.run(work())
 
 
 @pytest.mark.parametrize("caller", ["alice", "bob"])  # the smaller id offers again; the other one knows to wait
