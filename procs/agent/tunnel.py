@@ -190,6 +190,7 @@ class PeerTunnel:
             dropped=traffic.dropped() if traffic else {},
             lane=self._lanes.stats(peer),
             why=session.why[:500],
+            slow=self._lanes.unused(peer) if below.is_up else "",
         )
 
 

@@ -76,6 +76,7 @@ class TunnelPeer(msgspec.Struct, frozen=True):
     dropped: dict[str, int] = {}  # packets, by reason
     lane: dict[str, int] = {}  # of plane 3: how often it fell, moved and had new keys, and records that are refused
     why: Reason = ""  # it is not up
+    slow: Reason = ""  # it is up, and not on the fast lane, which both sides know
     sent_bits_per_s: Figure | None = None  # in the last second; None: not known
     received_bits_per_s: Figure | None = None
 

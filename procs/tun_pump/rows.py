@@ -33,5 +33,6 @@ class Rows:
             dropped=traffic.dropped(),
             lane=lanes.stats(peer),
             why="" if is_fast or up else end.why,
+            slow=lanes.unused(peer) if up else "",
             **self._rates.of(peer, traffic, now)._asdict(),
         )

@@ -205,13 +205,24 @@ def test_it_falls_within_two_seconds_of_silence_and_comes_back_slowly(net: Net) 
     one, two = net.ends
     net.lost = lambda datagram: True
     assert net.run(10, lambda: not one.is_up and not two.is_up) < 3.2
-    assert one.send(packet(1)) == 0
+    assert one.send(packet(1)) == 0 and not one.lanes.unused("bob"), "it may be for a moment"
     net.run(20)
+    assert "pings are not answered: is UDP port 1000 open there" in one.lanes.unused("bob")
     net.lost = lambda datagram: False
     came_back = net.run(10, lambda: one.is_up and two.is_up)
-    assert 0.4 < came_back < 4
+    assert 0.4 < came_back < 4 and not one.lanes.unused("bob")
     through(net, range(5))
     assert (one.stat("falls"), two.stat("falls")) == (1, 1)
+
+
+def test_where_no_way_joins_the_ports_that_is_said() -> None:
+    made = Net()
+    one, two = End(made, "alice", "bob", ("", 0)), End(made, "bob", "alice", ("", 0))
+    made.run(1, lambda: bool(one.told and two.told))
+    assert not one.lanes.unused("bob"), "there may be one soon"
+    made.run(10)
+    assert not one.is_up and "no way leads from UDP port to UDP port" in one.lanes.unused("bob")
+    assert not one.lanes.unused("carol")
 
 
 def test_the_lane_outlives_its_session_until_the_lease_of_the_keys_is_over(net: Net) -> None:

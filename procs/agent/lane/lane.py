@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Sequence
 
 from procs import log
-from procs.agent.lane import slices
+from procs.agent.lane import mtu, slices
 from procs.agent.lane.keying import NONCE_BYTES
 from procs.agent.lane.mtu import SMALL, PathMtu
 from procs.agent.lane.slices import CONTROL, Incoming
@@ -241,6 +241,18 @@ class Lane:
                 log.info("the fast lane to a peer is up", peer=self.peer, at=shown(self.remote), mtu=self.mtu)
             else:
                 log.info("the fast lane to a peer is down", peer=self.peer, why=self._why())
+
+    def unused(self, now: float) -> str:
+        """Why packets take other planes, where there are keys: what is to be looked for, for people."""
+        if self.is_up or not self.pairs:
+            return ""
+        if self.remote is None:
+            if now - self.pairs[0].since <= mtu.QUICK_S:
+                return ""
+            return "no way leads from UDP port to UDP port: can a firewall have one of them open (PLANARIA_TUN_PORT)?"
+        if not self.path.is_silent(now):
+            return ""
+        return f"the fast lane's pings are not answered: is UDP port {self.remote[1]} open there, and tun_pump up?"
 
     def _why(self) -> str:
         return "its pings are not answered" if self._out else "its keys are over"

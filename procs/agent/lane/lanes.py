@@ -109,6 +109,11 @@ class Lanes:
         lane = self._lanes.get(peer)
         return lane.round_trip_ms if lane else None
 
+    def unused(self, peer: str) -> str:
+        """Why packets do not go this way, though both sides could; "" where that is not so, or not known."""
+        lane = self._lanes.get(peer)
+        return lane.unused(self._clock()) if lane else ""
+
     def stats(self, peer: str) -> dict[str, int]:
         """Counts: rekeys, falls, moves, unread, forged, replayed, malformed."""
         lane = self._lanes.get(peer)

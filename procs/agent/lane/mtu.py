@@ -43,7 +43,7 @@ class PathMtu:
             self._settle(now)
         if self._silent_since is None:
             self._silent_since = now
-        if now - self._silent_since > QUICK_S:
+        if self.is_silent(now):
             self._next = now + PING_S
             return [SMALL]
         self._next = now + AGAIN_S
@@ -60,7 +60,7 @@ class PathMtu:
 
     def answered(self, size: int, sent_at: float, now: float) -> None:
         """The ping of this size was, which had been sent then."""
-        was_silent = self._silent_since is not None and now - self._silent_since > QUICK_S
+        was_silent = self.is_silent(now)
         self._silent_since = None
         if self._open:
             if size > self._found:
@@ -71,6 +71,10 @@ class PathMtu:
             self._unanswered, self._next = [], sent_at + PING_S
         elif sum(at < sent_at for at in self._unanswered) >= LOST:
             self._look([each for each in self._all if each <= self.size], falls=True)
+
+    def is_silent(self, now: float) -> bool:
+        """Whether nothing was answered for long."""
+        return self._silent_since is not None and now - self._silent_since > QUICK_S
 
     def refused(self, size: int, now: float) -> None:
         """Our own machine sends none of this size that way."""
