@@ -13,14 +13,9 @@ import msgspec
 
 from procs import proc
 from procs.messages.requests import LinkState, ProcessState, SuiteState
-from procs.messages.warden import TunnelState
-from procs.warden.tunnel import REFUSED
-from scripts import capture_programs, health, reach, reasons, speaking, suite
+from scripts import capture_programs, health, reach, reasons, speaking, suite, tunnel_state
 from scripts.suite_settings import Plan
 
-NO_TUNNEL = (
-    "not configured: it needs its address and its peers under `tunnel:` in planaria.yaml (README: A tunnel to peers)"
-)
 NO_DEVICES = "not configured: there is no devices.json (README: A backend that talks)"
 WELL = ("SERVING", "RUNNING", "STARTING")
 
@@ -41,13 +36,14 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
     audio = reach.audio_state(root) if "audio" in plan.suite.roles else None
     voice = reach.voice_state(root) if "voice" in plan.suite.roles else None
     troubles = seen.troubles if seen else ["the warden does not answer"]
-    tunnel = seen.tunnel if seen and "tun" in plan.suite.roles else None
+    said = seen.tunnel if seen and "tun" in plan.suite.roles else None
+    tunnel = tunnel_state.gather(said, root / "run") if said else None
     return {
         "processes": processes,
         "hub": _hub(plan) if "hub" in plan.suite.roles else None,
         "device": _device(link) if link else None,
         "watching": msgspec.to_builtins(seen.watching) if seen else None,
-        "tunnel": msgspec.to_builtins(tunnel) if tunnel else None,
+        "tunnel": tunnel,
         "audio": msgspec.to_builtins(audio) if audio else None,
         "voice": msgspec.to_builtins(voice) if voice else None,
         "backend": speaking.backend(plan),
@@ -60,7 +56,7 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
             *reach.missing_sound(audio),
             *reach.missing_voice(voice),
             *troubles,
-            *_away(tunnel),
+            *(tunnel_state.away(tunnel) if tunnel else []),
         ],
     }
 
@@ -119,11 +115,6 @@ def _streams(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _away(tunnel: TunnelState | None) -> list[str]:
-    """Why peers of the tunnel are; in full, since what is to be done about it comes last."""
-    return [f"tunnel to {each.peer}: {each.why}" for each in (tunnel.peers if tunnel else []) if each.why]
-
-
 def _missing(root: Path, processes: Iterable[dict[str, Any]]) -> list[str]:
     """What cannot be had while a process is down, as supervisord.conf says above each."""
     paths = (root / "supervisord.conf", root / capture_programs.FOLDER / "captures.conf")
@@ -168,9 +159,8 @@ def show(answer: dict[str, Any]) -> None:
     if tunnel := answer["tunnel"]:
         print()
         if tunnel["peers"]:
-            print_table([TUNNEL, *map(peer_row, tunnel["peers"])])
-        where = f"{tunnel['interface']} {' '.join(tunnel['addresses'])}" if tunnel["interface"] else NO_TUNNEL
-        print(f"tunnel: {where}{_at_port(tunnel)}")
+            print_table([tunnel_state.COLUMNS, *map(tunnel_state.row, tunnel["peers"])])
+        print("\n".join(tunnel_state.notes(tunnel)))
     if audio := answer["audio"]:
         print()
         print_table([AUDIO, audio_row(audio)])
@@ -227,37 +217,6 @@ def watcher(its: dict[str, Any]) -> tuple[str, ...]:
         f"{its['packets_again']:.0f} of {its['packets']:.0f}",
         f"{its['dropped']:.0f}",
     )
-
-
-TUNNEL = ("PEER", "STATE", "PLANE", "PATH", "ADDRESS", "MTU", "ROUND TRIP", "SENT", "RECEIVED", "REKEYS", "DROPPED")
-
-
-def peer_row(its: dict[str, Any]) -> tuple[str, ...]:
-    """The cells of one peer of the tunnel, under TUNNEL."""
-    round_trip_ms = its["round_trip_ms"]
-    return (
-        its["peer"],
-        "up" if its["is_up"] else "down",
-        str(its["plane"]) if its["is_up"] else "-",
-        its["path"] or "-",
-        its["remote"] or "-",
-        str(its["mtu"] or "-"),
-        "-" if round_trip_ms is None else f"{round_trip_ms:.1f} ms",
-        f"{its['sent_bytes'] / 1e6:.1f} MB",
-        f"{its['received_bytes'] / 1e6:.1f} MB",
-        str(its["lane"].get("rekeys", 0)),
-        _reasons(its["dropped"] | {f"{reason}_record": its["lane"].get(reason, 0) for reason in REFUSED}),
-    )
-
-
-def _at_port(tunnel: dict[str, Any]) -> str:
-    port = f", port {tunnel['port']}/udp" if tunnel["port"] else ""
-    return f"{port}; dropped: {_reasons(tunnel['dropped'])}" if any(tunnel["dropped"].values()) else port
-
-
-def _reasons(dropped: dict[str, int]) -> str:
-    """How many, and why."""
-    return ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "0"
 
 
 AUDIO = ("AUDIO", "BACKEND", "FOR", "MICROPHONE", "SPEAKER", "ECHO", "BUFFER", "UNDERRUNS", "CONCEALED", "REFUSED")

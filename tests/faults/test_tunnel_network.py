@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from procs.tun_pump import firewall, interface
+from scripts import tunnel_state
 from tests import nat
 from tests.nat import Place
 from tests.subnets import BEHIND, PEERS, Mesh, Probe, addresses, mesh, probed, section
@@ -60,9 +61,18 @@ def test_everything_reaches_everything_that_it_may_and_nothing_else(tmp_path: Pa
             assert said == addresses("carol")[version == 6], "under its own"
         dropped = re.findall(r'counter packets ([1-9]\d*) .*comment "(\w+)"', ruleset(made.sides["alice"]))
         assert {name for _, name in dropped} == {"bob", "subnets"}
+        by_rules(made.sides["alice"], sum(int(count) for count, _ in dropped))
         is_told(made)
         is_clamped(made)
         narrowed(made)
+
+
+def by_rules(alice: Side, dropped: int) -> None:
+    """Status says who was beyond what."""
+    with alice.place.entered():
+        found = tunnel_state.gather(alice.state(), alice.run_dir)
+    of = {each["peer"]: each["dropped"].get("by_reach", 0) for each in found["peers"]}
+    assert of["bob"] and not of["carol"] and of["bob"] + found["dropped"]["by_subnets"] == dropped
 
 
 def is_told(made: Mesh) -> None:

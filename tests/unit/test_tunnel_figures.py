@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import msgspec
 
@@ -14,7 +15,7 @@ from procs.tun_pump.ends import End
 from procs.tun_pump.rates import Rate, Rates
 from procs.warden.tunnel import Tunnelled
 from procs.warden.watching import FRESH_S
-from scripts import status
+from scripts import tunnel_state
 
 BOB = TunnelPeer(
     "bob",
@@ -71,7 +72,7 @@ def test_the_largest_of_it_goes_through_the_bus() -> None:
 
 
 def test_a_person_reads_a_row_for_each() -> None:
-    rows = [status.peer_row(msgspec.to_builtins(its)) for its in SAID.peers]
+    rows = [tunnel_state.row(msgspec.to_builtins(its)) for its in SAID.peers]
     assert rows == [
         (
             "bob",
@@ -88,6 +89,17 @@ def test_a_person_reads_a_row_for_each() -> None:
         ),
         ("eve", "down", "-", "-", "-", "-", "-", "0.0 MB", "0.0 MB", "0", "0"),
     ]
+
+
+def test_why_a_peer_is_on_another_plane_stands_below_and_is_no_trouble() -> None:
+    bob = msgspec.structs.replace(BOB, slow="its pings are not answered")
+    eve = TunnelPeer("eve", is_up=False, why="it sleeps")
+    found = tunnel_state.gather(msgspec.structs.replace(SAID, peers=[bob, eve], port=9), Path("/nowhere"))
+    assert tunnel_state.notes(found) == [
+        "tunnel: mvp-tun0 10.77.0.1/24, port 9/udp; dropped: 4 homeless",
+        "tunnel to bob: by plane 2, as its pings are not answered",
+    ]
+    assert tunnel_state.away(found) == ["tunnel to eve: it sleeps"]
 
 
 def test_garbage_is_counted_on_whoever_has_the_session() -> None:
