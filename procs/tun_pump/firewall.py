@@ -19,14 +19,14 @@ def apply(tunnel: Tunnel, run_dir: Path) -> bool:
     """Have the rules that are wanted, and none that were; whether there are any. Raises NotHere."""
     made, wanted = run_dir / MADE, ruleset.rules(tunnel)
     before = made.read_text() if made.exists() else ""
-    forwarding.apply(ruleset.forwarded(tunnel), _wanting(tunnel), run_dir)
     if wanted:
         away = ruleset.away(tunnel.interface)
         if away not in before:
             made.write_text(before + away)
         _nft(before + away + wanted, f"{_wanting(tunnel)}: nft", "leave that out")
         made.write_text(away)
-    elif before:
+    forwarding.apply(ruleset.forwarded(tunnel), _wanting(tunnel), run_dir)
+    if before and not wanted:
         _nft(before, "rules of nft stay", "take them away by hand")
         made.unlink()
     return bool(wanted)

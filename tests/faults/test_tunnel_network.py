@@ -188,12 +188,26 @@ def test_nothing_is_carried_without_the_rules(alone: Side, how: str) -> None:
     assert alone.state().interface and "tcp dport 22 accept" in ruleset(alone)
 
 
+FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/lo/forwarding")
+
+
+def forwarding(place: Place, *values: int) -> list[int]:
+    """What FORWARDING is there, after the first of them were set to these."""
+    with place.entered():
+        paths = [Path("/proc/sys/net", name) for name in FORWARDING]
+        for path, value in zip(paths, values, strict=False):
+            path.write_text(str(value))
+        return [int(path.read_text()) for path in paths]
+
+
 def test_without_nft_it_says_what_to_do(tmp_path: Path) -> None:
     place = Place("alice")
+    forwarding(place, 0, 0)
     peers = {"bob": {"allowed": ["10.77.0.2/32"], "reach": []}}
     side = Side("alice", place, tmp_path, ("env", "PATH=/nowhere"), peers=peers, masquerade="1")
     try:
         assert side.process.wait(20) == 3
+        assert forwarding(place)[:2] == [0, 0], "nothing is forwarded without rules"
         assert "reach, masquerade: nft: " in side.log.read_text() and "install nftables, or" in side.log.read_text()
     finally:
         side.kill()
@@ -233,18 +247,6 @@ def test_peers_have_names(tmp_path: Path) -> None:
     finally:
         side.kill()
         place.end()
-
-
-FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/lo/forwarding")
-
-
-def forwarding(place: Place, *values: int) -> list[int]:
-    """What FORWARDING is there, after the first of them were set to these."""
-    with place.entered():
-        paths = [Path("/proc/sys/net", name) for name in FORWARDING]
-        for path, value in zip(paths, values, strict=False):
-            path.write_text(str(value))
-        return [int(path.read_text()) for path in paths]
 
 
 def test_forwarding_is_as_it_was_in_the_end(tmp_path: Path) -> None:
