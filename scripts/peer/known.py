@@ -7,11 +7,17 @@ import asyncio
 import json
 import logging
 import secrets
+import sys
 import time
-from typing import Any
+from collections.abc import Sequence
+from shlex import quote
+from typing import TYPE_CHECKING, Any
 
 from procs.errors import ConfigError, LinkLost, PlanariaError
 from procs.settings import run_dir
+
+if TYPE_CHECKING:
+    from procs.agent.keyring import Peers
 
 SERVER_S = 5.0
 
@@ -22,11 +28,11 @@ def peers(arguments: argparse.Namespace) -> None:
     from procs.agent.keyring import Peers, folder_in, own_key
 
     if arguments.approve:
-        _refuse_wrong(*arguments.approve)
+        _refuse_wrong(arguments.approve)
     folder = folder_in(run_dir())
     known = Peers(folder)
-    if arguments.forget and not known.forget(arguments.forget):
-        raise ConfigError(f"--forget {arguments.forget} (command line): is no peer that is known")
+    if arguments.forget:
+        _forget(known, arguments.forget)
     if arguments.revoke and not known.revoke(arguments.revoke):
         raise ConfigError(f"--revoke {arguments.revoke} (command line): is no peer that is known, and no key")
     if arguments.approve:
@@ -49,9 +55,23 @@ def _in_words(since: str) -> str:
     return f"{since[:19].replace('T', ' ')} UTC" if since else ""
 
 
-def _refuse_wrong(peer: str, key: str) -> None:
+def _forget(known: Peers, peer: str) -> None:
+    pin = known.all().get(peer)
+    if not known.forget(peer) or not pin:
+        raise ConfigError(f"--forget {peer} (command line): is no peer that is known")
+    if pin.key in known.book().revoked:
+        again = f"cli.py peers --approve {quote(peer)} {pin.key}"
+        print(f"{peer} is forgotten; its key stays revoked until it is approved: {again}", file=sys.stderr)
+
+
+def _refuse_wrong(approved: Sequence[str]) -> None:
     from procs.agent.keyring import KEY_SHAPE, is_key, refuse_unnamed
 
+    peer, *keys = approved
+    if len(keys) != 1:
+        shape = f"{KEY_SHAPE}: cli.py peers --approve {quote(peer)} KEY"
+        raise ConfigError(f"--approve {' '.join(approved)} (command line): must be a peer and {shape}")
+    key = keys[0]
     try:
         refuse_unnamed(peer)
     except ConfigError as error:

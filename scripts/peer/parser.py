@@ -110,9 +110,9 @@ def _bench(sub: argparse.ArgumentParser) -> None:
 
 
 def _peers(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--approve", nargs=2, metavar=("PEER", "KEY"), help="let it in, by this key")
-    sub.add_argument("--forget", metavar="PEER", help="its next key is taken as a first one")
-    text = "end what there is with its key, for good: nobody gets in by it again, and another one has to be approved"
+    sub.add_argument("--approve", nargs="+", metavar=("PEER", "KEY"), help="let it in, by this one key")
+    sub.add_argument("--forget", metavar="PEER", help="its next key counts as a first one; a revoked key stays so")
+    text = "end what there is with its key: nobody gets in by it, nor that peer by another one, until it is approved"
     sub.add_argument("--revoke", metavar="PEER|KEY", help=text)
 
 

@@ -172,6 +172,8 @@ def test_a_file_goes_on_after_either_side_was_killed(pair: tuple[Machine, Machin
         ("peers --forget bob", "alice", 2, "no peer that is known"),
         ("receive --into /proc/1", "alice", 2, "--into /proc/1 (command line): can't be written to"),
         ("peers --approve bob xx", "alice", 2, "--approve bob KEY='xx' (command line): must be"),
+        ("peers --approve bob", "alice", 2, "shows it at its owner's: cli.py peers --approve bob KEY"),
+        ("peers --approve bob xx yy", "alice", 2, "--approve bob xx yy (command line): must be a peer and a key"),
         (f"peers --approve b/b {'A' * 43}=", "alice", 2, "--approve PEER='b/b': must be"),
     ],
 )
@@ -207,6 +209,17 @@ def test_nobody_is_there_and_a_forgotten_peer_is_met_anew(pair: tuple[Machine, M
         assert all(pong["ms"] > 0 for pong in pongs)
         code, out = alice.run("bench", "bob", "--seconds", "0.3", "--json")
         assert code == 0 and json.loads(out)["there_mbit_s"] > 0 < json.loads(out)["back_mbit_s"]
+
+
+def test_what_becomes_of_a_key_is_said(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(log, "configure", lambda *_, **__: None)
+    key = "A" * 43 + "="
+    assert cli.main(["peers", "--approve", "bob", key]) == cli.main(["peers", "--revoke", "bob"]) == 0
+    assert capfd.readouterr().err == ""
+    assert cli.main(["peers", "--forget", "bob"]) == 0
+    assert f"its key stays revoked until it is approved: cli.py peers --approve bob {key}" in capfd.readouterr().err
 
 
 def test_status_says_that_the_server_will_not_have_us(tmp_path: Path) -> None:
