@@ -218,8 +218,8 @@ class Pump:
             self._alive.beat()
             for peer in self._ends.there(time.monotonic()):
                 self._tell(peer)
+            self._warn()  # first: who reads of it in status finds it in the log
             bus.send_one(self._warden, self._told())
-            self._warn()
             await asyncio.sleep(TELL_S)
 
     def _warn(self) -> None:
