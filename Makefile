@@ -29,7 +29,7 @@ service-off: ## end that and take it away
 test: ## run all tests (T=path or -k expression to choose, J=processes, LONG=1 for those that take long, too)
 	@sh scripts/bootstrap.sh dev
 	@sh scripts/setup_tests.sh
-	@$(if $(LONG),PLANARIA_LONG=1 )$(PY) -m tests.again $(or $(J),4) $(T)
+	@$(if $(LONG),PLANARIA_LONG=1 )$(PY) -m tests.again $(or $(J),3) $(T)
 
 check: ## ruff and mypy --strict on everything
 	@sh scripts/bootstrap.sh dev

@@ -23,6 +23,7 @@ ALONE = ("--last-failed", "--last-failed-no-failures", "none")
 
 def main(processes: str, *chosen: str) -> int:
     """Run them; the exit code is that of the last run."""
+    LAST_FAILED.unlink(missing_ok=True)  # of an earlier run, perhaps of other tests
     with tempfile.TemporaryDirectory(prefix="pl.", dir="/tmp", ignore_cleanup_errors=True) as folder:
         code = _pytest(["-n", processes, *BESIDE, f"--basetemp={folder}/t", *chosen])
         failed = [_last_failed()]
