@@ -195,7 +195,7 @@ def test_whoever_has_the_port_gets_keys_in_each_of_its_lives_and_in_each_of_the_
                 children = sides["alice"].children()
                 alice.end()  # it dies, and is back at the same port
                 alice.begin(alice.port.number)
-                await until(lambda: fit(alice, bob), 5)
+                await until(lambda: fit(alice, bob) and len(bob.ups) > had, 5)
                 assert {up.pid for up in bob.ups[had:]} == {bob.ups[-1].pid}
                 assert sides["alice"].children() == children and alice.ups[-1].stats["connections"] == 1
                 second = alice.keys[-1]
