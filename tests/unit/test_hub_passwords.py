@@ -34,9 +34,9 @@ def test_nobody_takes_as_long_as_somebody() -> None:
     kept = hashed("some password")
 
     async def measured(of: str | None) -> float:
-        start = time.perf_counter()
+        start = time.process_time()  # what others want of the processor meanwhile is not meant
         assert not await Passwords().matches("wrong", of)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     somebody = min(asyncio.run(measured(kept)) for _ in range(3))
     nobody = min(asyncio.run(measured(None)) for _ in range(3))
