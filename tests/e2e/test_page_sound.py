@@ -3,6 +3,8 @@ viewer says into a microphone is heard at the camera."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from tests.e2e.page_rig import Person
 from tests.hub_rig import ADMIN_PASSWORD, Process
 from tests.linked import linked
 from tests.peered import peered
-from tests.rig import go2rtc, until
+from tests.rig import Go2rtc, go2rtc, until
 
 pytestmark = pytest.mark.needs("chromium", "ip")
 DEVICE = "cam-1"
@@ -73,7 +75,15 @@ def ear(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def hub(network: None, ear: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+def running_go2rtc() -> list[Go2rtc]:
+    """The device's, once there is a hub."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def hub(
+    network: None, ear: Path, running_go2rtc: list[Go2rtc], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Process]:
     """A hub with a device that has these streams: two of its own, and that of a camera that takes sound by RTSP."""
     run_dir = tmp_path_factory.mktemp("run")
     run_dir.chmod(0o700)
@@ -93,6 +103,7 @@ def hub(network: None, ear: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         linked(run_dir, running.ws("/ws/device"), "--device-id", DEVICE, GO2RTC_HTTP=f"http://{served.api}"),
         peered(run_dir, served),
     ):
+        running_go2rtc.append(served)
         until(lambda: running.metric("devices_online") == 1)
         hub_rig.paired(running, running.admin, DEVICE)
         yield running
@@ -163,6 +174,25 @@ def test_who_presses_the_button_is_heard_at_the_camera_until_it_is_pressed_again
     until(lambda: ear.stat().st_size > said + 4000, 30)
     ann.page.mouse.up()
     expect(button).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_picture_that_stands_still_for_a_while_ends_no_talk(ann: Person, running_go2rtc: list[Go2rtc]) -> None:
+    """Each new session that talks may have go2rtc connect to the camera anew, and the picture stand still again."""
+    its = tile(ann, OWN)
+    ann.press(f"Talk: {OWN}")
+    expect(its.get_by_text("Talking", exact=True)).to_be_visible()
+    expect(its.get_by_text("live", exact=True)).to_be_visible()
+    sessions = ann.page.evaluate("connections.length")
+    (producer,) = running_go2rtc[0].producers(OWN)
+    os.kill(producer, signal.SIGSTOP)
+    try:
+        expect(its.get_by_text("reconnecting", exact=True)).to_be_visible()
+        ann.page.wait_for_timeout(2500)
+        assert ann.page.evaluate("connections.length") == sessions
+    finally:
+        os.kill(producer, signal.SIGCONT)
+    expect(its.get_by_text("live", exact=True)).to_be_visible()
+    assert ann.page.evaluate("connections.length") == sessions
 
 
 def _loud(heard: bytes) -> int:

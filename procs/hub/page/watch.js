@@ -10,6 +10,8 @@ import { Timers } from "./timers.js";
 import { Session } from "./webrtc.js";
 
 const PATIENCE_MS = 4000; // without a picture, before it is fetched through the hub
+const TALKING_MS = 10_000; // the same while the viewer talks, and before another session is asked for: a camera that
+// takes sound may be connected to anew for it, and its picture stands still. It would for each new session that talks.
 const GIVE_UP_MS = 20_000; // an attempt: a device may look for its addresses for longer than we wait to show something
 const NO_WAY_MS = 1500; // for one to a device that has been reached before, unless it took long then
 const DIRECT_AGAIN_MS = 15_000; // while it plays through the hub; then ever less often
@@ -175,7 +177,8 @@ export class Watch {
 
   #askForAnother() {
     const over = this.#needless - NEEDLESS_FREE;
-    if (over <= 0) this.#ask();
+    if (this.#said && !this.#isDoomed) this.#timers.after("retry", TALKING_MS, () => this.#ask());
+    else if (over <= 0) this.#ask();
     else this.#timers.after("retry", Math.min(NEEDLESS_MAX_MS, NEEDLESS_MS * 2 ** (over - 1)), () => this.#ask());
   }
 
@@ -192,7 +195,8 @@ export class Watch {
   #loseNoTime() {
     if (this.#timers.has("patience")) return;
     const isVain = !this.#hasShown && unreached.has(this.#deviceId);
-    this.#timers.after("patience", isVain ? 0 : PATIENCE_MS, () => this.#fallBack());
+    const patienceMs = this.#said && this.#shown && !this.#isDoomed ? TALKING_MS : PATIENCE_MS;
+    this.#timers.after("patience", isVain ? 0 : patienceMs, () => this.#fallBack());
   }
 
   /** No picture comes straight from the device: have it through the hub, and go on asking. */
