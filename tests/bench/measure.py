@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import platform
 import statistics
@@ -55,6 +56,16 @@ def machine() -> dict[str, object]:
     }
 
 
+_HOLDS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+
+
+def is_missed(aim: str, value: float) -> bool:
+    """Whether it is an aim in figures, and not met."""
+    word, _, rest = aim.partition("aim: ")
+    sign, _, bound = rest.partition(" ")
+    return not word and sign in _HOLDS and not _HOLDS[sign](value, float(bound))
+
+
 @dataclass
 class Result:
     """What one bench found. `ratios` are ours / theirs unless the name says otherwise."""
@@ -64,7 +75,8 @@ class Result:
     peers: dict[str, Any] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
     noisy: list[str] = field(default_factory=list)
-    targets: dict[str, str] = field(default_factory=dict)  # figure or ratio -> what was aimed at, in words
+    # Figure or ratio -> what was aimed at, in words, or as `aim: >= 4`.
+    targets: dict[str, str] = field(default_factory=dict)
 
     def ratio(self, name: str, ours: Sequence[float], theirs: Sequence[float]) -> None:
         """The median of pairwise ratios; noted as noisy when the pairs disagree."""
@@ -82,8 +94,9 @@ class Result:
         """The same for people."""
         lines = [f"{self.name}"]
         for name, value in {**self.figures, **self.ratios}.items():
-            note = "  too noisy to tell" if name in self.noisy else ""
-            lines.append(f"  {name:34} {value:>10g}  {self.targets.get(name, ''):24}{note}".rstrip())
+            aim = self.targets.get(name, "")
+            note = "  too noisy to tell" if name in self.noisy else "  missed" if is_missed(aim, value) else ""
+            lines.append(f"  {name:34} {value:>10g}  {aim:24}{note}".rstrip())
         lines += [f"  peer {name}: {text}" for name, text in self.peers.items()]
         lines.append("  machine " + ", ".join(f"{k} {v}" for k, v in machine().items()))
         return "\n".join(lines)

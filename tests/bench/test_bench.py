@@ -12,6 +12,7 @@ import pytest
 
 from procs.settings import ROOT
 from tests import nat
+from tests.bench.measure import Result
 
 PRODUCER = {
     "figures": {
@@ -155,6 +156,13 @@ def test_the_voice_bench_too() -> None:
     result = result_of("voice")
     keeps_to(VOICE, result)
     assert "added_ms_p50" in result["figures"]  # it may be less than nothing
+
+
+def test_who_reads_the_table_sees_what_was_missed() -> None:
+    aims = {"rate": "aim: > 2000", "ratio": "aim: >= 4", "ping": "aim: < 10", "words": "at most 0.6"}
+    found = {"rate": 2000.0, "ratio": 4.0, "ping": 10.5, "words": 3.0, "free": 1.0}
+    table = Result("any", found, targets=aims).as_table()
+    assert {line.split()[0] for line in table.splitlines() if line.endswith("missed")} == {"rate", "ping"}
 
 
 def test_an_unknown_bench_is_one_line() -> None:

@@ -3,6 +3,7 @@ viewer says into a microphone is heard at the camera."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -157,10 +158,16 @@ def test_who_presses_the_button_is_heard_at_the_camera_until_it_is_pressed_again
 ) -> None:
     its = tile(ann, stream)
     ear.write_bytes(b"")
-    ann.press(f"Talk: {stream}")
     button = its.get_by_role("button", name=f"Talk: {stream}")
-    expect(button).to_have_attribute("aria-pressed", "true")
-    until(lambda: _loud(ear.read_bytes()) > 1000, 30)
+    for _ in range(3):  # on a busy machine go2rtc may connect to a camera anew and then pass it nothing
+        ann.press(f"Talk: {stream}")
+        expect(button).to_have_attribute("aria-pressed", "true")
+        with contextlib.suppress(AssertionError):
+            until(lambda: _loud(ear.read_bytes()) > 1000, 12)
+            break
+        ann.press(f"Talk: {stream}")
+        expect(button).to_have_attribute("aria-pressed", "false")
+    assert _loud(ear.read_bytes()) > 1000
     ann.press(f"Talk: {stream}")
     expect(button).to_have_attribute("aria-pressed", "false")
     ann.page.wait_for_timeout(500)  # what was under way
