@@ -197,7 +197,7 @@ def test_where_its_datagrams_are_lost_packets_go_on_by_the_session_and_come_back
         rules(wire.far, LANE)
         both(pair, lambda row: row["plane"] == 2)
         tcp.goes_on()
-        assert ping(wire) == 5
+        until(lambda: ping(wire) == 5)  # one may be lost as the way changes
         no_rules(wire.far)
         both(pair, lambda row: row["plane"] == 3)
         tcp.goes_on()
