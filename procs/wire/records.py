@@ -26,7 +26,8 @@ Why it holds
 Who can do what
 - Somebody on the path: see when, how much, from where to where, and what belongs to one key; keep datagrams back,
   delay and reorder them. Sent on once from another address, the newest one moves the lane to there until the peer is
-  heard from where it is, as with WireGuard; what goes there is as sealed as before. No text is read, made, changed or
+  heard from where it is, as with WireGuard; what goes there is as sealed as before, and
+  little before somebody has answered there (agent/lane/lane.py). No text is read, made, changed or
   repeated.
 - Somebody elsewhere: cost us the look at five bytes, or one failed decryption where they know an index.
 - The signalling server: keep sessions from coming about. The DTLS certificates are signed by keys that the agents

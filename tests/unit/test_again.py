@@ -38,6 +38,9 @@ def test_always(): fails("always", 9)
 def test_what_fails_is_tried_twice_more_and_alone(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_some.py").write_text(TESTS)
+    before = tmp_path / again.LAST_FAILED  # of a run of other tests, which says nothing of this one
+    before.parent.mkdir(parents=True)
+    before.write_text('{"test_other.py::test_gone": true}')
     done = subprocess.run(
         [sys.executable, "-m", "tests.again", "0", "-q"],
         cwd=tmp_path,
@@ -49,6 +52,7 @@ def test_what_fails_is_tried_twice_more_and_alone(tmp_path: Path) -> None:
     )
     assert done.returncode == again.FAILED
     assert [(tmp_path / name).read_text() for name in ("once", "down", "always")] == ["2", "3", "3"]
+    assert "test_gone" not in done.stdout
     assert done.stdout.splitlines()[-3:] == [
         "test_some.py::test_always failed 3 times, and never passed",
         "test_some.py::test_down failed 2 times, then passed alone",

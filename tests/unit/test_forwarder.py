@@ -9,7 +9,9 @@ from typing import Any
 from procs.agent.forwarder import Forwarder
 from procs.agent.lane.vnet import PLAIN, Iov
 from procs.agent.network import Tunnel
+from procs.agent.packets import checksum
 from procs.agent.switch import Switch
+from tests.unit.test_joining import datagram
 from tests.unit.test_packets import v4
 
 HERE, THERE = bytes([10, 77, 0, 1]), bytes([10, 77, 0, 2])
@@ -99,6 +101,20 @@ def test_what_comes_is_judged_whichever_way_it_came() -> None:
     lanes.on_frames("eve", [[PLAIN + IN]])
     assert device.written == [PLAIN + IN, PLAIN + IN]
     assert (switch.traffic["bob"].received_packets, switch.traffic["bob"].spoofed) == (2, 2)
+
+
+def test_datagrams_of_one_flow_that_came_by_the_lane_are_written_as_one_while_the_kernel_takes_that() -> None:
+    device, lanes, switch, forwarder, _ = forwarding()
+    made = bytearray(datagram(4, 9, 100, 1))
+    made[22:30] = THERE + HERE
+    made[20:22] = bytes(2)
+    made[20:22] = checksum(made[10:30]).to_bytes(2, "big")
+    lanes.on_frames("bob", [[bytes(made)], [bytes(made)]])
+    lanes.are_up = True
+    forwarder.tick(0.0)
+    lanes.on_frames("bob", [[bytes(made)], [bytes(made)]])
+    assert [len(each) for each in device.written] == [len(made), len(made), len(made) + 100]
+    assert switch.traffic["bob"].received_packets == 4
 
 
 def test_the_interface_is_not_read_while_the_port_is_full() -> None:
