@@ -14,6 +14,7 @@ PlanariaError                    1  anything of ours that has no better name
 ├── UpstreamFailed              13  whoever should answer a proxied request did not; `code` says what is known
 ├── StoreDown                   14  the database does not answer
 ├── ZygoteLost                  15  the zygote that forks our children is gone, or stands still
+├── GpuLost                     16  the GPU failed in the middle of a stream: only a new process gets it back
 └── BusError                    10  the bus could not do what was asked
     ├── Refused                 10  a message is malformed, too large, or of a kind nobody takes here
     └── DeadlineExceeded        10  no answer in time; `retry` says whether the request may be sent again
@@ -113,6 +114,12 @@ class ZygoteLost(PlanariaError):
     """Nobody forks our children any more."""
 
     exit_code = 15
+
+
+class GpuLost(PlanariaError):
+    """The GPU, its driver or our context on it failed after it had served. A new process has to open it anew."""
+
+    exit_code = 16
 
 
 class BusError(PlanariaError):

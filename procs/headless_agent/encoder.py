@@ -1,4 +1,4 @@
-"""What turns a picture into an access unit, and how one is chosen: the first that really encodes the first picture."""
+"""What turns pictures into access units, and how one is chosen: the first that really encodes the first picture."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import av
 
 from procs.errors import EncoderFailed, NotHere, PlanariaError
 from procs.headless_agent.options import Producer
+from procs.headless_agent.pictures import EglPictures, Pictures
 
 
 class AccessUnit(NamedTuple):
@@ -18,8 +19,15 @@ class AccessUnit(NamedTuple):
     is_keyframe: bool
 
 
+class Picture(Protocol):
+    """A picture that is drawn, and not taken anywhere yet."""
+
+    def frame(self) -> av.VideoFrame:
+        """It in our memory. Valid until the next is drawn."""
+
+
 class Encoder(Protocol):
-    """One picture in, one access unit out."""
+    """Pictures in, and one unit of each out: at once, or a few calls later if the encoder holds pictures back."""
 
     @property
     def name(self) -> str:
@@ -29,8 +37,9 @@ class Encoder(Protocol):
     def bitrate(self) -> int:
         """Bits a second."""
 
-    def encode(self, picture: av.VideoFrame, index: int, *, keyframe: bool) -> AccessUnit:
-        """The access unit of one picture. `index` counts periods of 1/fps and only grows. Raises EncoderFailed."""
+    def encode(self, picture: Picture, index: int, *, keyframe: bool) -> Sequence[AccessUnit]:
+        """The units that are ready, one for each picture in their order. `index` counts periods of 1/fps and only
+        grows. The first picture's is ready at once. Raises EncoderFailed, and GpuLost."""
 
     def set_bitrate(self, bits_per_s: int) -> None:
         """Encode at another rate from the next picture on."""
@@ -39,18 +48,39 @@ class Encoder(Protocol):
 Maker = tuple[str, Callable[[], Encoder]]  # name, and what opens it
 
 
-def open_encoder(chosen: Producer, pixel_format: str) -> Encoder:
+def open_encoder(chosen: Producer, pictures: Pictures) -> Encoder:
     """The encoder that the settings name."""
     from procs.headless_agent import libav
 
-    if chosen.encoder == "x264" or (chosen.encoder == "auto" and chosen.force_sw):
-        return libav.X264(chosen, pixel_format)
     if chosen.encoder == "ffmpeg":
         from procs.headless_agent import ffmpeg_child
 
-        return ffmpeg_child.open_child(chosen, pixel_format)
-    nvenc: Maker = ("nvenc", lambda: libav.Nvenc(chosen, pixel_format))
-    return Choice([nvenc] if chosen.encoder == "nvenc" else [nvenc, ("x264", lambda: libav.X264(chosen, pixel_format))])
+        return ffmpeg_child.open_child(chosen, pictures.pixel_format)
+    if chosen.encoder == "x264" or (chosen.encoder == "auto" and chosen.force_sw):
+        return libav.X264(chosen, pictures.pixel_format)
+    makers: list[Maker] = [
+        ("nvenc", lambda: libav.Nvenc(chosen, pictures.pixel_format)),
+        ("x264", lambda: libav.X264(chosen, pictures.pixel_format)),
+    ]
+    if isinstance(pictures, EglPictures):
+        makers = [*_on_gpu(chosen, pictures), *makers]
+    return Choice([maker for maker in makers if chosen.encoder in ("auto", maker[0])])
+
+
+def _on_gpu(chosen: Producer, pictures: EglPictures) -> list[Maker]:
+    """Those that take a picture where the GPU has drawn it. Their libraries are imported when they are tried."""
+
+    def nvenc_cuda() -> Encoder:
+        from procs.headless_agent.nvenc_cuda import NvencCuda
+
+        return NvencCuda(chosen, pictures)
+
+    def vpf() -> Encoder:
+        from procs.headless_agent.vpf import Vpf
+
+        return Vpf(chosen, pictures)
+
+    return [("nvenc-cuda", nvenc_cuda), ("vpf", vpf)]
 
 
 class Choice:
@@ -60,22 +90,27 @@ class Choice:
     def __init__(self, makers: Sequence[Maker]) -> None:
         self._makers = makers
         self._chosen: Encoder | None = None
-        self.refusals: list[str] = []  # "encoder: why not", of those that were preferred
+        self._refusals: dict[str, list[str]] = {}  # reason: names of those that were preferred
 
-    def encode(self, picture: av.VideoFrame, index: int, *, keyframe: bool) -> AccessUnit:
+    def encode(self, picture: Picture, index: int, *, keyframe: bool) -> Sequence[AccessUnit]:
         """As Encoder. Raises NotHere with every reason when none can encode the first picture."""
         if self._chosen:
             return self._chosen.encode(picture, index, keyframe=keyframe)
         for name, make in self._makers:
             try:
                 encoder = make()
-                unit = encoder.encode(picture, index, keyframe=keyframe)
+                units = encoder.encode(picture, index, keyframe=keyframe)
             except (NotHere, EncoderFailed) as error:
-                self.refusals.append(f"{name}: {error}")
+                self._refusals.setdefault(str(error), []).append(name)
                 continue
             self._chosen = encoder
-            return unit
-        raise NotHere(f"encoder {'; '.join(self.refusals)}")
+            return units
+        raise NotHere(f"encoder {self.refusals}")
+
+    @property
+    def refusals(self) -> str:
+        """Why none of those that were preferred is taken: "one, another: reason; a third: reason"."""
+        return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in self._refusals.items())
 
     def set_bitrate(self, bits_per_s: int) -> None:
         """As Encoder."""

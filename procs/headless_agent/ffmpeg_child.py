@@ -25,9 +25,8 @@ import av
 
 from procs import log, prctl
 from procs.errors import EncoderFailed, NotHere, Refused
-from procs.headless_agent.encoder import AccessUnit, Choice, Maker
-from procs.headless_agent.libav import no_nvidia_driver
-from procs.headless_agent.options import Producer
+from procs.headless_agent.encoder import AccessUnit, Choice, Maker, Picture
+from procs.headless_agent.options import Producer, no_nvidia_driver
 from procs.media import flv
 
 PICTURE_LIMIT_S = 3.0  # less than the warden has, so that we can say what hangs
@@ -130,14 +129,14 @@ class FfmpegChild:
         self._child = self._start()
         self._is_new, self._wants_keyframe, self._renewed_at = True, False, time.monotonic()
 
-    def encode(self, picture: av.VideoFrame, index: int, *, keyframe: bool) -> AccessUnit:
-        """The access unit of one picture. Raises EncoderFailed when the child gives none in time, or is dead."""
+    def encode(self, picture: Picture, index: int, *, keyframe: bool) -> list[AccessUnit]:
+        """As Encoder; its unit at once. Raises EncoderFailed when the child gives none in time, or is dead."""
         self._wants_keyframe = (self._wants_keyframe or keyframe) and not self._is_new
         if self._wants_keyframe and time.monotonic() - self._renewed_at >= RENEW_EVERY_S:
             self._renew()
         limit_s = HARDWARE_LIMIT_S if self._is_new and self._codec.name in HARDWARE else PICTURE_LIMIT_S
         self._is_new = False
-        return self._child.encode(picture, limit_s)
+        return [self._child.encode(picture.frame(), limit_s)]
 
     def set_bitrate(self, bits_per_s: int) -> None:
         """Encode at another rate from the next picture on, which is a keyframe."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from fractions import Fraction
 from typing import Literal
 
@@ -11,8 +10,8 @@ import av.logging
 from av.video.frame import PictureType
 
 from procs.errors import EncoderFailed, NotHere
-from procs.headless_agent.encoder import AccessUnit
-from procs.headless_agent.options import Producer
+from procs.headless_agent.encoder import AccessUnit, Picture
+from procs.headless_agent.options import Producer, no_nvidia_driver
 
 _BT709, _BT601 = 1, 6  # ITU-T H.273, tables 2 to 4; 6 is SMPTE 170M
 _LIMITED_RANGE = 1
@@ -59,12 +58,15 @@ class _Libav:
             av.logging.set_level(None)
         return context
 
-    def encode(self, picture: av.VideoFrame, index: int, *, keyframe: bool) -> AccessUnit:
-        """The access unit of one picture. `index` counts periods of 1/fps and only grows."""
-        picture.pts = index
-        picture.pict_type = PictureType.I if keyframe else PictureType.NONE
+    def encode(self, picture: Picture, index: int, *, keyframe: bool) -> list[AccessUnit]:
+        """As Encoder; its unit at once."""
+        return [self._unit(picture.frame(), index, keyframe)]
+
+    def _unit(self, frame: av.VideoFrame, index: int, keyframe: bool) -> AccessUnit:
+        frame.pts = index
+        frame.pict_type = PictureType.I if keyframe else PictureType.NONE
         try:
-            packets = self._context.encode(picture)
+            packets = self._context.encode(frame)
         except (av.FFmpegError, ValueError) as error:
             raise EncoderFailed(f"{self.name} failed at picture {index}: {error}") from None
         if len(packets) != 1:
@@ -107,15 +109,6 @@ class X264(_Libav):
             self._chosen, self._ceiling = self._chosen.but(bitrate=bits_per_s), bits_per_s
             self._context = self._open(self._chosen)
         super().set_bitrate(bits_per_s)
-
-
-def no_nvidia_driver() -> str:
-    """Why NVENC can't be had here, at a glance; '' if it may be."""
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "no NVIDIA driver here (libcuda.so.1 is missing)"
-    return ""
 
 
 class Nvenc(_Libav):

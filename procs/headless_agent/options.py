@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,11 @@ from procs.settings import BITRATE, NAME, PATH, SWITCH, Layers, one_of, option, 
 AUDIO = settings.matching(r"none|tone|[^-\s].*", "none, tone, or the path of a file")
 MAX_PES_BITS = 480_000  # a picture over 65,535 bytes has no PES length, and go2rtc would hold it for a frame
 
-VPF_NEEDS = {"PyNvVideoCodec": "PyNvVideoCodec", "cvcuda-cu13": "cvcuda", "cupy-cuda13x": "cupy"}  # package: module
+# Encoders that take what the GPU has drawn where it lies, and the packages they need: {package: module}.
+ON_GPU = {
+    "nvenc-cuda": {"cuda-bindings": "cuda.bindings"},
+    "vpf": {"cuda-bindings": "cuda.bindings", "PyNvVideoCodec": "PyNvVideoCodec", "cvcuda-cu13": "cvcuda"},
+}
 
 EXAMPLES = """\
   python -m procs.headless_agent --width 640 --height 360 --fps 30 --duration 5 > five-seconds.ts
@@ -44,10 +49,11 @@ class Producer(settings.Settings):
         "auto",
         one_of("auto", "x264", "ffmpeg", "nvenc", "vpf", "nvenc-cuda"),
         env=_both("HEADLESS_ENCODER"),
-        help="auto: nvenc where it really encodes, else x264; ffmpeg: a child, its hardware encoders first",
+        help="auto: the first of nvenc-cuda, vpf (both make the renderer egl when named), nvenc and x264 that "
+        "really encodes; ffmpeg: a child, its hardware encoders first",
     )
     device_idx: int = option(
-        0, whole(0, 63), env=("PLANARIA_HEADLESS_DEVICE_IDX", "METABONK_EGL_DEVICE_IDX"), help="GPU of egl and vpf"
+        0, whole(0, 63), env=("PLANARIA_HEADLESS_DEVICE_IDX", "METABONK_EGL_DEVICE_IDX"), help="GPU of egl"
     )
     force_sw: bool = option(False, SWITCH, env=_both("HEADLESS_FORCE_SW"), help="no hardware encoder")
     stdout_chunk: int = option(65536, whole(512, 1 << 20), env=_both("HEADLESS_CHUNK"), help="bytes a write at most")
@@ -153,12 +159,14 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         flags = settings.parse_flags(parser, Producer, argv)
     environment, env_file = settings.from_environment(os.environ if environ is None else environ)
     chosen = settings.load(Producer, Layers(flags, environment, env_file))
+    if chosen.encoder in ON_GPU:
+        chosen = chosen.but(renderer="egl")
     check(chosen)
     return chosen
 
 
 def check(chosen: Producer) -> None:
-    """Raise ConfigError for options that exclude each other, and NotHere for what can be named but is not built yet."""
+    """Raise ConfigError for options that exclude each other, and NotHere for an encoder whose parts are missing."""
     if chosen.audio not in ("none", "tone") and not Path(chosen.audio).expanduser().is_file():
         raise ConfigError(f"audio={chosen.audio!r}: no such file; allowed: {AUDIO.allowed}")
     if chosen.audio != "none" and chosen.out == "h264":
@@ -167,14 +175,35 @@ def check(chosen: Producer) -> None:
         raise ConfigError(f"ffmpeg={str(chosen.ffmpeg)!r}: is no program")
     if chosen.force_sw and chosen.encoder not in ("auto", "ffmpeg", "x264"):
         raise ConfigError(f"encoder={chosen.encoder}: is no software encoder, and force_sw allows no other")
-    if chosen.encoder == "vpf":
-        import importlib.util  # here: 5 ms
+    if reason := missing_for(chosen.encoder):
+        raise NotHere(f"encoder {chosen.encoder}: {reason}")
 
-        missing = [name for name, module in VPF_NEEDS.items() if not importlib.util.find_spec(module)]
-        what = f"missing here: {', '.join(missing)}; and " if missing else ""
-        raise NotHere(f"encoder vpf: {what}not built yet; use --encoder auto")
-    if chosen.encoder == "nvenc-cuda":
-        raise NotHere("encoder nvenc-cuda: not built yet; use --encoder nvenc or auto")
+
+def missing_for(encoder: str) -> str:
+    """What this machine lacks of what an encoder ON_GPU needs, seen at a glance; '' if it may serve, or is another."""
+    if encoder not in ON_GPU:
+        return ""
+    if reason := no_nvidia_driver():
+        return reason
+    import importlib.util  # here: 5 ms
+
+    def is_missing(module: str) -> bool:
+        try:
+            return importlib.util.find_spec(module) is None
+        except ModuleNotFoundError:  # of the package that it is in
+            return True
+
+    missing = [package for package, module in ON_GPU[encoder].items() if is_missing(module)]
+    return f"missing here: {', '.join(missing)}: make up CUDA=1 installs it" if missing else ""
+
+
+def no_nvidia_driver() -> str:
+    """Why neither CUDA nor NVENC can be had here, at a glance; '' if they may be."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver here (libcuda.so.1 is missing)"
+    return ""
 
 
 def _is_program(path: Path) -> bool:

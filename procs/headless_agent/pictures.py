@@ -1,4 +1,8 @@
-"""Where pictures come from: our pattern, ffmpeg's testsrc2 through PyAV's filter graph, or a scene drawn by OpenGL."""
+"""Where pictures come from: our pattern, ffmpeg's testsrc2 through PyAV's filter graph, or a scene drawn by OpenGL.
+
+Each is drawn first and then taken to where an encoder wants it: into our memory by `frame()`, or on the GPU by those
+encoders that know what EglPictures has there.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +29,12 @@ class PatternPictures:
         self._frame = av.VideoFrame(chosen.width, chosen.height, self.pixel_format)
         self._pattern = Pattern(canvas_of(self._frame), chosen.instance_id, chosen.fps)
 
-    def picture(self, frame: int, time_ns: int) -> av.VideoFrame:
-        """Frame number `frame`, captured at `time_ns`. Valid until the next call."""
-        self._pattern.draw(frame, time_ns)
+    def draw(self, number: int, time_ns: int) -> None:
+        """Frame `number`, captured at `time_ns` since the Unix epoch."""
+        self._pattern.draw(number, time_ns)
+
+    def frame(self) -> av.VideoFrame:
+        """What was drawn last. Valid until the next is."""
         return self._frame
 
 
@@ -45,9 +52,13 @@ class TestSource2Pictures:
         convert.link_to(sink)
         self._graph.configure()
 
-    def picture(self, frame: int, time_ns: int) -> av.VideoFrame:
+    def draw(self, number: int, time_ns: int) -> None:
         """The source's next picture; it keeps its own count."""
-        return self._graph.vpull()
+        self._frame = self._graph.vpull()
+
+    def frame(self) -> av.VideoFrame:
+        """What was drawn last. Valid until the next is."""
+        return self._frame
 
 
 class EglPictures:
@@ -67,20 +78,33 @@ class EglPictures:
         self._fps = chosen.fps
         self._frame = av.VideoFrame(chosen.width, chosen.height, self.pixel_format)
         self._canvas = canvas_of(self._frame)
-        self._canvas.blacken()
-        self._overlay = Overlay(chosen.instance_id, chosen.width, chosen.height)
-        self._overlay.draw_title(self._canvas)
-        height = self._overlay.bottom - self._overlay.top
-        target = gl.Target(chosen.width, height, internal=gl.RGBA8, pixels=gl.RGBA)
-        self._scene = scene.Scene(chosen.instance_id, target)
-        self._conversion = convert.open_conversion(chosen.convert, target, self.context)
+        self.overlay = Overlay(chosen.instance_id, chosen.width, chosen.height)
+        self.prepare(self._canvas)
+        height = self.overlay.bottom - self.overlay.top
+        self.target = gl.Target(chosen.width, height, internal=gl.RGBA8, pixels=gl.RGBA)
+        """The scene: rows [overlay.top, overlay.bottom) of the picture, as RGBA on the GPU."""
+        self._scene = scene.Scene(chosen.instance_id, self.target)
+        self._conversion = convert.open_conversion(chosen.convert, self.target, self.context)
 
-    def picture(self, frame: int, time_ns: int) -> av.VideoFrame:
-        """Frame number `frame`, captured at `time_ns`. Valid until the next call."""
-        self._scene.draw(frame / self._fps)
-        self._conversion.put(self._frame, self._overlay.top)
-        self._overlay.draw(self._canvas, frame, time_ns)
+    def draw(self, number: int, time_ns: int) -> None:
+        """Frame `number`, captured at `time_ns` since the Unix epoch. Raises GpuLost."""
+        self._number, self._time_ns = number, time_ns
+        self._scene.draw(number / self._fps)
+
+    def frame(self) -> av.VideoFrame:
+        """What was drawn last, in our memory. Valid until the next is."""
+        self._conversion.put(self._frame, self.overlay.top)
+        self.write(self._canvas)
         return self._frame
+
+    def prepare(self, canvas: Canvas) -> None:
+        """Draw what stands around the scene and never changes."""
+        canvas.blacken()
+        self.overlay.draw_title(canvas)
+
+    def write(self, canvas: Canvas) -> None:
+        """Write number, time and barcode of what was drawn last around the scene."""
+        self.overlay.draw(canvas, self._number, self._time_ns)
 
 
 Pictures = PatternPictures | TestSource2Pictures | EglPictures

@@ -6,11 +6,12 @@ import gc
 import os
 import threading
 import time
+from collections import deque
 
 from procs import log
 from procs.errors import NoFirstFrame
 from procs.headless_agent.control import Wishes, listen_to_bus, listen_to_signals
-from procs.headless_agent.encoder import open_encoder
+from procs.headless_agent.encoder import AccessUnit, open_encoder
 from procs.headless_agent.options import Producer
 from procs.headless_agent.output import open_output
 from procs.headless_agent.pacing import Schedule
@@ -62,7 +63,8 @@ class _Loop:
     def __init__(self, chosen: Producer, alive: Alive, wishes: Wishes) -> None:
         self._chosen, self._alive, self._wishes = chosen, alive, wishes
         self._pictures = open_pictures(chosen)
-        self._encoder = open_encoder(chosen, self._pictures.pixel_format)
+        self._encoder = open_encoder(chosen, self._pictures)
+        self._under_way: deque[tuple[int, int]] = deque()  # (index, capture time) of pictures the encoder holds
         stdout = Stdout(chosen.stdout_limit_s, chosen.stdout_chunk, alive.beat)
         start_ns = time.monotonic_ns()
         self.schedule = Schedule(chosen.fps, start_ns)
@@ -75,18 +77,22 @@ class _Loop:
         _sleep_until(self.schedule.due_ns())
         index = self.schedule.take(time.monotonic_ns())
         captured_ns = time.time_ns()
-        picture = self._pictures.picture(index, captured_ns)
+        self._pictures.draw(index, captured_ns)
+        self._under_way.append((index, captured_ns))
         if bits_per_s := self._wishes.take_bitrate():
             self._encoder.set_bitrate(bits_per_s)
             log.info("bit rate changed", bitrate=bits_per_s)
-        unit = self._encoder.encode(picture, index, keyframe=self._wishes.take_keyframe())
-        stamped = annexb.insert_before_slice(unit.data, sei.stamp(index, captured_ns))
-        self._alive.serving()
-        self._output.put(unit._replace(data=stamped), index)
+        for unit in self._encoder.encode(self._pictures, index, keyframe=self._wishes.take_keyframe()):
+            self._put(unit, *self._under_way.popleft())
         self._frames += 1
         self._alive.dropped = self.schedule.dropped
         self._alive.beat()
         self._report_drops()
+
+    def _put(self, unit: AccessUnit, index: int, captured_ns: int) -> None:
+        stamped = annexb.insert_before_slice(unit.data, sei.stamp(index, captured_ns))
+        self._alive.serving()
+        self._output.put(unit._replace(data=stamped), index)
 
     def _report_drops(self) -> None:
         """Say at most every few seconds how many pictures were dropped."""
@@ -97,8 +103,8 @@ class _Loop:
 
     def encoder_and_reason(self) -> str:
         """What encodes, and why nothing better does. go2rtc keeps the first 512 bytes of stderr: this goes first."""
-        refusals = getattr(self._encoder, "refusals", [])
-        return f"encoder {self._encoder.name}" + (f" ({'; '.join(refusals)})" if refusals else "")
+        refusals = getattr(self._encoder, "refusals", "")
+        return f"encoder {self._encoder.name}" + (f" ({refusals})" if refusals else "")
 
     def describe(self) -> dict[str, object]:
         """The fields of messages.Description that this loop knows."""

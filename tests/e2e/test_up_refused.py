@@ -65,7 +65,7 @@ WRONG: list[tuple[str, dict[str, object], str, dict[str, str], int, list[str]]] 
         "",
         {},
         3,
-        ["encoder vpf: ", "not built yet", "planaria.yaml: producer"],
+        ["encoder vpf: ", "planaria.yaml: producer"],
     ),
     ("open door", {"api": "0.0.0.0:1984"}, "", {}, 2, ["0.0.0.0:1984", "without a login", "openssl rand"]),
     (

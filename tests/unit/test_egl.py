@@ -27,6 +27,11 @@ def small(convert: str = "swscale", width: int = 322, height: int = 242) -> EglP
     return EglPictures(Producer(renderer="egl", width=width, height=height, convert=convert))
 
 
+def drawn(pictures: EglPictures, number: int, time_ns: int = 0) -> av.VideoFrame:
+    pictures.draw(number, time_ns)
+    return pictures.frame()
+
+
 def planes(frame: av.VideoFrame) -> tuple[list[bytes], list[bytes]]:
     """Luma and chroma rows without padding."""
     luma, chroma = frame.planes
@@ -43,18 +48,18 @@ def test_every_picture_carries_the_barcode_and_moves(convert: str, width: int, h
     pictures = small(convert, width, height)
     seen = set()
     for frame in range(0, 90, 30):
-        picture = pictures.picture(frame, time_ns := time.time_ns())
+        picture = drawn(pictures, frame, time_ns := time.time_ns())
         if barcode.fits(width, height):
             plane = picture.planes[0]
             code = barcode.read(memoryview(plane), width, height, plane.line_size)
             assert (code.frame, code.time_us) == (frame, time_ns // 1000)
-        seen.add(b"".join(planes(picture)[0][pictures._overlay.top : pictures._overlay.bottom]))
+        seen.add(b"".join(planes(picture)[0][pictures.overlay.top : pictures.overlay.bottom]))
     assert len(seen) == 3
 
 
 @needs_egl
 def test_both_conversions_give_the_same_picture() -> None:
-    one, other = planes(small("swscale").picture(40, 0)), planes(small("shader").picture(40, 0))
+    one, other = planes(drawn(small("swscale"), 40)), planes(drawn(small("shader"), 40))
     for mine, theirs in zip(one, other, strict=True):
         differences = [abs(a - b) for x, y in zip(mine, theirs, strict=True) for a, b in zip(x, y, strict=True)]
         assert max(differences) <= 2
@@ -120,8 +125,8 @@ def pierced(seconds: float, x: float, y: float, aspect: float) -> Vector | None:
 def test_every_point_shows_the_face_that_is_in_front_there(frame: int) -> None:
     """Kills a picture that is mirrored, upside down, stretched, inside out, in the wrong place or of other colours."""
     pictures = small(width=640, height=360)
-    luma, _ = planes(pictures.picture(frame, 0))
-    top, bottom = pictures._overlay.top, pictures._overlay.bottom
+    luma, _ = planes(drawn(pictures, frame))
+    top, bottom = pictures.overlay.top, pictures.overlay.bottom
     seconds, height = frame / 60, bottom - top
     colours = {
         whole(face): colorsys.hsv_to_rgb((zlib.crc32(b"agent-0") / 2**32 + 0.5 + number / 40) % 1.0, 0.65, 1.0)
@@ -144,7 +149,7 @@ def test_every_point_shows_the_face_that_is_in_front_there(frame: int) -> None:
 @needs_egl
 def test_the_title_and_the_colours_are_the_instances_own() -> None:
     one, other = (
-        planes(EglPictures(Producer(instance_id=name, renderer="egl", width=640, height=360)).picture(0, 0))
+        planes(drawn(EglPictures(Producer(instance_id=name, renderer="egl", width=640, height=360)), 0))
         for name in ("omega-0", "omega-1")
     )
     scale_rows = 24  # of the first line of text

@@ -271,7 +271,7 @@ def test_published_profiles(tmp_path: Path, profile: str, options: str) -> None:
 
 @pytest.mark.parametrize("profile", ["egl-vpf", "headless-vpf", "headless-egl-vpf"])
 def test_a_profile_that_needs_what_is_not_here_says_so(tmp_path: Path, profile: str) -> None:
-    with pytest.raises(NotHere, match=r"encoder vpf: .*not built yet"):
+    with pytest.raises(NotHere, match=r"encoder vpf: "):
         generated(tmp_path, METABONK_GO2RTC_EXEC_PROFILE=profile)
 
 

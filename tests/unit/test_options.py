@@ -7,6 +7,7 @@ import re
 import pytest
 
 from procs.errors import ConfigError, NotHere
+from procs.headless_agent import options
 from procs.headless_agent.options import MAX_PES_BITS, Producer, load
 
 
@@ -61,15 +62,22 @@ def test_a_wrong_option_is_one_line(argv: list[str], parts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("encoder", ["vpf", "nvenc-cuda"])
-def test_what_is_not_built_yet_says_so_and_what_to_use(encoder: str) -> None:
-    with pytest.raises(NotHere, match=f"encoder {encoder}: .*not built yet; use --"):
+def test_encoders_on_the_gpu_say_that_there_is_no_driver(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "no_nvidia_driver", lambda: "no NVIDIA driver here")
+    with pytest.raises(NotHere, match=f"encoder {encoder}: no NVIDIA driver here"):
         load(["--encoder", encoder], {})
 
 
 def test_vpf_names_the_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "no_nvidia_driver", lambda: "")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "cvcuda" else object())
-    with pytest.raises(NotHere, match="encoder vpf: missing here: cvcuda-cu13; and not built yet"):
+    with pytest.raises(NotHere, match="encoder vpf: missing here: cvcuda-cu13: make up CUDA=1 installs it"):
         load(["--encoder", "vpf"], {})
+
+
+def test_encoders_on_the_gpu_take_what_opengl_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "missing_for", lambda _encoder: "")
+    assert load(["--encoder", "nvenc-cuda"], {}).renderer == "egl"
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,19 @@ from procs.media import tspackets
 STEP, START = 3000, 1_000_000_000
 
 
+class Grey:
+    """A picture of nothing."""
+
+    def frame(self) -> av.VideoFrame:
+        return av.VideoFrame(64, 48, "nv12")
+
+
 def gop(count: int) -> list[bytes]:
     """So many pictures as units of a capture."""
     encoder = X264(Producer(width=64, height=48, fps=30, gop=300, bitrate=200_000), "nv12")
     packetizer, units = Packetizer(), []
     for index in range(count):
-        unit = encoder.encode(av.VideoFrame(64, 48, "nv12"), index, keyframe=False)
+        (unit,) = encoder.encode(Grey(), index, keyframe=False)
         units.append(packetizer.picture(unit.data, START + index * STEP, keyframe=unit.is_keyframe))
     return units
 
