@@ -26,7 +26,7 @@ Target = Annotated[str, msgspec.Meta(min_length=1, max_length=8192)]
 Status = Annotated[int, msgspec.Meta(ge=100, le=599)]
 Headers = Annotated[list[tuple[str, str]], msgspec.Meta(max_length=256)]  # in order; a name may come twice
 StreamName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-Figure = Annotated[float, msgspec.Meta(ge=0)]
+Figure = Annotated[float, msgspec.Meta(ge=0, le=1e18)]  # and so neither infinite nor NaN
 Where = Annotated[str, msgspec.Meta(max_length=100)]  # an address and a port
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from procs.messages import decoder
-from procs.messages.limits import Count, Name, Reason, SessionId, Where
+from procs.messages.limits import Count, Figure, Name, Reason, SessionId, Where
 
 Ufrag = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]  # of an ICE connection (RFC 8839)
 Host = Annotated[str, msgspec.Meta(max_length=64)]  # an address
@@ -30,7 +30,7 @@ class PeerUp(msgspec.Struct, frozen=True, tag="peer_up"):
     plane: Annotated[int, msgspec.Meta(ge=0, le=3)] = 0  # 0: a peer that is not ours, one packet a message
     path: Literal["", "direct", "relayed"] = ""
     remote: Where = ""  # the address that it is reached at
-    stats: Annotated[dict[Name, float], msgspec.Meta(max_length=64)] = {}
+    stats: Annotated[dict[Name, Figure], msgspec.Meta(max_length=64)] = {}
     at: Count = 0
     seen: Count = 0
     key: PeerKey = ""

@@ -9,6 +9,8 @@ from procs.messages.warden import TunnelPeer
 from procs.tun_pump.ends import Ends
 from procs.tun_pump.rates import Rates
 
+REASON_CHARS = 100  # of each peer's: a state of 64 peers has to fit in one message
+
 
 class Rows:
     """A row is of what packets take now: the fast lane, or else the session."""
@@ -32,7 +34,7 @@ class Rows:
             **traffic.passed(),
             dropped=traffic.dropped(),
             lane=lanes.stats(peer),
-            why="" if is_fast or up else end.why,
-            slow=lanes.unused(peer) if up else "",
+            why="" if is_fast or up else end.why[:REASON_CHARS],
+            slow=lanes.unused(peer)[:REASON_CHARS] if up else "",
             **self._rates.of(peer, traffic, now)._asdict(),
         )

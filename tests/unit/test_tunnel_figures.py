@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
+import pytest
 
 from procs.agent.switch import Traffic
-from procs.messages import MAX_BYTES, encode
+from procs.errors import Refused
+from procs.messages import MAX_BYTES, decode, encode
 from procs.messages.tunnel import PeerUp
 from procs.messages.warden import TunnelPeer, TunnelState, decode_to_warden
-from procs.tun_pump.ends import End
+from procs.tun_pump.ends import End, Ends
 from procs.tun_pump.rates import Rate, Rates
+from procs.tun_pump.rows import Rows
 from procs.warden.tunnel import Tunnelled
 from procs.warden.watching import FRESH_S
 from scripts import tunnel_state
@@ -69,6 +75,31 @@ def test_the_largest_of_it_goes_through_the_bus() -> None:
     peer = msgspec.structs.replace(BOB, peer="x" * 64, remote="y" * 60, sent_bytes=2**60, received_bytes=2**60)
     whole = msgspec.structs.replace(SAID, peers=[peer] * 64)
     assert len(encode(whole)) < MAX_BYTES // 2 and decode_to_warden(encode(whole)) == whole
+
+
+def test_many_peers_with_long_reasons_fit_in_one_message() -> None:
+    now, names = 1.0, [f"{'x' * 60}{number:02}" for number in range(64)]
+    ends, switch = Ends(names, now), SimpleNamespace(traffic={name: Traffic() for name in names})
+    rows = Rows(ends, cast(Any, switch), cast(Any, NoLanes()))
+    for name in names:
+        ends[name].why = "\N{BUG}" * 500  # four bytes each
+    assert len(encode(msgspec.structs.replace(SAID, peers=[rows.of(name, now) for name in names]))) < MAX_BYTES
+
+
+class NoLanes:
+    """Nobody is on a fast lane."""
+
+    def is_up(self, _peer: str) -> bool:
+        return False
+
+    def stats(self, _peer: str) -> dict[str, int]:
+        return {"fell": 2**40, "moves": 2**40, "rekeys": 2**40, "forged": 2**40, "replayed": 2**40, "unknown": 2**40}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_a_figure_that_is_none_is_refused_and_ends_nobody(value: float) -> None:
+    with pytest.raises(Refused, match="stats"):
+        decode(encode(PeerUp("bob", 7, 1380, stats={"unreadable": value})), PeerUp)
 
 
 def test_a_person_reads_a_row_for_each() -> None:
