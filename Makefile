@@ -1,14 +1,14 @@
 # Planaria. Every target says what it does in `make help`; the work is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs service service-off test check bench chaos clean
+.PHONY: help up down status logs service service-off gpu-check gpu test check bench chaos clean
 PY := .venv/bin/python
 ANY := $(or $(wildcard $(PY)),python3)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
-up: ## start everything, wait until it serves, say where (ROLES="hub device streams tun audio voice" to choose)
-	@sh scripts/bootstrap.sh
+up: ## start everything, wait until it serves, say where (ROLES="hub device streams tun audio voice" to choose, CUDA=1 once for an NVIDIA GPU)
+	@sh scripts/bootstrap.sh $(if $(filter 1,$(CUDA)),cuda)
 	@$(if $(ROLES),PLANARIA_ROLES="$(ROLES)") $(PY) scripts/cli.py up
 
 down: ## end everything; nothing of this checkout stays alive
@@ -26,6 +26,10 @@ service: ## have systemd start it with the machine and keep it up (root: for all
 service-off: ## end that and take it away
 	@$(ANY) scripts/service.py remove
 
+gpu-check: ## what this machine's GPU can do, as a table (JSON=1 for programs)
+	@sh scripts/bootstrap.sh
+	@$(PY) scripts/gpu_check.py $(if $(JSON),--json)
+
 test: ## run all tests (T=path or -k expression to choose, J=processes, LONG=1 for those that take long, too)
 	@sh scripts/bootstrap.sh dev
 	@sh scripts/setup_tests.sh
@@ -39,6 +43,12 @@ bench: ## measure against peers (B=name, QUICK=1 for a minute)
 	@sh scripts/bootstrap.sh dev
 	@sh scripts/setup_tests.sh
 	@$(PY) -m tests.bench $(or $(B),all) $(if $(QUICK),--quick)
+
+gpu: ## tests and measurements that need a GPU (QUICK=1 for short ones)
+	@sh scripts/bootstrap.sh dev cuda
+	@sh scripts/setup_tests.sh
+	@$(PY) -m pytest tests/gpu
+	@$(PY) -m tests.bench gpu $(if $(QUICK),--quick)
 
 chaos: ## kill, freeze and hang every process for MINUTES=10, and see it come back (SEED=n for the same faults)
 	@sh scripts/bootstrap.sh dev

@@ -1,6 +1,7 @@
 #!/bin/sh
-# bootstrap.sh [voice|dev]: make .venv at the repo root and install the locked requirements; `voice` adds what the roles
-# audio and voice need, `dev` that and what the tests need.
+# bootstrap.sh [voice] [cuda] [dev]: make .venv at the repo root and install the locked requirements; `voice` adds what the
+# roles audio and voice need, `cuda` what keeps pictures on an NVIDIA GPU, `dev` voice and what the tests need. What was
+# installed once is kept, and kept up to date, whatever is asked for later.
 #
 # With nothing to do it costs milliseconds. It may be killed at any point: .venv/stamp says "unfinished" from the first
 # change on and is written last, so the next run makes anew whatever was left half made.
@@ -10,22 +11,45 @@ unset CDPATH  # or cd might go elsewhere, and print where
 say() { echo "bootstrap: $*" >&2; }
 stop() { say "$*"; exit 2; }
 
-case "$*" in
-    '') locks=requirements.txt ;;
-    voice) locks='requirements.txt requirements-voice.txt' ;;
-    dev) locks='requirements.txt requirements-voice.txt requirements-dev.txt' ;;
-    *) stop "unknown argument: $*. Usage: scripts/bootstrap.sh [voice|dev]" ;;
-esac
-wanted=${locks##* }
+for word; do
+    case $word in
+        voice | cuda | dev) ;;
+        *) stop "unknown argument: $word. Usage: scripts/bootstrap.sh [voice] [cuda] [dev]" ;;
+    esac
+done
 root=$(dirname -- "$0")/..
 cd "$root" && root=$(pwd -P)
+
+# Sets `locks` to what is to be in .venv, each whole in itself and in agreement with the others, and `had` to those of them
+# that the stamp names, also one that says "unfinished". (What is behind a link is another checkout's.)
+choose() {
+    wanted=" $* " stamp='' had='' locks=requirements.txt
+    [ -L .venv ] || stamp=$(cat .venv/stamp 2>/dev/null) || true
+    for extra in voice cuda dev; do
+        case $stamp in *"requirements-$extra.txt"*) had="$had requirements-$extra.txt" wanted="$wanted$extra " ;; esac
+    done
+    case $wanted in *' dev '*) wanted="$wanted voice " ;; esac
+    for extra in voice cuda dev; do
+        case $wanted in *" $extra "*) locks="$locks requirements-$extra.txt" ;; esac
+    done
+}
+
+write_stamp() {
+    cat >.venv/stamp.new
+    mv .venv/stamp.new .venv/stamp
+}
 
 # A venv holds absolute paths, so it is good for one checkout and one interpreter only. "2": what is done to it here.
 place() { echo "2 $root $(readlink -f .venv/bin/python)"; }
 
 in_place() { [ -x .venv/bin/python ] && [ -f .venv/stamp ] && grep -qxF "$(place)" .venv/stamp; }
 
-finished() { in_place && grep -qxF "$(cksum "$wanted")" .venv/stamp; }
+finished() {
+    in_place || return 1
+    for lock in $locks; do grep -qxF "$(cksum "$lock")" .venv/stamp || return 1; done
+}
+
+unfinished() { echo "unfinished:$had" | write_stamp; }
 
 # A venv that somebody made by hand has no stamp; it serves if it is new enough and has pip.
 made_by_hand() {
@@ -50,21 +74,38 @@ make_venv() {
     "$python" -c 'import venv, ensurepip' 2>/dev/null ||
         stop "$python lacks the venv module: apt-get install python3-venv (Debian), or name another one with PYTHON=..."
     say "making .venv with $("$python" -V)"
-    [ ! -L .venv ] || rm .venv  # a link to another checkout's: that one stays as it is
-    # bin first: without it nobody takes what a kill leaves here for a venv. The folder itself may be a mount point.
-    rm -rf .venv/bin .venv 2>/dev/null || true
+    [ -d .venv ] && [ ! -L .venv ] || rm -f .venv  # a link to another checkout's: that one stays as it is
     mkdir -p .venv
-    echo unfinished >.venv/stamp
+    unfinished
+    # bin first: without it nobody takes what a kill leaves here for a venv. The folder itself may be a mount point.
+    for each in .venv/bin .venv/* .venv/.[!.]*; do
+        [ "$each" = .venv/stamp ] || rm -rf "$each" 2>/dev/null || true
+    done
     "$python" -m venv .venv || stop "$python could not make .venv (see above): mend that, or name another: PYTHON=..."
 }
 
+has_nvidia_driver() {
+    [ -e /dev/nvidiactl ] || PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -qF 'libcuda.so.1 '
+}
+
 install() {
-    echo unfinished >.venv/stamp
-    say "installing $wanted (up to a minute the first time)"
-    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-input --require-hashes -r "$wanted" || {
+    unfinished
+    cost='up to a minute the first time'
+    case "$had/$locks" in
+        *cuda.txt*/*) ;;
+        */*cuda.txt*)
+            cost='250 MB to download for CUDA, 0.5 GB on the disk: minutes, once'
+            # Not refused: an image is built before it meets a driver.
+            has_nvidia_driver || say "no NVIDIA driver is here (/dev/nvidiactl, libcuda.so.1): CUDA is of no use without one"
+            ;;
+    esac
+    say "installing $locks ($cost)"
+    # shellcheck disable=SC2046,SC2086  # several names
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-input --require-hashes \
+        $(printf -- '-r %s ' $locks) || {
         # A pip that fails, unlike one that is killed, takes back what it began: without a network the venv stays.
-        .venv/bin/python -c 'import pip' 2>/dev/null && place >.venv/stamp
-        say "pip could not install $wanted (see above): mend that, then run this again"
+        .venv/bin/python -c 'import pip' 2>/dev/null && { place; echo "had:$had"; } | write_stamp
+        say "pip could not install $locks (see above): mend that, then run this again"
         exit 1
     }
     # supervisord loads our plugin also where it is started by hand, which leaves this checkout out of Python's path.
@@ -72,10 +113,10 @@ install() {
         [ ! -d "$site" ] || echo "$root" >"$site/planaria.pth"
     done
     # shellcheck disable=SC2086  # several names
-    { place; cksum $locks; } >.venv/stamp.new
-    mv .venv/stamp.new .venv/stamp
+    { place; cksum $locks; } | write_stamp
 }
 
+choose "$@"
 if finished; then exit 0; fi
 
 if [ -d .venv ]; then home=.venv; else home=.; fi
@@ -85,6 +126,7 @@ if [ -d .venv ]; then home=.venv; else home=.; fi
 if command -v flock >/dev/null; then
     exec 9<requirements.txt
     flock -n 9 || { say "waiting for another bootstrap of this checkout"; flock 9 || true; }
+    choose "$@"  # again: whoever had the lock may have installed more
     if finished; then exit 0; fi
 fi
 

@@ -34,7 +34,7 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.folder, self.root, self.path = folder, folder / "checkout", folder / "path"
         (self.root / "scripts").mkdir(parents=True)
-        for name in ("scripts/bootstrap.sh", "requirements.txt", "requirements-voice.txt", "requirements-dev.txt"):
+        for name in ("scripts/bootstrap.sh", *(path.name for path in REPO.glob("requirements*.txt"))):
             shutil.copy(REPO / name, self.root / name)
         self.path.mkdir()
         for name in TOOLS:
@@ -110,6 +110,73 @@ def test_dev_is_a_superset(machine: Machine) -> None:
     for words in ([], ["dev"]):
         assert machine.bootstrap(*words).stderr == ""
     assert machine.asked() == []
+
+
+@pytest.mark.parametrize("extra", ["voice", "cuda", "dev"])
+def test_what_was_installed_once_is_kept_whatever_is_asked_for_next(machine: Machine, extra: str) -> None:
+    machine.bootstrap(extra)
+    for other in {"voice", "cuda", "dev"} - {extra}:
+        machine.bootstrap(other)
+    machine.asked()
+    for words in ([], ["voice"], ["cuda"], ["dev", "cuda"]):
+        assert machine.bootstrap(*words).stderr == ""
+    assert machine.asked() == []
+
+
+def test_what_was_installed_once_is_kept_up_to_date(machine: Machine) -> None:
+    machine.bootstrap("cuda")
+    machine.asked()
+    with (machine.root / "requirements-cuda.txt").open("a") as lock:
+        lock.write("# changed\n")
+    done = machine.bootstrap()
+    assert "to download" not in done.stderr, "most of it is there"
+    (pip,) = pip_calls(machine.asked())
+    assert pip.endswith("-r requirements.txt -r requirements-cuda.txt")
+
+
+def test_what_cuda_costs_is_said_before_it_is_installed(machine: Machine) -> None:
+    machine.bootstrap()
+    machine.has("die-in-pip")
+    assert "(250 MB to download for CUDA, 0.5 GB on the disk: minutes, once)" in machine.bootstrap("cuda").stderr
+    machine.mended("die-in-pip")
+    machine.asked()
+    assert "CUDA" not in machine.bootstrap().stderr, "it never was there, and nobody asks for it again"
+    assert "cuda" not in pip_calls(machine.asked())[0]
+
+
+@pytest.mark.parametrize("driver", [None, "libcuda.so.1 (libc6,x86-64) => /usr/lib/libcuda.so.1"])
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a driver here")
+def test_without_a_driver_cuda_is_installed_all_the_same_and_this_is_said(machine: Machine, driver: str | None) -> None:
+    ldconfig = machine.path / "ldconfig"
+    ldconfig.write_text(f"#!/bin/sh\necho '{driver}'\n")
+    ldconfig.chmod(0o755)
+    done = machine.bootstrap("voice", "cuda")
+    assert ("no NVIDIA driver is here" in done.stderr) == (driver is None)
+    (pip,) = pip_calls(machine.asked())
+    assert pip.endswith("-r requirements.txt -r requirements-voice.txt -r requirements-cuda.txt")
+
+
+@pytest.mark.parametrize("trouble", ["die-in-pip", "pip-fails"])
+def test_what_was_there_before_a_kill_or_a_failure_is_there_after_it(machine: Machine, trouble: str) -> None:
+    machine.bootstrap("cuda")
+    machine.has(trouble)
+    assert machine.bootstrap("voice").returncode
+    machine.mended(trouble)
+    machine.asked()
+    assert machine.bootstrap().returncode == 0
+    assert "-r requirements-cuda.txt" in pip_calls(machine.asked())[0]
+
+
+def test_who_waited_for_another_bootstrap_keeps_what_that_one_installed(machine: Machine) -> None:
+    if not shutil.which("flock"):
+        pytest.skip("needs flock")
+    many = [
+        subprocess.Popen([machine.root / "scripts" / "bootstrap.sh", extra], env={"PATH": str(machine.path)})
+        for extra in ("voice", "cuda", "dev")
+    ]
+    assert [one.wait(30) for one in many] == [0] * 3
+    machine.asked()
+    assert machine.bootstrap("dev", "cuda").stderr == ""
 
 
 def test_a_changed_lock_is_installed_into_the_same_venv(machine: Machine) -> None:
