@@ -155,6 +155,26 @@ def test_all_that_is_copied_and_nothing_else_is_in_the_build_context() -> None:
     assert {line for line in rest if not line.startswith("!")} == {"go2rtc/bin", "**/__pycache__"}
 
 
+@pytest.mark.parametrize(("cuda", "extras"), [("", "voice"), ("1", "voice cuda")])
+def test_the_image_for_nvidia_differs_by_what_bootstrap_installs(tmp_path: Path, cuda: str, extras: str) -> None:
+    (line,) = [i for i in STAGES[-1] if i.name == "RUN" and "bootstrap.sh" in i.rest]
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/bootstrap.sh").write_text('echo "$*"\n')
+    asked = subprocess.run(line.command(), cwd=tmp_path, env=clean_environ(CUDA=cuda), capture_output=True, check=True)
+    assert asked.stdout.decode().strip() == extras
+    copied = {word for i in STAGES[-1] if i.name == "COPY" for word in i.words()}
+    assert {f"requirements-{extra}.txt" for extra in extras.split()} <= copied
+
+
+def test_docker_compose_nvidia_asks_for_that_image_and_for_all_of_the_driver() -> None:
+    said = service(NVIDIA)
+    names = {i.rest.partition("=")[0]: i.rest.partition("=")[2] for i in STAGES[-1] if i.name == "ARG"}
+    assert names == {"CUDA": ""} and said["build"] == {"args": {"CUDA": "1"}}
+    assert defaults(said["image"]) != defaults(service()["image"]), "one must not take the other's name"
+    wanted = [entry for entry in said["environment"] if entry.startswith("NVIDIA_DRIVER_CAPABILITIES=")]
+    assert wanted == ["NVIDIA_DRIVER_CAPABILITIES=graphics,compute,video,utility"]
+
+
 @pytest.mark.parametrize("file", WHOLE, ids=lambda file: file.stem)
 def test_the_health_check_is_that_of_the_image(file: Path) -> None:
     said = service(file)["healthcheck"]
