@@ -1,5 +1,5 @@
-"""Reads a Dockerfile as far as ours goes: stages of instructions, in shell or in exec form; no variables in them but for
-the shell."""
+"""Reads a Dockerfile as far as ours goes: stages of instructions, in shell or in exec form; no variables in them but
+for the shell."""
 
 from __future__ import annotations
 
