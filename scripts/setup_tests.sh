@@ -27,6 +27,8 @@ libEGL_mesa.so.0  libegl-mesa0
 libEGL_mesa.so.0  libgl1-mesa-dri
 libOpenGL.so.0    libopengl0
 systemd-analyze   systemd
+gcc               gcc
+gcc               libc6-dev
 '
 
 say() { echo "setup_tests: $*" >&2; }

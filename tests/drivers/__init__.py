@@ -36,7 +36,7 @@ _LIBRARIES = {
     "libcuda.so.1": ("cuda.c", "cuda_entry.c", "cuda_memory.c", "cuda_graphics.c", "fake.c"),
     "libnvidia-encode.so.1": ("nvenc.c", "nvenc_pictures.c", "h264.c", "fake.c"),
 }
-_FLAGS = "-std=gnu11 -O2 -g -fPIC -shared -fvisibility=hidden -Wall -Wextra -Werror -pthread".split()
+_FLAGS = ("-std=gnu11", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-pthread")
 _BUILD_S = 120
 
 

@@ -17,6 +17,7 @@ static bool initialized;
 static int lost; /* the error that stays with a context once a kernel or the device has failed */
 static struct object *objects;
 static CUcontext primaries[DEVICES_MAX];
+static unsigned primary_flags[DEVICES_MAX];
 static _Thread_local CUcontext stack[STACK_MAX];
 static _Thread_local int depth;
 
@@ -261,8 +262,8 @@ EXPORT CUresult cuDevicePrimaryCtxRelease(CUdevice device)
 EXPORT CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice device, unsigned flags)
 {
     DEVICE_CALL("device=%d flags=%u", device, flags);
-    if (!code && primaries[device])
-        primaries[device]->flags = flags;
+    if (!code)
+        primary_flags[device] = flags;
     END;
 }
 
@@ -276,7 +277,7 @@ EXPORT CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned *flags, int
     DEVICE_CALL("device=%d", device);
     if (!code) {
         *active = primaries[device] != NULL;
-        *flags = *active ? primaries[device]->flags : 0;
+        *flags = primary_flags[device];
     }
     END;
 }
@@ -297,7 +298,6 @@ EXPORT CUresult cuCtxCreate_v2(CUcontext *context, unsigned flags, CUdevice devi
     if (!code) {
         *context = cuda_new(CONTEXT, 0);
         (*context)->device = device;
-        (*context)->flags = flags;
         code = push(&call, *context);
     }
     END;

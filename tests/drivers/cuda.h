@@ -44,10 +44,10 @@ struct object {
     unsigned width, height, channels;
     /* Contexts */
     CUdevice device;
-    unsigned retained, flags;
+    unsigned retained;
     bool primary;
     /* Graphics resources */
-    unsigned name; /* of the texture or buffer */
+    unsigned name, flags; /* of the texture or buffer */
     bool is_buffer;
     struct object *mapped; /* an array or memory, while it is mapped */
 };

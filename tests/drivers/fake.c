@@ -30,10 +30,16 @@ static void log_line(const char *line, size_t length)
     if (file == -2) {
         const char *path = getenv("FAKE_LOG");
         file = path && *path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600) : -1;
+        if (path && *path && file < 0) {
+            perror("fake driver: FAKE_LOG");
+            abort();
+        }
     }
     /* One write a line: other processes and the other library append to the same file. */
-    if (file >= 0 && write(file, line, length) != (ssize_t)length)
+    if (file >= 0 && write(file, line, length) != (ssize_t)length) {
+        perror("fake driver: FAKE_LOG");
         abort();
+    }
 }
 
 static long count(const char *name)

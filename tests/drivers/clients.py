@@ -1,0 +1,326 @@
+"""What the tests of the fake drivers run in processes of their own: `python -m tests.drivers.clients NAME`.
+
+Each asserts what it sees, so a client that ends with 0 saw it. What was called is in the log.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import CudaContext, PictureType, VideoFrame
+from cuda.bindings import driver
+
+WIDTH, HEIGHT = 322, 182  # no multiples of 16: pictures are cropped
+PITCH = 512
+ROWS = HEIGHT * 3 // 2
+INVALID = driver.CUresult.CUDA_ERROR_INVALID_VALUE
+LOW_LATENCY = {"delay": "0", "zerolatency": "1", "tune": "ull", "preset": "p1", "rc": "cbr", "forced-idr": "1"}
+
+_CLIENTS: dict[str, Callable[[], None]] = {}
+
+
+def client(function: Callable[[], None]) -> Callable[[], None]:
+    """Let it be run by its name."""
+    _CLIENTS[function.__name__] = function
+    return function
+
+
+def done(answer: tuple[Any, ...]) -> Any:
+    """What a call of the driver gave. It must not have failed."""
+    assert not answer[0], answer[0]
+    return answer[1] if len(answer) > 1 else None
+
+
+def code(answer: tuple[Any, ...]) -> int:
+    return int(answer[0])
+
+
+def began() -> Any:
+    """The primary context of the first device, current in this thread. FFmpeg takes it with these flags only."""
+    done(driver.cuInit(0))
+    first = done(driver.cuDeviceGet(0))
+    done(driver.cuDevicePrimaryCtxSetFlags(first, driver.CUctx_flags.CU_CTX_SCHED_BLOCKING_SYNC))
+    context = done(driver.cuDevicePrimaryCtxRetain(first))
+    done(driver.cuCtxSetCurrent(context))
+    return context
+
+
+# ---- pictures ----
+
+
+def pictures(count: int) -> list[bytes]:
+    """NV12 without padding: noise, but the second is black zeros, which need the most emulation prevention."""
+    noise = random.Random(12)
+    return [noise.randbytes(WIDTH * ROWS) if index != 1 else bytes(WIDTH * ROWS) for index in range(count)]
+
+
+def upload(nv12: bytes) -> int:
+    """Device memory with these rows, PITCH apart."""
+    address = int(done(driver.cuMemAlloc(PITCH * ROWS)))
+    copy = driver.CUDA_MEMCPY2D()
+    held = ctypes.create_string_buffer(nv12, len(nv12))
+    copy.srcMemoryType, copy.srcHost, copy.srcPitch = host(), ctypes.addressof(held), WIDTH
+    copy.dstMemoryType, copy.dstDevice, copy.dstPitch = device(), address, PITCH
+    copy.WidthInBytes, copy.Height = WIDTH, ROWS
+    done(driver.cuMemcpy2D(copy))
+    return address
+
+
+def host() -> Any:
+    return driver.CUmemorytype.CU_MEMORYTYPE_HOST
+
+
+def device() -> Any:
+    return driver.CUmemorytype.CU_MEMORYTYPE_DEVICE
+
+
+def decoded(units: Iterable[bytes]) -> list[bytes]:
+    """NV12 without padding of a stream."""
+    decoder = av.CodecContext.create("h264", "r")
+    frames = [frame for unit in units for frame in decoder.decode(av.Packet(unit))] + decoder.decode(None)
+    return [_nv12(frame) for frame in frames]
+
+
+def _nv12(frame: VideoFrame) -> bytes:
+    assert (frame.width, frame.height) == (WIDTH, HEIGHT)
+    luma, blue, red = (
+        b"".join(bytes(plane)[y * plane.line_size :][: plane.width] for y in range(plane.height))
+        for plane in frame.planes
+    )
+    chroma = bytearray(2 * len(blue))
+    chroma[0::2], chroma[1::2] = blue, red
+    return luma + chroma
+
+
+# ---- DLPack, of which PyAV and PyNvVideoCodec take device memory ----
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("dimensions", ctypes.c_int32),
+        ("kind", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("offset", ctypes.c_uint64),
+        ("manager", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+    )
+
+
+_HELD: list[Plane] = []  # whoever took one may look at it until the process ends
+
+
+_DELETER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)  # PyAV calls it without asking whether there is one
+
+
+class Plane:
+    """Rows of device memory, as others take them."""
+
+    def __init__(self, address: int, shape: Sequence[int], strides: Sequence[int]) -> None:
+        sizes = ctypes.c_int64 * len(shape)
+        deleter = ctypes.cast(_DELETER, ctypes.c_void_p)
+        self._tensor = _Tensor(address, 2, 0, len(shape), 1, 8, 1, sizes(*shape), sizes(*strides), 0, None, deleter)
+        _HELD.append(self)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._tensor.device_type, self._tensor.device_id
+
+    def __dlpack__(self, *_: object, **__: object) -> object:
+        new = ctypes.pythonapi.PyCapsule_New
+        new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+        return new(ctypes.addressof(self._tensor), b"dltensor", None)
+
+    def cuda(self) -> Plane:
+        """What PyNvVideoCodec asks of a picture."""
+        return self
+
+
+# ---- PyAV ----
+
+
+def encoder(pix_fmt: str, options: dict[str, str] = LOW_LATENCY) -> VideoCodecContext:
+    made = av.CodecContext.create("h264_nvenc", "w")
+    made.width, made.height, made.pix_fmt = WIDTH, HEIGHT, pix_fmt
+    made.framerate, made.time_base, made.gop_size, made.max_b_frames = Fraction(30), Fraction(1, 30), 4, 0
+    made.bit_rate, made.options = 1_000_000, options
+    made.color_range, made.colorspace = 1, 1
+    return made
+
+
+@client
+def cuda_frames() -> None:
+    """Device memory through h264_nvenc, one packet a picture."""
+    began()
+    stream = done(driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
+    ours = CudaContext(device_id=0, primary_ctx=True, cuda_stream=int(stream))
+    nvenc, units, sent = encoder("cuda"), [], pictures(6)
+    for index, nv12 in enumerate(sent):
+        address = upload(nv12)
+        luma = Plane(address, (HEIGHT, WIDTH), (PITCH, 1))
+        chroma = Plane(address + PITCH * HEIGHT, (HEIGHT // 2, WIDTH), (PITCH, 1))
+        frame = VideoFrame.from_dlpack((luma, chroma), format="nv12", cuda_context=ours, stream=int(stream))
+        frame.pts = 10 * index
+        if index == 2:
+            frame.pict_type = PictureType.I
+        (packet,) = nvenc.encode(frame)
+        assert (packet.pts, packet.is_keyframe) == (10 * index, index in (0, 2))
+        units.append(bytes(packet))
+    assert not nvenc.encode(None)
+    assert decoded(units) == sent
+    print(int(stream))
+
+
+@client
+def host_frames() -> None:
+    """NV12 that the CPU has through h264_nvenc; its bit rate changes on the way."""
+    nvenc, packets, sent = encoder("nv12"), [], pictures(6)
+    for index, nv12 in enumerate(sent):
+        frame = VideoFrame(WIDTH, HEIGHT, "nv12")
+        for plane, at in zip(frame.planes, (0, WIDTH * HEIGHT), strict=True):
+            pad = bytes(plane.line_size - WIDTH)
+            rows = [nv12[at + y * WIDTH :][:WIDTH] + pad for y in range(plane.height)]
+            plane.update(b"".join(rows))
+        frame.pts = index
+        if index == 3:
+            nvenc.bit_rate = 500_000
+        packets += nvenc.encode(frame)
+    assert len(packets) == len(sent)
+    assert decoded(map(bytes, packets)) == sent
+
+
+@client
+def refused() -> None:
+    """h264_nvenc where it can't be opened."""
+    try:
+        encoder("nv12").open()
+    except av.FFmpegError as error:
+        print(type(error).__name__)
+        return
+    raise AssertionError("it was opened")
+
+
+# ---- PyNvVideoCodec ----
+
+
+@client
+def pynvvideocodec() -> None:
+    """It holds three pictures back."""
+    import PyNvVideoCodec
+
+    began()
+    stream = done(driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
+    options = {"codec": "h264", "preset": "P1", "tuning_info": "ultra_low_latency", "rc": "cbr", "fps": 30, "bf": 0}
+    nvenc = PyNvVideoCodec.CreateEncoder(
+        WIDTH, HEIGHT, "NV12", False, cudastream=int(stream), gop=4, bitrate=1_000_000, **options
+    )
+    sent, counts, units = pictures(6), [], []
+    planes = [Plane(upload(nv12), (ROWS, WIDTH), (PITCH, 1)) for nv12 in sent]
+    for plane in planes:
+        got = nvenc.Encode(plane)
+        counts.append(len(got))
+        units += [bytes(unit["data"]) for unit in got]
+    rest = nvenc.EndEncode()
+    assert (counts, len(rest)) == ([0, 0, 0, 1, 1, 1], 3)
+    assert decoded(units + [bytes(unit["data"]) for unit in rest]) == sent
+    print(int(stream))
+
+
+# ---- OpenGL ----
+
+
+@client
+def texture() -> None:
+    """What OpenGL drew, as CUDA sees it: RGBA and one channel."""
+    from OpenGL.raw.GL.VERSION import GL_1_1
+
+    from procs.headless_agent import egl, gl
+
+    egl.open_context(0)
+    began()
+    error, count, devices = driver.cuGLGetDevices(4, driver.CUGLDeviceList.CU_GL_DEVICE_LIST_ALL)
+    assert (int(error), list(map(int, devices[:count]))) == (0, [0])
+    for internal, pixels, size in ((gl.RGBA8, gl.RGBA, 4), (gl.R8, gl.RED, 1)):
+        target = gl.Target(67, 35, internal=internal, pixels=pixels)
+        target.begin((0.25, 0.5, 0.75))
+        GL_1_1.glEnable(0x0C11)  # a scissor, so that not all pixels are alike
+        GL_1_1.glScissor(5, 3, 40, 20)
+        GL_1_1.glClearColor(0.9, 0.1, 0.2, 0.3)
+        GL_1_1.glClear(0x4000)
+        GL_1_1.glDisable(0x0C11)
+        drawn = ctypes.create_string_buffer(67 * 35 * size)
+        target.read(0, 35, ctypes.addressof(drawn), 67 * size)
+        assert len(set(drawn.raw)) > 1
+        assert mapped_pixels(target.texture, 67 * size, 35) == drawn.raw
+
+
+def mapped_pixels(texture: int, row: int, height: int) -> bytes:
+    """By way of an array and device memory. The array is none any more once it is unmapped."""
+    flags = driver.CUgraphicsRegisterFlags.CU_GRAPHICS_REGISTER_FLAGS_READ_ONLY
+    resource = done(driver.cuGraphicsGLRegisterImage(texture, 0x0DE1, flags))
+    early = driver.cuGraphicsSubResourceGetMappedArray(resource, 0, 0)
+    assert code(early) == driver.CUresult.CUDA_ERROR_NOT_MAPPED
+    done(driver.cuGraphicsMapResources(1, resource, 0))
+    assert code(driver.cuGraphicsMapResources(1, resource, 0)) == driver.CUresult.CUDA_ERROR_ALREADY_MAPPED
+    copy = driver.CUDA_MEMCPY2D()
+    copy.srcMemoryType = driver.CUmemorytype.CU_MEMORYTYPE_ARRAY
+    copy.srcArray = done(driver.cuGraphicsSubResourceGetMappedArray(resource, 0, 0))
+    copy.dstMemoryType, copy.dstPitch = device(), PITCH
+    copy.dstDevice = done(driver.cuMemAlloc(PITCH * height))
+    copy.WidthInBytes, copy.Height = row, height
+    done(driver.cuMemcpy2DAsync(copy, 0))
+    done(driver.cuGraphicsUnmapResources(1, resource, 0))
+    assert code(driver.cuMemcpy2DAsync(copy, 0)) == driver.CUresult.CUDA_ERROR_INVALID_HANDLE
+    done(driver.cuGraphicsUnregisterResource(resource))
+    held = ctypes.create_string_buffer(PITCH * height)
+    done(driver.cuMemcpyDtoH(ctypes.addressof(held), copy.dstDevice, PITCH * height))
+    return b"".join(held.raw[y * PITCH :][:row] for y in range(height))
+
+
+# ---- order and faults ----
+
+
+@client
+def order() -> None:
+    """The driver's rules: initialized, a context, one's own memory, and no more than there is."""
+    result = driver.CUresult
+    assert code(driver.cuDeviceGetCount()) == result.CUDA_ERROR_NOT_INITIALIZED
+    done(driver.cuInit(0))
+    assert code(driver.cuMemAlloc(64)) == result.CUDA_ERROR_INVALID_CONTEXT
+    began()
+    assert code(driver.cuGraphicsGLRegisterImage(1, 0x0DE1, 1)) == result.CUDA_ERROR_INVALID_GRAPHICS_CONTEXT
+    memory = done(driver.cuMemAlloc(3 << 20))
+    assert code(driver.cuMemAlloc(2 << 20)) == result.CUDA_ERROR_OUT_OF_MEMORY  # of FAKE_MEMORY_MB=4
+    assert done(driver.cuMemGetInfo()) == 1 << 20
+    held = ctypes.create_string_buffer(64)
+    past = int(memory) + (3 << 20) - 63
+    assert code(driver.cuMemcpyDtoH(ctypes.addressof(held), past, 64)) == INVALID
+    done(driver.cuMemcpyDtoH(ctypes.addressof(held), past, 63))
+    done(driver.cuMemFree(memory))
+    assert code(driver.cuMemFree(memory)) == INVALID
+    assert code(driver.cuMemcpyDtoH(ctypes.addressof(held), memory, 1)) == INVALID
+
+
+@client
+def faults() -> None:
+    """A call that fails from its third time on, with an error that stays with the context."""
+    began()
+    answers = [code(driver.cuMemAlloc(64)) for _ in range(4)]
+    assert answers == [0, 0, 719, 719]
+    assert code(driver.cuStreamCreate(0)) == 719
+    assert done(driver.cuGetErrorName(driver.CUresult.CUDA_ERROR_LAUNCH_FAILED)) == b"CUDA_ERROR_LAUNCH_FAILED"
+
+
+if __name__ == "__main__":
+    _CLIENTS[sys.argv[1]]()
