@@ -61,15 +61,25 @@ def pictures(count: int) -> list[bytes]:
     return [noise.randbytes(WIDTH * ROWS) if index != 1 else bytes(WIDTH * ROWS) for index in range(count)]
 
 
-def upload(nv12: bytes) -> int:
-    """Device memory with these rows, PITCH apart."""
+def new_stream() -> Any:
+    return done(driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
+
+
+def upload(nv12: bytes, stream: Any) -> int:
+    """Device memory with these rows, PITCH apart, once what is asked for on this stream is done."""
     address = int(done(driver.cuMemAlloc(PITCH * ROWS)))
     copy = driver.CUDA_MEMCPY2D()
-    held = ctypes.create_string_buffer(nv12, len(nv12))
-    copy.srcMemoryType, copy.srcHost, copy.srcPitch = host(), ctypes.addressof(held), WIDTH
+    copy.srcMemoryType, copy.srcHost, copy.srcPitch = host(), pinned(nv12), WIDTH
     copy.dstMemoryType, copy.dstDevice, copy.dstPitch = device(), address, PITCH
     copy.WidthInBytes, copy.Height = WIDTH, ROWS
-    done(driver.cuMemcpy2D(copy))
+    done(driver.cuMemcpy2DAsync(copy, stream))
+    return address
+
+
+def pinned(data: bytes) -> int:
+    """The address of host memory with this in it, of which the driver takes no copy of its own."""
+    address = int(done(driver.cuMemHostAlloc(len(data), 0)))
+    ctypes.memmove(address, data, len(data))
     return address
 
 
@@ -159,18 +169,22 @@ def encoder(pix_fmt: str, options: dict[str, str] = LOW_LATENCY) -> VideoCodecCo
     return made
 
 
+def on_device(address: int, ours: CudaContext, stream: Any) -> VideoFrame:
+    """A frame of what lies there."""
+    luma = Plane(address, (HEIGHT, WIDTH), (PITCH, 1))
+    chroma = Plane(address + PITCH * HEIGHT, (HEIGHT // 2, WIDTH), (PITCH, 1))
+    return VideoFrame.from_dlpack((luma, chroma), format="nv12", cuda_context=ours, stream=int(stream))
+
+
 @client
 def cuda_frames() -> None:
     """Device memory through h264_nvenc, one packet a picture."""
     began()
-    stream = done(driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
+    stream = new_stream()
     ours = CudaContext(device_id=0, primary_ctx=True, cuda_stream=int(stream))
     nvenc, units, sent = encoder("cuda"), [], pictures(6)
     for index, nv12 in enumerate(sent):
-        address = upload(nv12)
-        luma = Plane(address, (HEIGHT, WIDTH), (PITCH, 1))
-        chroma = Plane(address + PITCH * HEIGHT, (HEIGHT // 2, WIDTH), (PITCH, 1))
-        frame = VideoFrame.from_dlpack((luma, chroma), format="nv12", cuda_context=ours, stream=int(stream))
+        frame = on_device(upload(nv12, stream), ours, stream)
         frame.pts = 10 * index
         if index == 2:
             frame.pict_type = PictureType.I
@@ -180,6 +194,24 @@ def cuda_frames() -> None:
     assert not nvenc.encode(None)
     assert decoded(units) == sent
     print(int(stream))
+
+
+@client
+def other_stream() -> None:
+    """A picture that another stream uploads is too late, unless the encoder's stream waits for it."""
+    began()
+    stream, other = new_stream(), new_stream()
+    ours = CudaContext(device_id=0, primary_ctx=True, cuda_stream=int(stream))
+    nvenc, units, sent = encoder("cuda"), [], pictures(2)
+    for index, nv12 in enumerate(sent):
+        frame = on_device(upload(nv12, other), ours, stream)
+        frame.pts = index
+        if index == 1:
+            event = done(driver.cuEventCreate(0))
+            done(driver.cuEventRecord(event, other))
+            done(driver.cuStreamWaitEvent(stream, event, 0))
+        units += map(bytes, nvenc.encode(frame))
+    assert decoded(units) == [bytes((0xA5,)) * len(sent[0]), sent[1]]
 
 
 @client
@@ -220,13 +252,13 @@ def pynvvideocodec() -> None:
     import PyNvVideoCodec
 
     began()
-    stream = done(driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
+    stream = new_stream()
     options = {"codec": "h264", "preset": "P1", "tuning_info": "ultra_low_latency", "rc": "cbr", "fps": 30, "bf": 0}
     nvenc = PyNvVideoCodec.CreateEncoder(
         WIDTH, HEIGHT, "NV12", False, cudastream=int(stream), gop=4, bitrate=1_000_000, **options
     )
     sent, counts, units = pictures(6), [], []
-    planes = [Plane(upload(nv12), (ROWS, WIDTH), (PITCH, 1)) for nv12 in sent]
+    planes = [Plane(upload(nv12, stream), (ROWS, WIDTH), (PITCH, 1)) for nv12 in sent]
     for plane in planes:
         got = nvenc.Encode(plane)
         counts.append(len(got))
@@ -263,6 +295,33 @@ def texture() -> None:
         target.read(0, 35, ctypes.addressof(drawn), 67 * size)
         assert len(set(drawn.raw)) > 1
         assert mapped_pixels(target.texture, 67 * size, 35) == drawn.raw
+
+
+@client
+def buffer() -> None:
+    """A buffer of OpenGL, as CUDA sees it, and what CUDA writes into it."""
+    from OpenGL.raw.GL.VERSION import GL_1_5
+
+    from procs.headless_agent import egl
+
+    egl.open_context(0)
+    began()
+    name, content = ctypes.c_uint(), bytes(range(200))
+    GL_1_5.glGenBuffers(1, ctypes.byref(name))
+    GL_1_5.glBindBuffer(0x88EB, name)
+    GL_1_5.glBufferData(0x88EB, 200, content, 0x88E1)
+    flags = driver.CUgraphicsRegisterFlags.CU_GRAPHICS_REGISTER_FLAGS_NONE
+    resource = done(driver.cuGraphicsGLRegisterBuffer(name.value, flags))
+    done(driver.cuGraphicsMapResources(1, resource, 0))
+    error, address, size = driver.cuGraphicsResourceGetMappedPointer(resource)
+    assert (int(error), size) == (0, 200)
+    back = ctypes.create_string_buffer(200)
+    done(driver.cuMemcpyDtoH(ctypes.addressof(back), address, 200))
+    assert back.raw == content
+    done(driver.cuMemsetD8Async(address, 7, 200, 0))
+    done(driver.cuGraphicsUnmapResources(1, resource, 0))
+    GL_1_5.glGetBufferSubData(0x88EB, 0, 200, ctypes.addressof(back))
+    assert back.raw == bytes((7,)) * 200
 
 
 def mapped_pixels(texture: int, row: int, height: int) -> bytes:
@@ -310,6 +369,25 @@ def order() -> None:
     done(driver.cuMemFree(memory))
     assert code(driver.cuMemFree(memory)) == INVALID
     assert code(driver.cuMemcpyDtoH(ctypes.addressof(held), memory, 1)) == INVALID
+
+
+@client
+def waiting() -> None:
+    """What is asked for on a stream is done when somebody waits; of pageable memory a copy is taken at once."""
+    began()
+    stream, memory = new_stream(), done(driver.cuMemAlloc(64))
+    back = ctypes.create_string_buffer(64)
+    early, source = pinned(bytes(64)), ctypes.create_string_buffer(b"p" * 64, 64)
+    done(driver.cuMemcpyDtoHAsync(early, memory, 64, stream))
+    done(driver.cuMemcpyHtoDAsync(memory, ctypes.addressof(source), 64, stream))
+    source.raw = bytes(64)
+    done(driver.cuMemcpyDtoH(ctypes.addressof(back), memory, 64))  # on the legacy stream, for which ours does not wait
+    assert back.raw == bytes((0xA5,)) * 64
+    assert ctypes.string_at(early, 64) == bytes(64)
+    done(driver.cuStreamSynchronize(stream))
+    assert ctypes.string_at(early, 64) == bytes((0xA5,)) * 64
+    done(driver.cuMemcpyDtoH(ctypes.addressof(back), memory, 64))
+    assert back.raw == b"p" * 64
 
 
 @client

@@ -1,5 +1,4 @@
-/* A libcuda.so.1 for machines without a GPU: devices, contexts, streams and events. Work is done when it is asked for,
- * so every stream is always idle.
+/* A libcuda.so.1 for machines without a GPU: devices and contexts.
  *
  * FAKE_DEVICES, FAKE_DRIVER_VERSION: see __init__.py.
  */
@@ -28,7 +27,17 @@ static bool stays(int code)
     return code == 700 || code == 702 || code == 710 || (code >= 714 && code <= 719);
 }
 
-static CUcontext current(void)
+void cuda_lose(int code)
+{
+    lost = code;
+}
+
+int cuda_lost(void)
+{
+    return lost;
+}
+
+CUcontext cuda_current(void)
 {
     return depth ? stack[depth - 1] : NULL;
 }
@@ -43,9 +52,9 @@ int cuda_ready(struct call *call, int code, enum need need)
         return fake_refuse(call, NOT_INITIALIZED, "cuInit was not called");
     if (need < CURRENT)
         return SUCCESS;
-    if (!current())
+    if (!cuda_current())
         return fake_refuse(call, INVALID_CONTEXT, "no context is current in this thread");
-    if (!cuda_find(CONTEXT, current()))
+    if (!cuda_find(CONTEXT, cuda_current()))
         return fake_refuse(call, CONTEXT_IS_DESTROYED, "the current context was destroyed");
     return lost ? fake_refuse(call, lost, "an earlier error stays with the context") : SUCCESS;
 }
@@ -59,7 +68,7 @@ struct object *cuda_new(enum kind kind, size_t bytes)
     }
     object->kind = kind;
     object->size = bytes;
-    object->context = current();
+    object->context = cuda_current();
     object->next = objects;
     return objects = object;
 }
@@ -89,14 +98,9 @@ void cuda_drop(struct object *object)
     free(object->bytes);
 }
 
-bool cuda_is_stream(CUstream stream)
-{
-    return (uintptr_t)stream <= 2 || cuda_find(STREAM, stream); /* 0 to 2 are the default streams */
-}
-
 CUdevice cuda_device(void)
 {
-    return current() ? current()->device : 0;
+    return cuda_current() ? cuda_current()->device : 0;
 }
 
 /* ---- the library and its devices ---- */
@@ -315,7 +319,7 @@ EXPORT CUresult cuCtxDestroy_v2(CUcontext context)
     if (!code && (!cuda_find(CONTEXT, context) || context->primary))
         REFUSE(INVALID_CONTEXT, "not a context of cuCtxCreate");
     if (!code) {
-        depth -= current() == context;
+        depth -= cuda_current() == context;
         cuda_drop(context);
     }
     END;
@@ -356,7 +360,7 @@ EXPORT CUresult cuCtxGetCurrent(CUcontext *context)
 {
     BEGIN(INITIALIZED, "%s", "");
     if (!code)
-        *context = current();
+        *context = cuda_current();
     END;
 }
 
@@ -371,7 +375,7 @@ EXPORT CUresult cuCtxGetDevice(CUdevice *device)
 EXPORT CUresult cuCtxGetApiVersion(CUcontext context, unsigned *version)
 {
     BEGIN(INITIALIZED, "context=%p", (void *)context);
-    if (!code && !cuda_find(CONTEXT, context ? context : current()))
+    if (!code && !cuda_find(CONTEXT, context ? context : cuda_current()))
         REFUSE(INVALID_CONTEXT, "no such context");
     if (!code)
         *version = 3020; /* what every driver says of a context of cuCtxCreate_v2 */
@@ -381,115 +385,15 @@ EXPORT CUresult cuCtxGetApiVersion(CUcontext context, unsigned *version)
 EXPORT CUresult cuCtxSynchronize(void)
 {
     BEGIN(CURRENT, "%s", "");
+    if (!code) {
+        cuda_drain_all();
+        code = lost;
+    }
     END;
 }
 
 EXPORT CUresult cuCtxSetLimit(int limit, size_t value)
 {
     BEGIN(CURRENT, "limit=%d value=%zu", limit, value);
-    END;
-}
-
-/* ---- streams and events ---- */
-
-#define STREAM_CALL(...)                                                                                               \
-    BEGIN(CURRENT, __VA_ARGS__);                                                                                       \
-    if (!code && !cuda_is_stream(stream))                                                                              \
-    REFUSE(INVALID_HANDLE, "no such stream")
-
-EXPORT CUresult cuStreamCreate(CUstream *stream, unsigned flags)
-{
-    BEGIN(CURRENT, "flags=%u", flags);
-    if (!code)
-        *stream = cuda_new(STREAM, 0);
-    END;
-}
-
-EXPORT CUresult cuStreamCreateWithPriority(CUstream *stream, unsigned flags, int priority)
-{
-    BEGIN(CURRENT, "flags=%u priority=%d", flags, priority);
-    if (!code)
-        *stream = cuda_new(STREAM, 0);
-    END;
-}
-
-EXPORT CUresult cuStreamDestroy_v2(CUstream stream)
-{
-    STREAM_CALL("stream=%p", (void *)stream);
-    if (!code && (uintptr_t)stream > 2)
-        cuda_drop(stream);
-    END;
-}
-
-EXPORT CUresult cuStreamSynchronize(CUstream stream)
-{
-    STREAM_CALL("stream=%p", (void *)stream);
-    END;
-}
-
-EXPORT CUresult cuStreamQuery(CUstream stream)
-{
-    STREAM_CALL("stream=%p", (void *)stream);
-    END;
-}
-
-EXPORT CUresult cuStreamGetCtx(CUstream stream, CUcontext *context)
-{
-    STREAM_CALL("stream=%p", (void *)stream);
-    if (!code)
-        *context = (uintptr_t)stream > 2 ? stream->context : current();
-    END;
-}
-
-EXPORT CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags)
-{
-    STREAM_CALL("stream=%p event=%p flags=%u", (void *)stream, (void *)event, flags);
-    if (!code && !cuda_find(EVENT, event))
-        REFUSE(INVALID_HANDLE, "no such event");
-    END;
-}
-
-EXPORT CUresult cuStreamAddCallback(CUstream stream, void (*done)(CUstream, CUresult, void *), void *with, unsigned flags)
-{
-    STREAM_CALL("stream=%p flags=%u", (void *)stream, flags);
-    if (!code)
-        done(stream, SUCCESS, with);
-    END;
-}
-
-EXPORT CUresult cuEventCreate(CUevent *event, unsigned flags)
-{
-    BEGIN(CURRENT, "flags=%u", flags);
-    if (!code)
-        *event = cuda_new(EVENT, 0);
-    END;
-}
-
-EXPORT CUresult cuEventRecord(CUevent event, CUstream stream)
-{
-    STREAM_CALL("event=%p stream=%p", (void *)event, (void *)stream);
-    if (!code && !cuda_find(EVENT, event))
-        REFUSE(INVALID_HANDLE, "no such event");
-    END;
-}
-
-#define EVENT_CALL(name)                                                                                               \
-    EXPORT CUresult name(CUevent event)                                                                                \
-    {                                                                                                                  \
-        BEGIN(CURRENT, "event=%p", (void *)event);                                                                     \
-        if (!code && !cuda_find(EVENT, event))                                                                         \
-            REFUSE(INVALID_HANDLE, "no such event");                                                                   \
-        END;                                                                                                           \
-    }
-EVENT_CALL(cuEventSynchronize)
-EVENT_CALL(cuEventQuery)
-
-EXPORT CUresult cuEventDestroy_v2(CUevent event)
-{
-    BEGIN(CURRENT, "event=%p", (void *)event);
-    if (!code && !cuda_find(EVENT, event))
-        REFUSE(INVALID_HANDLE, "no such event");
-    if (!code)
-        cuda_drop(event);
     END;
 }

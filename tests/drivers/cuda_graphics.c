@@ -216,6 +216,8 @@ EXPORT CUresult cuGraphicsUnmapResources(unsigned count, CUgraphicsResource *res
     BEGIN(CURRENT, "count=%u stream=%p", count, (void *)stream);
     if (!code)
         code = each(&call, count, resources, stream, true);
+    if (!code)
+        cuda_drain(stream); /* work of this stream comes before; that of others would come too late */
     for (unsigned index = 0; !code && index < count; index++)
         unmap(resources[index]);
     END;

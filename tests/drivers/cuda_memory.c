@@ -1,7 +1,7 @@
 /* The "device memory" of the fake libcuda: host memory with a bound, whose every use is checked.
  *
- * FAKE_MEMORY_MB bounds it. Copies are done at once, and those out of range, from an array that is no longer mapped or
- * through a pointer that was freed are refused, where a real GPU would perhaps fail later.
+ * FAKE_MEMORY_MB bounds it. Copies out of range, from an array that is no longer mapped or through a pointer that was
+ * freed are refused, where a real GPU would perhaps fail later.
  */
 #include "cuda.h"
 
@@ -12,26 +12,10 @@
 
 enum { HOST = 1, DEVICE, ARRAY_MEMORY, UNIFIED };
 
-/* CUDA_MEMCPY2D of the second version of the API. */
-struct side {
-    size_t x, y;
-    int type;
-    void *host;
-    CUdeviceptr device;
-    CUarray array;
-    size_t pitch;
-};
-struct copy {
-    struct side from, to;
-    size_t width, height;
-};
-_Static_assert(offsetof(struct side, host) == 24 && offsetof(struct side, pitch) == 48, "one side of a 2D copy");
-_Static_assert(sizeof(struct copy) == 128, "a 2D copy");
-
-struct object *cuda_holding(CUdeviceptr address, size_t bytes)
+struct object *cuda_holding(enum kind kind, CUdeviceptr address, size_t bytes)
 {
     struct object *memory = NULL;
-    while ((memory = cuda_each(MEMORY, memory))) {
+    while ((memory = cuda_each(kind, memory))) {
         CUdeviceptr start = (CUdeviceptr)memory->bytes;
         if (address >= start && address - start <= memory->size && bytes <= memory->size - (address - start))
             return memory;
@@ -43,7 +27,7 @@ struct object *cuda_holding(CUdeviceptr address, size_t bytes)
 EXPORT bool fake_is_device_memory(CUdeviceptr address, size_t bytes)
 {
     fake_lock();
-    bool is_there = cuda_holding(address, bytes) != NULL;
+    bool is_there = cuda_holding(MEMORY, address, bytes) != NULL;
     fake_unlock();
     return is_there;
 }
@@ -116,6 +100,8 @@ static int give_back(struct call *call, enum kind kind, CUdeviceptr address)
 EXPORT CUresult cuMemFree_v2(CUdeviceptr address)
 {
     BEGIN(CURRENT, "address=0x%lx", address);
+    if (!code)
+        cuda_drain_all();
     if (!code && address)
         code = give_back(&call, MEMORY, address);
     END;
@@ -126,8 +112,10 @@ EXPORT CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream)
     BEGIN(CURRENT, "address=0x%lx stream=%p", address, (void *)stream);
     if (!code && !cuda_is_stream(stream))
         REFUSE(INVALID_HANDLE, "no such stream");
-    if (!code)
+    if (!code) {
+        cuda_drain(stream);
         code = give_back(&call, MEMORY, address);
+    }
     END;
 }
 
@@ -150,6 +138,8 @@ EXPORT CUresult cuMemFreeHost(void *address)
 {
     BEGIN(CURRENT, "address=%p", address);
     if (!code)
+        cuda_drain_all();
+    if (!code)
         code = give_back(&call, PINNED, (CUdeviceptr)address);
     END;
 }
@@ -166,23 +156,26 @@ EXPORT CUresult cuMemGetInfo_v2(size_t *left, size_t *all)
 
 /* ---- copies ---- */
 
+/* Host memory, or memory of the device: the same addresses name both. */
+static int type_of(const struct side *side)
+{
+    return side->type != UNIFIED ? side->type : cuda_holding(MEMORY, side->device, 1) ? DEVICE : HOST;
+}
+
 /* Where the rows of one side start, and how far they are apart. */
 static int rows(struct call *call, const struct side *side, size_t width, size_t height, uint8_t **start, size_t *step)
 {
-    int type = side->type;
-    if (type == UNIFIED)
-        type = cuda_holding(side->device, 1) ? DEVICE : HOST;
     size_t offset = side->y * side->pitch + side->x;
     *step = side->pitch;
-    if (type != ARRAY_MEMORY && height > 1 && side->pitch < side->x + width)
+    if (type_of(side) != ARRAY_MEMORY && height > 1 && side->pitch < side->x + width)
         return fake_refuse(call, INVALID_VALUE, "the pitch is smaller than a row");
-    switch (type) {
+    switch (type_of(side)) {
     case HOST:
         *start = (side->type == UNIFIED ? (uint8_t *)side->device : (uint8_t *)side->host) + offset;
         return SUCCESS;
     case DEVICE:
         *start = (uint8_t *)side->device + offset;
-        if (!cuda_holding((CUdeviceptr)*start, height ? (height - 1) * side->pitch + width : 0))
+        if (!cuda_holding(MEMORY, (CUdeviceptr)*start, height ? (height - 1) * side->pitch + width : 0))
             return fake_refuse(call, INVALID_VALUE, "not within device memory");
         return SUCCESS;
     case ARRAY_MEMORY:
@@ -198,17 +191,70 @@ static int rows(struct call *call, const struct side *side, size_t width, size_t
     }
 }
 
-static int copy_rows(struct call *call, const struct copy *copy)
+/* Do it, or with `only_check` see whether it can be done. */
+static int run(struct call *call, const struct work *work, bool only_check)
 {
+    const struct copy *copy = &work->copy;
     uint8_t *from, *to;
     size_t from_step, to_step;
-    int code = rows(call, &copy->from, copy->width, copy->height, &from, &from_step);
-    if (!code)
-        code = rows(call, &copy->to, copy->width, copy->height, &to, &to_step);
-    for (size_t row = 0; !code && row < copy->height; row++)
-        memmove(to + row * to_step, from + row * from_step, copy->width);
+    int code = rows(call, &copy->to, copy->width, copy->height, &to, &to_step);
+    if (!code && !work->is_filling)
+        code = rows(call, &copy->from, copy->width, copy->height, &from, &from_step);
+    for (size_t row = 0; !code && !only_check && row < copy->height; row++)
+        if (work->is_filling)
+            memset(to + row * to_step, work->value, copy->width);
+        else
+            memmove(to + row * to_step, from + row * from_step, copy->width);
     return code;
 }
+
+int cuda_run(struct call *call, const struct work *work)
+{
+    return run(call, work, false);
+}
+
+/* At once, as on the legacy stream. */
+static int now(struct call *call, struct work work)
+{
+    cuda_drain(NULL);
+    return run(call, &work, false);
+}
+
+static bool is_pageable(const struct side *side, const uint8_t *start)
+{
+    return type_of(side) == HOST && !cuda_holding(PINNED, (CUdeviceptr)start, 1);
+}
+
+/* In its turn. With host memory that is not pinned the driver takes a copy of the source at once, or waits until it
+ * has written the destination. */
+static int later(struct call *call, struct work work, CUstream stream)
+{
+    if (!cuda_is_stream(stream))
+        return fake_refuse(call, INVALID_HANDLE, "no such stream");
+    int code = run(call, &work, true);
+    if (code)
+        return code;
+    struct copy *copy = &work.copy;
+    uint8_t *start;
+    size_t step;
+    rows(call, &copy->to, copy->width, copy->height, &start, &step);
+    if (is_pageable(&copy->to, start)) {
+        cuda_drain(stream);
+        return run(call, &work, false);
+    }
+    if (!work.is_filling)
+        rows(call, &copy->from, copy->width, copy->height, &start, &step);
+    if (!work.is_filling && is_pageable(&copy->from, start)) {
+        uint8_t *held = work.held = malloc(copy->width * copy->height + 1);
+        for (size_t row = 0; row < copy->height; row++)
+            memcpy(held + row * copy->width, start + row * step, copy->width);
+        copy->from = (struct side){.type = HOST, .host = held, .pitch = copy->width};
+    }
+    cuda_later(stream, work);
+    return SUCCESS;
+}
+
+/* ---- the functions that copy ---- */
 
 #define COPY_WORDS "from=%s to=%s width=%zu height=%zu from_pitch=%zu to_pitch=%zu to_y=%zu"
 #define COPY_VALUES(copy)                                                                                              \
@@ -225,7 +271,7 @@ EXPORT CUresult cuMemcpy2D_v2(const struct copy *copy)
 {
     BEGIN(CURRENT, COPY_WORDS, COPY_VALUES(copy));
     if (!code)
-        code = copy_rows(&call, copy);
+        code = now(&call, (struct work){.copy = *copy});
     END;
 }
 
@@ -237,22 +283,19 @@ EXPORT CUresult cuMemcpy2DUnaligned_v2(const struct copy *copy)
 EXPORT CUresult cuMemcpy2DAsync_v2(const struct copy *copy, CUstream stream)
 {
     BEGIN(CURRENT, COPY_WORDS " stream=%p", COPY_VALUES(copy), (void *)stream);
-    if (!code && !cuda_is_stream(stream))
-        REFUSE(INVALID_HANDLE, "no such stream");
     if (!code)
-        code = copy_rows(&call, copy);
+        code = later(&call, (struct work){.copy = *copy}, stream);
     END;
 }
 
-static int copy_line(struct call *call, int to_type, CUdeviceptr to, int from_type, CUdeviceptr from, size_t bytes)
+static struct work line(int to_type, CUdeviceptr to, int from_type, CUdeviceptr from, size_t bytes)
 {
-    struct copy copy = {
-        .from = {.type = from_type, .host = (void *)from, .device = from, .pitch = bytes},
-        .to = {.type = to_type, .host = (void *)to, .device = to, .pitch = bytes},
-        .width = bytes,
-        .height = 1,
-    };
-    return copy_rows(call, &copy);
+    return (struct work){.copy = {
+                             .from = {.type = from_type, .host = (void *)from, .device = from, .pitch = bytes},
+                             .to = {.type = to_type, .host = (void *)to, .device = to, .pitch = bytes},
+                             .width = bytes,
+                             .height = 1,
+                         }};
 }
 
 /* A copy of a line of bytes, and the same on a stream. */
@@ -261,16 +304,14 @@ static int copy_line(struct call *call, int to_type, CUdeviceptr to, int from_ty
     {                                                                                                                  \
         BEGIN(CURRENT, "bytes=%zu", bytes);                                                                            \
         if (!code)                                                                                                     \
-            code = copy_line(&call, to_kind, (CUdeviceptr)to, from_kind, (CUdeviceptr)from, bytes);                    \
+            code = now(&call, line(to_kind, (CUdeviceptr)to, from_kind, (CUdeviceptr)from, bytes));                    \
         END;                                                                                                           \
     }                                                                                                                  \
     EXPORT CUresult name##Async##suffix(to_declared to, from_declared from, size_t bytes, CUstream stream)             \
     {                                                                                                                  \
         BEGIN(CURRENT, "bytes=%zu stream=%p", bytes, (void *)stream);                                                  \
-        if (!code && !cuda_is_stream(stream))                                                                          \
-            REFUSE(INVALID_HANDLE, "no such stream");                                                                  \
         if (!code)                                                                                                     \
-            code = copy_line(&call, to_kind, (CUdeviceptr)to, from_kind, (CUdeviceptr)from, bytes);                    \
+            code = later(&call, line(to_kind, (CUdeviceptr)to, from_kind, (CUdeviceptr)from, bytes), stream);          \
         END;                                                                                                           \
     }
 LINE(cuMemcpyHtoD, _v2, DEVICE, CUdeviceptr, HOST, const void *)
@@ -278,32 +319,25 @@ LINE(cuMemcpyDtoH, _v2, HOST, void *, DEVICE, CUdeviceptr)
 LINE(cuMemcpyDtoD, _v2, DEVICE, CUdeviceptr, DEVICE, CUdeviceptr)
 LINE(cuMemcpy, , UNIFIED, CUdeviceptr, UNIFIED, CUdeviceptr)
 
-static int fill(struct call *call, CUdeviceptr to, size_t pitch, uint8_t value, size_t width, size_t height)
+static struct work filling(CUdeviceptr to, size_t pitch, uint8_t value, size_t width, size_t height)
 {
-    if (height > 1 && pitch < width)
-        return fake_refuse(call, INVALID_VALUE, "the pitch is smaller than a row");
-    if (!cuda_holding(to, height ? (height - 1) * pitch + width : 0))
-        return fake_refuse(call, INVALID_VALUE, "not within device memory");
-    for (size_t row = 0; row < height; row++)
-        memset((uint8_t *)to + row * pitch, value, width);
-    return SUCCESS;
+    struct copy copy = {.to = {.type = DEVICE, .device = to, .pitch = pitch}, .width = width, .height = height};
+    return (struct work){.copy = copy, .is_filling = true, .value = value};
 }
 
 EXPORT CUresult cuMemsetD8_v2(CUdeviceptr to, uint8_t value, size_t bytes)
 {
     BEGIN(CURRENT, "value=%u bytes=%zu", value, bytes);
     if (!code)
-        code = fill(&call, to, bytes, value, bytes, 1);
+        code = now(&call, filling(to, bytes, value, bytes, 1));
     END;
 }
 
 EXPORT CUresult cuMemsetD8Async(CUdeviceptr to, uint8_t value, size_t bytes, CUstream stream)
 {
     BEGIN(CURRENT, "value=%u bytes=%zu stream=%p", value, bytes, (void *)stream);
-    if (!code && !cuda_is_stream(stream))
-        REFUSE(INVALID_HANDLE, "no such stream");
     if (!code)
-        code = fill(&call, to, bytes, value, bytes, 1);
+        code = later(&call, filling(to, bytes, value, bytes, 1), stream);
     END;
 }
 
@@ -311,7 +345,7 @@ EXPORT CUresult cuMemsetD2D8_v2(CUdeviceptr to, size_t pitch, uint8_t value, siz
 {
     BEGIN(CURRENT, "value=%u width=%zu height=%zu pitch=%zu", value, width, height, pitch);
     if (!code)
-        code = fill(&call, to, pitch, value, width, height);
+        code = now(&call, filling(to, pitch, value, width, height));
     END;
 }
 
@@ -319,10 +353,8 @@ EXPORT CUresult cuMemsetD2D8Async(CUdeviceptr to, size_t pitch, uint8_t value, s
                                   CUstream stream)
 {
     BEGIN(CURRENT, "value=%u width=%zu height=%zu pitch=%zu stream=%p", value, width, height, pitch, (void *)stream);
-    if (!code && !cuda_is_stream(stream))
-        REFUSE(INVALID_HANDLE, "no such stream");
     if (!code)
-        code = fill(&call, to, pitch, value, width, height);
+        code = later(&call, filling(to, pitch, value, width, height), stream);
     END;
 }
 
@@ -346,7 +378,7 @@ static bool describe(struct object *memory, int attribute, CUdeviceptr address, 
 EXPORT CUresult cuPointerGetAttribute(void *value, int attribute, CUdeviceptr address)
 {
     BEGIN(INITIALIZED, "attribute=%d", attribute);
-    struct object *memory = cuda_holding(address, 1);
+    struct object *memory = cuda_holding(MEMORY, address, 1);
     if (!code && (!memory || !describe(memory, attribute, address, value)))
         REFUSE(INVALID_VALUE, memory ? "the fake does not know it" : "not device memory");
     END;
@@ -355,7 +387,7 @@ EXPORT CUresult cuPointerGetAttribute(void *value, int attribute, CUdeviceptr ad
 EXPORT CUresult cuPointerGetAttributes(unsigned count, const int *attributes, void **values, CUdeviceptr address)
 {
     BEGIN(INITIALIZED, "count=%u", count);
-    struct object *memory = cuda_holding(address, 1);
+    struct object *memory = cuda_holding(MEMORY, address, 1);
     for (unsigned index = 0; !code && memory && index < count; index++)
         if (!describe(memory, attributes[index], address, values[index]))
             REFUSE(INVALID_VALUE, "the fake does not know it");

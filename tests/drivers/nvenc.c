@@ -392,6 +392,8 @@ static NVENCSTATUS nvEncGetSequenceParams(struct session *session, struct parame
 static NVENCSTATUS nvEncSetIOCudaStreams(struct session *session, void **input, void **output)
 {
     SESSION("input=%p output=%p", input ? *input : NULL, output ? *output : NULL);
+    if (!code)
+        session->cuda_stream = input ? *input : NULL;
     END;
 }
 

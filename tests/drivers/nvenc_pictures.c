@@ -4,7 +4,6 @@
 
 #include <dlfcn.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define PITCH 256
 
@@ -75,15 +74,16 @@ NVENCSTATUS nvEncUnlockInputBuffer(struct session *session, struct item *item)
 
 /* ---- the caller's memory ---- */
 
-/* Asked of the fake libcuda, which alone knows. */
+/* What the fake libcuda alone knows or does. */
+static void *cuda_symbol(const char *name)
+{
+    void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+    return library ? dlsym(library, name) : NULL;
+}
+
 static bool is_picture_in_device_memory(const struct item *item)
 {
-    static bool (*ask)(uint64_t, size_t);
-    if (!ask) {
-        void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-        void *found = library ? dlsym(library, "fake_is_device_memory") : NULL;
-        memcpy(&ask, &found, sizeof ask);
-    }
+    bool (*ask)(uint64_t, size_t) = cuda_symbol("fake_is_device_memory");
     size_t rows = (size_t)item->height * 3 / 2;
     return ask && ask((uint64_t)item->bytes, (rows - 1) * item->pitch + item->width);
 }
@@ -167,6 +167,9 @@ static const struct item *input_of(struct call *call, struct session *session, v
         if (!mapped)
             return *code = fake_refuse(call, NV_NOT_MAPPED, "no such input, or it is not mapped"), NULL;
         item = mapped->of;
+        void (*drain)(void *) = cuda_symbol("fake_drain");
+        if (drain)
+            drain(session->cuda_stream);
         if (!is_picture_in_device_memory(item))
             return *code = fake_refuse(call, NV_GENERIC, "its device memory was freed"), NULL;
     }

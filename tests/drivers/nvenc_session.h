@@ -28,6 +28,7 @@ struct session {
     bool has_delimiters, no_parameters, repeats_parameters;
     uint32_t idr_period;
     uint64_t since_idr, pictures;
+    void *cuda_stream;      /* after whose work pictures come */
     const char *why; /* the last refusal, for nvEncGetLastErrorString */
 };
 

@@ -58,6 +58,11 @@ def test_device_memory_is_encoded_by_pyav_without_delay_and_comes_back(log: Path
     assert len(copies) == 6  # our uploads; the encoder reads the rest where it lies
 
 
+def test_work_of_a_stream_is_done_as_late_as_the_driver_may(log: Path) -> None:
+    run("waiting", log)
+    run("other_stream", log)
+
+
 def test_host_pictures_are_encoded_by_pyav_and_come_back(log: Path) -> None:
     run("host_frames", log)
     assert the_only(log, "nvEncReconfigureEncoder")["bitrate"] == "500000"
@@ -76,8 +81,9 @@ def test_device_memory_is_encoded_by_pynvvideocodec_three_pictures_later(log: Pa
 
 
 @pytest.mark.needs("libEGL.so.1", "libEGL_mesa.so.0", "libOpenGL.so.0")
-def test_a_mapped_texture_holds_what_opengl_drew(log: Path) -> None:
+def test_a_mapped_texture_or_buffer_holds_what_opengl_has(log: Path) -> None:
     run("texture", log)
+    run("buffer", log)
     late = drivers.calls(log, "cuMemcpy2DAsync")[1]
     assert (late.result, late.why) == (400, "no such array: perhaps it is no longer mapped")
     assert late.arguments["from"] == "array"
