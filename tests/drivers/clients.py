@@ -56,9 +56,13 @@ def began() -> Any:
 
 
 def pictures(count: int) -> list[bytes]:
-    """NV12 without padding: noise, but the second is black zeros, which need the most emulation prevention."""
+    """NV12 without padding: noise, but the second is zeros, which need the most emulation prevention, and the fifth
+    differs from the fourth by one sample in the last corner."""
     noise = random.Random(12)
-    return [noise.randbytes(WIDTH * ROWS) if index != 1 else bytes(WIDTH * ROWS) for index in range(count)]
+    drawn = [noise.randbytes(WIDTH * ROWS) if index != 1 else bytes(WIDTH * ROWS) for index in range(count)]
+    if count > 4:
+        drawn[4] = drawn[3][:-1] + bytes((drawn[3][-1] ^ 1,))
+    return drawn
 
 
 def new_stream() -> Any:
@@ -202,7 +206,8 @@ def other_stream() -> None:
     began()
     stream, other = new_stream(), new_stream()
     ours = CudaContext(device_id=0, primary_ctx=True, cuda_stream=int(stream))
-    nvenc, units, sent = encoder("cuda"), [], pictures(2)
+    nvenc, sent = encoder("cuda"), pictures(2)
+    units: list[bytes] = []
     for index, nv12 in enumerate(sent):
         frame = on_device(upload(nv12, other), ours, stream)
         frame.pts = index
@@ -320,7 +325,7 @@ def buffer() -> None:
     assert back.raw == content
     done(driver.cuMemsetD8Async(address, 7, 200, 0))
     done(driver.cuGraphicsUnmapResources(1, resource, 0))
-    GL_1_5.glGetBufferSubData(0x88EB, 0, 200, ctypes.addressof(back))
+    GL_1_5.glGetBufferSubData(0x88EB, 0, 200, ctypes.c_void_p(ctypes.addressof(back)))
     assert back.raw == bytes((7,)) * 200
 
 

@@ -179,38 +179,97 @@ static const uint8_t *nearest(const uint8_t *plane, size_t pitch, unsigned x, un
     return plane + (size_t)(y < height ? y : height - 1) * pitch + (size_t)(x < width ? x : width - 1) * bytes;
 }
 
-static void macroblock(struct unit *unit, const struct h264 *stream, const uint8_t *luma, const uint8_t *chroma,
-                       size_t pitch, unsigned left, unsigned top)
+/* NV12 whose chroma lies somewhere below its luma. */
+struct planes {
+    const uint8_t *luma, *chroma;
+    size_t pitch;
+};
+
+static void macroblock(struct unit *unit, const struct h264 *stream, const struct planes *from, unsigned left,
+                       unsigned top)
 {
-    golomb(unit, 25); /* I_PCM */
     align(unit);
     for (unsigned index = 0; index < 256; index++)
-        byte(unit, *nearest(luma, pitch, left + index % 16, top + index / 16, stream->width, stream->height, 1));
+        byte(unit, *nearest(from->luma, from->pitch, left + index % 16, top + index / 16, stream->width,
+                            stream->height, 1));
     for (unsigned plane = 0; plane < 2; plane++)
         for (unsigned index = 0; index < 64; index++)
-            byte(unit, nearest(chroma, pitch, left / 2 + index % 8, top / 2 + index / 8, stream->width / 2,
-                               stream->height / 2, 2)[plane]);
+            byte(unit, nearest(from->chroma, from->pitch, left / 2 + index % 8, top / 2 + index / 8,
+                               stream->width / 2, stream->height / 2, 2)[plane]);
 }
 
-void h264_picture(struct h264 *stream, bool idr, const uint8_t *nv12, size_t pitch, unsigned rows,
+static bool is_same(const uint8_t *one, size_t one_pitch, const uint8_t *other, size_t other_pitch, size_t bytes,
+                    unsigned rows)
+{
+    while (rows-- && !memcmp(one + rows * one_pitch, other + rows * other_pitch, bytes))
+        ;
+    return rows == (unsigned)-1;
+}
+
+static unsigned least(unsigned one, unsigned other)
+{
+    return one < other ? one : other;
+}
+
+static bool is_as_before(const struct h264 *stream, const struct planes *from, unsigned left, unsigned top)
+{
+    unsigned columns = least(16, stream->width - left), rows = least(16, stream->height - top), wide = stream->width;
+    const uint8_t *luma = stream->before + (size_t)top * wide + left;
+    const uint8_t *chroma = stream->before + (size_t)wide * stream->height + (size_t)top / 2 * wide + left;
+    return is_same(luma, wide, from->luma + top * from->pitch + left, from->pitch, columns, rows) &&
+           is_same(chroma, wide, from->chroma + top / 2 * from->pitch + left, from->pitch, columns, rows / 2);
+}
+
+static void keep(struct h264 *stream, const struct planes *from)
+{
+    size_t wide = stream->width;
+    if (!stream->before)
+        stream->before = malloc(wide * stream->height * 3 / 2);
+    for (unsigned row = 0; row < stream->height; row++)
+        memcpy(stream->before + row * wide, from->luma + row * from->pitch, wide);
+    for (unsigned row = 0; row < stream->height / 2; row++)
+        memcpy(stream->before + (stream->height + row) * wide, from->chroma + row * from->pitch, wide);
+}
+
+static void slice_header(struct unit *unit, struct h264 *stream, enum h264_kind kind)
+{
+    stream->frame_num = kind == H264_IDR ? 0 : (stream->frame_num + 1) % (1 << FRAME_NUM_BITS);
+    golomb(unit, 0);
+    golomb(unit, kind == H264_PREDICTED ? 5 : 7);
+    golomb(unit, 0);
+    put(unit, FRAME_NUM_BITS, stream->frame_num);
+    if (kind == H264_IDR) {
+        golomb(unit, stream->idr_id); /* differs between IDR pictures that follow each other */
+        stream->idr_id = (stream->idr_id + 1) % 16;
+    }
+    put(unit, kind == H264_INTRA ? 1 : 2, 0); /* the usual references, and how long they stay */
+    if (kind == H264_PREDICTED)
+        put(unit, 1, 0);
+    golomb(unit, 0);
+    golomb(unit, 1); /* no deblocking */
+}
+
+void h264_picture(struct h264 *stream, enum h264_kind kind, const uint8_t *nv12, size_t pitch, unsigned rows,
                   struct bytes *out)
 {
-    struct unit unit = begin(out, 3, idr ? 5 : 1);
-    stream->frame_num = idr ? 0 : (stream->frame_num + 1) % (1 << FRAME_NUM_BITS);
-    golomb(&unit, 0);
-    golomb(&unit, 7); /* all of the picture is intra */
-    golomb(&unit, 0);
-    put(&unit, FRAME_NUM_BITS, stream->frame_num);
-    if (idr) {
-        golomb(&unit, stream->idr_id); /* differs between IDR pictures that follow each other */
-        stream->idr_id = (stream->idr_id + 1) % 16;
-        put(&unit, 2, 0);
-    } else
-        put(&unit, 1, 0);
-    golomb(&unit, 0);
-    golomb(&unit, 1); /* no deblocking */
-    for (unsigned row = 0; row < macroblocks(stream->height); row++)
-        for (unsigned column = 0; column < macroblocks(stream->width); column++)
-            macroblock(&unit, stream, nv12, nv12 + pitch * rows, pitch, column * 16, row * 16);
+    struct planes from = {nv12, nv12 + pitch * rows, pitch};
+    struct unit unit = begin(out, 3, kind == H264_IDR ? 5 : 1);
+    slice_header(&unit, stream, kind);
+    unsigned skipped = 0;
+    for (unsigned top = 0; top < stream->height; top += 16)
+        for (unsigned left = 0; left < stream->width; left += 16) {
+            if (kind == H264_PREDICTED && is_as_before(stream, &from, left, top)) {
+                skipped++;
+                continue;
+            }
+            if (kind == H264_PREDICTED)
+                golomb(&unit, skipped);
+            skipped = 0;
+            golomb(&unit, kind == H264_PREDICTED ? 30 : 25); /* I_PCM, after the types of P slices */
+            macroblock(&unit, stream, &from, left, top);
+        }
+    if (skipped)
+        golomb(&unit, skipped);
     end(&unit);
+    keep(stream, &from);
 }

@@ -142,6 +142,7 @@ static NVENCSTATUS nvEncDestroyEncoder(struct session *session)
         while (*place != session)
             place = &(*place)->next;
         *place = session->next;
+        free(session->stream.before);
         free(session);
     }
     return fake_end(&call, code);

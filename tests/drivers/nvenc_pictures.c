@@ -196,9 +196,10 @@ static void encode(struct session *session, const struct picture *picture, const
     for (uint32_t index = 0; index < picture->messages_count; index++)
         h264_message(picture->messages[index].type, picture->messages[index].payload, picture->messages[index].size,
                      &output->coded);
-    h264_picture(&session->stream, idr, input->bytes, input->pitch, input->height, &output->coded);
+    enum h264_kind kind = idr ? H264_IDR : picture->flags & FORCE_INTRA ? H264_INTRA : H264_PREDICTED;
+    h264_picture(&session->stream, kind, input->bytes, input->pitch, input->height, &output->coded);
     output->is_written = true;
-    output->type = idr ? PICTURE_IDR : PICTURE_I;
+    output->type = idr ? PICTURE_IDR : kind == H264_INTRA ? PICTURE_I : PICTURE_P;
     output->index = (uint32_t)session->pictures++;
     output->time = picture->time;
     output->duration = picture->duration;
