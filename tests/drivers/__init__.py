@@ -1,11 +1,11 @@
 """Driver libraries of NVIDIA that need no GPU: our own libcuda.so.1 and libnvidia-encode.so.1, built from the C here.
 
-What a test runs is real: cuda-bindings, PyAV's FFmpeg and PyNvVideoCodec load these two in the driver's place. "Device
-memory" is host memory, a mapped texture is what OpenGL really drew, and the encoder's H.264 is made of I_PCM macroblocks
-and skipped ones, so it decodes to exactly the bytes that lay in "device memory". What is asked for on a stream is done
-when somebody waits for it or is ordered after it, and no sooner: an order that was forgotten shows in every run. Fresh
-"device memory" is full of 0xA5. Errors 700, 702, 710 and 714 to 719 stay with the context, as the driver's do. Nothing
-they do says anything of speed.
+What a test runs is real: cuda-bindings, PyAV's FFmpeg and PyNvVideoCodec load these two in the driver's place.
+"Device memory" is host memory, a mapped texture is what OpenGL really drew, and the encoder's H.264 is made of I_PCM
+macroblocks and skipped ones, so it decodes to exactly the bytes that lay in "device memory". What is asked for on a
+stream is done when somebody waits for it or is ordered after it, and no sooner: an order that was forgotten shows in
+every run. Fresh "device memory" is full of 0xA5. Errors 700, 702, 710 and 714 to 719 stay with the context, as the
+driver's do. Nothing they do says anything of speed.
 
 The loader looks at LD_LIBRARY_PATH once, when a process starts: give `environ()` to a child. Variables:
 

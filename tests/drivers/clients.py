@@ -238,6 +238,25 @@ def host_frames() -> None:
 
 
 @client
+def lost() -> None:
+    """h264_nvenc, and the GPU fails on the way."""
+    began()
+    stream = new_stream()
+    ours = CudaContext(device_id=0, primary_ctx=True, cuda_stream=int(stream))
+    nvenc, frames = encoder("cuda"), [on_device(upload(nv12, stream), ours, stream) for nv12 in pictures(2)]
+    for index, frame in enumerate(frames):
+        frame.pts = index
+    assert len(nvenc.encode(frames[0])) == 1
+    assert code(driver.cuStreamSynchronize(stream)) == 719
+    try:
+        nvenc.encode(frames[1])
+    except av.FFmpegError as error:
+        print(type(error).__name__)
+        return
+    raise AssertionError("it went on")
+
+
+@client
 def refused() -> None:
     """h264_nvenc where it can't be opened."""
     try:
@@ -300,6 +319,29 @@ def texture() -> None:
         target.read(0, 35, ctypes.addressof(drawn), 67 * size)
         assert len(set(drawn.raw)) > 1
         assert mapped_pixels(target.texture, 67 * size, 35) == drawn.raw
+
+
+@client
+def unmapped_too_soon() -> None:
+    """A texture unmapped on another stream than the one that copies from it: an illegal access, which stays."""
+    from procs.headless_agent import egl, gl
+
+    egl.open_context(0)
+    began()
+    one, other = new_stream(), new_stream()
+    target = gl.Target(16, 16, internal=gl.RGBA8, pixels=gl.RGBA)
+    flags = driver.CUgraphicsRegisterFlags.CU_GRAPHICS_REGISTER_FLAGS_READ_ONLY
+    resource = done(driver.cuGraphicsGLRegisterImage(target.texture, 0x0DE1, flags))
+    done(driver.cuGraphicsMapResources(1, resource, one))
+    copy = driver.CUDA_MEMCPY2D()
+    copy.srcMemoryType = driver.CUmemorytype.CU_MEMORYTYPE_ARRAY
+    copy.srcArray = done(driver.cuGraphicsSubResourceGetMappedArray(resource, 0, 0))
+    copy.dstMemoryType, copy.dstDevice, copy.dstPitch = device(), done(driver.cuMemAlloc(16 * 64)), 64
+    copy.WidthInBytes, copy.Height = 64, 16
+    done(driver.cuMemcpy2DAsync(copy, other))
+    done(driver.cuGraphicsUnmapResources(1, resource, one))
+    assert code(driver.cuStreamSynchronize(other)) == driver.CUresult.CUDA_ERROR_ILLEGAL_ADDRESS
+    assert code(driver.cuMemAlloc(1)) == driver.CUresult.CUDA_ERROR_ILLEGAL_ADDRESS
 
 
 @client

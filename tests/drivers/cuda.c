@@ -37,6 +37,12 @@ int cuda_lost(void)
     return lost;
 }
 
+/* For the fake encoder. */
+EXPORT bool fake_is_lost(void)
+{
+    return lost != 0;
+}
+
 CUcontext cuda_current(void)
 {
     return depth ? stack[depth - 1] : NULL;
@@ -95,7 +101,8 @@ void cuda_drop(struct object *object)
     while (*place != object)
         place = &(*place)->next;
     *place = object->next;
-    free(object->bytes);
+    if (!object->is_foreign)
+        free(object->bytes);
 }
 
 CUdevice cuda_device(void)

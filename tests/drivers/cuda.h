@@ -39,6 +39,7 @@ struct object {
     enum kind kind;
     CUcontext context; /* in which it was made */
     uint8_t *bytes;    /* of memory and arrays */
+    bool is_foreign;   /* the caller's memory, which he pinned */
     size_t size;
     /* Arrays */
     size_t row; /* bytes */

@@ -144,6 +144,30 @@ EXPORT CUresult cuMemFreeHost(void *address)
     END;
 }
 
+EXPORT CUresult cuMemHostRegister_v2(void *address, size_t bytes, unsigned flags)
+{
+    BEGIN(CURRENT, "bytes=%zu flags=%u", bytes, flags);
+    if (!code && (!bytes || cuda_holding(PINNED, (CUdeviceptr)address, 1)))
+        REFUSE(INVALID_VALUE, "no bytes, or pinned already");
+    if (!code) {
+        struct object *memory = cuda_new(PINNED, 0);
+        memory->is_foreign = true;
+        memory->bytes = address;
+        memory->size = bytes;
+    }
+    END;
+}
+
+EXPORT CUresult cuMemHostUnregister(void *address)
+{
+    BEGIN(CURRENT, "address=%p", address);
+    if (!code)
+        cuda_drain_all();
+    if (!code)
+        code = give_back(&call, PINNED, (CUdeviceptr)address);
+    END;
+}
+
 EXPORT CUresult cuMemGetInfo_v2(size_t *left, size_t *all)
 {
     BEGIN(CURRENT, "%s", "");

@@ -216,6 +216,9 @@ NVENCSTATUS nvEncEncodePicture(struct session *session, const struct picture *pi
             is_end ? 0 : picture->messages_count);
     if (!code && !session->is_initialized)
         REFUSE(NV_NOT_INITIALIZED, "it is not initialized");
+    bool (*is_lost)(void) = cuda_symbol("fake_is_lost");
+    if (!code && is_lost && is_lost())
+        REFUSE(NV_GENERIC, "the CUDA context is lost");
     if (!code && !is_end) {
         const struct item *input = input_of(&call, session, picture->input, &code);
         struct item *output = session_find(session, OUTPUT, picture->output);

@@ -89,6 +89,13 @@ def test_a_mapped_texture_or_buffer_holds_what_opengl_has(log: Path) -> None:
     assert late.arguments["from"] == "array"
 
 
+@pytest.mark.needs("libEGL.so.1", "libEGL_mesa.so.0", "libOpenGL.so.0")
+def test_a_texture_that_is_unmapped_too_soon_is_an_illegal_access(log: Path) -> None:
+    run("unmapped_too_soon", log)
+    (late,) = drivers.calls(log, "late")
+    assert late.why == "no such array: perhaps it is no longer mapped"
+
+
 def test_what_a_driver_refuses_is_refused(log: Path) -> None:
     run("order", log, FAKE_MEMORY_MB="4")
     assert [call.result for call in drivers.calls(log, "cuMemAlloc")] == [201, 0, 2]
@@ -98,6 +105,12 @@ def test_what_a_driver_refuses_is_refused(log: Path) -> None:
 def test_a_fault_that_is_asked_for_begins_where_it_is_asked_for_and_stays(log: Path) -> None:
     run("faults", log, "cuMemAlloc:3:719")
     assert [(call.result, call.why) for call in drivers.calls(log, "cuMemAlloc")][1:3] == [(0, ""), (719, "FAKE_FAIL")]
+
+
+def test_a_gpu_that_is_lost_encodes_no_more(log: Path) -> None:
+    run("lost", log, "cuStreamSynchronize:1:719")
+    pictures = [call.result for call in drivers.calls(log, "nvEncEncodePicture") if call.arguments["end"] == "0"]
+    assert pictures == [0, 20]
 
 
 @pytest.mark.parametrize(
