@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.connection import Connection
@@ -29,6 +30,7 @@ from tests.json_hub import JsonHub
 OPEN, HEAD, DATA, CREDIT, RESET, PING, PONG = range(1, 8)
 FIN = 1
 ANSWER_S = 30.0
+PING_EVERY_S = 5.0  # who is silent for 25 s is given up (procs/carrier.py)
 MIB = 1024 * 1024
 
 
@@ -251,8 +253,12 @@ class BadHub(JsonHub):
             return
         server: Any = SimpleNamespace(socket_closed=self.over)
         protocol = ServerProtocol(max_size=None, subprotocols=[Subprotocol("planaria.mux1")])
-        connection = ServerConnection(sock, protocol, server, ping_interval=None, close_timeout=1)
+        # It pings, as one does who lives: however long a test thinks of something else, nobody takes it for dead.
+        connection = ServerConnection(
+            sock, protocol, server, ping_interval=PING_EVERY_S, ping_timeout=None, close_timeout=1
+        )
         connection.handshake(lambda _, __: None, None)
+        connection.start_keepalive()
         with connection:
             self.came.put(Mux(connection))
             connection.recv_events_thread.join()
@@ -260,3 +266,9 @@ class BadHub(JsonHub):
     def data(self) -> Mux:
         """The next data connection that comes in."""
         return self.came.get(timeout=ANSWER_S)
+
+    def newest(self, before: Mux) -> Mux:
+        """That one while it is open and no other has come in, else the last one that has."""
+        while before.connection.protocol.state is not State.OPEN or not self.came.empty():
+            before = self.data()
+        return before

@@ -70,6 +70,11 @@ class Wall:
         self.mux, self._next = self.hub.data(), 1
         return self.mux
 
+    def renewed(self) -> None:
+        """Go on with a connection that is open: what has ended one in an earlier test is that test's affair."""
+        if (mux := self.hub.newest(self.mux)) is not self.mux:
+            self.mux, self._next = mux, 1
+
     def works(self) -> bool:
         """Whether a request is answered as ever."""
         sid = self.sid()
@@ -105,6 +110,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wall]:
 def wall(running: Wall) -> Iterator[Wall]:
     """That device. What was done to it costs it neither a process nor the control connection."""
     before = running.link.until(lambda state: state.state == "connected").reconnects
+    running.renewed()
     yield running
     assert running.works()
     assert running.proxy.poll() is None
@@ -205,7 +211,7 @@ def test_of_ten_thousand_streams_only_so_many_are_taken_and_the_others_told(wall
         if len(refused) == OPENS - STREAMS:
             break
     assert set(refused.values()) == {TOO_MANY} and min(refused) > sids[STREAMS - 1]
-    until(lambda: wall.origin.seen()["GET /slow"] - before == STREAMS, 10)
+    until(lambda: wall.origin.seen()["GET /slow"] - before == STREAMS)
     wall.mux.send(*(frame(RESET, sid, b"\0\1") for sid in sids[:STREAMS]))
 
 
