@@ -8,6 +8,7 @@ that it certainly never reached the upstream, UNKNOWN that it may have.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
@@ -24,6 +25,9 @@ KEPT = 32  # connections
 FRESH_S = 1.0  # a request that may be sent only once rides no connection that has been idle for longer
 BODY_LIMIT_S = 30.0  # for how long nothing of a request's body may come, and an upstream may take nothing
 RETRY_FIRST_S, RETRY_CAP_S = 0.01, 0.25
+# go2rtc listens before it knows all of its own paths, and says of those that nobody has them, as Go does. What it says
+# of a stream is shorter; but a session of HLS that is over has the same answer.
+STARTING_S, NO_PAGE = 2.0, len("404 page not found\n")
 SMALL = 64 * 1024  # bytes; a smaller answer is waited for as a whole, so that a request whose answer breaks off is
 GATHER_S = 0.05  # sent again, but for no longer than this
 
@@ -120,22 +124,33 @@ class Pool:
     async def ask(self, request: Request, first_byte_s: float) -> Answer:
         """Send a request and wait for the head of its answer. Raises UpstreamFailed."""
         until = min(request.deadline, self._loop.time() + first_byte_s)
+        started_by = min(until, self._loop.time() + STARTING_S)
         pause_s = 0.0
         while True:
             is_kept = False
             try:
                 connection = await self._connection(request, until)
                 is_kept = connection.is_kept
-                return await self._exchange(connection, request, until)
+                answer = await self._exchange(connection, request, until)
+                if not self._is_starting(request, answer) or self._loop.time() >= started_by:
+                    return answer
+                connection.abort()
+                pause_s = _longer(pause_s)
             except UpstreamFailed as failure:
                 if not failure.may_repeat or not request.is_idempotent or request.body is not None:
                     raise
                 # A kept connection may have been closed while nobody looked: that says nothing of the upstream.
-                pause_s = 0.0 if is_kept else min(max(RETRY_FIRST_S, 2 * pause_s), RETRY_CAP_S)
+                pause_s = 0.0 if is_kept else _longer(pause_s)
                 if self._loop.time() + pause_s >= until:
                     raise
             if pause_s:
                 await asyncio.sleep(pause_s)
+
+    def _is_starting(self, request: Request, answer: Answer) -> bool:
+        """Whether it is a go2rtc that does not know yet what it is asked for, by a request that may be sent again."""
+        is_its = self.upstream.knows_streams and re.match(r"/api(?!/hls/)", request.target)
+        is_unknown = answer.status == 404 and answer.length == NO_PAGE
+        return bool(is_its and is_unknown and request.is_idempotent and request.body is None)
 
     async def _exchange(self, connection: Connection, request: Request, until: float) -> Answer:
         sender = None
@@ -232,6 +247,10 @@ async def _gathered(connection: Connection) -> None:
         await connection.gathered(SMALL, GATHER_S)
     except UpstreamFailed as failure:
         raise UpstreamFailed(failure.code, failure.reason, may_repeat=connection.is_broken) from None
+
+
+def _longer(pause_s: float) -> float:
+    return min(max(RETRY_FIRST_S, 2 * pause_s), RETRY_CAP_S)
 
 
 def _short(error: BaseException) -> str:

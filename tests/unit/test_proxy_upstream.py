@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from procs.errors import StreamReset
+from procs.proxy import go2rtc
 from procs.proxy.policy import Upstream
 from procs.wire.mux1 import Code
 from tests import proxying
@@ -118,6 +119,46 @@ def test_an_upstream_that_comes_later() -> None:
             assert not early.done()
             async with serving(saying(OK), port):
                 assert (await early).body == b"ok"
+
+    run(work)
+
+
+NO_PAGE = b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 19\r\n\r\n404 page not found\n"
+ABOUT = b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"version":"1.9"}'
+
+
+def test_a_go2rtc_that_does_not_know_its_own_paths_yet() -> None:
+    """It listens before; who asks in that moment is to be told what it says a little later."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        while True:
+            asked.append((await request_of(reader))[0].split()[1])
+            writer.write(ABOUT if asked.count("/api") > 2 else NO_PAGE)
+
+    asked: list[str] = []
+
+    async def work() -> None:
+        async with serving(handle) as port, proxying.hub(go2rtc.upstream("127.0.0.1", port)) as hub:
+            assert b"1.9" in (await hub.get("/api")).body and asked == ["/api"] * 3
+        asked.clear()
+        async with serving(handle) as port, proxying.hub(go2rtc.upstream("127.0.0.1", port)) as hub:
+            gone = "/api/hls/playlist.m3u8?id=over"
+            assert (await hub.get(gone)).head.status == 404 and asked == [gone], "a session may be over"
+
+    run(work)
+
+
+def test_a_go2rtc_that_will_never_know_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("procs.proxy.upstream.STARTING_S", 0.1)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        while True:
+            await request_of(reader)
+            writer.write(NO_PAGE)
+
+    async def work() -> None:
+        async with serving(handle) as port, proxying.hub(go2rtc.upstream("127.0.0.1", port)) as hub:
+            assert (await hub.get("/api")).head.status == 404
 
     run(work)
 
