@@ -27,7 +27,6 @@ _VERTEX = """
 layout(location = 0) in vec2 at;
 void main() { gl_Position = vec4(at, 0.0, 1.0); }
 """
-# Rows [0, height) are luma; below them, half as many rows hold U and V in turn.
 _FRAGMENT = """
 uniform sampler2D picture;
 uniform float rows;
@@ -79,30 +78,43 @@ class Swscale:
             memoryview(target)[start : start + source.buffer_size] = memoryview(source)
 
 
+class Packer:
+    """Packs NV12 of the scene with a shader, into a texture of one byte a pixel."""
+
+    def __init__(self, scene: gl.Target) -> None:
+        self._scene = scene
+        self.target = gl.Target(scene.width, scene.height * 3 // 2, internal=gl.R8, pixels=gl.RED)
+        """Rows [0, scene.height) are luma; below them, half as many rows hold U and V in turn."""
+        self._program = gl.Program(_VERTEX, _FRAGMENT)
+        self._rows = self._program.place("rows")
+        self._everything = gl.Triangles(array("f", (-1, -1, 3, -1, -1, 3)), (2,))
+
+    def draw(self) -> None:
+        """Pack what the scene's target shows now."""
+        self.target.begin((0.0, 0.0, 0.0))
+        gl.hide_back_faces(False)
+        self._scene.look_up()
+        self._program.use()
+        gl.set_float(self._rows, self._scene.height)
+        self._everything.draw()
+
+
 class Shader:
     """Packs NV12 with a shader and reads 1.5 bytes a pixel back."""
 
     name = "shader"
 
     def __init__(self, scene: gl.Target) -> None:
-        self._scene = scene
-        self._packed = gl.Target(scene.width, scene.height * 3 // 2, internal=gl.R8, pixels=gl.RED)
-        self._program = gl.Program(_VERTEX, _FRAGMENT)
-        self._rows = self._program.place("rows")
-        self._everything = gl.Triangles(array("f", (-1, -1, 3, -1, -1, 3)), (2,))
+        self._height = scene.height
+        self._packer = Packer(scene)
 
     def put(self, frame: av.VideoFrame, top: int) -> None:
         """Write what the scene's target shows now into an NV12 frame of its width, from row `top` (even) on."""
-        height = self._scene.height
-        self._packed.begin((0.0, 0.0, 0.0))
-        gl.hide_back_faces(False)
-        self._scene.look_up()
-        self._program.use()
-        gl.set_float(self._rows, height)
-        self._everything.draw()
+        self._packer.draw()
+        height, read = self._height, self._packer.target.read
         luma, chroma = frame.planes
-        self._packed.read(0, height, luma.buffer_ptr + top * luma.line_size, luma.line_size)
-        self._packed.read(height, height // 2, chroma.buffer_ptr + top // 2 * chroma.line_size, chroma.line_size)
+        read(0, height, luma.buffer_ptr + top * luma.line_size, luma.line_size)
+        read(height, height // 2, chroma.buffer_ptr + top // 2 * chroma.line_size, chroma.line_size)
 
 
 class Fastest:

@@ -7,10 +7,24 @@ Source: CUDA driver API, sections graphics interoperability and OpenGL interoper
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import ctypes
+import importlib
+import os
+from glob import glob
+from typing import Any, NamedTuple
 
-from procs.errors import NotHere
+from procs.errors import GpuLost, NotHere
 from procs.headless_agent import gl
+
+DRIVER_MIN = 12000  # the first whose entry points cuda-bindings 13 can ask for: 1000 * major + 10 * minor
+_OUT_OF_MEMORY = 2
+_NO_DEVICE, _OS_CALL, _UNKNOWN = 100, 304, 999  # what cuInit says without a device, or without a right to it
+_NOT_OURS = (_NO_DEVICE, 219, _OS_CALL, _UNKNOWN)  # of a context that another driver, such as Mesa, has made
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: no order with what others do in the default stream
+_READ_ONLY = 1  # CU_GRAPHICS_REGISTER_FLAGS_READ_ONLY
+_TEXTURE_2D = 0x0DE1
+_WORD = 16  # bytes of the widest access: cuMemAllocPitch then pads rows for every kernel
+_DEVICES_MAX, _NAME_BYTES = 16, 100
 
 
 class Memory(NamedTuple):
@@ -23,7 +37,7 @@ class Memory(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Rows [top, top + rows) of a texture, and where their copy begins."""
+    """Rows [top, top + rows) of a source, and where their copy begins."""
 
     top: int
     rows: int
@@ -37,40 +51,128 @@ class Gpu:
     Raises NotHere where no CUDA device draws it, or the driver is missing, too old or refuses us.
     """
 
-    ordinal: int
-    name: str
-    stream: int  # CUstream
-
     def __init__(self) -> None:
-        raise NotHere("not built yet")
+        self._driver = _open_driver()
+        self.is_serving = False
+        """Whether an encoder serves from it. Until then what fails is NotHere, so that another encoder may be tried,
+        and from then on GpuLost."""
+        self.ordinal = self._drawing()
+        device = self.ask("cuDeviceGet", self.ordinal)
+        self.name = self.ask("cuDeviceGetName", _NAME_BYTES, device).split(b"\0")[0].decode(errors="replace")
+        self.ask("cuCtxSetCurrent", self.ask("cuDevicePrimaryCtxRetain", device))
+        self.stream = int(self.ask("cuStreamCreate", _NON_BLOCKING))
+
+    def _drawing(self) -> int:
+        """The ordinal of the device that draws."""
+        if code := self._driver.cuInit(0)[0]:
+            raise NotHere((code in (_NO_DEVICE, _OS_CALL, _UNKNOWN) and _forbidden()) or self._words("cuInit", code))
+        everywhere = self._driver.CUGLDeviceList.CU_GL_DEVICE_LIST_ALL
+        code, count, devices = self._driver.cuGLGetDevices(_DEVICES_MAX, everywhere)
+        if code and code not in _NOT_OURS:
+            raise NotHere(self._words("cuGLGetDevices", code))
+        if code or not count:
+            raise NotHere(f"{gl.renderer().split(' (')[0]} draws, which is no CUDA device")
+        return int(devices[0])
+
+    def ask(self, call: str, *arguments: Any) -> Any:
+        """What a call of the driver's gives. Raises NotHere, and GpuLost once an encoder serves."""
+        code, *given = getattr(self._driver, call)(*arguments)
+        if code:
+            raise GpuLost(f"CUDA: {code.name} at {call}") if self.is_serving else NotHere(self._words(call, code))
+        return given[0] if given else None
+
+    def _words(self, call: str, code: Any) -> str:
+        """One line for people, without addresses."""
+        if code == _OUT_OF_MEMORY:
+            return f"CUDA: out of memory at {call}"
+        words = self._driver.cuGetErrorString(code)[1] or b""
+        return f"CUDA: {code.name} at {call}: {words.decode(errors='replace')}"
 
     def allocate(self, row_bytes: int, rows: int) -> Memory:
         """Rows on the device, each as wide as it likes. Raises NotHere when there is no room."""
-        raise NotImplementedError
+        code, address, pitch = self._driver.cuMemAllocPitch(row_bytes, rows, _WORD)
+        if code:
+            raise NotHere(self._words("cuMemAllocPitch", code))
+        return Memory(int(address), pitch, row_bytes, rows)
 
     def pin(self, row_bytes: int, rows: int) -> Memory:
         """Rows in our memory, from which the device reads without a copy by the CPU."""
-        raise NotImplementedError
+        return Memory(int(self.ask("cuMemAllocHost", row_bytes * rows)), row_bytes, row_bytes, rows)
 
-    def upload(self, source: Memory, top: int, rows: int, target: Part) -> None:
-        """Copy rows of pinned memory to the device, in the stream. They must not change until it was waited for."""
-        raise NotImplementedError
+    def upload(self, source: Memory, part: Part) -> None:
+        """Copy rows of pinned memory to the device, in the stream. They must not change until that is done."""
+        self._copy("HOST", part, source.row_bytes, srcHost=source.address, srcPitch=source.pitch)
 
     def copy(self, source: Memory, part: Part) -> None:
-        """Copy rows [part.top, part.top + part.rows) of device memory within the device, in the stream."""
-        raise NotImplementedError
+        """Copy rows of device memory within the device, in the stream."""
+        self._copy("DEVICE", part, source.row_bytes, srcDevice=source.address, srcPitch=source.pitch)
+
+    def copy_array(self, array: object, part: Part, row_bytes: int) -> None:
+        """Copy rows of a mapped texture, in the stream."""
+        self._copy("ARRAY", part, row_bytes, srcArray=array)
+
+    def _copy(self, kind: str, part: Part, row_bytes: int, **source: object) -> None:
+        copy = self._driver.CUDA_MEMCPY2D()
+        copy.srcMemoryType = self._driver.CUmemorytype[f"CU_MEMORYTYPE_{kind}"]
+        for name, value in source.items():
+            setattr(copy, name, value)
+        copy.srcY, copy.WidthInBytes, copy.Height = part.top, row_bytes, part.rows
+        copy.dstMemoryType = self._driver.CUmemorytype.CU_MEMORYTYPE_DEVICE
+        copy.dstDevice, copy.dstPitch = part.address, part.pitch
+        self.ask("cuMemcpy2DAsync", copy, self.stream)
 
     def wait(self) -> None:
         """Until the stream has done all. Raises GpuLost."""
-        raise NotImplementedError
+        self.ask("cuStreamSynchronize", self.stream)
 
 
 class Texture:
     """A target's texture as CUDA sees it. It is registered once, which is slow, and mapped for each picture."""
 
     def __init__(self, gpu: Gpu, target: gl.Target) -> None:
-        raise NotImplementedError
+        self._gpu = gpu
+        self._row_bytes = target.row_bytes
+        self._resource = gpu.ask("cuGraphicsGLRegisterImage", target.texture, _TEXTURE_2D, _READ_ONLY)
 
     def copy(self, *parts: Part) -> None:
         """Copy rows of what OpenGL has drawn, in the stream. Raises GpuLost."""
-        raise NotImplementedError
+        gpu = self._gpu
+        gpu.ask("cuGraphicsMapResources", 1, self._resource, gpu.stream)
+        try:
+            array = gpu.ask("cuGraphicsSubResourceGetMappedArray", self._resource, 0, 0)  # another each time
+            for part in parts:
+                gpu.copy_array(array, part, self._row_bytes)
+        finally:  # OpenGL may not touch a mapped texture, and another encoder may still want it
+            gpu.ask("cuGraphicsUnmapResources", 1, self._resource, gpu.stream)
+
+
+def _open_driver() -> Any:
+    """The driver's API in Python. Raises NotHere where there is none of ours."""
+    version = ctypes.c_int()
+    try:  # by hand: cuda-bindings takes 100 ms, and does not say what is wrong with an old driver
+        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        raise NotHere("libcuda.so.1 is no CUDA driver") from None
+    if failed or version.value < DRIVER_MIN:
+        found, needed = (f"{number // 1000}.{number % 1000 // 10}" for number in (version.value, DRIVER_MIN))
+        raise NotHere(f"the NVIDIA driver is too old: it is for CUDA {found}, and {needed} or newer is needed")
+    try:
+        return importlib.import_module("cuda.bindings.driver")  # so that nobody is asked for types it does not have
+    except (ImportError, RuntimeError) as error:
+        raise NotHere(f"cuda-bindings does not load: {str(error).splitlines()[0]}") from None
+
+
+def _forbidden() -> str:
+    """Which of the driver's device nodes is there and may not be opened by us; '' if none."""
+    import grp  # here: only a refusal needs it
+
+    for node in (*sorted(glob("/dev/nvidia[0-9]*")), "/dev/nvidiactl"):
+        try:
+            os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))
+        except PermissionError:
+            number = os.stat(node).st_gid
+            group = next((entry.gr_name for entry in grp.getgrall() if entry.gr_gid == number), str(number))
+            return f"no permission on {node}: be root or in its group, {group}"
+        except OSError:  # it is not there, or broken, of which CUDA has words
+            continue
+    return ""

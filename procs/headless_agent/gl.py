@@ -23,6 +23,7 @@ _VERTEX_SHADER, _FRAGMENT_SHADER = 0x8B31, 0x8B30
 _COMPILED, _LINKED, _LOG_BYTES = 0x8B81, 0x8B82, 2048
 _ARRAY_BUFFER, _STATIC_DRAW = 0x8892, 0x88E4
 _TRIANGLES = 0x0004
+_RENDERER = 0x1F01
 _COLOR_BUFFER, _CULL_FACE = 0x4000, 0x0B44
 _FRONT_CLOCKWISE = 0x0900
 
@@ -83,6 +84,11 @@ class Target:
         if GL_3_0.glCheckFramebufferStatus(_FRAMEBUFFER) != _COMPLETE:
             raise NotHere(f"renderer egl: the driver gives no target of {width}x{height}")
 
+    @property
+    def row_bytes(self) -> int:
+        """Of one row of pixels."""
+        return self.width * self._bytes_a_pixel
+
     def bind(self) -> None:
         """What is drawn or read next is in this."""
         GL_3_0.glBindFramebuffer(_FRAMEBUFFER, self._framebuffer)
@@ -131,6 +137,11 @@ class Triangles:
         """Draw them all with the program in use."""
         GL_3_0.glBindVertexArray(self._array)
         GL_1_1.glDrawArrays(_TRIANGLES, 0, self._count)
+
+
+def renderer() -> str:
+    """What draws, in the driver's words."""
+    return ctypes.string_at(GL_1_1.glGetString(_RENDERER)).decode(errors="replace")
 
 
 def hide_back_faces(hide: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Literal
 
@@ -17,7 +19,7 @@ _BT709, _BT601 = 1, 6  # ITU-T H.273, tables 2 to 4; 6 is SMPTE 170M
 _LIMITED_RANGE = 1
 
 
-class _Libav:
+class Libav:
     """Constant bit rate with a small buffer: only then do both take another rate while they run."""
 
     name = ""
@@ -32,6 +34,12 @@ class _Libav:
         raise NotImplementedError
 
     def _open(self, chosen: Producer) -> av.VideoCodecContext:
+        context = self._configured(chosen)
+        with self._opening():
+            context.open()
+        return context
+
+    def _configured(self, chosen: Producer) -> av.VideoCodecContext:
         context = av.VideoCodecContext.create(self.codec, "w")
         context.width, context.height, context.pix_fmt = chosen.width, chosen.height, self._pixel_format
         context.time_base, context.framerate = Fraction(1, chosen.fps), Fraction(chosen.fps, 1)
@@ -46,17 +54,27 @@ class _Libav:
             "bufsize": str(chosen.vbv_bits),
             "forced-idr": "1",
         }
+        return context
+
+    @contextlib.contextmanager
+    def _opening(self) -> Iterator[None]:
+        """While the codec opens, raise EncoderFailed with libav's own words."""
         av.logging.set_level(av.logging.ERROR)  # only so does the error say more than a number
         try:
             with av.logging.Capture():  # else it is logged as well, in front of our own first line
-                context.open()
+                yield
         except (av.FFmpegError, ValueError) as error:
-            raise EncoderFailed(
-                f"{self.name} does not open at {chosen.width}x{chosen.height}: {_reason(error)}"
-            ) from None
+            size = f"{self._chosen.width}x{self._chosen.height}"
+            raise EncoderFailed(f"{self.name} does not open at {size}: {_reason(error)}") from None
         finally:
             av.logging.set_level(None)
-        return context
+
+    @contextlib.contextmanager
+    def _encoding(self, index: int) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, ValueError) as error:
+            raise EncoderFailed(f"{self.name} failed at picture {index}: {error}") from None
 
     def encode(self, picture: Picture, index: int, *, keyframe: bool) -> list[AccessUnit]:
         """As Encoder; its unit at once."""
@@ -65,10 +83,8 @@ class _Libav:
     def _unit(self, frame: av.VideoFrame, index: int, keyframe: bool) -> AccessUnit:
         frame.pts = index
         frame.pict_type = PictureType.I if keyframe else PictureType.NONE
-        try:
+        with self._encoding(index) if self._context.is_open else self._opening():
             packets = self._context.encode(frame)
-        except (av.FFmpegError, ValueError) as error:
-            raise EncoderFailed(f"{self.name} failed at picture {index}: {error}") from None
         if len(packets) != 1:
             raise EncoderFailed(
                 f"{self.name} gave {len(packets)} units for picture {index}, not 1: it holds pictures back"
@@ -86,7 +102,7 @@ def _reason(error: Exception) -> str:
     return str(logged[2]).strip() if logged else str(error)
 
 
-class X264(_Libav):
+class X264(Libav):
     """libx264, zero delay."""
 
     name, codec = "x264", "libx264"
@@ -111,7 +127,7 @@ class X264(_Libav):
         super().set_bitrate(bits_per_s)
 
 
-class Nvenc(_Libav):
+class Nvenc(Libav):
     """h264_nvenc from pictures in host memory, zero delay. Raises NotHere without a driver."""
 
     name, codec = "nvenc", "h264_nvenc"

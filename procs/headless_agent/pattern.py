@@ -77,7 +77,7 @@ class Overlay:
     """What stands in every picture, whoever draws the rest: name, frame number, time, barcode."""
 
     def __init__(self, instance: str, width: int, height: int) -> None:
-        self._width, self._height = width, height
+        self.width, self.height = width, height
         self._has_code = barcode.fits(width, height)
         self._scale = max(1, min(height // 144, width // (26 * GLYPH_WIDTH)))
         has_text = self._has_code and width >= 26 * GLYPH_WIDTH
@@ -97,17 +97,17 @@ class Overlay:
         self._text(canvas, 1, f"FRAME {frame:08d}")
         self._text(canvas, 2, f"{stamp[3]:02d}:{stamp[4]:02d}:{stamp[5]:02d}.{ms:03d}Z")
         if self._has_code:
-            rows = barcode.rows(barcode.encode(frame, time_ns // 1000), self._width)
-            for (top, bottom), row in zip(barcode.row_edges(self._height), rows, strict=True):
+            rows = barcode.rows(barcode.encode(frame, time_ns // 1000), self.width)
+            for (top, bottom), row in zip(barcode.row_edges(self.height), rows, strict=True):
                 canvas.luma_band(top, bottom, row)
 
     def _text(self, canvas: Canvas, line: int, text: str) -> None:
         if not self._line_height:
             return
         top = line * self._line_height + self._scale
-        visible = f" {text.upper()}"[: self._width // (GLYPH_WIDTH * self._scale)]
+        visible = f" {text.upper()}"[: self.width // (GLYPH_WIDTH * self._scale)]
         for i, row in enumerate(rows_of(visible, self._scale)):
-            padded = row.ljust(self._width, bytes([BLACK]))
+            padded = row.ljust(self.width, bytes([BLACK]))
             canvas.luma_band(top + i * self._scale, top + (i + 1) * self._scale, padded)
 
 
