@@ -23,6 +23,7 @@ _NOT_OURS = (_NO_DEVICE, 219, _OS_CALL, _UNKNOWN)  # of a context that another d
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: no order with what others do in the default stream
 _READ_ONLY = 1  # CU_GRAPHICS_REGISTER_FLAGS_READ_ONLY
 _TEXTURE_2D = 0x0DE1
+_HOST, _DEVICE, _ARRAY = 1, 2, 3  # CUmemorytype
 _WORD = 16  # bytes of the widest access: cuMemAllocPitch then pads rows for every kernel
 _DEVICES_MAX, _NAME_BYTES = 16, 100
 
@@ -101,23 +102,23 @@ class Gpu:
 
     def upload(self, source: Memory, part: Part) -> None:
         """Copy rows of pinned memory to the device, in the stream. They must not change until that is done."""
-        self._copy("HOST", part, source.row_bytes, srcHost=source.address, srcPitch=source.pitch)
+        self._copy(_HOST, part, source.row_bytes, srcHost=source.address, srcPitch=source.pitch)
 
     def copy(self, source: Memory, part: Part) -> None:
         """Copy rows of device memory within the device, in the stream."""
-        self._copy("DEVICE", part, source.row_bytes, srcDevice=source.address, srcPitch=source.pitch)
+        self._copy(_DEVICE, part, source.row_bytes, srcDevice=source.address, srcPitch=source.pitch)
 
     def copy_array(self, array: object, part: Part, row_bytes: int) -> None:
         """Copy rows of a mapped texture, in the stream."""
-        self._copy("ARRAY", part, row_bytes, srcArray=array)
+        self._copy(_ARRAY, part, row_bytes, srcArray=array)
 
-    def _copy(self, kind: str, part: Part, row_bytes: int, **source: object) -> None:
+    def _copy(self, kind: int, part: Part, row_bytes: int, **source: object) -> None:
         copy = self._driver.CUDA_MEMCPY2D()
-        copy.srcMemoryType = self._driver.CUmemorytype[f"CU_MEMORYTYPE_{kind}"]
+        copy.srcMemoryType = self._driver.CUmemorytype(kind)
         for name, value in source.items():
             setattr(copy, name, value)
         copy.srcY, copy.WidthInBytes, copy.Height = part.top, row_bytes, part.rows
-        copy.dstMemoryType = self._driver.CUmemorytype.CU_MEMORYTYPE_DEVICE
+        copy.dstMemoryType = self._driver.CUmemorytype(_DEVICE)
         copy.dstDevice, copy.dstPitch = part.address, part.pitch
         self.ask("cuMemcpy2DAsync", copy, self.stream)
 
