@@ -89,8 +89,9 @@ class Packer:
         self._rows = self._program.place("rows")
         self._everything = gl.Triangles(array("f", (-1, -1, 3, -1, -1, 3)), (2,))
 
+    @gl.guarded
     def draw(self) -> None:
-        """Pack what the scene's target shows now."""
+        """Pack what the scene's target shows now. Raises GpuLost."""
         self.target.begin((0.0, 0.0, 0.0))
         gl.hide_back_faces(False)
         self._scene.look_up()

@@ -18,8 +18,8 @@ from procs.headless_agent import gl
 
 DRIVER_MIN = 12000  # the first whose entry points cuda-bindings 13 can ask for: 1000 * major + 10 * minor
 _OUT_OF_MEMORY = 2
-_NO_DEVICE, _OS_CALL, _UNKNOWN = 100, 304, 999  # what cuInit says without a device, or without a right to it
-_NOT_OURS = (_NO_DEVICE, 219, _OS_CALL, _UNKNOWN)  # of a context that another driver, such as Mesa, has made
+_NO_DEVICES = (100, 304, 999)  # what cuInit says where there is no device, or no right to it
+_NOT_OURS = (219, *_NO_DEVICES)  # what is said of a context that another driver, such as Mesa, has made
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: no order with what others do in the default stream
 _READ_ONLY = 1  # CU_GRAPHICS_REGISTER_FLAGS_READ_ONLY
 _TEXTURE_2D = 0x0DE1
@@ -58,29 +58,48 @@ class Gpu:
         """Whether an encoder serves from it. Until then what fails is NotHere, so that another encoder may be tried,
         and from then on GpuLost."""
         self.ordinal = self._drawing()
-        device = self.ask("cuDeviceGet", self.ordinal)
-        self.name = self.ask("cuDeviceGetName", _NAME_BYTES, device).split(b"\0")[0].decode(errors="replace")
-        self.ask("cuCtxSetCurrent", self.ask("cuDevicePrimaryCtxRetain", device))
-        self.stream = int(self.ask("cuStreamCreate", _NON_BLOCKING))
+        self._device = self.ask("cuDeviceGet", self.ordinal)
+        self.name = self.ask("cuDeviceGetName", _NAME_BYTES, self._device).split(b"\0")[0].decode(errors="replace")
+        context = self.ask("cuDevicePrimaryCtxRetain", self._device)
+        try:
+            self.ask("cuCtxSetCurrent", context)
+            self.stream = int(self.ask("cuStreamCreate", _NON_BLOCKING))
+        except NotHere:
+            self.release()
+            raise
 
     def _drawing(self) -> int:
         """The ordinal of the device that draws."""
-        if code := self._driver.cuInit(0)[0]:
-            raise NotHere((code in (_NO_DEVICE, _OS_CALL, _UNKNOWN) and _forbidden()) or self._words("cuInit", code))
-        everywhere = self._driver.CUGLDeviceList.CU_GL_DEVICE_LIST_ALL
-        code, count, devices = self._driver.cuGLGetDevices(_DEVICES_MAX, everywhere)
+        code, _ = self._try("cuInit", 0)
+        if code:
+            raise NotHere((code in _NO_DEVICES and _forbidden()) or self._words("cuInit", code))
+        every = self._driver.CUGLDeviceList.CU_GL_DEVICE_LIST_ALL
+        code, given = self._try("cuGLGetDevices", _DEVICES_MAX, every)
         if code and code not in _NOT_OURS:
             raise NotHere(self._words("cuGLGetDevices", code))
-        if code or not count:
+        if code or not given[0]:
             raise NotHere(f"{gl.renderer().split(' (')[0]} draws, which is no CUDA device")
-        return int(devices[0])
+        return int(given[1][0])
 
-    def ask(self, call: str, *arguments: Any) -> Any:
-        """What a call of the driver's gives. Raises NotHere, and GpuLost once an encoder serves."""
-        code, *given = getattr(self._driver, call)(*arguments)
+    def release(self) -> None:
+        """Give back what we hold of the device, for a process that goes on without it. Nothing of it may be used."""
+        self._try("cuCtxSetCurrent", 0)
+        self._try("cuDevicePrimaryCtxRelease", self._device)
+
+    def ask(self, call: str, *arguments: object) -> Any:
+        """The first thing that a call of the driver's gives. Raises NotHere, and GpuLost once an encoder serves."""
+        code, given = self._try(call, *arguments)
         if code:
             raise GpuLost(f"CUDA: {code.name} at {call}") if self.is_serving else NotHere(self._words(call, code))
         return given[0] if given else None
+
+    def _try(self, call: str, *arguments: object) -> tuple[Any, list[Any]]:
+        """The code of a call, and what it gives."""
+        try:
+            code, *given = getattr(self._driver, call)(*arguments)
+        except (RuntimeError, ValueError) as error:  # an entry point that is missing, or a code without a name
+            raise (GpuLost if self.is_serving else NotHere)(f"CUDA: {error} at {call}") from None
+        return code, given
 
     def _words(self, call: str, code: Any) -> str:
         """One line for people, without addresses."""
@@ -91,10 +110,10 @@ class Gpu:
 
     def allocate(self, row_bytes: int, rows: int) -> Memory:
         """Rows on the device, each as wide as it likes. Raises NotHere when there is no room."""
-        code, address, pitch = self._driver.cuMemAllocPitch(row_bytes, rows, _WORD)
+        code, given = self._try("cuMemAllocPitch", row_bytes, rows, _WORD)
         if code:
             raise NotHere(self._words("cuMemAllocPitch", code))
-        return Memory(int(address), pitch, row_bytes, rows)
+        return Memory(int(given[0]), given[1], row_bytes, rows)
 
     def pin(self, row_bytes: int, rows: int) -> Memory:
         """Rows in our memory, from which the device reads without a copy by the CPU."""

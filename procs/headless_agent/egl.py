@@ -1,16 +1,19 @@
 """An OpenGL context with neither window nor display: on an EGL device, else on Mesa's surfaceless platform.
 
 There is no surface, so there is no default framebuffer either: whoever draws brings a framebuffer of his own.
-Source: EGL_EXT_platform_device, EGL_EXT_device_enumeration, EGL_MESA_platform_surfaceless, EGL_KHR_create_context.
+Source: EGL_EXT_platform_device, EGL_EXT_device_enumeration, EGL_EXT_device_query, EGL_NV_device_cuda,
+EGL_MESA_platform_surfaceless, EGL_KHR_create_context; GL_KHR_robustness.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from procs.errors import NotHere
+from procs.errors import GpuLost, NotHere
 
 os.environ["PYOPENGL_PLATFORM"] = "egl"  # PyOpenGL reads it when it is first imported, which nobody does but us
 os.environ.setdefault("EGL_LOG_LEVEL", "fatal")  # Mesa's warnings would come before our own first line
@@ -25,8 +28,33 @@ _DEVICES_MAX = 64
 _PLATFORM_DEVICE, _PLATFORM_SURFACELESS = 0x313F, 0x31DD
 _SURFACE_TYPE, _RENDERABLE_TYPE, _OPENGL_BIT, _NONE = 0x3033, 0x3040, 0x0008, 0x3038
 _MAJOR, _MINOR, _PROFILE, _CORE = 0x3098, 0x30FB, 0x30FD, 0x0001
+_RESET_NOTIFICATION, _LOSE_CONTEXT = 0x31BD, 0x31BF
 _OPENGL_API = 0x30A2
-_GL_RENDERER = 0x1F01
+_EXTENSIONS = 0x3055
+_CUDA_DEVICE = 0x323A
+_RESETS = {0x8253: "by what we drew", 0x8254: "by what others drew"}
+
+
+class Device(NamedTuple):
+    """One of EGL's devices."""
+
+    handle: int  # EGLDeviceEXT
+    cuda: int | None = None  # the ordinal by which CUDA knows it
+    is_software: bool = False
+
+
+def ordered(devices: Sequence[Device]) -> list[Device]:
+    """As `device_idx` counts them: CUDA's by their ordinals, then the rest as EGL lists them, which may mix vendors."""
+    return sorted(devices, key=lambda device: (device.cuda is None, device.cuda or 0))
+
+
+def described(devices: Sequence[Device]) -> str:
+    """For people: "0 (cuda 0), 1 (software)"."""
+
+    def kind(device: Device) -> str:
+        return f"cuda {device.cuda}" if device.cuda is not None else "software" if device.is_software else "no cuda"
+
+    return ", ".join(f"{index} ({kind(device)})" for index, device in enumerate(devices))
 
 
 class Context(NamedTuple):
@@ -34,6 +62,7 @@ class Context(NamedTuple):
 
     platform: str  # device or surfaceless
     renderer: str  # what draws, in the driver's words
+    reset_status: Callable[[], int] = int  # 0: nothing was reset, or the driver does not say
 
     @property
     def is_software(self) -> bool:
@@ -44,6 +73,11 @@ class Context(NamedTuple):
     def is_slow(self) -> bool:
         """Whether even the quicker of Mesa's software renderers is missing."""
         return self.renderer.startswith(SLOW)
+
+    def check(self) -> None:
+        """Raise GpuLost if the GPU was reset, after which nothing is drawn any more and no call fails."""
+        if status := self.reset_status():
+            raise GpuLost(f"OpenGL: the GPU was reset {_RESETS.get(status, 'for a reason it does not know')}")
 
 
 def open_context(device_idx: int) -> Context:
@@ -56,26 +90,32 @@ def open_context(device_idx: int) -> Context:
         from OpenGL.error import Error
         from OpenGL.raw.EGL.VERSION import EGL_1_0 as egl
         from OpenGL.raw.EGL.VERSION import EGL_1_2 as egl_1_2
-        from OpenGL.raw.GL.VERSION import GL_1_0 as gl
+
+        from procs.headless_agent import gl
     except ModuleNotFoundError:
         raise NotHere("renderer egl: the Python package PyOpenGL is missing: make up installs it") from None
-    devices = _devices(egl)
+    refusals = []
+    for platform, number, native in _choices(ordered(_devices(egl)), device_idx):
+        try:
+            _make_current(egl, egl_1_2, number, native)
+        except (NotHere, Error) as error:  # a GPU whose driver is broken leaves the choice of another vendor's
+            refusals.append(f"{platform}: {_short(error)}")
+            continue
+        return Context(platform, gl.renderer(), _reset_status(egl))
+    raise NotHere(f"renderer egl: no driver serves ({'; '.join(refusals)}); without a GPU: {PACKAGES}")
+
+
+def _choices(devices: Sequence[Device], device_idx: int) -> list[tuple[str, int, int | None]]:
+    """Platforms in the order in which they are tried: (name, number, native display). One device that was named is
+    not replaced by another."""
     if device_idx and not devices:
         raise NotHere(f"device_idx={device_idx}: this machine's EGL lists no devices; leave it at 0")
     if device_idx and device_idx >= len(devices):
-        raise NotHere(f"device_idx={device_idx}: this machine has EGL devices 0 to {len(devices) - 1}")
-    choices: list[tuple[str, int, Any]] = [("surfaceless", _PLATFORM_SURFACELESS, None)]
-    if devices:
-        choices.insert(0, ("device", _PLATFORM_DEVICE, devices[device_idx]))
-    refusals = []
-    for platform, number, native in choices:
-        try:
-            _make_current(egl, egl_1_2, number, native)
-        except (NotHere, Error) as error:
-            refusals.append(f"{platform}: {_short(error)}")
-            continue
-        return Context(platform, ctypes.string_at(gl.glGetString(_GL_RENDERER)).decode(errors="replace"))
-    raise NotHere(f"renderer egl: no driver serves ({'; '.join(refusals)}); without a GPU: {PACKAGES}")
+        raise NotHere(f"device_idx={device_idx}: this machine has EGL devices {described(devices)}")
+    if device_idx:
+        return [("device", _PLATFORM_DEVICE, devices[device_idx].handle)]
+    first = [("device", _PLATFORM_DEVICE, device.handle) for device in devices[:1]]
+    return [*first, ("surfaceless", _PLATFORM_SURFACELESS, None)]
 
 
 def need_libraries() -> None:
@@ -101,16 +141,26 @@ def _entry(egl: Any, name: bytes, result: Any, *arguments: Any) -> Any:
     return ctypes.CFUNCTYPE(result, *arguments)(address)
 
 
-def _devices(egl: Any) -> list[int]:
-    """The EGLDeviceEXT handles; [] where the driver can't list them."""
+def _devices(egl: Any) -> list[Device]:
+    """EGL's devices in its order; [] where the driver can't list them."""
+    handle = ctypes.c_void_p
     try:
-        query = _entry(egl, b"eglQueryDevicesEXT", ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+        query = _entry(egl, b"eglQueryDevicesEXT", ctypes.c_uint, ctypes.c_int, handle, handle)
+        string = _entry(egl, b"eglQueryDeviceStringEXT", ctypes.c_char_p, handle, ctypes.c_int)
+        attribute = _entry(egl, b"eglQueryDeviceAttribEXT", ctypes.c_uint, handle, ctypes.c_int, handle)
     except NotHere:
         return []
-    handles, count = (ctypes.c_void_p * _DEVICES_MAX)(), ctypes.c_int()
+    handles, count = (handle * _DEVICES_MAX)(), ctypes.c_int()
     if not query(_DEVICES_MAX, handles, ctypes.byref(count)):
         return []
-    return [handle for handle in handles[: count.value] if handle]
+
+    def device(handle: int) -> Device:
+        extensions = (string(handle, _EXTENSIONS) or b"").split()
+        ordinal = ctypes.c_ssize_t()
+        is_cuda = b"EGL_NV_device_cuda" in extensions and attribute(handle, _CUDA_DEVICE, ctypes.byref(ordinal))
+        return Device(handle, ordinal.value if is_cuda else None, b"EGL_MESA_device_software" in extensions)
+
+    return [device(handle) for handle in handles[: count.value] if handle]
 
 
 def _make_current(egl: Any, egl_1_2: Any, platform: int, native: Any) -> None:
@@ -127,10 +177,32 @@ def _make_current(egl: Any, egl_1_2: Any, platform: int, native: Any) -> None:
     if not count.value:
         raise NotHere("it has no OpenGL")
     egl_1_2.eglBindAPI(_OPENGL_API)
-    attributes = _ints(_MAJOR, 3, _MINOR, 3, _PROFILE, _CORE, _NONE)
-    context = egl.eglCreateContext(display, config[0], None, attributes)
+    says_resets = (major.value, minor.value) >= (1, 5) or b"EGL_EXT_create_context_robustness" in (
+        ctypes.string_at(egl.eglQueryString(display, _EXTENSIONS)).split()
+    )
+    context = _new_context(egl, display, config[0], says_resets)
     if not egl.eglMakeCurrent(display, None, None, context):
         raise NotHere("its context cannot be made current")
+
+
+def _new_context(egl: Any, display: Any, config: Any, says_resets: bool) -> Any:
+    """One that tells of a reset of the GPU, where the driver makes such."""
+    from OpenGL.error import Error
+
+    core = (_MAJOR, 3, _MINOR, 3, _PROFILE, _CORE)
+    if says_resets:
+        with contextlib.suppress(Error):
+            return egl.eglCreateContext(display, config, None, _ints(*core, _RESET_NOTIFICATION, _LOSE_CONTEXT, _NONE))
+    return egl.eglCreateContext(display, config, None, _ints(*core, _NONE))
+
+
+def _reset_status(egl: Any) -> Callable[[], int]:
+    """What asks the current context whether the GPU was reset."""
+    for name in (b"glGetGraphicsResetStatus", b"glGetGraphicsResetStatusARB"):
+        with contextlib.suppress(NotHere):
+            ask: Callable[[], int] = _entry(egl, name, ctypes.c_uint)
+            return ask
+    return int
 
 
 def _ints(*values: int) -> ctypes.Array[ctypes.c_int32]:

@@ -6,13 +6,15 @@ turning over.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from array import array
 from collections.abc import Iterable
 
+from OpenGL.error import GLError
 from OpenGL.raw.GL.VERSION import GL_1_1, GL_1_5, GL_2_0, GL_3_0
 
-from procs.errors import NotHere
+from procs.errors import GpuLost, NotHere
 
 RGBA, RED, RGBA8, R8 = 0x1908, 0x1903, 0x8058, 0x8229
 _BYTE, _FLOAT = 0x1401, 0x1406
@@ -24,8 +26,24 @@ _COMPILED, _LINKED, _LOG_BYTES = 0x8B81, 0x8B82, 2048
 _ARRAY_BUFFER, _STATIC_DRAW = 0x8892, 0x88E4
 _TRIANGLES = 0x0004
 _RENDERER = 0x1F01
+_OUT_OF_MEMORY = 0x0505
+_LOST = {_OUT_OF_MEMORY: "out of memory", 0x0507: "the context is lost"}
 _COLOR_BUFFER, _CULL_FACE = 0x4000, 0x0B44
 _FRONT_CLOCKWISE = 0x0900
+
+
+class _Guard(contextlib.ContextDecorator):
+    """While pictures are drawn, raises GpuLost for what only a new context mends. PyOpenGL asks after each call."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, GLError) and error.err in _LOST:
+            raise GpuLost(f"OpenGL: {_LOST[error.err]}") from None
+
+
+guarded = _Guard()
 
 
 class Program:
@@ -75,8 +93,17 @@ class Target:
         self.width, self.height, self._pixels = width, height, pixels
         self._bytes_a_pixel = 4 if pixels == RGBA else 1
         self.texture, self._framebuffer = _new(GL_1_1.glGenTextures), _new(GL_3_0.glGenFramebuffers)
+        try:
+            self._make(internal)
+        except GLError as error:
+            if error.err != _OUT_OF_MEMORY:
+                raise
+            raise NotHere(f"renderer egl: the GPU has no memory for a target of {width}x{height}") from None
+
+    def _make(self, internal: int) -> None:
+        width, height = self.width, self.height
         GL_1_1.glBindTexture(_TEXTURE, self.texture)
-        GL_1_1.glTexImage2D(_TEXTURE, 0, internal, width, height, 0, pixels, _BYTE, None)
+        GL_1_1.glTexImage2D(_TEXTURE, 0, internal, width, height, 0, self._pixels, _BYTE, None)
         for which in (_MIN_FILTER, _MAG_FILTER):
             GL_1_1.glTexParameteri(_TEXTURE, which, _NEAREST)
         self.bind()
@@ -104,8 +131,9 @@ class Target:
         """The next program's sampler reads this."""
         GL_1_1.glBindTexture(_TEXTURE, self.texture)
 
+    @guarded
     def read(self, top: int, height: int, address: int, stride: int) -> None:
-        """Copy rows [top, top + height) to memory with `stride` bytes from row to row.
+        """Copy rows [top, top + height) to memory with `stride` bytes from row to row. Raises GpuLost.
 
         Straight to where they belong: having PyOpenGL make a new object costs 5 ms at 720p.
         """

@@ -13,16 +13,18 @@ from av.video.frame import PictureType
 
 from procs.errors import EncoderFailed, NotHere
 from procs.headless_agent.encoder import AccessUnit, Picture
-from procs.headless_agent.options import Producer, no_nvidia_driver
+from procs.headless_agent.options import NO_NVENC, Producer, no_nvidia_driver
 
 _BT709, _BT601 = 1, 6  # ITU-T H.273, tables 2 to 4; 6 is SMPTE 170M
 _LIMITED_RANGE = 1
+_WITHOUT_NVENC = ("unsupported device", "no encode device", "No capable devices")  # libav's words
 
 
 class Libav:
     """Constant bit rate with a small buffer: only then do both take another rate while they run."""
 
     name = ""
+    kind = ""  # for reasons: those of a kind often have the same, which is then said once
     codec: Literal["libx264", "h264_nvenc"]
 
     def __init__(self, chosen: Producer, pixel_format: str) -> None:
@@ -59,13 +61,18 @@ class Libav:
     @contextlib.contextmanager
     def _opening(self) -> Iterator[None]:
         """While the codec opens, raise EncoderFailed with libav's own words."""
-        av.logging.set_level(av.logging.ERROR)  # only so does the error say more than a number
+        av.logging.set_level(av.logging.ERROR)  # only so does it say more than a number
+        said: list[tuple[int, str, str]] = []
         try:
-            with av.logging.Capture():  # else it is logged as well, in front of our own first line
+            with av.logging.Capture() as said:  # else it is logged as well, in front of our own first line
                 yield
         except (av.FFmpegError, ValueError) as error:
+            words = "".join(message for _, _, message in said).split("\n")  # one line may come in parts
+            reason = next(filter(None, map(str.strip, reversed(words))), str(error))
+            if any(refusal in reason for refusal in _WITHOUT_NVENC):
+                raise NotHere(NO_NVENC) from None
             size = f"{self._chosen.width}x{self._chosen.height}"
-            raise EncoderFailed(f"{self.name} does not open at {size}: {_reason(error)}") from None
+            raise EncoderFailed(f"{self.kind} does not open at {size}: {reason}") from None
         finally:
             av.logging.set_level(None)
 
@@ -96,16 +103,10 @@ class Libav:
         self._context.bit_rate = self.bitrate = bits_per_s
 
 
-def _reason(error: Exception) -> str:
-    """libav's last words, which say what is missing, rather than the name of the call that failed."""
-    logged = getattr(error, "log", None)
-    return str(logged[2]).strip() if logged else str(error)
-
-
 class X264(Libav):
     """libx264, zero delay."""
 
-    name, codec = "x264", "libx264"
+    name, kind, codec = "x264", "x264", "libx264"
 
     def __init__(self, chosen: Producer, pixel_format: str) -> None:
         super().__init__(chosen, pixel_format)
@@ -130,7 +131,7 @@ class X264(Libav):
 class Nvenc(Libav):
     """h264_nvenc from pictures in host memory, zero delay. Raises NotHere without a driver."""
 
-    name, codec = "nvenc", "h264_nvenc"
+    name, kind, codec = "nvenc", "nvenc", "h264_nvenc"
 
     def __init__(self, chosen: Producer, pixel_format: str) -> None:
         if missing := no_nvidia_driver():

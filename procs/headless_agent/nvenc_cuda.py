@@ -5,7 +5,7 @@ from __future__ import annotations
 import av
 from av.video.frame import CudaContext
 
-from procs.errors import NotHere
+from procs.errors import EncoderFailed, NotHere
 from procs.headless_agent.convert import Packer
 from procs.headless_agent.cuda import Gpu, Texture
 from procs.headless_agent.device_frame import DeviceFrame
@@ -24,25 +24,40 @@ class NvencCuda(Nvenc):
     def __init__(self, chosen: Producer, pictures: EglPictures) -> None:
         if reason := missing_for(self.name):
             raise NotHere(reason)
-        self._gpu = Gpu()
-        self._packer = Packer(pictures.target)
-        self._texture = Texture(self._gpu, self._packer.target)
-        self._picture = DeviceFrame(self._gpu, pictures)
-        self._scene = self._picture.scene()
-        self._frame = _frame_of(self._picture, self._gpu)
         super().__init__(chosen, "cuda")
+        self._gpu = Gpu()
+        try:
+            self._packer = Packer(pictures.target)
+            self._texture = Texture(self._gpu, self._packer.target)
+            self._picture = DeviceFrame(self._gpu, pictures)
+            self._scene = self._picture.scene()
+            with self._opening():
+                self._frame = _frame_of(self._picture, self._gpu)
+        except (NotHere, EncoderFailed):
+            self._gpu.release()
+            raise
 
     def _open(self, chosen: Producer) -> av.VideoCodecContext:
         return self._configured(chosen)  # it opens with the first picture, which brings its hw_frames_ctx
 
     def encode(self, picture: Picture, index: int, *, keyframe: bool) -> list[AccessUnit]:
         """As Encoder; its unit at once. `picture` is the one that the shader packs."""
+        if self._gpu.is_serving:
+            return [self._drawn(index, keyframe)]
+        try:
+            unit = self._drawn(index, keyframe)
+        except (NotHere, EncoderFailed):
+            del self._frame, self._context  # libav's parts of it go before the device does
+            self._gpu.release()
+            raise
+        self._gpu.is_serving = True
+        return [unit]
+
+    def _drawn(self, index: int, keyframe: bool) -> AccessUnit:
         self._packer.draw()
         self._texture.copy(*self._scene)
         self._picture.write()
-        unit = self._unit(self._frame, index, keyframe)
-        self._gpu.is_serving = True
-        return [unit]
+        return self._unit(self._frame, index, keyframe)
 
 
 def _frame_of(picture: DeviceFrame, gpu: Gpu) -> av.VideoFrame:

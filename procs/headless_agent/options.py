@@ -21,6 +21,7 @@ ON_GPU = {
     "nvenc-cuda": {"cuda-bindings": "cuda.bindings"},
     "vpf": {"cuda-bindings": "cuda.bindings", "PyNvVideoCodec": "PyNvVideoCodec", "cvcuda-cu13": "cvcuda"},
 }
+NO_NVENC = "this GPU has no NVENC (A100, H100 and H200 have none)"
 
 EXAMPLES = """\
   python -m procs.headless_agent --width 640 --height 360 --fps 30 --duration 5 > five-seconds.ts
@@ -28,7 +29,7 @@ EXAMPLES = """\
   kill -USR1 PID                                   the next picture is a keyframe
 
 exit codes: 0 duration reached, 2 bad option, 3 not here, 4 no first frame, 5 reader blocked, 6 reader gone,
-7 encoder failed, 1 anything else"""
+7 encoder failed, 16 GPU lost, 1 anything else"""
 
 
 def _both(suffix: str) -> tuple[str, str]:

@@ -89,6 +89,7 @@ class EglPictures:
     def draw(self, number: int, time_ns: int) -> None:
         """Frame `number`, captured at `time_ns` since the Unix epoch. Raises GpuLost."""
         self._number, self._time_ns = number, time_ns
+        self.context.check()
         self._scene.draw(number / self._fps)
 
     def frame(self) -> av.VideoFrame:

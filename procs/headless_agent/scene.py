@@ -86,8 +86,9 @@ class Scene:
         self._program = gl.Program(_VERTEX, _FRAGMENT)
         self._turn, self._aspect, self._drift = map(self._program.place, ("turn", "aspect", "drift"))
 
+    @gl.guarded
     def draw(self, seconds: float) -> None:
-        """The scene at a moment of its own time."""
+        """The scene at a moment of its own time. Raises GpuLost."""
         self._target.begin(self._background)
         gl.hide_back_faces(True)
         self._program.use()

@@ -12,8 +12,9 @@ from typing import Any
 import av
 import pytest
 
-from procs.errors import NotHere
+from procs.errors import GpuLost, NotHere
 from procs.headless_agent import egl
+from procs.headless_agent.egl import Device
 from procs.headless_agent.options import Producer
 from procs.headless_agent.pattern import yuv709
 from procs.headless_agent.pictures import EglPictures, canvas_of
@@ -194,10 +195,91 @@ def test_the_device_that_was_named_is_taken(monkeypatch: pytest.MonkeyPatch) -> 
         taken.append(native)
         real(one, other, 0x31DD, None)
 
-    monkeypatch.setattr(egl, "_devices", lambda _egl: [11, 22, 33])
+    devices = [Device(11, is_software=True), Device(22), Device(33, cuda=0)]
+    monkeypatch.setattr(egl, "_devices", lambda _egl: devices)
     monkeypatch.setattr(egl, "_make_current", make_current)
-    egl.open_context(1)
-    assert taken == [22]
+    egl.open_context(0)
+    egl.open_context(2)
+    assert taken == [33, 22], "CUDA's come first"
+
+
+def test_devices_are_counted_with_those_of_cuda_first() -> None:
+    """As they lie in a machine with two vendors, whose libraries EGL may ask in any order."""
+    mesa = [Device(1), Device(2, is_software=True)]
+    nvidia = [Device(3, cuda=2), Device(4, cuda=0), Device(5, cuda=1)]
+    for listed in (mesa + nvidia, nvidia + mesa, [*mesa[:1], *nvidia, *mesa[1:]]):
+        assert [device.handle for device in egl.ordered(listed)] == [4, 5, 3, 1, 2]
+    assert egl.described(egl.ordered([*mesa, nvidia[1]])) == "0 (cuda 0), 1 (no cuda), 2 (software)"
+    assert egl.ordered([]) == []
+
+
+@needs_egl
+def test_a_device_of_a_broken_driver_leaves_another_vendors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EGLDeviceEXT that nobody knows is what a vendor's library that does not come up leaves behind."""
+    software = egl_devices()[0]
+    monkeypatch.setattr(egl, "_devices", lambda _egl: [Device(0xDEAD0, cuda=0), software])
+    assert egl.open_context(0).platform == "surfaceless"
+    assert egl.open_context(1).platform == "device"
+    monkeypatch.setattr(egl, "_devices", lambda _egl: [software, Device(0xDEAD0)])
+    with pytest.raises(NotHere, match=r"no driver serves \(device: .+\)"):  # it was named: no other in its place
+        egl.open_context(1)
+
+
+@needs_egl
+def test_a_driver_that_makes_no_context_that_tells_of_resets_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked = egl._ints, []
+
+    def ints(*values: int) -> Any:
+        asked.append(values)
+        return real(*values) if 0x31BD not in values else real(0xBAD, 1, *values)
+
+    monkeypatch.setattr(egl, "_ints", ints)
+    egl.open_context(0).check()
+    assert [0x31BD in values for values in asked[-2:]] == [True, False]
+
+
+@needs_egl
+@pytest.mark.parametrize(("status", "why"), [(0x8253, "by what we drew"), (0x8255, "for a reason it does not know")])
+def test_a_gpu_that_was_reset_is_lost(status: int, why: str) -> None:
+    pictures = small()
+    drawn(pictures, 0)
+    pictures.context = pictures.context._replace(reset_status=lambda: status)
+    with pytest.raises(GpuLost, match=f"OpenGL: the GPU was reset {why}"):
+        pictures.draw(1, 0)
+
+
+@needs_egl
+def test_errors_of_opengl_that_only_a_new_context_mends(monkeypatch: pytest.MonkeyPatch) -> None:
+    from OpenGL.error import GLError
+
+    from procs.headless_agent import gl
+
+    def fails(code: int) -> Any:
+        def call(*_: object) -> None:
+            raise GLError(code)
+
+        return call
+
+    pictures = small("shader")
+    drawn(pictures, 0)
+    for code, words in ((0x0505, "out of memory"), (0x0507, "the context is lost")):
+        for name in ("glDrawArrays", "glReadPixels"):
+            monkeypatch.setattr(gl.GL_1_1, name, fails(code))
+            with pytest.raises(GpuLost, match=f"OpenGL: {words}"):
+                drawn(pictures, 1)
+            monkeypatch.undo()
+    monkeypatch.setattr(gl.GL_1_1, "glDrawArrays", fails(0x0502))
+    with pytest.raises(GLError):  # a mistake of ours
+        drawn(pictures, 1)
+    monkeypatch.setattr(gl.GL_1_1, "glTexImage2D", fails(0x0505))
+    with pytest.raises(NotHere, match="renderer egl: the GPU has no memory for a target of 64x32"):
+        gl.Target(64, 32, internal=gl.RGBA8, pixels=gl.RGBA)
+
+
+def egl_devices() -> list[Device]:
+    from OpenGL.raw.EGL.VERSION import EGL_1_0
+
+    return egl._devices(EGL_1_0)
 
 
 class Slow:
@@ -246,7 +328,7 @@ def test_surfaceless_serves_where_no_device_is_listed(monkeypatch: pytest.Monkey
 
 @needs_egl
 def test_a_device_that_is_not_there() -> None:
-    with pytest.raises(NotHere, match=r"device_idx=63: this machine has EGL devices 0 to \d+"):
+    with pytest.raises(NotHere, match=r"device_idx=63: this machine has EGL devices 0 \((cuda 0|no cuda|software)\)"):
         egl.open_context(63)
 
 
