@@ -78,26 +78,37 @@ class Swscale:
             memoryview(target)[start : start + source.buffer_size] = memoryview(source)
 
 
-class Packer:
-    """Packs NV12 of the scene with a shader, into a texture of one byte a pixel."""
+class Pass:
+    """Draws a target anew from what another shows, by a fragment shader that looks it up as `picture`."""
 
-    def __init__(self, scene: gl.Target) -> None:
-        self._scene = scene
-        self.target = gl.Target(scene.width, scene.height * 3 // 2, internal=gl.R8, pixels=gl.RED)
-        """Rows [0, scene.height) are luma; below them, half as many rows hold U and V in turn."""
-        self._program = gl.Program(_VERTEX, _FRAGMENT)
-        self._rows = self._program.place("rows")
+    def __init__(self, source: gl.Target, target: gl.Target, fragment: str) -> None:
+        self._source, self.target = source, target
+        self._program = gl.Program(_VERTEX, fragment)
         self._everything = gl.Triangles(array("f", (-1, -1, 3, -1, -1, 3)), (2,))
+
+    def set(self, uniform: str, value: float) -> None:
+        """Write a number into a uniform, for good."""
+        self._program.use()
+        gl.set_float(self._program.place(uniform), value)
 
     @gl.guarded
     def draw(self) -> None:
-        """Pack what the scene's target shows now. Raises GpuLost."""
+        """Take what the source shows now. Raises GpuLost."""
         self.target.begin((0.0, 0.0, 0.0))
         gl.hide_back_faces(False)
-        self._scene.look_up()
+        self._source.look_up()
         self._program.use()
-        gl.set_float(self._rows, self._scene.height)
         self._everything.draw()
+
+
+class Packer(Pass):
+    """Packs NV12 of the scene into a texture of one byte a pixel: rows [0, scene.height) of it are luma; below them,
+    half as many rows hold U and V in turn."""
+
+    def __init__(self, scene: gl.Target) -> None:
+        packed = gl.Target(scene.width, scene.height * 3 // 2, internal=gl.R8, pixels=gl.RED)
+        super().__init__(scene, packed, _FRAGMENT)
+        self.set("rows", scene.height)
 
 
 class Shader:

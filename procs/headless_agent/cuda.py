@@ -131,6 +131,18 @@ class Gpu:
         """Copy rows of a mapped texture, in the stream."""
         self._copy(_ARRAY, part, row_bytes, srcArray=array)
 
+    def read(self, source: Memory) -> bytes:
+        """Rows of device memory without what pads them, when the stream has done all. It waits, so not for pictures."""
+        found = ctypes.create_string_buffer(source.row_bytes * source.rows)
+        copy = self._driver.CUDA_MEMCPY2D()
+        copy.srcMemoryType, copy.dstMemoryType = map(self._driver.CUmemorytype, (_DEVICE, _HOST))
+        copy.srcDevice, copy.srcPitch = source.address, source.pitch
+        copy.dstHost, copy.dstPitch = ctypes.addressof(found), source.row_bytes
+        copy.WidthInBytes, copy.Height = source.row_bytes, source.rows
+        self.ask("cuMemcpy2DAsync", copy, self.stream)
+        self.wait()
+        return found.raw
+
     def _copy(self, kind: int, part: Part, row_bytes: int, **source: object) -> None:
         copy = self._driver.CUDA_MEMCPY2D()
         copy.srcMemoryType = self._driver.CUmemorytype(kind)

@@ -9,7 +9,7 @@ import ctypes
 
 from procs.headless_agent.cuda import Memory
 
-_CUDA, _UNSIGNED = 2, 1  # kDLCUDA, kDLUInt
+CUDA, _UNSIGNED = 2, 1  # kDLCUDA, kDLUInt
 _NAME = b"dltensor"  # the capsule keeps the pointer, so this has to last
 
 
@@ -48,7 +48,7 @@ def capsule(memory: Memory, device_id: int) -> object:
     """
     address = _libc.malloc(ctypes.sizeof(_ManagedTensor))
     tensor = _ManagedTensor.from_address(address)
-    tensor.data, tensor.device_type, tensor.device_id = memory.address, _CUDA, device_id
+    tensor.data, tensor.device_type, tensor.device_id = memory.address, CUDA, device_id
     tensor.ndim, tensor.code, tensor.bits, tensor.lanes = 2, _UNSIGNED, 8, 1
     tensor.shape = address + _ManagedTensor.sizes.offset
     tensor.strides = address + _ManagedTensor.steps.offset

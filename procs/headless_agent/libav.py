@@ -13,11 +13,15 @@ from av.video.frame import PictureType
 
 from procs.errors import EncoderFailed, NotHere
 from procs.headless_agent.encoder import AccessUnit, Picture
-from procs.headless_agent.options import NO_NVENC, Producer, no_nvidia_driver
+from procs.headless_agent.options import NO_NVENC, NO_SESSION, Producer, no_nvidia_driver
 
 _BT709, _BT601 = 1, 6  # ITU-T H.273, tables 2 to 4; 6 is SMPTE 170M
 _LIMITED_RANGE = 1
-_WITHOUT_NVENC = ("unsupported device", "no encode device", "No capable devices")  # libav's words
+_REFUSALS = {  # libav's words for what we say better
+    "no encode device (1)": NO_NVENC,
+    "unsupported device (2)": NO_NVENC,
+    "OpenEncodeSessionEx failed: out of memory (10)": NO_SESSION,
+}
 
 
 class Libav:
@@ -69,8 +73,9 @@ class Libav:
         except (av.FFmpegError, ValueError) as error:
             words = "".join(message for _, _, message in said).split("\n")  # one line may come in parts
             reason = next(filter(None, map(str.strip, reversed(words))), str(error))
-            if any(refusal in reason for refusal in _WITHOUT_NVENC):
-                raise NotHere(NO_NVENC) from None
+            for refusal, known in _REFUSALS.items():
+                if refusal in reason:
+                    raise NotHere(known) from None
             size = f"{self._chosen.width}x{self._chosen.height}"
             raise EncoderFailed(f"{self.kind} does not open at {size}: {reason}") from None
         finally:

@@ -21,7 +21,9 @@ ON_GPU = {
     "nvenc-cuda": {"cuda-bindings": "cuda.bindings"},
     "vpf": {"cuda-bindings": "cuda.bindings", "PyNvVideoCodec": "PyNvVideoCodec", "cvcuda-cu13": "cvcuda"},
 }
+# Why NVENC opens no session. The same words whoever asks for one, so that a reason is said once.
 NO_NVENC = "this GPU has no NVENC (A100, H100 and H200 have none)"
+NO_SESSION = "this GPU has no encoding session left, or no memory for one"
 
 EXAMPLES = """\
   python -m procs.headless_agent --width 640 --height 360 --fps 30 --duration 5 > five-seconds.ts

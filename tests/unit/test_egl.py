@@ -251,6 +251,7 @@ def test_a_gpu_that_was_reset_is_lost(status: int, why: str) -> None:
 @needs_egl
 def test_errors_of_opengl_that_only_a_new_context_mends(monkeypatch: pytest.MonkeyPatch) -> None:
     from OpenGL.error import GLError
+    from OpenGL.raw.GL.VERSION import GL_1_1
 
     from procs.headless_agent import gl
 
@@ -264,14 +265,14 @@ def test_errors_of_opengl_that_only_a_new_context_mends(monkeypatch: pytest.Monk
     drawn(pictures, 0)
     for code, words in ((0x0505, "out of memory"), (0x0507, "the context is lost")):
         for name in ("glDrawArrays", "glReadPixels"):
-            monkeypatch.setattr(gl.GL_1_1, name, fails(code))
+            monkeypatch.setattr(GL_1_1, name, fails(code))
             with pytest.raises(GpuLost, match=f"OpenGL: {words}"):
                 drawn(pictures, 1)
             monkeypatch.undo()
-    monkeypatch.setattr(gl.GL_1_1, "glDrawArrays", fails(0x0502))
+    monkeypatch.setattr(GL_1_1, "glDrawArrays", fails(0x0502))
     with pytest.raises(GLError):  # a mistake of ours
         drawn(pictures, 1)
-    monkeypatch.setattr(gl.GL_1_1, "glTexImage2D", fails(0x0505))
+    monkeypatch.setattr(GL_1_1, "glTexImage2D", fails(0x0505))
     with pytest.raises(NotHere, match="renderer egl: the GPU has no memory for a target of 64x32"):
         gl.Target(64, 32, internal=gl.RGBA8, pixels=gl.RGBA)
 
