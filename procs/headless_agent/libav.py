@@ -71,11 +71,11 @@ class Libav:
             with av.logging.Capture() as said:  # else it is logged as well, in front of our own first line
                 yield
         except (av.FFmpegError, ValueError) as error:
-            words = "".join(message for _, _, message in said).split("\n")  # one line may come in parts
-            reason = next(filter(None, map(str.strip, reversed(words))), str(error))
+            words = "".join(message for _, _, message in said)  # one line may come in parts
             for refusal, known in _REFUSALS.items():
-                if refusal in reason:
+                if refusal in words:
                     raise NotHere(known) from None
+            reason = next(filter(None, map(str.strip, reversed(words.split("\n")))), str(error))
             size = f"{self._chosen.width}x{self._chosen.height}"
             raise EncoderFailed(f"{self.kind} does not open at {size}: {reason}") from None
         finally:
