@@ -7,6 +7,7 @@ Source: CUDA driver API, sections graphics interoperability and OpenGL interoper
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import os
@@ -168,14 +169,17 @@ class Texture:
 
     def copy(self, *parts: Part) -> None:
         """Copy rows of what OpenGL has drawn, in the stream. Raises GpuLost."""
-        gpu = self._gpu
-        gpu.ask("cuGraphicsMapResources", 1, self._resource, gpu.stream)
+        ask, stream = self._gpu.ask, self._gpu.stream
+        ask("cuGraphicsMapResources", 1, self._resource, stream)
         try:
-            array = gpu.ask("cuGraphicsSubResourceGetMappedArray", self._resource, 0, 0)  # another each time
+            array = ask("cuGraphicsSubResourceGetMappedArray", self._resource, 0, 0)  # another each time
             for part in parts:
-                gpu.copy_array(array, part, self._row_bytes)
-        finally:  # OpenGL may not touch a mapped texture, and another encoder may still want it
-            gpu.ask("cuGraphicsUnmapResources", 1, self._resource, gpu.stream)
+                self._gpu.copy_array(array, part, self._row_bytes)
+        except NotHere:  # the next encoder wants what is drawn, and OpenGL may not touch a texture that is mapped
+            with contextlib.suppress(NotHere):
+                ask("cuGraphicsUnmapResources", 1, self._resource, stream)
+            raise
+        ask("cuGraphicsUnmapResources", 1, self._resource, stream)
 
 
 def _open_driver() -> Any:

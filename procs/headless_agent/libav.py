@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Literal
@@ -17,6 +18,7 @@ from procs.headless_agent.options import NO_NVENC, NO_SESSION, Producer, no_nvid
 
 _BT709, _BT601 = 1, 6  # ITU-T H.273, tables 2 to 4; 6 is SMPTE 170M
 _LIMITED_RANGE = 1
+_CUDA_ERROR = re.compile(r"(cu\w+)\(.* failed -> (CUDA_ERROR_\w+): (.+)")  # in its words, told as cuda.py does
 _REFUSALS = {  # libav's words for what we say better
     "no encode device (1)": NO_NVENC,
     "unsupported device (2)": NO_NVENC,
@@ -75,6 +77,8 @@ class Libav:
             for refusal, known in _REFUSALS.items():
                 if refusal in words:
                     raise NotHere(known) from None
+            if cuda := _CUDA_ERROR.search(words):
+                raise NotHere("CUDA: {1} at {0}: {2}".format(*cuda.groups())) from None
             reason = next(filter(None, map(str.strip, reversed(words.split("\n")))), str(error))
             size = f"{self._chosen.width}x{self._chosen.height}"
             raise EncoderFailed(f"{self.kind} does not open at {size}: {reason}") from None
