@@ -208,7 +208,7 @@ def _forbidden() -> str:
         except PermissionError:
             number = os.stat(node).st_gid
             group = next((entry.gr_name for entry in grp.getgrall() if entry.gr_gid == number), str(number))
-            return f"no permission on {node}: be root or in its group, {group}"
+            return f"no permission on {node}, which belongs to group {group}"
         except OSError:  # it is not there, or broken, of which CUDA has words
             continue
     return ""

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import av
 
 from procs.errors import EncoderFailed, NotHere, PlanariaError
-from procs.headless_agent.options import Producer
+from procs.headless_agent.options import Producer, missing_for
 from procs.headless_agent.pictures import EglPictures, Pictures
 
 
@@ -68,14 +68,21 @@ def open_encoder(chosen: Producer, pictures: Pictures) -> Encoder:
 
 
 def _on_gpu(chosen: Producer, pictures: EglPictures) -> list[Maker]:
-    """Those that take a picture where the GPU has drawn it. Their libraries are imported when they are tried."""
+    """Those that take a picture where the GPU has drawn it. They and their libraries are imported when they are tried,
+    where they may serve."""
+
+    def need(name: str) -> None:
+        if reason := missing_for(name):
+            raise NotHere(reason)
 
     def nvenc_cuda() -> Encoder:
+        need("nvenc-cuda")
         from procs.headless_agent.nvenc_cuda import NvencCuda
 
         return NvencCuda(chosen, pictures)
 
     def vpf() -> Encoder:
+        need("vpf")
         from procs.headless_agent.vpf import Vpf
 
         return Vpf(chosen, pictures)

@@ -12,18 +12,16 @@ from procs.headless_agent.device_frame import DeviceFrame
 from procs.headless_agent.dlpack import capsule
 from procs.headless_agent.encoder import AccessUnit, Picture
 from procs.headless_agent.libav import Nvenc
-from procs.headless_agent.options import Producer, missing_for
+from procs.headless_agent.options import Producer
 from procs.headless_agent.pictures import EglPictures
 
 
 class NvencCuda(Nvenc):
-    """As Encoder. Raises NotHere without a driver, or where no CUDA device draws the pictures."""
+    """As Encoder. Raises NotHere without a driver of ours, or where no CUDA device draws the pictures."""
 
     name = "nvenc-cuda"
 
     def __init__(self, chosen: Producer, pictures: EglPictures) -> None:
-        if reason := missing_for(self.name):
-            raise NotHere(reason)
         super().__init__(chosen, "cuda")
         self._gpu = Gpu()
         try:

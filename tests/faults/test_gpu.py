@@ -94,7 +94,7 @@ def test_barcode_and_sei_agree_and_every_picture_comes_at_once(run_dir: Path, lo
 
 
 def test_what_the_driver_is_asked_for_one_picture(run_dir: Path, log: Path) -> None:
-    """In one stream, which nobody waits for; a texture is registered once."""
+    """In one stream, which waits for no other and which nobody waits for; a texture is registered once."""
     assert run(run_dir, *CUDA, "--duration", "0.5", **fakes(log))[0] == 0
     every = drivers.calls(log)
     assert [c.name for c in every].count("cuGraphicsGLRegisterImage") == 1
@@ -106,6 +106,9 @@ def test_what_the_driver_is_asked_for_one_picture(run_dir: Path, log: Path) -> N
         calls = [call for call in every[before + 1 : after + 1] if not call.name.startswith("cuCtx")]
         names = [call.arguments.get("from", call.name) for call in calls]
         assert [name for name in names if name not in OUTPUT] == wanted
+    assert [call.arguments["flags"] for call in drivers.calls(log, "cuStreamCreate")] == ["1"], (
+        "not in turn with others"
+    )
     (stream,) = {call.arguments["stream"] for call in every if "stream" in call.arguments}
     (told,) = drivers.calls(log, "nvEncSetIOCudaStreams")
     assert (told.arguments["input"], told.arguments["output"]) == (stream, stream)
@@ -138,7 +141,10 @@ def test_auto_takes_it_and_says_so(run_dir: Path, log: Path) -> None:
 def test_a_second_gpu_is_drawn_and_encoded_on(run_dir: Path, log: Path) -> None:
     code, stream, _ = run(run_dir, *CUDA, "--duration", "0.5", **fakes(log, FAKE_DEVICES="2", FAKE_GL_ORDINAL="1"))
     assert code == 0 and seen_in(stream)
-    assert {call.arguments["device"] for call in drivers.calls(log, "cuDevicePrimaryCtxRetain")} == {"1"}
+    assert [call.arguments["device"] for call in drivers.calls(log, "cuDevicePrimaryCtxRetain")] == ["1"]
+    (ours,) = drivers.calls(log, "cuCtxSetCurrent")
+    pushed = {call.arguments["context"] for call in drivers.calls(log, "cuCtxPushCurrent")}
+    assert pushed == {ours.arguments["context"]}, "libav encodes where the picture lies"
 
 
 def test_without_nvenc_auto_plays_and_gives_the_gpu_back(run_dir: Path, log: Path) -> None:
@@ -191,6 +197,12 @@ def test_what_it_refuses_is_one_line_and_auto_goes_on(run_dir: Path, log: Path, 
     assert "nvenc-cuda" not in events[0].partition(" (")[0]
 
 
+def test_a_texture_is_not_left_mapped_to_the_next_encoder(run_dir: Path, log: Path) -> None:
+    code, stream, _ = run(run_dir, *AUTO, **fakes(log, "cuMemcpy2DAsync:2:1"))
+    assert code == 0 and seen_in(stream)
+    assert [call.result for call in drivers.calls(log, "cuGraphicsUnmapResources")] == [0]
+
+
 def test_a_wrong_index_names_what_there_is(run_dir: Path, log: Path) -> None:
     code, stream, events = run(run_dir, *CUDA, "--device-idx", "63", **fakes(log))
     assert (code, stream, len(events)) == (3, b"", 1)
@@ -203,7 +215,7 @@ def test_a_node_that_we_may_not_open_is_named(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(cuda, "glob", lambda _: ["/dev/null"])
     monkeypatch.setattr(os, "open", refuse)
-    assert cuda._forbidden() == "no permission on /dev/null: be root or in its group, root"
+    assert cuda._forbidden() == "no permission on /dev/null, which belongs to group root"
     monkeypatch.undo()
     monkeypatch.setattr(cuda, "glob", lambda _: ["/dev/null", "/dev/nonexistent"])
     assert cuda._forbidden() == ""
