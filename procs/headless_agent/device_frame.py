@@ -25,8 +25,7 @@ class DeviceFrame:
         canvases = [_Pinned(gpu.pin(overlay.width, rows), overlay.height) for _ in range(held + 1)]
         for canvas in canvases:
             pictures.prepare(canvas)
-        gpu.upload(canvases[0].memory, self._part(0, rows))
-        gpu.wait()
+        gpu.upload(canvases[0].memory, self._part(0, rows))  # what write() draws on meanwhile it uploads again
         self._canvases = cycle(canvases)
         strips = ((0, overlay.top), (overlay.bottom, overlay.height))
         self._strips = [self._part(top, bottom - top) for top, bottom in strips if top < bottom]

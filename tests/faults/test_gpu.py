@@ -221,6 +221,21 @@ def test_a_node_that_we_may_not_open_is_named(monkeypatch: pytest.MonkeyPatch) -
     assert cuda._forbidden() == ""
 
 
+@pytest.mark.parametrize(("code", "named"), [(100, True), (304, True), (999, True), (3, False)])
+def test_a_driver_without_devices_is_asked_about_their_nodes(
+    monkeypatch: pytest.MonkeyPatch, code: int, named: bool
+) -> None:
+    class Driver:
+        def cuInit(self, _flags: int) -> tuple[int]:
+            return (code,)
+
+    monkeypatch.setattr(cuda, "_open_driver", Driver)
+    monkeypatch.setattr(cuda, "_forbidden", lambda: "no permission on /dev/nvidia0, which belongs to group video")
+    monkeypatch.setattr(cuda.Gpu, "_words", lambda _self, call, code: f"error {code} at {call}")
+    with pytest.raises(NotHere, match="^no permission" if named else f"^error {code} at cuInit"):
+        cuda.Gpu()
+
+
 def test_a_library_that_is_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
     with pytest.raises(NotHere, match=r"libcuda\.so\.1 is no CUDA driver"):
