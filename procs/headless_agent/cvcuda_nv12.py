@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import importlib
 from array import array
-from itertools import chain, product
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 from procs.errors import EncoderFailed, NotHere
@@ -23,10 +24,11 @@ from procs.headless_agent.convert import Pass
 from procs.headless_agent.cuda import Gpu, Memory, Part, Texture
 from procs.headless_agent.pattern import yuv709
 
+PATCH = 16  # pixels a side
 TOLERANCE = 2  # steps of 255: colours are rounded in the texture, and again by CV-CUDA
-ERRORS = (RuntimeError, ValueError, TypeError, MemoryError)  # what its calls raise
+_ERRORS = (RuntimeError, ValueError, TypeError, MemoryError)  # what its calls raise
 
-_SPREAD = """
+SPREAD = """
 uniform sampler2D picture;
 out vec4 pixel;
 void main() {
@@ -46,8 +48,6 @@ flat in vec3 shade;
 out vec4 pixel;
 void main() { pixel = vec4(shade, 1.0); }
 """
-_PATCH = 16  # pixels a side
-_COLOURS = (*product((0.0, 1.0), repeat=3), (0.2, 0.6, 0.4), (0.9, 0.4, 0.6))
 
 
 class Nv12:
@@ -55,34 +55,32 @@ class Nv12:
 
     def __init__(self, gpu: Gpu, source: gl.Target) -> None:
         try:
-            self._library: Any = importlib.import_module("cvcuda")
+            library: Any = importlib.import_module("cvcuda")
         except (ImportError, RuntimeError) as error:
             raise NotHere(f"cvcuda does not load: {_first_line(error)}") from None
         self._gpu = gpu
         width, height = source.width, source.height
-        self._spread = Pass(source, gl.Target(width, height, internal=gl.RGBA8, pixels=gl.RGBA), _SPREAD)
+        self._spread = Pass(source, gl.Target(width, height, internal=gl.RGBA8, pixels=gl.RGBA), SPREAD)
         self._texture = Texture(gpu, self._spread.target)
         try:
-            self._stream = self._library.as_stream(gpu.stream)
-            self._rgba = self._tensor(height, width, 4)
-            self._nv12 = self._tensor(height * 3 // 2, width, 1)
-        except ERRORS as error:
+            self._convert = library.advcvtcolor_into
+            self._how = library.ColorConversion.RGB2YUV_NV12, library.ColorSpec.BT709_ER
+            self._stream = library.as_stream(gpu.stream)
+            self._rgba = library.Tensor((height, width, 4), library.Type.U8, "HWC")
+            self._nv12 = library.Tensor((height * 3 // 2, width, 1), library.Type.U8, "HWC")
+        except (*_ERRORS, AttributeError) as error:
             raise NotHere(f"cvcuda: {_first_line(error)}") from None
         rgba, self._memory = _memory(self._rgba), _memory(self._nv12)
         self._all = Part(0, height, rgba.address, rgba.pitch)
-
-    def _tensor(self, *shape: int) -> Any:
-        return self._library.Tensor(shape, self._library.Type.U8, "HWC")
 
     def convert(self) -> Memory:
         """What the target shows now, luma rows and below them half as many of U and V in turn; valid, in the stream,
         until the next. Raises EncoderFailed, and GpuLost."""
         self._spread.draw()
         self._texture.copy(self._all)
-        code, spec = self._library.ColorConversion.RGB2YUV_NV12, self._library.ColorSpec.BT709_ER
         try:
-            self._library.advcvtcolor_into(self._nv12, self._rgba, code, spec, stream=self._stream)
-        except ERRORS as error:
+            self._convert(self._nv12, self._rgba, *self._how, stream=self._stream)
+        except _ERRORS as error:
             if self._gpu.is_serving:
                 self._gpu.wait()  # which tells whether the GPU is lost
             raise EncoderFailed(f"cvcuda: {_first_line(error)}") from None
@@ -99,34 +97,38 @@ def _memory(tensor: Any) -> Memory:
 
 def check(gpu: Gpu) -> None:
     """Raise NotHere unless known colours come out as they should: a wrong matrix would be in every picture."""
-    width = _PATCH * len(_COLOURS)
-    target = gl.Target(width, _PATCH, internal=gl.RGBA8, pixels=gl.RGBA)
-    corners = array("f", chain.from_iterable(map(_patch, range(len(_COLOURS)))))
+    colours = [*product((0.0, 1.0), repeat=3), (0.2, 0.6, 0.4), (0.9, 0.4, 0.6)]
+    target = patches(colours)
+    picture = gpu.read(Nv12(gpu, target).convert())
+    rows = [picture[start : start + target.width] for start in range(0, len(picture), target.width)]
+    for index, colour in enumerate(colours):
+        wanted = yuv709(*colour)
+        columns = range(index * PATCH, (index + 1) * PATCH, 2)
+        every = (
+            (y[x + at], uv[x], uv[x + 1]) for y in rows[:PATCH] for uv in rows[PATCH:] for x in columns for at in (0, 1)
+        )
+        found = max(set(every), key=lambda yuv: _distance(yuv, wanted))
+        if _distance(found, wanted) > TOLERANCE:
+            rgb = tuple(round(255 * part) for part in colour)
+            raise NotHere(f"cvcuda gives other colours than we expect: {found} for RGB {rgb}, not {wanted}")
+
+
+def patches(colours: Sequence[Sequence[float]]) -> gl.Target:
+    """Squares of RGB colours beside each other."""
+    target = gl.Target(PATCH * len(colours), PATCH, internal=gl.RGBA8, pixels=gl.RGBA)
+    corners = array("f")
+    for index, colour in enumerate(colours):
+        left, right = (2 * edge / len(colours) - 1 for edge in (index, index + 1))
+        for place in ((left, -1), (right, -1), (left, 1), (left, 1), (right, -1), (right, 1)):
+            corners.extend((*place, *colour))
     target.begin((0.0, 0.0, 0.0))
     gl.hide_back_faces(False)
     gl.Program(_PATCH_VERTEX, _PATCH_FRAGMENT).use()
     gl.Triangles(corners, (2, 3)).draw()
-    picture = gpu.read(Nv12(gpu, target).convert())
-    rows = [picture[start : start + width] for start in range(0, len(picture), width)]
-    luma, chroma = rows[:_PATCH], rows[_PATCH:]
-    for index, colour in enumerate(_COLOURS):
-        wanted = yuv709(*colour)
-        part = slice(index * _PATCH, (index + 1) * _PATCH)
-        found = {(row[at], uv[at], uv[at + 1]) for row in luma for uv in chroma for at in range(width)[part][::2]}
-        worst = max(found, key=lambda got: _distance(got, wanted))
-        if _distance(worst, wanted) > TOLERANCE:
-            rgb = tuple(round(255 * part) for part in colour)
-            raise NotHere(f"cvcuda gives other colours than we expect: {worst} for RGB {rgb}, not {wanted}")
+    return target
 
 
-def _patch(index: int) -> list[float]:
-    """Two triangles of one colour, the index-th column of the picture."""
-    left, right = (2 * edge / len(_COLOURS) - 1 for edge in (index, index + 1))
-    places = ((left, -1.0), (right, -1.0), (left, 1.0), (left, 1.0), (right, -1.0), (right, 1.0))
-    return [value for place in places for value in (*place, *_COLOURS[index])]
-
-
-def _distance(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+def _distance(one: Sequence[int], other: Sequence[int]) -> int:
     return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
