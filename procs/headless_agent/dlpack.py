@@ -9,7 +9,7 @@ import ctypes
 
 from procs.headless_agent.cuda import Memory
 
-CUDA, _UNSIGNED = 2, 1  # kDLCUDA, kDLUInt
+_CUDA, _UNSIGNED = 2, 1  # kDLCUDA, kDLUInt
 _NAME = b"dltensor"  # the capsule keeps the pointer, so this has to last
 
 
@@ -40,6 +40,22 @@ _new_capsule = ctypes.pythonapi.PyCapsule_New
 _new_capsule.restype, _new_capsule.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
 
 
+class Exporter:
+    """Memory as what DLPack's consumers ask, one that asks for every picture too: whether they take a capsule for good
+    or only look into it (as PyNvVideoCodec does), nothing is left behind. It must last longer than they."""
+
+    def __init__(self, memory: Memory, device_id: int) -> None:
+        self._tensor = _ManagedTensor()
+        _describe(self._tensor, ctypes.addressof(self._tensor), memory, device_id)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _CUDA, int(self._tensor.device_id)
+
+    def __dlpack__(self, stream: int | None = None) -> object:
+        """The consumer's stream is ours, so there is nothing to wait for."""
+        return _new_capsule(ctypes.addressof(self._tensor), _NAME, None)
+
+
 def capsule(memory: Memory, device_id: int) -> object:
     """A tensor of bytes, rows by columns. The memory stays ours and must last longer than whoever takes this.
 
@@ -48,11 +64,15 @@ def capsule(memory: Memory, device_id: int) -> object:
     """
     address = _libc.malloc(ctypes.sizeof(_ManagedTensor))
     tensor = _ManagedTensor.from_address(address)
-    tensor.data, tensor.device_type, tensor.device_id = memory.address, CUDA, device_id
+    _describe(tensor, address, memory, device_id)
+    tensor.deleter = ctypes.cast(_libc.free, ctypes.c_void_p)
+    return _new_capsule(address, _NAME, None)
+
+
+def _describe(tensor: _ManagedTensor, address: int, memory: Memory, device_id: int) -> None:
+    tensor.data, tensor.device_type, tensor.device_id = memory.address, _CUDA, device_id
     tensor.ndim, tensor.code, tensor.bits, tensor.lanes = 2, _UNSIGNED, 8, 1
     tensor.shape = address + _ManagedTensor.sizes.offset
     tensor.strides = address + _ManagedTensor.steps.offset
-    tensor.byte_offset, tensor.manager_ctx = 0, None
-    tensor.deleter = ctypes.cast(_libc.free, ctypes.c_void_p)
+    tensor.byte_offset, tensor.manager_ctx, tensor.deleter = 0, None, None
     tensor.sizes[:], tensor.steps[:] = (memory.rows, memory.row_bytes), (memory.pitch, 1)
-    return _new_capsule(address, _NAME, None)

@@ -19,10 +19,10 @@ import av
 from av.bitstream import BitStreamFilterContext
 
 from procs.errors import EncoderFailed, GpuLost, NotHere
-from procs.headless_agent.cuda import Gpu, Memory
+from procs.headless_agent.cuda import Gpu
 from procs.headless_agent.cvcuda_nv12 import Nv12, check
 from procs.headless_agent.device_frame import DeviceFrame
-from procs.headless_agent.dlpack import CUDA, capsule
+from procs.headless_agent.dlpack import Exporter
 from procs.headless_agent.encoder import AccessUnit, Picture
 from procs.headless_agent.options import Producer, missing_for
 from procs.headless_agent.pictures import EglPictures
@@ -99,22 +99,12 @@ class Vpf:
         self._session.set_bitrate(bits_per_s, self._chosen.vbv_bits)
 
 
-class _Input:
+class _Input(Exporter):
     """Device memory as PyNvVideoCodec takes it."""
-
-    def __init__(self, memory: Memory, ordinal: int) -> None:
-        self._memory, self._ordinal = memory, ordinal
 
     def cuda(self) -> _Input:
         """By this it knows that a picture is on the GPU."""
         return self
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return CUDA, self._ordinal
-
-    def __dlpack__(self, stream: int | None = None) -> object:
-        """The encoder's stream is ours, so there is nothing to wait for."""
-        return capsule(self._memory, self._ordinal)
 
 
 class _Session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 from itertools import pairwise, product
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from procs.headless_agent import cvcuda_nv12, egl, libav
+from procs.headless_agent.cuda import Memory
+from procs.headless_agent.dlpack import Exporter
 from procs.headless_agent.options import Producer
 from procs.headless_agent.pictures import EglPictures, PatternPictures
 from tests import drivers
@@ -43,6 +46,14 @@ def test_colours_are_moved_so_that_the_full_range_of_them_is_the_limited_one_of_
 
     wanted = full(np.array(colours, float)) * (219 / 255, 224 / 255, 224 / 255) + (16, 0, 0)
     assert np.abs(full(rgb) - wanted).max() < 0.6, "which is what rounding to 8 bits costs"
+
+
+def test_a_tensor_for_each_picture_takes_no_memory() -> None:
+    """PyNvVideoCodec never lets go of what a capsule shows: it only looks into it."""
+    exporter = Exporter(Memory(4096, 512, 322, 363), 0)
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    assert len({pointer(exporter.__dlpack__(), b"dltensor") for _ in range(9)}) == 1
 
 
 @pytest.fixture(scope="module")
