@@ -12,7 +12,7 @@ import importlib
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import av
@@ -24,7 +24,7 @@ from procs.headless_agent.cvcuda_nv12 import Nv12, check
 from procs.headless_agent.device_frame import DeviceFrame
 from procs.headless_agent.dlpack import Exporter
 from procs.headless_agent.encoder import AccessUnit, Picture
-from procs.headless_agent.options import Producer, missing_for
+from procs.headless_agent.options import NO_NVENC, NO_SESSION, Producer, missing_for
 from procs.headless_agent.pictures import EglPictures
 from procs.media import annexb
 
@@ -32,11 +32,11 @@ HELD = 3
 _KEYFRAME = 2 | 4  # NV_ENC_PIC_FLAG_FORCEIDR | NV_ENC_PIC_FLAG_OUTPUT_SPSPPS
 _CUDA_ERROR = re.compile(r"\bCUDA_ERROR_\w+")
 _TUNING = {"ll": "low_latency", "ull": "ultra_low_latency"}
-_REASONS = {  # why NVENC opens no session: NV_ENC_ERR_NO_ENCODE_DEVICE, _UNSUPPORTED_DEVICE, _OUT_OF_MEMORY
-    1: "this GPU has no NVENC",
-    2: "this GPU has no NVENC",
-    10: "this GPU has no encoding session left, or no memory for one",
-}
+_REFUSALS = {
+    1: NO_NVENC,
+    2: NO_NVENC,
+    10: NO_SESSION,
+}  # NV_ENC_ERR_NO_ENCODE_DEVICE, _UNSUPPORTED_DEVICE, _OUT_OF_MEMORY
 
 # PyNvVideoCodec can label a stream with the full range only, so that it labels none. As libav.py has it.
 _TAGS = "h264_metadata=" + ":".join(
@@ -59,29 +59,42 @@ class Vpf:
         if reason := missing_for(self.name):
             raise NotHere(reason)
         self._chosen, self.bitrate = chosen, chosen.bitrate
+        self._tags = BitStreamFilterContext(_TAGS, "h264")
         self._gpu = Gpu()
-        self._session = _Session(chosen, self._gpu)
-        check(self._gpu)
-        self._scene = Nv12(self._gpu, pictures.target)
-        self._frame = DeviceFrame(self._gpu, pictures, HELD)
+        with ExitStack() as refused:  # then another encoder may be tried
+            refused.callback(self._gpu.release)
+            self._session = _Session(chosen, self._gpu)
+            refused.callback(self._session.release)
+            check(self._gpu)
+            self._scene = Nv12(self._gpu, pictures.target)
+            self._frame = DeviceFrame(self._gpu, pictures, HELD)
+            refused.pop_all()
         self._places = self._frame.scene()
         self._input = _Input(self._frame.memory, self._gpu.ordinal)
-        self._tags = BitStreamFilterContext(_TAGS, "h264")
 
     def encode(self, picture: Picture, index: int, *, keyframe: bool) -> list[AccessUnit]:
         """As Encoder; its unit three pictures later, but for the first. `picture` is the one that CV-CUDA converts."""
+        if self._gpu.is_serving:
+            return self._drawn(keyframe)
+        try:
+            units = [*self._drawn(keyframe), *map(self._tagged, self._session.end())]
+            if len(units) != 1:
+                raise EncoderFailed(f"PyNvVideoCodec made {len(units)} units of the first picture")
+            self._session.release()  # before the next is opened: there may be but one left
+            self._session = _Session(self._chosen, self._gpu)
+        except (NotHere, EncoderFailed):
+            self._session.release()
+            self._gpu.release()
+            raise
+        self._gpu.is_serving = True
+        return units
+
+    def _drawn(self, keyframe: bool) -> list[AccessUnit]:
         converted = self._scene.convert()
         for part in self._places:
             self._gpu.copy(converted, part)
         self._frame.write()
-        units = self._session.encode(self._input, keyframe=keyframe)
-        if not self._gpu.is_serving:
-            units += self._session.end()
-            if len(units) != 1:
-                raise EncoderFailed(f"PyNvVideoCodec made {len(units)} units of the first picture")
-            self._session = _Session(self._chosen, self._gpu)
-            self._gpu.is_serving = True
-        return [self._tagged(unit) for unit in units]
+        return [self._tagged(unit) for unit in self._session.encode(self._input, keyframe=keyframe)]
 
     def _tagged(self, unit: bytes) -> AccessUnit:
         is_keyframe = annexb.is_keyframe(unit)
@@ -108,7 +121,7 @@ class _Input(Exporter):
 
 
 class _Session:
-    """One encoder of PyNvVideoCodec, in our context and stream. It goes when nobody holds it any more."""
+    """One encoder of PyNvVideoCodec, in our context and stream."""
 
     def __init__(self, chosen: Producer, gpu: Gpu) -> None:
         self._gpu = gpu
@@ -148,6 +161,10 @@ class _Session:
         with self._failing("encode"):
             return [bytes(unit["data"]) for unit in self._encoder.EndEncode()]
 
+    def release(self) -> None:
+        """Close it now, whoever still holds us, such as an exception. Nothing else may be asked then."""
+        self._encoder = None
+
     def set_bitrate(self, bits_per_s: int, vbv_bits: int) -> None:
         """From the next picture on."""
         with self._failing("change its rate"):
@@ -181,9 +198,8 @@ def _reason(what: str, error: str) -> str:
     """One short line of an error: they have several, with a code, NVIDIA's expression and its source files."""
     code, call = re.search(r"Error code : (\d+)", error), re.search(r"\bnvEnc\w+", error)
     if code and call:
-        if call[0] == "nvEncOpenEncodeSessionEx" and int(code[1]) in _REASONS:
-            return _REASONS[int(code[1])]
+        if call[0] == "nvEncOpenEncodeSessionEx" and int(code[1]) in _REFUSALS:
+            return _REFUSALS[int(code[1])]
         return f"PyNvVideoCodec does not {what}: error {code[1]} of {call[0]}"
-    if cause := _CUDA_ERROR.search(error):
-        return f"PyNvVideoCodec does not {what}: {cause[0]}"
-    return f"PyNvVideoCodec does not {what}: {(error.strip() or 'it does not say why').splitlines()[0]}"
+    cause = _CUDA_ERROR.search(error) or re.search(r"(?<=Error Type : ).+", error) or re.search(r"\S.*", error)
+    return f"PyNvVideoCodec does not {what}: {cause[0] if cause else 'it does not say why'}"

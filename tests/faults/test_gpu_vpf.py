@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from procs import bus
+from procs.headless_agent.options import NO_NVENC, NO_SESSION
 from procs.messages.requests import Bitrate
 from procs.settings import ROOT
 from tests import drivers
@@ -22,18 +23,19 @@ REFUSALS = [
     ({"FAKE_CVCUDA": "limited"}, r"cvcuda gives other colours than we expect: \(30, 128, 128\) for RGB \(0, 0, 0\)"),
     ({"FAKE_CVCUDA": "bgr"}, r"cvcuda gives other colours than we expect: \(64, 102, 240\) for RGB \(0, 0, 255\)"),
     ({"FAKE_CVCUDA": "broken"}, "cvcuda does not load: libcuda.so.1"),
-    ({"fail": "advcvtcolor_into:2:1"}, "cvcuda: NVCV_ERROR_INVALID_ARGUMENT: error 1"),
-    ({"FAKE_NVENC": "none"}, "this GPU has no NVENC"),
-    ({"FAKE_NVENC_SESSIONS": "0"}, "this GPU has no encoding session left, or no memory for one"),
+    ({"fail": "advcvtcolor_into:2:1"}, "cvcuda: NVCV_ERROR_INVALID_ARGUMENT: FAKE_FAIL"),
+    ({"FAKE_NVENC": "none"}, re.escape(NO_NVENC)),
+    ({"FAKE_NVENC_SESSIONS": "0"}, NO_SESSION),
     ({"FAKE_NVENC_VERSION": "12.0"}, "PyNvVideoCodec does not load: Driver version is too old"),
-    ({"fail": "nvEncInitializeEncoder:2:8"}, "PyNvVideoCodec does not open: error 8 of nvEncInitializeEncoder"),
+    ({"fail": "cuStreamGetCtx:2:400"}, "PyNvVideoCodec does not open: cudastream .*"),  # the one that would go on
+    ({"fail": "nvEncInitializeEncoder:1:8"}, "PyNvVideoCodec does not open: error 8 of nvEncInitializeEncoder"),
     ({"fail": "nvEncEncodePicture:1:8"}, "PyNvVideoCodec does not encode: error 8 of nvEncEncodePicture"),
     ({"FAKE_MEMORY_MB": "1"}, ".*OUT_OF_MEMORY"),
 ]
 
 ENDS = [
     ("nvEncEncodePicture:20:8", 7, "PyNvVideoCodec does not encode: error 8 of nvEncEncodePicture"),
-    ("advcvtcolor_into:20:1", 7, "cvcuda: NVCV_ERROR_INVALID_ARGUMENT: error 1"),
+    ("advcvtcolor_into:20:1", 7, "cvcuda: NVCV_ERROR_INVALID_ARGUMENT: FAKE_FAIL"),
     ("cuGraphicsMapResources:20:719", 16, "CUDA: CUDA_ERROR_LAUNCH_FAILED at cuGraphicsMapResources"),
     ("cuMemcpy2DAsync:120:700", 16, "CUDA: CUDA_ERROR_ILLEGAL_ADDRESS (at|in) .*"),
     ("nvEncEncodePicture:20:20,cuStreamSynchronize:3:719", 16, "CUDA: CUDA_ERROR_LAUNCH_FAILED at cuStreamSynchronize"),
@@ -48,6 +50,8 @@ def test_what_can_not_serve_says_why_in_one_line(tmp_path: Path, asked: dict[str
     assert (code, stream) == (3, b""), errors
     assert errors.count("\n") == 1 and len(errors) < 512, "go2rtc keeps no more"
     assert re.search(rf'"event": "encoder vpf: {reason}', errors), errors
+    refused = [call for call in drivers.calls(tmp_path / "calls") if call.why and not call.why.startswith("FAKE_")]
+    assert not refused, "all is given back in its order"
 
 
 @on_drivers

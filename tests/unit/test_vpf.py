@@ -60,7 +60,8 @@ def test_a_tensor_for_each_picture_takes_no_memory() -> None:
 def streamed(tmp_path_factory: pytest.TempPathFactory) -> Streamed:
     """What a producer's stream decodes to, and what the drivers were asked."""
     run_dir = tmp_path_factory.mktemp("v")
-    code, stream, errors = run(run_dir, "--duration", "3", "--bitrate", "2M", "--gop", "15", "--nvenc-tune", "ull")
+    options = ["--duration", "3", "--bitrate", "2M", "--gop", "15", "--nvenc-tune", "ull"]
+    code, stream, errors = run(run_dir, *options, FAKE_NVENC_SESSIONS="1")
     assert code == 0, errors
     assert errors.count("\n") == 1 and '"encoder vpf"' in errors
     assert stream[0] == 0x47 and len(stream) % 188 == 0, "nothing else may be written to stdout"

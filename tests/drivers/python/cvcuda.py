@@ -104,9 +104,9 @@ def advcvtcolor_into(
 ) -> Tensor:
     """RGB or RGBA to NV12."""
     number = next(_calls)
-    wanted = [fault.split(":") for fault in os.environ.get("FAKE_FAIL", "").split(",") if fault]
-    why = next((f"error {f[2]}" for f in wanted if f[0] == "advcvtcolor_into" and number >= int(f[1])), "")
-    why = why or _refusal(dst, src, code, spec, stream)
+    faults = [fault.split(":") for fault in os.environ.get("FAKE_FAIL", "").split(",") if fault]
+    is_due = any(name == "advcvtcolor_into" and number >= int(first) for name, first, _ in faults)
+    why = "FAKE_FAIL" if is_due else _refusal(dst, src, code, spec, stream)
     handle = stream.handle if stream else 0
     line = f"advcvtcolor_into pid={os.getpid()} stream={handle:#x} height={src.shape[0]} spec={spec.name} "
     if path := os.environ.get("FAKE_LOG"):
