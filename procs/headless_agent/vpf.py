@@ -24,7 +24,7 @@ from procs.headless_agent.cvcuda_nv12 import Nv12, check
 from procs.headless_agent.device_frame import DeviceFrame
 from procs.headless_agent.dlpack import Exporter
 from procs.headless_agent.encoder import AccessUnit, Picture
-from procs.headless_agent.options import NO_NVENC, NO_SESSION, Producer, missing_for
+from procs.headless_agent.options import NO_NVENC, NO_SESSION, Producer
 from procs.headless_agent.pictures import EglPictures
 from procs.media import annexb
 
@@ -51,13 +51,11 @@ _TAGS = "h264_metadata=" + ":".join(
 
 
 class Vpf:
-    """As Encoder. Raises NotHere without a driver, or where no CUDA device draws the pictures."""
+    """As Encoder. Raises NotHere without a driver of ours, or where no CUDA device draws the pictures."""
 
     name = "vpf"
 
     def __init__(self, chosen: Producer, pictures: EglPictures) -> None:
-        if reason := missing_for(self.name):
-            raise NotHere(reason)
         self._chosen, self.bitrate = chosen, chosen.bitrate
         self._tags = BitStreamFilterContext(_TAGS, "h264")
         self._gpu = Gpu()
