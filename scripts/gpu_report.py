@@ -96,9 +96,9 @@ def _egl(facts: Facts) -> Iterator[Row]:
         for path, library in its.get("vendors", {}).items()
     ]
     yield "EGL vendors", _joined(vendors) or "none", ""
-    for device in its.get("devices", []):
-        taken = "  <- device_idx" if device["index"] == facts["device_idx"] else ""
-        yield f"EGL device {device['index']}", f"{device['name']}{taken}", ""
+    for index, device in enumerate(its.get("devices", [])):
+        taken = " (device_idx)" if index == facts["device_idx"] else ""
+        yield f"EGL device {index}", f"{_kind(device)}{taken}", ""
     yield (
         "draws",
         _with_error(its, its.get("renderer", ""), f"by EGL's {its['platform']}" if "platform" in its else ""),
@@ -111,13 +111,18 @@ def _egl(facts: Facts) -> Iterator[Row]:
     yield "CUDA device", _with_error(match, about), ""
 
 
+def _kind(device: Facts) -> str:
+    """What CUDA and EGL know of an EGL device."""
+    if device["cuda"] is not None:
+        return f"CUDA device {device['cuda']}"
+    return "software" if device["is_software"] else "no CUDA device"
+
+
 def _stages(facts: Facts) -> Iterator[Row]:
     for probe, name, words in STAGES:
         its = facts[probe]
         if (ms := its.get("ms", {}).get(name)) is not None:
             yield words, _found(its, name), f"{ms:.2f}"
-    if "differs_by" in facts["draw"]:
-        yield "shader against the CPU", _differs(facts["draw"]), ""
     for probe, words in (("draw", "stages of OpenGL"), ("cuda", "OpenGL to CUDA"), ("cvcuda", "CV-CUDA")):
         if error := facts[probe].get("error"):
             yield words, error, ""
@@ -125,7 +130,7 @@ def _stages(facts: Facts) -> Iterator[Row]:
 
 def _found(its: Facts, name: str) -> str:
     """What was found of a stage, besides its time."""
-    if name == "convert":
+    if name in ("pack", "convert"):
         return f"against the CPU: {_differs(its)}" if "differs_by" in its else "ok"
     kind = name.removeprefix("map_")
     if kind == name or kind not in its.get("equal", {}):
@@ -204,7 +209,7 @@ def _for_a_gpu(facts: Facts) -> str:
     """What is missing, the nearest to the metal first."""
     nodes, driver, egl = facts["nodes"], facts["driver"], facts["egl"]
     closed = [f"{path}: {why}" for path, why in nodes.get("nodes", {}).items() if why]
-    if other := [device["index"] for device in egl.get("devices", []) if not device["is_software"]]:
+    if other := [index for index, device in enumerate(egl.get("devices", [])) if not device["is_software"]]:
         return f"device_idx {other[0]} is one"
     if closed:
         return closed[0]
