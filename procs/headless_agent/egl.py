@@ -48,6 +48,14 @@ def ordered(devices: Sequence[Device]) -> list[Device]:
     return sorted(devices, key=lambda device: (device.cuda is None, device.cuda or 0))
 
 
+def list_devices() -> list[Device]:
+    """This machine's, as `device_idx` counts them. Raises NotHere where EGL or OpenGL is missing."""
+    need_libraries()
+    from OpenGL.raw.EGL.VERSION import EGL_1_0 as egl
+
+    return ordered(_devices(egl))
+
+
 def described(devices: Sequence[Device]) -> str:
     """For people: "0 (cuda 0), 1 (software)"."""
 
