@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -34,7 +35,7 @@ SILENCE = "no answer"
 # (probe, what it needs to work before it is worth asking)
 STAGES = (("match", "egl cuda"), ("draw", "egl"), ("cuda", "egl cuda"), ("cvcuda", "egl cuda"))
 ENCODERS = (("nvenc-cuda", "egl cuda"), ("vpf", "egl cuda"), ("nvenc", "cuda"), ("x264", ""))
-ENGINES = (("engines", "cuda"), ("nvdec", "cuda"))
+ENGINES = ("engines", "nvdec")
 ATTEMPTS = (("auto", "egl"), ("x264", "egl"), ("auto", "cpu"), ("x264", "cpu"))  # encoder, renderer
 
 Facts = dict[str, Any]
@@ -61,7 +62,8 @@ def ask(name: str, *options: str, limit_s: float = LIMIT_S) -> Facts:
             told, said = silent.output or b"", b""
     facts: Facts = {}
     for line in told.splitlines():
-        facts |= json.loads(line)
+        with contextlib.suppress(ValueError):  # half a line, of one that was killed
+            facts |= json.loads(line)
     doing = facts.pop("doing", "starting")
     if is_late:
         facts["error"] = f"{SILENCE} within {limit_s:g} s from {doing}"
@@ -91,7 +93,8 @@ class Check:
             name: self._unless_lacking(needs, "encode", "--encoder", name, "--renderer", renderer)
             for name, needs in ENCODERS
         }
-        self.facts |= {name: self._unless_lacking(needs, name) for name, needs in ENGINES}
+        ordinal = str(self.facts["match"].get("ordinal", 0))
+        self.facts |= {name: self._unless_lacking("cuda", name, "--ordinal", ordinal) for name in ENGINES}
         self.facts["producer"] = self._attempts()
 
     def _ask(self, *words: str) -> Facts:

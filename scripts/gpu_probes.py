@@ -139,6 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="gpu_probes", description=__doc__)
     parser.add_argument("name", choices=MODULES)
     parser.add_argument("--device-idx", type=int, default=0)
+    parser.add_argument("--ordinal", type=int, default=0)  # of CUDA's device
     parser.add_argument("--pictures", type=int, default=60)
     parser.add_argument("--encoder", default="x264")
     parser.add_argument("--renderer", default="egl")

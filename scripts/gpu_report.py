@@ -24,7 +24,7 @@ STAGES = (  # probe, name in its "ms", words
     ("cvcuda", "convert", "CV-CUDA to NV12"),
 )
 IN_CONTAINER = "in a container, start it with the GPU and NVIDIA_DRIVER_CAPABILITIES=all"
-NO_NVENC = re.compile(r"unsupported device|no capable devices|error 2\b", re.I)
+NO_NVENC = "this GPU has no NVENC"  # as encoders say it
 
 Facts = Mapping[str, Any]
 Row = tuple[str, str, str]
@@ -145,7 +145,7 @@ def _differs(its: Facts) -> str:
 def _encoders(facts: Facts) -> Iterator[Row]:
     for name, its in facts["encoders"].items():
         if "decoded" in its:
-            quality = "equal" if its["psnr_db"] is None else f"{its['psnr_db']} dB"
+            quality = "equal" if its["decoded"] and its["psnr_db"] is None else f"{its['psnr_db']} dB"
             told = f"{its['decoded']} of {its['pictures']} pictures decoded again, luma {quality}"
             told += f", holds {its['held']} back" if its["held"] else ""
         else:
@@ -175,7 +175,9 @@ def verdict(facts: Facts) -> str:
         return _second_best(first, last, encoder)
     if encoder in ("nvenc-cuda", "vpf"):
         return f"pictures stay on the GPU: {encoder}"
-    if facts["egl"].get("is_software") and "ordinal" not in facts["match"]:
+    if "renderer" not in facts["egl"]:
+        return f"a stream is made ({encoder}), and what draws it is not known: {facts['egl'].get('error')}"
+    if facts["egl"]["is_software"] and "ordinal" not in facts["match"]:
         renderer = facts["egl"]["renderer"].split(" ")[0]
         by_cpu = f"everything runs on the CPU ({renderer}, {encoder})"
         shared = f"the CPU renders ({renderer}), the GPU encodes (nvenc)"
@@ -184,7 +186,7 @@ def verdict(facts: Facts) -> str:
         return (
             f"the GPU renders, converts and encodes (nvenc), and each picture goes through the CPU's memory: {reasons}"
         )
-    why = "this GPU has no NVENC" if NO_NVENC.search(reasons) else reasons
+    why = NO_NVENC if NO_NVENC in reasons else reasons
     return f"the GPU renders and converts, the CPU encodes ({encoder}): {why}"
 
 

@@ -33,8 +33,9 @@ def egl(asked: argparse.Namespace) -> Facts:
     """EGL's vendors, its devices in the order in which device_idx counts them, and the context of the one asked for."""
     named = os.environ.get("__EGL_VENDOR_LIBRARY_FILENAMES", "")
     files = named.split(":") if named else [path for pattern in VENDORS for path in sorted(glob.glob(pattern))]
-    yield {"vendors": {path: _library(path) for path in files}, "devices": []}
-    our_egl.need_libraries()
+    yield {"vendors": {path: _library(path) for path in files}, "doing": "EGL's devices"}
+    devices = our_egl.list_devices()
+    yield {"devices": [{"cuda": each.cuda, "is_software": each.is_software} for each in devices]}
     yield {"doing": "a context"}
     context = our_egl.open_context(asked.device_idx)
     yield {"platform": context.platform, "renderer": context.renderer, "is_software": context.is_software}

@@ -108,7 +108,8 @@ def test_each_refusal_of_a_driver_is_told_in_its_words(monkeypatch: pytest.Monke
     other = asked(monkeypatch, drivers.environ(FAKE_GL_DEVICES="0"), "cuda")
     assert other["error"] == "llvmpipe draws, which is no CUDA device"
     none = asked(monkeypatch, drivers.environ(FAKE_NVENC="none"), "stream", "--encoder", "auto")
-    assert none["frames"] and "unsupported device" in none["line"] and none["line"].startswith("encoder x264 (")
+    assert none["frames"] and "this GPU has no NVENC" in none["line"] and none["line"].startswith("encoder x264 (")
+    assert asked(monkeypatch, drivers.environ(FAKE_NVENC="none"), "engines") == {"nvenc": 0}
 
 
 def broken_driver(folder: Path, how: str) -> dict[str, str]:

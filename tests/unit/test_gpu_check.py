@@ -12,7 +12,6 @@ import pytest
 from scripts import gpu_check, gpu_report
 
 NO_DRIVER = "no NVIDIA driver here (libcuda.so.1 is missing)"
-UNSUPPORTED = "nvenc-cuda does not open at 1280x720: OpenEncodeSessionEx failed: unsupported device (2): (no details)"
 
 
 def encoded(psnr_db: float | None = 45.0) -> dict[str, Any]:
@@ -93,12 +92,13 @@ IN_CONTAINER = gpu_report.IN_CONTAINER
             "nvenc-cuda, vpf: missing here: cuda-bindings: make up CUDA=1 installs it",
         ),
         (
-            gpu(f"encoder x264 (nvenc-cuda: {UNSUPPORTED}; nvenc: the same)"),
+            gpu("encoder x264 (nvenc-cuda, nvenc: this GPU has no NVENC (such have none); vpf: something)"),
             "the GPU renders and converts, the CPU encodes (x264): this GPU has no NVENC",
         ),
         (
             gpu("encoder x264 (nvenc-cuda, nvenc: Cannot load libnvidia-encode.so.1)"),
-            "the GPU renders and converts, the CPU encodes (x264): nvenc-cuda, nvenc: Cannot load libnvidia-encode.so.1",
+            "the GPU renders and converts, the CPU encodes (x264): "
+            "nvenc-cuda, nvenc: Cannot load libnvidia-encode.so.1",
         ),
     ],
 )
@@ -231,6 +231,40 @@ def test_a_drivers_page_of_words_is_one_line() -> None:
 )
 def test_how_a_process_ended_is_said_in_words(code: int, said: bytes, words: str) -> None:
     assert gpu_report.how_ended(code, said) == words
+
+
+def checked(monkeypatch: pytest.MonkeyPatch, answers: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+    """The facts of a check whose probes give these answers, and what was asked."""
+    asked = []
+
+    def ask(name: str, *options: str) -> dict[str, Any]:
+        words = [name, *options[: options.index("--device-idx")]]
+        asked.append(" ".join(word for word in words if not word.startswith("--")))
+        return answers.get(asked[-1], answers.get(name, {}))
+
+    monkeypatch.setattr(gpu_check, "ask", ask)
+    return gpu_check.Check(0, 60).facts, asked
+
+
+def test_a_driver_that_gives_no_answer_is_not_asked_again_but_by_the_producer(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = {"error": "no answer within 8 s from cuInit"}
+    answers = {"driver": silent, "egl": {"renderer": "llvmpipe"}, "stream x264 egl": attempt("encoder x264")}
+    facts, asked = checked(monkeypatch, answers)
+    assert asked == [
+        *("machine", "nodes", "driver", "egl", "draw"),
+        *("encode x264 egl", "stream auto egl", "stream x264 egl"),
+    ]
+    assert facts["encoders"]["nvenc-cuda"] == {"error": "not asked: the driver gives no answer"}
+
+
+def test_where_nothing_draws_the_cpus_pictures_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"egl": {"error": "no EGL"}, "stream x264 cpu": attempt("encoder x264")}
+    facts, asked = checked(monkeypatch, answers)
+    assert asked[4:] == [
+        *("encode nvenc cpu", "encode x264 cpu", "engines 0", "nvdec 0"),
+        *("stream auto egl", "stream auto cpu", "stream x264 cpu"),
+    ]
+    assert facts["match"] == {"error": "not asked: nothing draws"}
 
 
 @pytest.mark.parametrize("options", [["--device-idx", "-1"], ["--pictures", "1"], ["--pictures", "x"], ["--what"]])
