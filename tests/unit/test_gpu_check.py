@@ -178,7 +178,7 @@ def test_the_table_tells_all_that_was_found() -> None:
     assert row(facts, "EGL device 1") == ("", "software")
     assert row(facts, "CUDA device") == ("", "0: NVIDIA H200, 150.0 GiB, compute 9.0")
     assert row(facts, "map NV12 into CUDA") == ("0.10", "the same bytes as glReadPixels")
-    assert row(facts, "pack NV12 (shader)") == ("2.00", "against the CPU: differs by at most 1 of 255")
+    assert row(facts, "pack NV12 (shader)") == ("2.00", "at most 1 of 255 from what the CPU makes of it")
     assert row(facts, "encoder nvenc-cuda") == ("2.50", "60 of 60 pictures decoded again, luma equal")
     assert row(facts, "encoder x264") == ("2.50", "60 of 60 pictures decoded again, luma 45.0 dB")
     assert row(facts, "producer egl, auto") == ("", "encoder nvenc-cuda, 60 pictures in 1 s")
@@ -191,7 +191,7 @@ def test_what_is_wrong_stands_out() -> None:
     facts["encoders"]["vpf"] = encoded() | {"decoded": 7, "pictures": 10, "held": 3}
     facts["nodes"]["nodes"]["/dev/dri/renderD128"] = "no permission: add yourself to group 104"
     assert row(facts, "map NV12 into CUDA")[1] == "OTHER BYTES than glReadPixels"
-    assert row(facts, "pack NV12 (shader)")[1] == "against the CPU: differs by at most 9 of 255 (expected: 2)"
+    assert row(facts, "pack NV12 (shader)")[1] == "at most 9 of 255 from what the CPU makes of it (EXPECTED: 2)"
     assert row(facts, "encoder vpf")[1].endswith("7 of 10 pictures decoded again, luma 45.0 dB, holds 3 back")
     assert "/dev/dri/renderD128 (no permission: add yourself to group 104)" in row(facts, "device nodes")[1]
 
