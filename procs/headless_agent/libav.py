@@ -66,7 +66,7 @@ class Libav:
 
     @contextlib.contextmanager
     def _opening(self) -> Iterator[None]:
-        """While the codec opens, raise EncoderFailed with libav's own words."""
+        """While the codec opens, raise EncoderFailed with libav's own words, and NotHere where we have better ones."""
         av.logging.set_level(av.logging.ERROR)  # only so does it say more than a number
         said: list[tuple[int, str, str]] = []
         try:
