@@ -38,8 +38,8 @@ ENDS = [
     ("advcvtcolor_into:20:1", 7, "cvcuda: NVCV_ERROR_INVALID_ARGUMENT: FAKE_FAIL"),
     ("cuGraphicsMapResources:20:719", 16, "CUDA: CUDA_ERROR_LAUNCH_FAILED at cuGraphicsMapResources"),
     ("cuMemcpy2DAsync:120:700", 16, "CUDA: CUDA_ERROR_ILLEGAL_ADDRESS (at|in) .*"),
-    ("nvEncEncodePicture:20:20,cuStreamSynchronize:3:719", 16, "CUDA: CUDA_ERROR_LAUNCH_FAILED at cuStreamSynchronize"),
-    ("advcvtcolor_into:20:1,cuStreamSynchronize:3:719", 16, "CUDA: CUDA_ERROR_LAUNCH_FAILED at cuStreamSynchronize"),
+    ("nvEncEncodePicture:20:20,cuStreamSynchronize:2:719", 16, "CUDA: CUDA_ERROR_LAUNCH_FAILED at cuStreamSynchronize"),
+    ("advcvtcolor_into:20:1,cuStreamSynchronize:2:719", 16, "CUDA: CUDA_ERROR_LAUNCH_FAILED at cuStreamSynchronize"),
 ]
 
 
