@@ -32,11 +32,8 @@ HELD = 3
 _KEYFRAME = 2 | 4  # NV_ENC_PIC_FLAG_FORCEIDR | NV_ENC_PIC_FLAG_OUTPUT_SPSPPS
 _CUDA_ERROR = re.compile(r"\bCUDA_ERROR_\w+")
 _TUNING = {"ll": "low_latency", "ull": "ultra_low_latency"}
-_REFUSALS = {
-    1: NO_NVENC,
-    2: NO_NVENC,
-    10: NO_SESSION,
-}  # NV_ENC_ERR_NO_ENCODE_DEVICE, _UNSUPPORTED_DEVICE, _OUT_OF_MEMORY
+# NV_ENC_ERR_NO_ENCODE_DEVICE, _UNSUPPORTED_DEVICE, _OUT_OF_MEMORY
+_REFUSALS = {1: NO_NVENC, 2: NO_NVENC, 10: NO_SESSION}
 
 # PyNvVideoCodec can label a stream with the full range only, so that it labels none. As libav.py has it.
 _TAGS = "h264_metadata=" + ":".join(
