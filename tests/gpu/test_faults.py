@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,10 +162,10 @@ def test_without_permission_on_the_device_it_says_so(tmp_path: Path) -> None:
     if not any(Path("/dev").glob("nvidia[0-9]*")):
         pytest.skip("not verified here: the driver has no device nodes")
     (closed := tmp_path / "closed").touch(mode=0)
-    (run_dir := Path(f"/tmp/planaria-gpu-{os.getpid()}")).mkdir(mode=0o700)
+    run_dir = tempfile.mkdtemp(prefix="planaria-")
     os.chown(run_dir, NOBODY, NOBODY)
     as_nobody = ["unshare", "--mount", "sh", "-c", CLOSED, "sh", str(closed)]
-    environ = clean_environ(PLANARIA_RUN_DIR=str(run_dir), HOME=str(run_dir), PYTHONDONTWRITEBYTECODE="1")
+    environ = clean_environ(PLANARIA_RUN_DIR=run_dir, HOME=run_dir, PYTHONDONTWRITEBYTECODE="1")
 
     def tried(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
