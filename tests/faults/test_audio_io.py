@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -115,7 +116,12 @@ def called(url: str) -> Backend | None:
 
 
 def test_who_makes_it_say_more_than_is_read_is_left(running: Device) -> None:
-    with connect(running.url, subprotocols=[Subprotocol(wire.OURS)], max_queue=1) as ws, suppress(ConnectionClosed):
+    small = socket.socket()  # or the kernel would keep megabytes of it, and it be given up for something else before
+    for each in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        small.setsockopt(socket.SOL_SOCKET, each, 4096)
+    small.connect(("127.0.0.1", running.port))
+    ours = connect(running.url, sock=small, subprotocols=[Subprotocol(wire.OURS)], max_queue=1)
+    with ours as ws, suppress(ConnectionClosed):
         for number in range(1_000_000):
             ws.send(json.dumps({"type": "planaria.mute", "muted": bool(number % 2)}))
     until(lambda: "it does not read what it makes us say" in running.said)
