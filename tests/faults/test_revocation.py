@@ -25,7 +25,7 @@ from tests.faults.test_tunnel_peers import passes, pumps, suites
 from tests.rig import clean_environ
 from tests.rig import until as until_there
 
-ENDS_WITHIN_S = 5.0
+ENDS_WITHIN_S = 20.0  # at once where nothing else runs; never, if nobody looks
 
 
 async def cli(run_dir: Path, *words: str) -> None:
@@ -108,7 +108,7 @@ def test_a_tunnel_of_one_process_ends_its_lane(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # where both ends keep their keys
     ends = [("lane-a", "10.77.0.1", 1380), ("lane-b", "10.77.0.2", 1380)]
     with peers_ground.straight() as wire, peers_ground.pair(wire, ("our_end", "3,2,1"), ends) as pair:
-        assert [row["plane"] for row in pair.asked("rows")] == [3]
+        until_there(lambda: [row["plane"] for row in pair.asked("rows")] == [3])
         homes = [Peers(path.parent) for path in tmp_path.glob("*/peers.json")]
         (alices,) = (each for each in homes if "bob" in each.all())
         alices.revoke("bob")
