@@ -202,12 +202,13 @@ def _short(words: tuple[str, ...]) -> str:
 class Census(threading.Thread):
     """Looks five times a second and keeps what was broken for longer than it may be; each case once.
 
-    For use in a `with` block. `excused` may be changed at any time.
+    For use in a `with` block. `excused` may be changed at any time; `busy`: so many times as long as promised anything
+    may last, on a machine that does other things as well.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, busy: float = 1.0) -> None:
         super().__init__(name="census", daemon=True)
-        self._root = root
+        self._root, self._busy = root, busy
         self._over = threading.Event()
         self._since: dict[tuple[str, tuple[int, ...]], float] = {}
         self.excused: set[int] = set()
@@ -232,7 +233,7 @@ class Census(threading.Thread):
         before = self._since
         self._since = {key: before.get(key, now) for key in found}
         for key, each in found.items():
-            limit_s = GRACES_S.get(each.kind, GRACE_S)
+            limit_s = self._busy * GRACES_S.get(each.kind, GRACE_S)
             if self._since[key] != float("-inf") and now - self._since[key] > limit_s:
                 self._since[key] = float("-inf")  # told
                 self.broken.append(each)

@@ -29,11 +29,11 @@ from tests.rig import clean_environ, until
 from tests.viewers import RtspViewer
 
 pytestmark = pytest.mark.timeout(300)
-KILLED_S = 15.0  # until all is well after a kill; 0.3 to 3 s where nothing else runs
-STORM_S = 20.0  # the same when all are killed at once: to start them all takes three seconds of a processor
-BUSY = 2  # so much longer it may take in a test, which never has the machine for itself; `make chaos` has it
+KILLED_S = 40.0  # until all is well after a kill; 0.3 to 3 s where nothing else runs
+STORM_S = 60.0  # the same when all are killed at once: to start them all takes three seconds of a processor
+BUSY = 3  # so much longer it may take in a test, which never has the machine for itself; `make chaos` has it
 SILENT_S = 6.0  # until whatever is frozen or hangs is another process
-WELL_S = 15.0  # and all is well after that
+WELL_S = 40.0  # and all is well after that
 RESTARTS, STORMS = 10, 1
 LOOPS_S = 15.0  # how long crash loops are watched at least
 
@@ -45,7 +45,7 @@ def census(request: pytest.FixtureRequest) -> Iterator[Census | None]:
     if not fixture:
         yield None
         return
-    with Census(request.getfixturevalue(fixture).root) as looking:
+    with Census(request.getfixturevalue(fixture).root, BUSY) as looking:
         yield looking
     assert looking.broken == []
     assert looking.looks
@@ -168,19 +168,19 @@ def test_loops_begin(loops: Loops) -> None:
 
 def test_whatever_is_killed_is_back(subject: Subject, census: Census) -> None:
     """supervisord last: it takes everything with it."""
-    names = sorted(subject.targets(), key=lambda name: (name == "supervisord", name))
+    names = subject.targets().keys() - {"supervisord"}
     assert len(names) > 5
-    for name in names:
-        old = [pid for other, pid in subject.targets().items() if other not in ("supervisord", "keeper")]
-        recovery = hit(subject, census, {name: "killed"}, KILLED_S, old if name == "supervisord" else ())
-        assert recovery.healthy_ms is not None
+    for together in packed([(name, "killed") for name in sorted(names)], noticing(subject.root)):
+        assert hit(subject, census, dict(together), KILLED_S).healthy_ms is not None
+    old = [pid for name, pid in subject.targets().items() if name not in ("supervisord", "keeper")]
+    assert hit(subject, census, {"supervisord": "killed"}, KILLED_S, old).healthy_ms is not None
 
 
 def test_whatever_is_frozen_or_hangs_is_replaced(subject: Subject, census: Census) -> None:
     late = []
     cases = by_turns({name: faults.possible(pid) for name, pid in subject.targets().items()})
     for together in packed(cases, noticing(subject.root)):
-        recovery = hit(subject, census, dict(together), SILENT_S + WELL_S)
+        recovery = hit(subject, census, dict(together), BUSY * SILENT_S + WELL_S)
         late += [(name, at_ms) for name, at_ms in recovery.new_pid_ms.items() if at_ms > BUSY * SILENT_S * 1000]
     assert not late
 
@@ -281,7 +281,7 @@ def test_a_slow_reader_harms_nobody(subject: Subject) -> None:
 
 
 def test_whoever_leaks_is_replaced(subject: Subject, census: Census) -> None:
-    hit(subject, census, {"go2rtc/headless_agent": "leaking"}, SILENT_S + WELL_S)
+    hit(subject, census, {"go2rtc/headless_agent": "leaking"}, BUSY * SILENT_S + WELL_S)
 
 
 # --- the disk and the clock --------------------------------------------------------------------------
@@ -315,7 +315,7 @@ BAD_DISKS = {"full": disks.full_disk, "slow": disks.slow_disk}
 def test_all_come_back_while_the_disk_is_bad(strained: Subject, census: Census, kind: str) -> None:
     bad: Callable[[Path], AbstractContextManager[None]] = BAD_DISKS[kind]
     with bad(strained.root / "run"):
-        hit(strained, census, dict.fromkeys(below_supervisord(strained), "killed"), 2 * STORM_S)
+        hit(strained, census, dict.fromkeys(below_supervisord(strained), "killed"), STORM_S)
 
 
 def test_while_nothing_can_be_written_what_runs_runs_on_and_the_rest_is_back_after(strained: Subject) -> None:
@@ -329,7 +329,7 @@ def test_while_nothing_can_be_written_what_runs_runs_on_and_the_rest_is_back_aft
         assert max(each.gap_ms(since) for each in strained.watching) < 1000
         with faults.together(before, dict.fromkeys(below_supervisord(strained), "killed")) as done:
             time.sleep(1)
-    recovery = strained.recover(done, 2 * STORM_S)
+    recovery = strained.recover(done, STORM_S)
     assert not recovery.missing
 
 
@@ -355,4 +355,4 @@ def test_the_clock_is_set(strained: Subject, census: Census, clock: faults.Clock
 
 def test_crash_loops_are_over_once_mended_and_nobody_typed_start(loops: Loops) -> None:
     assert (loops.folder / "mended").exists()
-    until(loops.lives, 32)
+    until(loops.lives, 60)
