@@ -16,7 +16,8 @@ from tests import conversing, device_minimal
 from tests.conversing import Person, Speech, Voice, Watch
 from tests.rig import until
 
-pytestmark = [pytest.mark.needs("flite")]
+pytestmark = [pytest.mark.needs("flite"), pytest.mark.timeout(300)]
+LIMIT_S = 60.0  # for what people say and hear, which goes by the clock, on a busy machine
 NAME = "study"
 STORIES = {
     "an old man": "This story is about an old man, who lived alone by the sea and looked for his boat every day.",
@@ -49,7 +50,7 @@ def voice(tmp_path_factory: pytest.TempPathFactory, speech: Speech, person: Pers
 def talking(voice: Voice) -> Iterator[Voice]:
     """The same, while somebody is there; else the bot would ask whether anybody is."""
     voice.post(f"/v1/devices/{NAME}/enable")
-    until(lambda: voice.texts(NAME, "assistant") and voice.is_quiet(NAME))
+    until(lambda: voice.texts(NAME, "assistant") and voice.is_quiet(NAME), LIMIT_S)
     yield voice
     voice.post(f"/v1/devices/{NAME}/disable")
 
@@ -96,7 +97,7 @@ def test_killed_in_the_middle_of_a_question_and_of_its_answer(
     times = Watch()
     speech.start(which)
     times.told(f"{which} serves again")
-    until(lambda: person.heard_s(began) > 1.0)
+    until(lambda: person.heard_s(began) > 1.0, LIMIT_S)
     times.told("a second of the answer was heard")
     said, held = texts(voice), conversing.holds(person.device).count("held")
     assert said[: len(before)] == before and len(said) == len(before) + 2
@@ -104,13 +105,13 @@ def test_killed_in_the_middle_of_a_question_and_of_its_answer(
 
     times = Watch()
     kill(voice, person)
-    until(lambda: conversing.holds(person.device).count("held") > held)
+    until(lambda: conversing.holds(person.device).count("held") > held, LIMIT_S)
     times.told("called again")
     began = 0 if kill is kill_device else len(person.device.played())
-    until(lambda: person.heard_s(began) > 0.1)
+    until(lambda: person.heard_s(began) > 0.1, LIMIT_S)
     times.told("and speaks")
     voice.wait()
-    until(lambda: len(texts(voice)) > len(said) and voice.is_quiet(NAME))
+    until(lambda: len(texts(voice)) > len(said) and voice.is_quiet(NAME), LIMIT_S)
     now = texts(voice)
     print(now)
     assert now[: len(said) - 1] == said[:-1], "what was said before is known"
