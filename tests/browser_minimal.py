@@ -25,6 +25,7 @@ from websockets.sync.connection import Connection
 from websockets.typing import Subprotocol
 
 from tests.realtime_backend import RATE, Sound, decoded
+from tests.rig import until
 
 PIECE_S = 0.04
 PIECE = round(RATE * PIECE_S)
@@ -114,12 +115,12 @@ class Talk:
 
     def until(self, look: Callable[[], Any], within_s: float = 20.0) -> Any:
         """What that gives once it is true."""
-        deadline = time.monotonic() + within_s
-        while not (found := look()):
-            shown = [event["type"] for event in self.events[-12:]]
-            assert time.monotonic() < deadline and self.closed is None, (self.closed, shown)
-            time.sleep(0.02)
-        return found
+
+        def found() -> Any:
+            assert self.closed is None, (self.closed, [event["type"] for event in self.events[-12:]])
+            return look()
+
+        return until(found, within_s)
 
     @property
     def heard(self) -> Sound:

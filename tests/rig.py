@@ -30,6 +30,7 @@ T = TypeVar("T")
 _given: set[int] = set()
 WORKERS = 16  # at most, each with ports of its own
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+SELDOM_S = 0.1  # between two looks at what takes seconds to come
 EXEC_KNOWN_S = 0.2  # go2rtc's API answers before it knows of exec:, and nothing tells when it does
 AGENT = [sys.executable, "-m", "procs.headless_agent"]
 
@@ -49,15 +50,16 @@ def free_port() -> int:
 
 def until(look: Callable[[], T | None], within_s: float = 20.0, every_s: float = 0.02) -> T:
     """What `look` gives once it is true. Fails the test after the limit. A look that takes long, as one that starts a
-    process does, is taken the more seldom: what is waited for needs the processor more than we."""
-    deadline = time.monotonic() + within_s
+    process does, is taken the more seldom, and so is any for what takes long to come: what is waited for needs the
+    processor more than we."""
+    first = time.monotonic()
     while True:
         began = time.monotonic()
         if found := look():
             return found
         now = time.monotonic()
-        assert now < deadline, f"not within {within_s:g} s: {look}"
-        time.sleep(max(every_s, 3 * (now - began)))
+        assert now < first + within_s, f"not within {within_s:g} s: {look}"
+        time.sleep(max(every_s, 3 * (now - began), min(SELDOM_S, (now - first) / 20)))
 
 
 def clean_environ(**more: str) -> dict[str, str]:
