@@ -389,7 +389,7 @@ def violations(person: Person) -> list[str]:
     return [f"{each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.long), "dark"])  # see test_page_access.py
 def test_axe_finds_nothing_and_nothing_is_cut_off(ann: Person, leader: Leader, scheme: str, tmp_path: Path) -> None:
     """The pictures are for whoever wants to see it."""
     leader.state = VoiceState(True, [], ["devices.json: devices[4]: no name"], {"stt": "", "tts": "connection refused"})

@@ -86,7 +86,9 @@ def moves(page: Page, since_ms: float = 0.0, pictures: int = 10) -> list[player.
     return until(look, LIMIT_S, 0.05)
 
 
-@pytest.mark.parametrize("symmetric", [False, True], ids=["direct", "relayed"])
+@pytest.mark.parametrize(
+    "symmetric", [False, pytest.param(True, marks=pytest.mark.long)], ids=["direct", "relayed"]
+)  # relayed, a viewer of the protocol alone sees it, and Chromium a published device: both are below
 def test_our_device_is_seen_in_chromium_from_nat_to_nat(
     world: World, turn: Turn, hub: Process, camera: Camera, token: str, far_browser: Browser, *, symmetric: bool
 ) -> None:
