@@ -40,6 +40,7 @@ from procs.webrtc_peer.outlets import Outlets
 from procs.webrtc_peer.rtsp_login import Server
 from tests.nat import Place
 
+LIMIT_S = 30.0  # for what a child does at once, on a busy machine
 RUN_CHILD = (
     "import sys, msgspec; from procs import prctl; prctl.bind_to_parent(); from procs.messages.watch import Spec;"
     " from procs.webrtc_peer import child; child.live(msgspec.msgpack.decode(bytes.fromhex(sys.argv[1]), type=Spec))"
@@ -94,12 +95,12 @@ class Leader:
     async def tell(self, session: str, kind: Any, payload: dict[str, Any]) -> None:
         """A signal of the viewer to the child, as soon as it is there."""
         message = Signal(id=1, kind=kind, session_id=session)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             while session not in self.beats:  # noqa: ASYNC110 - it is there only from its first beat on
                 await asyncio.sleep(0.01)
         assert self._send(session, message, json.dumps({"session_id": session, **payload}).encode())
 
-    async def hear(self, session: str, kind: str, within_s: float = 10) -> dict[str, Any]:
+    async def hear(self, session: str, kind: str, within_s: float = LIMIT_S) -> dict[str, Any]:
         """The next of this kind that the child tells its viewer."""
         async with asyncio.timeout(within_s):
             return await self.said[session, kind].get()

@@ -46,13 +46,13 @@ def media() -> Iterator[Go2rtc]:
 
 def run(media: Go2rtc, directory: Path, test: Callable[[Leader], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with asyncio.timeout(50), watching.leader(directory, media.rtsp) as leader:
+        async with asyncio.timeout(100), watching.leader(directory, media.rtsp) as leader:
             await test(leader)
 
     asyncio.run(main())
 
 
-async def until(look: Callable[[], Any], within_s: float = 15) -> None:
+async def until(look: Callable[[], Any], within_s: float = 40) -> None:
     async with asyncio.timeout(within_s):
         while not look():  # noqa: ASYNC110 - whatever it looks at tells nobody
             await asyncio.sleep(0.02)
@@ -61,7 +61,7 @@ async def until(look: Callable[[], Any], within_s: float = 15) -> None:
 async def ended(leader: Leader, session: str) -> dict[str, Any]:
     """What the viewer is told at the end, once the child has gone."""
     told = await leader.hear(session, "watch_ended")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(watching.LIMIT_S):
         assert await leader.children[session].wait() == 0
     return told
 
@@ -275,7 +275,9 @@ def test_relay_candidates_follow_the_answer_and_carry_it_all(
 ) -> None:
     hear, request_received = Leader.hear, Connection.request_received
 
-    async def without_hosts(self: Leader, session: str, kind: str, within_s: float = 10) -> dict[str, Any]:
+    async def without_hosts(
+        self: Leader, session: str, kind: str, within_s: float = watching.LIMIT_S
+    ) -> dict[str, Any]:
         payload = await hear(self, session, kind, within_s)
         return json.loads(re.sub(r"a=candidate:.*?\\r\\n", "", json.dumps(payload)))  # type: ignore[no-any-return]
 
@@ -312,9 +314,11 @@ def test_from_nat_to_nat(media: Go2rtc, tmp_path: Path, world: World, turn: Turn
             await leader.start("s", STREAM, ice_servers=servers)
         viewer = Viewer(leader, "s", turn.stun_url, world.viewer)
         await viewer.watch()
-        await until(lambda: viewer.pictures > 60)
+        await until(lambda: viewer.pictures > 20)
         await until(lambda: leader.beats["s"].path == ("relayed" if symmetric else "direct"))
-        assert leader.beats["s"].stats["dropped"] == 0
+        before = leader.beats["s"].stats["dropped"]  # while it took a busy machine long to connect
+        await until(lambda: viewer.pictures > 80)
+        assert leader.beats["s"].stats["dropped"] == before
         kinds = [re.findall("typ (\\w+)", each) for each in viewer.candidates]
         assert kinds == [["srflx"], ["relay"], []] or kinds == [["relay"], ["srflx"], []]
         await viewer.close()
