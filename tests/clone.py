@@ -42,7 +42,8 @@ class Clone:
     def install(self, locked: str = "requirements.txt") -> None:
         """Give it what `make up` would install and fetch, as links to ours: that takes a second, not half a minute."""
         link_venv(self.root, locked=locked)
-        for name in ("go2rtc/bin", *(str(path.relative_to(ROOT)) for path in (ROOT / "procs").rglob("__pycache__"))):
+        compiled = (path for folder in ("procs", "scripts") for path in (ROOT / folder).rglob("__pycache__"))
+        for name in ("go2rtc/bin", *(str(path.relative_to(ROOT)) for path in compiled)):
             if (ROOT / name).is_dir():
                 shutil.copytree(ROOT / name, self.root / name, copy_function=_link, ignore=_BEING_WRITTEN)
 
