@@ -8,6 +8,7 @@ import contextlib
 import functools
 import os
 import signal
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -295,7 +296,10 @@ def test_browsers_talk_and_one_too_many_is_told_so_at_once(tmp_path: Path, envir
 
 def test_a_browser_that_reads_nothing_is_closed_and_costs_no_memory(tmp_path: Path, environ: dict[str, str]) -> None:
     async def scenario(port: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        small = socket.socket()  # what the kernel keeps for it costs time and no memory of ours
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        small.connect(("127.0.0.1", port))
+        reader, writer = await asyncio.open_connection(sock=small)
         head = (
             "GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
