@@ -4,9 +4,11 @@ viewer says into a microphone is heard at the camera."""
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from tests.linked import linked
 from tests.peered import peered
 from tests.rig import Go2rtc, go2rtc, until
 
-pytestmark = pytest.mark.needs("chromium", "ip")
+pytestmark = [pytest.mark.timeout(240), pytest.mark.needs("chromium", "ip")]
 DEVICE = "cam-1"
 OWN, FOREIGN, FAR = "with-opus", "with-aac", "by-rtsp"
 PRODUCER = f"exec:{ROOT}/scripts/go2rtc_exec_headless_agent.sh"
@@ -152,21 +154,30 @@ def test_a_camera_is_heard(ann: Person, stream: str) -> None:
     until(lambda: ann.page.evaluate(ENERGY) > before, 20, 0.1)
 
 
+def is_left(served: Go2rtc, stream: str) -> bool:
+    """Whether nobody watches it, so that go2rtc has let its camera go."""
+    with urllib.request.urlopen(served.url(f"/api/streams?src={stream}"), timeout=20) as answer:
+        return not json.load(answer)["consumers"]
+
+
 @pytest.mark.parametrize("stream", [OWN, FAR])
 def test_who_presses_the_button_is_heard_at_the_camera_until_it_is_pressed_again(
-    ann: Person, ear: Path, stream: str
+    ann: Person, ear: Path, running_go2rtc: list[Go2rtc], stream: str
 ) -> None:
     its = tile(ann, stream)
-    ear.write_bytes(b"")
     button = its.get_by_role("button", name=f"Talk: {stream}")
-    for _ in range(3):  # on a busy machine go2rtc may connect to a camera anew and then pass it nothing
+    # go2rtc connects to a camera anew for who talks. The one here is a go2rtc, too; on a busy machine it may still be
+    # at the end of the connection before, and then passes on nothing of this one for as long as it lasts.
+    for _ in range(4):
+        ear.write_bytes(b"")
         ann.press(f"Talk: {stream}")
         expect(button).to_have_attribute("aria-pressed", "true")
         with contextlib.suppress(AssertionError):
             until(lambda: _loud(ear.read_bytes()) > 1000, 12)
             break
-        ann.press(f"Talk: {stream}")
-        expect(button).to_have_attribute("aria-pressed", "false")
+        ann.press(f"Stop {stream}")
+        until(lambda: is_left(running_go2rtc[0], stream), 60)
+        tile(ann, stream)
     assert _loud(ear.read_bytes()) > 1000
     ann.press(f"Talk: {stream}")
     expect(button).to_have_attribute("aria-pressed", "false")
