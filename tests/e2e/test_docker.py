@@ -432,7 +432,7 @@ def test_a_voice_backend_serves_at_its_port_and_is_healthy_while_it_can(plain: I
     more = {"PORT": str(port), **secrets, **speech, **ports_of_its_own()}
     running = Container(plain, environment(file) | more, file=file)
     try:
-        until(lambda: running.health() == 0, 60)
+        until(lambda: running.health() == 0, 120)
         assert voice(port, "/v1/devices", "")[0] == 401
         status, said = voice(port, "/v1/devices", key)
         assert status == 200 and [each["name"] for each in said["devices"]] == ["here", "kitchen", "front door"]
