@@ -116,11 +116,12 @@ class Talk:
     def until(self, look: Callable[[], Any], within_s: float = 20.0) -> Any:
         """What that gives once it is true."""
 
-        def found() -> Any:
-            assert self.closed is None, (self.closed, [event["type"] for event in self.events[-12:]])
-            return look()
+        def seen() -> Any:
+            found = look()
+            assert found or self.closed is None, (self.closed, [event["type"] for event in self.events[-12:]])
+            return found
 
-        return until(found, within_s)
+        return until(seen, within_s)
 
     @property
     def heard(self) -> Sound:
