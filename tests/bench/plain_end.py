@@ -12,6 +12,7 @@ from ipaddress import ip_interface
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 
 from procs.agent import tun
+from procs.agent.lane import vnet
 from procs.agent.network import Tunnel
 from procs.agent.packing import OPTIONS
 from tests.bench import ends
@@ -54,13 +55,13 @@ def _carry(channel: RTCDataChannel, name: str, address: str, mtu: str) -> None:
     tunnel = Tunnel(interface=name, address=(ip_interface(address),), mtu=int(mtu))
     device, _ = tun.claim(tunnel, "planaria bench")
 
-    def send(packets: Sequence[bytes]) -> None:
-        for packet in packets:
+    def send(frames: Sequence[bytes]) -> None:
+        for packet in vnet.packets(frames):
             if channel.bufferedAmount < HIGH_BYTES:
                 channel.send(packet)
 
     device.start(send)
-    channel.on("message", lambda message: device.write([message]))
+    channel.on("message", lambda message: device.write([[vnet.PLAIN + message]]))
 
 
 if __name__ == "__main__":
