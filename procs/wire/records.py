@@ -43,6 +43,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
@@ -121,19 +122,18 @@ class Opener:
         self.newest = max(self.newest, counter)
         return counter, text
 
-    def follow(self, joined: memoryview, cuts: Sequence[slice], room: memoryview, rooms: Sequence[slice]) -> int:
-        """Open the records that come next after `newest`, as long as these are they: what is sealed of each lies there
-        in `joined`, and its text goes to a place in `room` that is exactly as long. How many were opened; what is to be
-        thought of the one behind, `open` says.
+    def follow(self, sealed: Sequence[memoryview], rooms: Sequence[memoryview]) -> int:
+        """Open the records that come next after `newest`, as long as these are they: each is what lies behind the head,
+        and its text goes to a room that is exactly as long. How many were opened; what is to be thought of the one
+        behind, `open` says.
 
         Their heads are not looked at: a record that opens under a counter's nonce is the one of that counter.
         """
         first, done = self.newest + 1, 0
-        high, last = _counters(first, len(cuts))
-        nonce, decrypt = self._salt + high, self._decrypt_into
+        high, last = _counters(first, len(sealed))
+        nonces = map((self._salt + high).__add__, last)
         try:
-            for byte, cut, place in zip(last, cuts, rooms, strict=False):
-                decrypt(nonce + byte, joined[cut], None, room[place])
+            for _ in map(self._decrypt_into, nonces, sealed, repeat(None), rooms):
                 done += 1
         except InvalidTag:
             pass

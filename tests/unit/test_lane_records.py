@@ -66,11 +66,10 @@ def pair(first: int = 0) -> tuple[Sealer, Opener]:
 
 def followed(opener: Opener, datagrams: list[memoryview]) -> int:
     """How many are opened behind each other."""
-    cuts = [slice(at + HEAD, at + STEP) for at in range(0, STEP * len(datagrams), STEP)]
-    rooms = [slice(at, at + 100) for at in range(0, 100 * len(datagrams), 100)]
     room = memoryview(bytearray(100 * len(datagrams)))
+    rooms = [room[at : at + 100] for at in range(0, len(room), 100)]
     first = opener.newest + 1
-    done = opener.follow(memoryview(b"".join(datagrams)), cuts, room, rooms)
+    done = opener.follow([each[HEAD:] for each in datagrams], rooms)
     assert bytes(room[: 100 * done]) == b"".join(b"%100d" % counter for counter in range(first, first + done))
     return done
 

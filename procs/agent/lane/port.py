@@ -56,7 +56,7 @@ class Port:
         self.number: int = self._socks[0].getsockname()[1]
         self._demux: Demux[Take] = Demux()
         self._outlets: dict[int, Outlet] = {}  # by family
-        self._buffer = memoryview(bytearray(MAX_RUN))
+        self._buffer = self._run = memoryview(bytearray(MAX_RUN))  # the newest run, in it
         self.on_records: Callable[[memoryview, int, Address], None] = lambda joined, step, sender: None
         self.on_all: Callable[[], None] = lambda: None
         self.on_writable: Callable[[], None] = lambda: None
@@ -151,7 +151,7 @@ class Port:
         interface, address = _PKTINFO[family]
         try:
             for size, step, sender, ancillary in arrived(sock, self._buffer, _PKTINFO_SPACE):
-                run, info = self._buffer[:size], _pktinfo(ancillary)
+                run, info = self._run_of(size), _pktinfo(ancillary)
                 if info[interface] in self._shunned:
                     self._demux.strangers += -(-size // max(1, step))
                     continue
@@ -170,6 +170,12 @@ class Port:
         self.on_all()
         for (take, local, sender), datagrams in heard.items():
             take(local, sender, datagrams)
+
+    def _run_of(self, size: int) -> memoryview:
+        """What was read. One object for runs of one size, so that others can tell that they lie at the same place."""
+        if len(self._run) != size:
+            self._run = self._buffer[:size]
+        return self._run
 
     def _all_of_dtls(self, run: list[bytes], sender: Address, local: str, heard: _Heard) -> None:
         """Packets of plane 2, of which there are many."""

@@ -24,6 +24,7 @@ import struct
 from collections.abc import Sequence
 from functools import lru_cache
 
+from procs.agent.lane.views import Views
 from procs.agent.lane.vnet import ECN, HEAD, MOST_SEGMENTS, NEEDS_CSUM, PLAIN, TCP4, TCP6, UDP, VIRTIO, Iov
 from procs.wire import records
 from procs.wire.records import OVERHEAD, Opener, Sealer
@@ -38,9 +39,8 @@ _TCP, _UDP = 6, 17
 _SUM_AT = {_TCP: 16, _UDP: 6}
 _FIN_PSH, _CWR = 0x09, 0x80  # of the last segment only, of the first only
 _LEAST_CUT = 64  # bytes of TCP in a slice, below which it is not worth it
-_MOST = 65_535  # bytes of an IP packet
+_MOST, _M = 65_535, 0xFFFF  # bytes of an IP packet; what sums are modulo of
 _ARENA = 1 << 19  # bytes for the payload of a batch, mostly
-_M = 0xFFFF
 
 
 def mtu(size: int) -> int:
@@ -145,6 +145,7 @@ class Incoming:
         self._frames: list[Iov] = []
         self._arena = memoryview(bytearray(_ARENA))
         self._begins = self._at = 0  # in the arena: the payload of this frame, up to here
+        self._sealed, self._rooms = Views(), Views()
         self._trailer = b""  # of the frame whose slices are coming; if any are
         self._segment = self._first = self._next = self._end_at = 0  # its slices: those here, where it ends
 
@@ -160,7 +161,7 @@ class Incoming:
             kind = text[-1] if text else -1
             if kind == SLICE:
                 if self._slice(counter, text) and at < size and counter == self._opener.newest:
-                    at += self._follow(joined[at:], step) * step
+                    at += self._follow(joined, at, step) * step
             elif kind in (PACKETS, PARTIAL):
                 self._end()
                 self._packets(text, is_partial=kind == PARTIAL)
@@ -172,8 +173,7 @@ class Incoming:
     def frames(self) -> list[Iov]:
         """What has come since the last time, each as the buffers of one write. Valid until the next `take`."""
         self._end()
-        found, self._frames = self._frames, []
-        self._begins = self._at = 0
+        found, self._frames, self._begins, self._at = self._frames, [], 0, 0
         return found
 
     def _slice(self, counter: int, text: bytes) -> bool:
@@ -197,17 +197,17 @@ class Incoming:
         self._next = number + 1
         return True
 
-    def _follow(self, joined: memoryview, step: int) -> int:
-        """The slices behind that one; how many datagrams they were."""
-        segment, count = self._segment, min(self._end_at - self._next, -(-len(joined) // step))
-        less = max(0, count * step - len(joined))
+    def _follow(self, joined: memoryview, at: int, step: int) -> int:
+        """The slices from there on, behind that one; how many datagrams they were."""
+        segment, count = self._segment, min(self._end_at - self._next, -(-(len(joined) - at) // step))
+        less = max(0, at + count * step - len(joined))
         if less and (self._next + count < self._end_at or less >= segment):
             count, less = count - 1, 0  # only the last slice of a frame may be shorter
-        rooms = _cuts(0, segment, step - OVERHEAD)[:count]
+        sealed = self._sealed.at(joined, at + records.HEAD, step, step - records.HEAD, count)
+        rooms = self._rooms.at(self._arena, self._at, segment, step - OVERHEAD, count)
         if less:
-            rooms = (*rooms[:-1], slice(rooms[-1].start, rooms[-1].stop - less))
-        cuts = _cuts(records.HEAD, step, step - records.HEAD)[:count]
-        done = self._opener.follow(joined, cuts, self._arena[self._at :], rooms)
+            rooms[-1] = rooms[-1][:-less]
+        done = self._opener.follow(sealed, rooms)
         self._next += done
         self._at += done * segment - (less if done == count else 0)
         return done
