@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from procs.agent.lane import vnet
 from procs.agent.lane.vnet import HEAD, NEEDS_CSUM, PLAIN, Iov
 from procs.agent.packets import checksum
-from procs.agent.switch import Switch
+from procs.agent.switch import Switch, Traffic
 from tests.unit.test_packets import BOB4, BOB6, DONT_FRAGMENT, ME4, ME6, is_whole, syn, tcp_sum
 from tests.unit.test_switch import EVE4, TUNNEL
 from tests.unit.test_vnet import frame
@@ -66,6 +66,30 @@ def test_many_in_one_come_as_one_and_count_as_many(version: int, protocol: int) 
         2 * sum(map(len, each)),
     )
     assert switch.admit("eve", iovs) == [] and switch.traffic["eve"].spoofed == 12
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("step", [0, 1000])
+def test_what_passed_before_changes_no_judgement(version: int, protocol: int, step: int) -> None:
+    good, used = readdressed(frame(version, protocol, bytes(5000), step), FROM_BOB[version]), Switch(TUNNEL)
+    assert used.admit("bob", [as_iov(good)]) == [as_iov(good)]
+    changed = [good[:at] + bytes([good[at] ^ bit]) + good[at + 1 :] for at in range(HEAD + 60) for bit in (1, 16, 128)]
+    for peer in ("bob", "eve"):
+        for iov in [*map(as_iov, [*changed, good[:-1], good + b"\0"]), as_iov(good, 130), as_iov(good, 40), [good]]:
+            used.traffic[peer], new = Traffic(), Switch(TUNNEL)
+            assert used.admit(peer, [iov]) == new.admit(peer, [iov])
+            counts = [(each.traffic[peer].passed(), each.traffic[peer].dropped()) for each in (used, new)]
+            assert counts[0] == counts[1]
+
+
+def test_an_address_that_is_anothers_now_is_judged_anew() -> None:
+    switch = Switch(TUNNEL)
+    iovs = [as_iov(large(4, TCP, FROM_BOB)), [readdressed(frame(4, TCP, bytes(99), 0), FROM_BOB[4])]]
+    assert switch.admit("bob", iovs) == iovs
+    switch.allow("bob", TUNNEL.allowed["bob"][1:])
+    switch.allow("zoe", TUNNEL.allowed["bob"][:1])
+    assert switch.admit("bob", iovs) == [] and switch.admit("zoe", iovs) == iovs
 
 
 @pytest.mark.parametrize("version", [4, 6])
