@@ -134,7 +134,7 @@ class Opener:
         nonces = map((self._salt + high).__add__, last)
         try:
             for _ in map(self._decrypt_into, nonces, sealed, repeat(None), rooms):
-                done += 1
+                done += 1  # what map decrypts counts for this line in profiles
         except InvalidTag:
             pass
         at = first % WINDOW

@@ -15,7 +15,7 @@ from types import FrameType
 
 EVERY_S = 0.001  # of CPU time; the kernel makes of it what its clock allows
 PARTS = {
-    "aead": re.compile(r"crypt\("),
+    "aead": re.compile(r"crypt"),
     "calls": re.compile(r"\b(recvmsg|recvmsg_into|recv|recvfrom|sendmsg|sendto|send|read|readv|write|writev)\("),
 }
 SHOWN = 12  # lines
