@@ -124,6 +124,6 @@ def test_chromium_shows_what_opengl_draws_at_720p30(page: Page) -> None:
         assert (first.width, first.height) == (1280, 720)
         later = until(lambda: _after(page, first.code.time_us + 1_000_000), 20, 0.1)
         made, seconds = later.code.frame - first.code.frame, (later.code.time_us - first.code.time_us) / 1e6
-        assert made / seconds == pytest.approx(30, rel=0.1), "it is drawn at its rate"
+        assert abs(made - 30 * seconds) < 6, "it is drawn at its rate; a busy machine is late with one or another"
         # Its cubes turn: at some moments their colours weigh each other out.
         until(lambda: max(means := page.evaluate(COLOUR)) - min(means) > 15, every_s=0.1)
