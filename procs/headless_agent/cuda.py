@@ -61,9 +61,9 @@ class Gpu:
         self.ordinal = self._drawing()
         self._device = self.ask("cuDeviceGet", self.ordinal)
         self.name = self.ask("cuDeviceGetName", _NAME_BYTES, self._device).split(b"\0")[0].decode(errors="replace")
-        context = self.ask("cuDevicePrimaryCtxRetain", self._device)
+        self._context = self.ask("cuDevicePrimaryCtxRetain", self._device)
         try:
-            self.ask("cuCtxSetCurrent", context)
+            self.ask("cuCtxSetCurrent", self._context)
             self.stream = int(self.ask("cuStreamCreate", _NON_BLOCKING))
         except NotHere:
             self.release()
@@ -84,6 +84,9 @@ class Gpu:
 
     def release(self) -> None:
         """Give back what we hold of the device, for a process that goes on without it. Nothing of it may be used."""
+        code, current = self._try("cuCtxGetCurrent")
+        if not code and int(current[0]) not in (0, int(self._context)):
+            self._try("cuCtxDestroy", current[0])  # PyNvVideoCodec leaves one of its own when it is refused
         self._try("cuCtxSetCurrent", 0)
         self._try("cuDevicePrimaryCtxRelease", self._device)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,13 @@ ENDS = [
 ]
 
 
+TAKEN = [
+    ("cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease"),
+    ("cuCtxCreate", "cuCtxDestroy"),
+    ("nvEncOpenEncodeSessionEx", "nvEncDestroyEncoder"),
+]
+
+
 @on_drivers
 @pytest.mark.parametrize(("asked", "reason"), REFUSALS)
 def test_what_can_not_serve_says_why_in_one_line(tmp_path: Path, asked: dict[str, str], reason: str) -> None:
@@ -50,8 +58,11 @@ def test_what_can_not_serve_says_why_in_one_line(tmp_path: Path, asked: dict[str
     assert (code, stream) == (3, b""), errors
     assert errors.count("\n") == 1 and len(errors) < 512, "go2rtc keeps no more"
     assert re.search(rf'"event": "encoder vpf: {reason}', errors), errors
-    refused = [call for call in drivers.calls(tmp_path / "calls") if call.why and not call.why.startswith("FAKE_")]
-    assert not refused, "all is given back in its order"
+    calls = drivers.calls(tmp_path / "calls")
+    assert not [call for call in calls if call.why and not call.why.startswith("FAKE_")], "given back in its order"
+    called = Counter(call.name for call in calls if not call.result)
+    for taken, given in TAKEN:
+        assert called[taken] == called[given], "all is given back, also what PyNvVideoCodec has left"
 
 
 @on_drivers
