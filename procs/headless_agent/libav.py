@@ -32,6 +32,7 @@ class Libav:
     name = ""
     kind = ""  # for reasons: those of a kind often have the same, which is then said once
     codec: Literal["libx264", "h264_nvenc"]
+    _is_capped = True  # whether it goes no higher than the rate it was opened at
 
     def __init__(self, chosen: Producer, pixel_format: str) -> None:
         self._chosen, self._pixel_format = chosen, pixel_format
@@ -108,7 +109,12 @@ class Libav:
         return AccessUnit(bytes(packets[0]), packets[0].is_keyframe)
 
     def set_bitrate(self, bits_per_s: int) -> None:
-        """Encode at another rate from the next picture on."""
+        """Encode at another rate from the next picture on; with a keyframe, from one that is opened anew, where this
+        one can't go so high."""
+        if self._is_capped and bits_per_s > self._chosen.bitrate:
+            self._chosen = self._chosen.but(bitrate=bits_per_s)
+            del self._context  # before the next is opened: there may be but one left
+            self._context = self._open(self._chosen)
         self._context.bit_rate = self.bitrate = bits_per_s
 
 
@@ -117,10 +123,6 @@ class X264(Libav):
 
     name, kind, codec = "x264", "x264", "libx264"
 
-    def __init__(self, chosen: Producer, pixel_format: str) -> None:
-        super().__init__(chosen, pixel_format)
-        self._ceiling = chosen.bitrate
-
     def _options(self, chosen: Producer) -> dict[str, str]:
         return {
             "preset": chosen.x264_preset,
@@ -128,13 +130,6 @@ class X264(Libav):
             "threads": str(chosen.threads),
             "sc_threshold": "0",  # keyframes come when they are due or asked for, and never else
         }
-
-    def set_bitrate(self, bits_per_s: int) -> None:
-        """As before; x264 goes no higher than the rate it was opened at, so that one opens it anew, with a keyframe."""
-        if bits_per_s > self._ceiling:
-            self._chosen, self._ceiling = self._chosen.but(bitrate=bits_per_s), bits_per_s
-            self._context = self._open(self._chosen)
-        super().set_bitrate(bits_per_s)
 
 
 class Nvenc(Libav):
@@ -145,6 +140,7 @@ class Nvenc(Libav):
     def __init__(self, chosen: Producer, pixel_format: str) -> None:
         if missing := no_nvidia_driver():
             raise NotHere(missing)
+        self._is_capped = chosen.nvenc_rc == "vbr"  # by its maximum, which libav is told but once
         super().__init__(chosen, pixel_format)
 
     def _options(self, chosen: Producer) -> dict[str, str]:

@@ -133,6 +133,31 @@ def test_options_keyframes_and_bit_rate_reach_nvenc(run_dir: Path, log: Path, fa
     assert again.arguments["bitrate"] == "300000"
 
 
+@pytest.mark.parametrize("encoder", ["nvenc-cuda", "nvenc"])
+def test_a_variable_rate_rises_over_the_one_it_was_opened_at(
+    run_dir: Path, log: Path, faked: None, monkeypatch: pytest.MonkeyPatch, encoder: str
+) -> None:
+    """There its maximum counts, which libav does not change: a new session of NVENC does, after the old one's end."""
+    monkeypatch.setenv("FAKE_NVENC_SESSIONS", "1")
+    with producer(run_dir, "--encoder", encoder, "--nvenc-rc", "vbr") as running:
+        running.wait_frames(5)
+        running.ask(Bitrate(bits_per_s=3_000_000))
+        until(lambda: len(drivers.calls(log, "nvEncInitializeEncoder")) == 2, 10)
+        running.wait_frames(5)
+        running.ask(Bitrate(bits_per_s=2_000_000))
+        until(lambda: drivers.calls(log, "nvEncReconfigureEncoder"), 10)
+        running.wait_frames(5)
+    rates = [
+        [call.arguments[name] for name in ("bitrate", "maxbitrate", "vbv")]
+        for call in drivers.calls(log, "nvEncInitializeEncoder") + drivers.calls(log, "nvEncReconfigureEncoder")
+    ]
+    assert rates == [
+        ["1000000", "1000000", "100000"],
+        ["3000000", "3000000", "300000"],
+        ["2000000", "3000000", "300000"],
+    ]
+
+
 def test_auto_takes_it_and_says_so(run_dir: Path, log: Path) -> None:
     code, stream, events = run(run_dir, *AUTO, **fakes(log))
     assert (code, events[0]) == (0, "encoder nvenc-cuda") and seen_in(stream)
