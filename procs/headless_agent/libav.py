@@ -14,7 +14,7 @@ from av.video.frame import PictureType
 
 from procs.errors import EncoderFailed, NotHere
 from procs.headless_agent.encoder import AccessUnit, Picture
-from procs.headless_agent.options import NO_NVENC, NO_SESSION, Producer, no_nvidia_driver
+from procs.headless_agent.options import NO_LIBRARY, NO_NVENC, NO_SESSION, Producer, no_nvidia_driver
 
 _BT709, _BT601 = 1, 6  # ITU-T H.273, tables 2 to 4; 6 is SMPTE 170M
 _LIMITED_RANGE = 1
@@ -23,6 +23,7 @@ _REFUSALS = {  # libav's words for what we say better
     "no encode device (1)": NO_NVENC,
     "unsupported device (2)": NO_NVENC,
     "OpenEncodeSessionEx failed: out of memory (10)": NO_SESSION,
+    "Cannot load libnvidia-encode.so.1": NO_LIBRARY,  # it goes on to say that the driver is too old
 }
 
 
@@ -69,6 +70,7 @@ class Libav:
     def _opening(self) -> Iterator[None]:
         """While the codec opens, raise EncoderFailed with libav's own words, and NotHere where we have better ones."""
         av.logging.set_level(av.logging.ERROR)  # only so does it say more than a number
+        av.logging.set_skip_repeated(False)  # what it told the encoder before is a reason for this one, too
         said: list[tuple[int, str, str]] = []
         try:
             with av.logging.Capture() as said:  # else it is logged as well, in front of our own first line
@@ -80,7 +82,8 @@ class Libav:
                     raise NotHere(known) from None
             if cuda := _CUDA_ERROR.search(words):
                 raise NotHere("CUDA: {1} at {0}: {2}".format(*cuda.groups())) from None
-            reason = next(filter(None, map(str.strip, reversed(words.split("\n")))), str(error))
+            told = getattr(error, "strerror", None) or str(error)  # a str() has every option in it
+            reason = next(filter(None, map(str.strip, reversed(words.split("\n")))), told)
             size = f"{self._chosen.width}x{self._chosen.height}"
             raise EncoderFailed(f"{self.kind} does not open at {size}: {reason}") from None
         finally:

@@ -24,6 +24,7 @@ ON_GPU = {
 # Why NVENC opens no session. The same words whoever asks for one, so that a reason is said once.
 NO_NVENC = "this GPU has no NVENC (A100, H100 and H200 have none)"
 NO_SESSION = "this GPU has no encoding session left, or no memory for one"
+NO_LIBRARY = "libnvidia-encode.so.1 is missing (of the driver; a container gets it with the capability video)"
 
 EXAMPLES = """\
   python -m procs.headless_agent --width 640 --height 360 --fps 30 --duration 5 > five-seconds.ts

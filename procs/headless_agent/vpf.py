@@ -24,7 +24,7 @@ from procs.headless_agent.cvcuda_nv12 import Nv12, check
 from procs.headless_agent.device_frame import DeviceFrame
 from procs.headless_agent.dlpack import Exporter
 from procs.headless_agent.encoder import AccessUnit, Picture
-from procs.headless_agent.options import NO_NVENC, NO_SESSION, Producer
+from procs.headless_agent.options import NO_LIBRARY, NO_NVENC, NO_SESSION, Producer
 from procs.headless_agent.pictures import EglPictures
 from procs.media import annexb
 
@@ -124,6 +124,8 @@ class _Session:
         try:
             library: Any = importlib.import_module("PyNvVideoCodec")
         except (ImportError, RuntimeError) as error:
+            if "libnvidia-encode.so.1: cannot open" in str(error):
+                raise NotHere(NO_LIBRARY) from None
             raise NotHere(f"PyNvVideoCodec does not load: {str(error).strip().splitlines()[0]}") from None
         self._errors = (library.PyNvVCException, RuntimeError, ValueError, TypeError)
         with self._failing("open"):

@@ -10,7 +10,8 @@ driver's do. Nothing they do says anything of speed.
 The loader looks at LD_LIBRARY_PATH once, when a process starts: give `environ()` to a child. Variables:
 
     FAKE_LOG              file to which each call appends its line; `calls()` reads it
-    FAKE_FAIL             "name:n:code,...": from its n-th call on, this function returns that code
+    FAKE_FAIL             "name:n:code,...": from its n-th call on, this function returns that code;
+                          -1: it never returns
     FAKE_DEVICES          number of GPUs, 1; with 0, cuInit says that there is none
     FAKE_DRIVER_VERSION   of the CUDA API, 13000
     FAKE_MEMORY_MB        "device memory", 1024: more is error 2, out of memory

@@ -178,7 +178,31 @@ def test_without_nvenc_auto_plays_and_gives_the_gpu_back(run_dir: Path, log: Pat
     assert code == 0 and seen_in(stream)
     assert events[0].startswith("encoder x264 (nvenc-cuda, ")
     assert events[0].count("this GPU has no NVENC (A100, H100 and H200 have none)") == 1
-    assert [call.name for call in drivers.calls(log)].count("cuDevicePrimaryCtxRelease") >= 1
+    called = [call.name for call in drivers.calls(log)]
+    assert called.count("cuDevicePrimaryCtxRelease") == called.count("cuDevicePrimaryCtxRetain") >= 1
+
+
+def test_without_nvencs_library_all_say_that_it_is_missing(run_dir: Path, log: Path, tmp_path: Path) -> None:
+    """As in a container without the capability video. libav's last words are that the driver is too old."""
+    (tmp_path / "libcuda.so.1").symlink_to(drivers.built() / "libcuda.so.1")
+    code, stream, events = run(run_dir, *AUTO, **fakes(log) | {"LD_LIBRARY_PATH": str(tmp_path)})
+    assert code == 0 and seen_in(stream)
+    assert events[0].count("libnvidia-encode.so.1 is missing") == 1
+    assert "too old" not in events[0] and "Failed to load" not in events[0]
+
+
+def test_a_reason_that_libav_repeats_is_said_once(run_dir: Path, log: Path) -> None:
+    code, stream, events = run(run_dir, *AUTO, **fakes(log, "nvEncInitializeEncoder:1:15"))
+    assert code == 0 and seen_in(stream)
+    assert events[0].count("InitializeEncoder failed: invalid version (15)") == 1
+    assert "avcodec_open2" not in events[0] and "nvenc" in events[0]
+
+
+def test_a_driver_that_hangs_is_no_first_frame(run_dir: Path, log: Path) -> None:
+    limit = {"PLANARIA_FIRST_FRAME_LIMIT_S": "2"}
+    code, stream, events = run(run_dir, *CUDA, **fakes(log, "cuInit:1:-1"), **limit)
+    assert (code, stream, len(events)) == (4, b"", 1)
+    assert events[0].endswith("no first picture within 2 s")
 
 
 REFUSED = {
