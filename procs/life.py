@@ -125,6 +125,11 @@ class Alive:
                 self._sends_heartbeats = True
                 threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
 
+    def allow(self, limit_s: float) -> None:
+        """So long it may take from now to the next beat: for a start that has a limit of its own."""
+        self._armed_at = time.monotonic()
+        faulthandler.dump_traceback_later(limit_s, exit=True)
+
     def serving(self) -> None:
         """The work is there to be had (first answer, first frame): this run is no crash. Heartbeats start with the
         next beats. To be called just before the first output, so that a kill right after it finds the row ended."""

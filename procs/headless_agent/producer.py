@@ -21,12 +21,15 @@ from procs.media import annexb, sei
 from procs.pipes import Stdout
 
 DROP_REPORT_S = 5.0
+OVERTIME_S = 1.0
 
 
 def produce(chosen: Producer, alive: Alive) -> None:
     """Make pictures until the duration is over (0: for ever)."""
     log.configure(f"headless_agent {chosen.instance_id}", debug=chosen.debug)
     first = threading.Event()
+    # A thread of Python does not run while a driver that hangs is called with the interpreter's lock held.
+    alive.allow(chosen.first_frame_limit_s + OVERTIME_S)
     threading.Thread(target=_insist, args=(first, chosen.first_frame_limit_s), name="first frame", daemon=True).start()
     wishes = Wishes()
     listen_to_signals(wishes)

@@ -19,6 +19,7 @@ from procs.headless_agent import cuda
 from procs.headless_agent.options import Producer
 from procs.headless_agent.pictures import EglPictures
 from procs.messages.requests import Bitrate, Keyframe
+from procs.settings import ROOT
 from tests import drivers, rig
 from tests.decoding import frames_of, seen_in, stamp_of
 from tests.faults.test_producer import SMALL, producer, run
@@ -203,6 +204,21 @@ def test_a_driver_that_hangs_is_no_first_frame(run_dir: Path, log: Path) -> None
     code, stream, events = run(run_dir, *CUDA, **fakes(log, "cuInit:1:-1"), **limit)
     assert (code, stream, len(events)) == (4, b"", 1)
     assert events[0].endswith("no first picture within 2 s")
+
+
+def test_a_driver_that_hangs_with_the_interpreters_lock_is_no_first_frame_either(run_dir: Path, log: Path) -> None:
+    """PyAV opens a codec with the lock held. Then the stack is all that is said, after the limit's own time."""
+    told = drivers.environ(log, "nvEncOpenEncodeSessionEx:1:-1", PLANARIA_RUN_DIR=str(run_dir))
+    done = subprocess.run(
+        [*rig.AGENT, *CUDA],
+        cwd=ROOT,
+        env=told | {"PLANARIA_FIRST_FRAME_LIMIT_S": "2"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"Timeout (0:00:03)!") and b"nvenc_cuda.py" in done.stderr
 
 
 REFUSED = {
