@@ -33,7 +33,6 @@ class Libav:
     name = ""
     kind = ""  # for reasons: those of a kind often have the same, which is then said once
     codec: Literal["libx264", "h264_nvenc"]
-    _is_capped = True  # whether it goes no higher than the rate it was opened at
 
     def __init__(self, chosen: Producer, pixel_format: str) -> None:
         self._chosen, self._pixel_format = chosen, pixel_format
@@ -114,11 +113,14 @@ class Libav:
     def set_bitrate(self, bits_per_s: int) -> None:
         """Encode at another rate from the next picture on; with a keyframe, from one that is opened anew, where this
         one can't go so high."""
-        if self._is_capped and bits_per_s > self._chosen.bitrate:
+        if not self._reaches(bits_per_s):
             self._chosen = self._chosen.but(bitrate=bits_per_s)
             del self._context  # before the next is opened: there may be but one left
             self._context = self._open(self._chosen)
         self._context.bit_rate = self.bitrate = bits_per_s
+
+    def _reaches(self, bits_per_s: int) -> bool:
+        return bits_per_s <= self._chosen.bitrate  # the one it was opened at
 
 
 class X264(Libav):
@@ -143,7 +145,6 @@ class Nvenc(Libav):
     def __init__(self, chosen: Producer, pixel_format: str) -> None:
         if missing := no_nvidia_driver():
             raise NotHere(missing)
-        self._is_capped = chosen.nvenc_rc == "vbr"  # by its maximum, which libav is told but once
         super().__init__(chosen, pixel_format)
 
     def _options(self, chosen: Producer) -> dict[str, str]:
@@ -154,3 +155,10 @@ class Nvenc(Libav):
             "delay": "0",  # else the first picture comes out with the second
             "zerolatency": "1",
         }
+
+    def _reaches(self, bits_per_s: int) -> bool:
+        """Libav tells it another rate, but neither another maximum, which is that of vbr, nor another buffer, which a
+        picture has to fit into."""
+        if self._chosen.nvenc_rc == "cbr":
+            return bits_per_s <= self._chosen.vbv_bits * self._chosen.fps
+        return super()._reaches(bits_per_s)

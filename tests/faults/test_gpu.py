@@ -134,29 +134,28 @@ def test_options_keyframes_and_bit_rate_reach_nvenc(run_dir: Path, log: Path, fa
     assert again.arguments["bitrate"] == "300000"
 
 
-@pytest.mark.parametrize("encoder", ["nvenc-cuda", "nvenc"])
-def test_a_variable_rate_rises_over_the_one_it_was_opened_at(
-    run_dir: Path, log: Path, faked: None, monkeypatch: pytest.MonkeyPatch, encoder: str
+@pytest.mark.parametrize(
+    ("encoder", "mode", "rate"),
+    [("nvenc-cuda", "vbr", 3_000_000), ("nvenc", "vbr", 3_000_000), ("nvenc", "cbr", 4_000_000)],
+)
+def test_a_rate_rises_over_what_it_was_opened_for(
+    run_dir: Path, log: Path, faked: None, monkeypatch: pytest.MonkeyPatch, encoder: str, mode: str, rate: int
 ) -> None:
-    """There its maximum counts, which libav does not change: a new session of NVENC does, after the old one's end."""
+    """Libav changes neither vbr's maximum nor the buffer, so a new session does, after the old one's end."""
     monkeypatch.setenv("FAKE_NVENC_SESSIONS", "1")
-    with producer(run_dir, "--encoder", encoder, "--nvenc-rc", "vbr") as running:
+    with producer(run_dir, "--encoder", encoder, "--nvenc-rc", mode) as running:
         running.wait_frames(5)
-        running.ask(Bitrate(bits_per_s=3_000_000))
+        running.ask(Bitrate(bits_per_s=rate))
         until(lambda: len(drivers.calls(log, "nvEncInitializeEncoder")) == 2, 10)
         running.wait_frames(5)
         running.ask(Bitrate(bits_per_s=2_000_000))
         until(lambda: drivers.calls(log, "nvEncReconfigureEncoder"), 10)
         running.wait_frames(5)
     rates = [
-        [call.arguments[name] for name in ("bitrate", "maxbitrate", "vbv")]
+        [int(call.arguments[name]) for name in ("bitrate", "maxbitrate", "vbv")]
         for call in drivers.calls(log, "nvEncInitializeEncoder") + drivers.calls(log, "nvEncReconfigureEncoder")
     ]
-    assert rates == [
-        ["1000000", "1000000", "100000"],
-        ["3000000", "3000000", "300000"],
-        ["2000000", "3000000", "300000"],
-    ]
+    assert rates == [[1_000_000, 1_000_000, 100_000], [rate, rate, rate // 10], [2_000_000, rate, rate // 10]]
 
 
 def test_auto_takes_it_and_says_so(run_dir: Path, log: Path) -> None:
