@@ -103,8 +103,11 @@ class CrashRow:
 class Alive:
     """What a main loop tells the rest of the world: `beat` at every turn, `serving` once it does its work."""
 
-    def __init__(self, program: str, instance: str, run_dir: Path, row: CrashRow, hang_limit_s: float) -> None:
+    def __init__(
+        self, program: str, instance: str, run_dir: Path, row: CrashRow, hang_limit_s: float, failures: int = 0
+    ) -> None:
         self.program, self.instance, self.run_dir = program, instance, run_dir
+        self.failures = failures  # runs in a row, before this one, that ended by themselves before they had settled
         self._row, self._hang_limit_s = row, hang_limit_s
         self._armed_at = -BEAT_S
         self._sends_heartbeats = False
@@ -224,7 +227,7 @@ def _live(
     if pause_s:
         log.warning("crash loop: waiting before this start", failures=before.failures, wait_s=round(pause_s, 2))
         time.sleep(pause_s)
-    alive = Alive(program, instance, run_dir, row, hang_limit_s)
+    alive = Alive(program, instance, run_dir, row, hang_limit_s, before.failures)
     alive.beat()
     work = main(loaded, alive)
     if isinstance(work, Awaitable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -46,10 +47,11 @@ class Encoder(Protocol):
 
 
 Maker = tuple[str, Callable[[], Encoder]]  # name, and what opens it
+SPARED_AFTER = 3  # failures in a row; a driver that crashes or hangs refuses nothing, and would be tried for ever
 
 
-def open_encoder(chosen: Producer, pictures: Pictures) -> Encoder:
-    """The encoder that the settings name."""
+def open_encoder(chosen: Producer, pictures: Pictures, failures: int = 0) -> Encoder:
+    """The encoder that the settings name; `auto` leaves the GPU's alone once so many runs in a row have failed."""
     from procs.headless_agent import libav
 
     if chosen.encoder == "ffmpeg":
@@ -64,7 +66,13 @@ def open_encoder(chosen: Producer, pictures: Pictures) -> Encoder:
     ]
     if isinstance(pictures, EglPictures):
         makers = [*_on_gpu(chosen, pictures), *makers]
+    if chosen.encoder == "auto" and failures >= SPARED_AFTER:
+        makers = [*((name, functools.partial(_spare, failures)) for name, _ in makers[:-1]), makers[-1]]
     return Choice([maker for maker in makers if chosen.encoder in ("auto", maker[0])])
+
+
+def _spare(failures: int) -> Encoder:
+    raise NotHere(f"not tried, since the last {failures} runs ended by themselves")
 
 
 def _on_gpu(chosen: Producer, pictures: EglPictures) -> list[Maker]:

@@ -66,7 +66,7 @@ class _Loop:
     def __init__(self, chosen: Producer, alive: Alive, wishes: Wishes) -> None:
         self._chosen, self._alive, self._wishes = chosen, alive, wishes
         self._pictures = open_pictures(chosen)
-        self._encoder = open_encoder(chosen, self._pictures)
+        self._encoder = open_encoder(chosen, self._pictures, alive.failures)
         self._under_way: deque[tuple[int, int]] = deque()  # (index, capture time) of pictures the encoder holds
         stdout = Stdout(chosen.stdout_limit_s, chosen.stdout_chunk, alive.beat)
         start_ns = time.monotonic_ns()

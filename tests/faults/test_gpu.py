@@ -205,6 +205,16 @@ def test_a_driver_that_hangs_is_no_first_frame(run_dir: Path, log: Path) -> None
     assert events[0].endswith("no first picture within 2 s")
 
 
+def test_auto_spares_a_driver_that_has_hung_three_times(run_dir: Path, log: Path) -> None:
+    """It refuses nothing, so that only the row of failures tells of it: two of them, and one that is real."""
+    (run_dir / "headless_agent-agent-0.crashes").write_text("2")
+    hanging = fakes(log, "cuInit:1:-1")
+    assert run(run_dir, *AUTO, PLANARIA_FIRST_FRAME_LIMIT_S="0.5", **hanging)[:2] in ((4, b""), (1, b""))
+    code, stream, events = run(run_dir, *AUTO, **hanging)
+    line = "encoder x264 (nvenc-cuda, vpf, nvenc: not tried, since the last 3 runs ended by themselves)"
+    assert code == 0 and frames_of(stream) and line in events, events
+
+
 def test_a_driver_that_hangs_with_the_interpreters_lock_is_no_first_frame_either(run_dir: Path, log: Path) -> None:
     """PyAV opens a codec with the lock held. Then the stack is all that is said, after the limit's own time."""
     told = drivers.environ(log, "nvEncOpenEncodeSessionEx:1:-1", PLANARIA_RUN_DIR=str(run_dir))
