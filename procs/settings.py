@@ -282,9 +282,10 @@ def load(cls: type[S], layers: Layers) -> S:
     return cls(**values)
 
 
-def names_set(cls: type[Settings], layers: Layers) -> frozenset[str]:
-    """The options that some layer sets, as against those left at their default."""
-    return frozenset(name for name, opt in options_of(cls).items() if _find(name, opt, layers))
+def places_set(cls: type[Settings], layers: Layers) -> dict[str, str]:
+    """The options that some layer sets, as against those left at their default: {option: where, for people}."""
+    found = ((name, _find(name, opt, layers)) for name, opt in options_of(cls).items())
+    return {name: its[2] if its[0] == name else f"{its[0]}, {its[2]}" for name, its in found if its}
 
 
 def variables(

@@ -199,10 +199,7 @@ def status(arguments: argparse.Namespace) -> None:
         _agent_alone(arguments, agent)
         return
     plan = _running_plan()
-    if not proc.supervisord(ROOT):
-        if any("procs.keeper" in proc.words(pid) for pid in proc.marked(ROOT)):
-            raise Unhealthy("supervisord has died, and its keeper is about to start it again")
-        raise Unhealthy("the suite is down; make up starts it")
+    _refuse_while_down()
     answer = show_status.gather(ROOT, plan) | ({"agent": agent} if agent else {})
     if arguments.json:
         print(json.dumps(answer))
@@ -215,6 +212,15 @@ def status(arguments: argparse.Namespace) -> None:
     for process in answer["processes"]:
         if process["state"] not in show_status.WELL:
             raise Unhealthy(f"{process['name']}: {process['state']}: {process['said']}")
+
+
+def _refuse_while_down() -> None:
+    """Raise Unhealthy without a supervisord."""
+    if proc.supervisord(ROOT):
+        return
+    if any("procs.keeper" in proc.words(pid) for pid in proc.marked(ROOT)):
+        raise Unhealthy("supervisord has died, and its keeper is about to start it again")
+    raise Unhealthy("the suite is down; make up starts it")
 
 
 def _agent_alone(arguments: argparse.Namespace, agent: dict[str, Any]) -> None:
@@ -271,6 +277,7 @@ def _command(stream: str, command: Command) -> None:
     if stream not in plan.producers:
         kind = "comes from elsewhere and takes no commands" if stream in plan.streams else "is no stream of this suite"
         raise ConfigError(f"STREAM={stream!r} (command line): {kind}; there are {', '.join(plan.producers) or 'none'}")
+    _refuse_while_down()
     with bus.Requester(ROOT / "run", bus.control_of(stream)) as requester:
         try:
             requester.ask(command)

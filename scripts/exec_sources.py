@@ -3,7 +3,7 @@ stream needs may be started at all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from procs import settings
@@ -43,11 +43,11 @@ def _first_word(command: str) -> str:
     return command[1:].partition("'")[0] if command.startswith("'") else command.partition(" ")[0].partition("#")[0]
 
 
-def producer_words(root: Path, name: str, chosen: Producer, names_set: frozenset[str]) -> list[str]:
+def producer_words(root: Path, name: str, chosen: Producer, places: Mapping[str, str]) -> list[str]:
     """The command line of one producer: only what was set."""
     words = [str(root / PRODUCER), name]
     for field in settings.options_of(Producer):
-        if field in names_set:
+        if field in places:
             value = getattr(chosen, field)
             flag = "--" + field.replace("_", "-")
             words += ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]

@@ -19,7 +19,7 @@ from procs.errors import Unhealthy
 from procs.headless_agent.options import Producer
 from procs.settings import Address
 from scripts import listeners, reach, reasons, roles, speaking, suite
-from scripts.suite_settings import Plan, Suite
+from scripts.suite_settings import Plan, Suite, next_step
 
 ASK_LIMIT_S = 2.0
 DESCRIBE_LIMIT_S = 20.0  # a cold producer on a slow machine
@@ -146,7 +146,8 @@ def _in_words(root: Path, plan: Plan, stream: str, why: str, since: str) -> str:
     kind = "headless_agent " if stream in plan.producers else "capture " if stream in plan.captures else ""
     path = reasons.log_of(root, plan, stream)
     if said := reasons.last_error(root, plan, stream, since):
-        return f"{kind}{stream}: {said}\n  (all of it: {path})"
+        _, places = plan.producers.get(stream, (None, {}))
+        return f"{kind}{stream}: {said}{next_step(said, places)}\n  (all of it: {path})"
     return f"{kind}{stream}: {why}{last_words(root, path.stem)}"
 
 

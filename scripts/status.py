@@ -13,7 +13,7 @@ import msgspec
 
 from procs import proc
 from procs.messages.requests import LinkState, ProcessState, SuiteState
-from scripts import capture_programs, health, reach, reasons, speaking, suite, tunnel_state
+from scripts import capture_programs, health, producing, reach, reasons, speaking, suite, tunnel_state
 from scripts.suite_settings import Plan
 
 NO_DEVICES = "not configured: there is no devices.json (README: A backend that talks)"
@@ -48,7 +48,7 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
         "voice": msgspec.to_builtins(voice) if voice else None,
         "backend": speaking.backend(plan),
         "speech": speaking.places(plan),
-        "streams": _streams(plan) if "streams" in plan.suite.roles else [],
+        "streams": _streams(root, plan) if "streams" in plan.suite.roles else [],
         "degraded": [
             *_missing(root, processes),
             *reach.missing(link),
@@ -100,15 +100,17 @@ def _recovery(seen: SuiteState | None, name: str) -> dict[str, Any] | None:
     return msgspec.to_builtins(found[0]) | {"bounds_s": seen.bounds_s} if seen and found and found[0] else None
 
 
-def _streams(plan: Plan) -> list[dict[str, Any]]:
+def _streams(root: Path, plan: Plan) -> list[dict[str, Any]]:
     try:
         listed = health.get_streams(plan.suite)
     except (OSError, http.client.HTTPException, ValueError):
         listed = {}
+    running = producing.gather(root, plan.streams)
     return [
         {
             "name": name,
             "watched_by": len(listed[name].get("consumers") or []) if name in listed else None,
+            "producer": running.get(name),
             "rtsp": f"rtsp://{plan.suite.rtsp}/{name}",
         }
         for name in plan.streams
@@ -150,9 +152,10 @@ def show(answer: dict[str, Any]) -> None:
         named = "DEVICE", "HUB", "STATE", "FOR", "PROXIES", "WATCH SESSIONS"
         print_table([named, (device["device_id"], device["hub"], *how)])
     if answer["streams"]:
-        streams = [(s["name"], _watchers(s["watched_by"]), s["rtsp"]) for s in answer["streams"]]
         print()
-        print_table([("STREAM", "WATCHED BY", "ADDRESS"), *streams])
+        print_table([STREAMS, *map(_stream, answer["streams"])])
+        for note in producing.notes({s["name"]: s["producer"] for s in answer["streams"] if s["producer"]}):
+            print(note)
     if answer["watching"]:
         print()
         print_table([WATCHING, *map(watcher, answer["watching"])])
@@ -193,6 +196,13 @@ def _row(process: dict[str, Any]) -> tuple[str, ...]:
         f"{process['rss_bytes'] / 1e6:.0f} MB" if process["rss_bytes"] else "-",
         process["last_exit"] or "-",
     )
+
+
+STREAMS = ("STREAM", "WATCHED BY", "PRODUCER", "ADDRESS")
+
+
+def _stream(its: dict[str, Any]) -> tuple[str, ...]:
+    return its["name"], _watchers(its["watched_by"]), producing.cell(its["producer"]), its["rtsp"]
 
 
 WATCHING = (

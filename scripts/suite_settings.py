@@ -158,7 +158,7 @@ class Plan:
     `fifos` too."""
 
     suite: Suite
-    producers: dict[str, tuple[Producer, frozenset[str]]]  # stream -> its settings, the option names that were set
+    producers: dict[str, tuple[Producer, dict[str, str]]]  # stream -> its settings, and where those set were set
     commands: dict[str, list[str]]  # stream -> what makes it in our producer's place
     fifos: dict[str, Path]  # stream -> the pipe it is read from
     sources: dict[str, str | Path]  # stream -> a URL or a file
@@ -290,23 +290,36 @@ def _name(value: str, where: str) -> str:
         raise ConfigError(f"{value!r} ({where}): a stream's name must be {NAME.allowed}") from None
 
 
-def _producer(name: str, common: Layers, section: Any, where: str) -> tuple[Producer, frozenset[str]]:
+def _producer(name: str, common: Layers, section: Any, where: str) -> tuple[Producer, dict[str, str]]:
     """Options of one stream: those of its own over the common ones. The name is not an option."""
     own = settings_file.mapping(section, where)
     if "instance_id" in own:
         raise ConfigError(f"instance_id: unknown key in {where}: the stream's name is its instance id")
     base, own_layers = settings.load(Producer, common), Layers(document=own, document_name=where)
     chosen = settings.load(Producer, own_layers)
-    own_names = settings.names_set(Producer, own_layers)
-    values = {f: getattr(chosen if f in own_names else base, f) for f in settings.options_of(Producer)}
+    own_places = settings.places_set(Producer, own_layers)
+    values = {f: getattr(chosen if f in own_places else base, f) for f in settings.options_of(Producer)}
     producer = Producer(**{**values, "instance_id": name})
     if producer.duration:
         raise ConfigError(f"duration={producer.duration:g} ({where}): a stream runs for as long as it is watched")
+    places = settings.places_set(Producer, common) | own_places
+    places.pop("instance_id", None)
     try:
         check(producer)
     except NotHere as error:
-        raise NotHere(f"{error} ({where if own else common.document_name})") from None
-    return producer, (settings.names_set(Producer, common) | own_names) - {"instance_id"}
+        raise NotHere(f"{error}{next_step(str(error), places)}") from None
+    return producer, places
+
+
+def next_step(said: str, places: Mapping[str, str]) -> str:
+    """Where the encoder or renderer that a producer can't have was set, and what to set instead, to be put behind its
+    error; '' for another error. `places`: option -> where it was set."""
+    named = said.partition(" ")[0]
+    if named not in ("encoder", "renderer"):
+        return ""
+    where = places.get(named) or places.get("encoder")  # an encoder on the GPU makes the renderer egl
+    other = "encoder: auto takes the best that works here" if named == "encoder" else "renderer: cpu needs no GPU"
+    return f" ({where}); {other}, make gpu-check says what does" if where else ""
 
 
 def _source(value: Any, where: str, variables: Mapping[str, str]) -> str | Path:

@@ -59,6 +59,7 @@ def _serve(instance: str, run_dir: Path, wishes: Wishes, describe: Callable[[], 
     import zmq
 
     from procs import bus
+    from procs.messages.limits import MAX_REASON
     from procs.messages.requests import Bitrate, Command, Description, Keyframe, Reply
 
     def obey(command: Command) -> Reply | None:
@@ -67,7 +68,8 @@ def _serve(instance: str, run_dir: Path, wishes: Wishes, describe: Callable[[], 
         elif isinstance(command, Bitrate):
             wishes.want_bitrate(command.bits_per_s)
         else:
-            return Reply(id=0, ok=True, body=msgspec.convert(describe(), Description))
+            told = {name: of[:MAX_REASON] if isinstance(of, str) else of for name, of in describe().items()}
+            return Reply(id=0, ok=True, body=msgspec.convert(told, Description))
         return None
 
     responder = bus.Responder(zmq.Context.instance(), run_dir, bus.control_of(instance))

@@ -24,6 +24,7 @@ class PatternPictures:
     """Our pattern. One frame serves for all: x264 copies a picture when it takes it."""
 
     pixel_format = "nv12"
+    renderer = "cpu"
 
     def __init__(self, chosen: Producer) -> None:
         self._frame = av.VideoFrame(chosen.width, chosen.height, self.pixel_format)
@@ -42,6 +43,7 @@ class TestSource2Pictures:
     """ffmpeg's testsrc2, the same pixels that `ffmpeg -f lavfi -i testsrc2` encodes, so that costs can be compared."""
 
     pixel_format = "yuv420p"
+    renderer = "cpu"
 
     def __init__(self, chosen: Producer) -> None:
         self._graph = av.filter.Graph()
@@ -73,6 +75,7 @@ class EglPictures:
         self.context = egl.open_context(chosen.device_idx)
         from procs.headless_agent import convert, gl, scene
 
+        self.renderer = f"egl: {self.context.renderer}"
         if self.context.is_slow:
             log.warning(f"{self.context.renderer} draws, which is slow: {egl.PACKAGES}")
         self._fps = chosen.fps

@@ -11,7 +11,7 @@ from collections import deque
 from procs import log
 from procs.errors import NoFirstFrame
 from procs.headless_agent.control import Wishes, listen_to_bus, listen_to_signals
-from procs.headless_agent.encoder import AccessUnit, open_encoder
+from procs.headless_agent.encoder import AccessUnit, Choice, open_encoder
 from procs.headless_agent.options import Producer
 from procs.headless_agent.output import open_output
 from procs.headless_agent.pacing import Schedule
@@ -106,8 +106,11 @@ class _Loop:
 
     def encoder_and_reason(self) -> str:
         """What encodes, and why nothing better does. go2rtc keeps the first 512 bytes of stderr: this goes first."""
-        refusals = getattr(self._encoder, "refusals", "")
+        refusals = self._refusals()
         return f"encoder {self._encoder.name}" + (f" ({refusals})" if refusals else "")
+
+    def _refusals(self) -> str:
+        return self._encoder.refusals if isinstance(self._encoder, Choice) else ""
 
     def describe(self) -> dict[str, object]:
         """The fields of messages.Description that this loop knows."""
@@ -122,6 +125,8 @@ class _Loop:
             "encoder": self._encoder.name,
             "frames": self._frames,
             "dropped": self.schedule.dropped,
+            "renderer": self._pictures.renderer,
+            "refusals": self._refusals(),
         }
 
 

@@ -10,7 +10,8 @@ import msgspec
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Instance = Annotated[str, msgspec.Meta(max_length=64)]
 ProcessName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]  # as the warden has it
-Reason = Annotated[str, msgspec.Meta(max_length=500)]
+MAX_REASON = 500
+Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 PayloadType = Annotated[int, msgspec.Meta(ge=0, le=127)]

@@ -58,6 +58,8 @@ class Description(msgspec.Struct, frozen=True, tag="description"):
     encoder: str
     frames: Count
     dropped: Count
+    renderer: Reason = ""  # what draws; "": it is too old to say
+    refusals: Reason = ""  # why none of the encoders that are preferred is used
 
 
 class Recoveries(msgspec.Struct, frozen=True):

@@ -101,7 +101,13 @@ def test_status_for_people_and_programs(upped: Clone) -> None:
     assert by_name["go2rtc"]["rss_bytes"] > 1_000_000 and by_name["go2rtc"]["restarts_last_hour"] >= 0
     watched = {stream["name"]: stream["watched_by"] for stream in answer["streams"]}
     assert watched == {f"omega-{i}": int(i == 1) for i in range(6)}
+    producers = {stream["name"]: stream["producer"] for stream in answer["streams"]}
+    its = producers.pop("omega-1")
+    assert (its["said"], its["width"], its["fps"], its["renderer"]) == ("", 320, 30, "cpu")
+    assert its["encoder"] and its["bitrate"] > 0 and its["frames"] > 0 and its["dropped"] >= 0
+    assert set(producers.values()) == {None}  # nobody watches them
     table = upped.make("status").stdout
+    assert f"omega-1  1           {its['encoder']} 320x180 30/s 6 Mbit/s, dropped " in table
     assert "PROCESS" in table and "omega-1  1" in table and "headless_agent omega-1  serving" in table
 
 

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from procs.errors import PlanariaError
+from procs.headless_agent.options import no_nvidia_driver
 from scripts import suite
-from scripts.suite_settings import load_plan
+from scripts.suite_settings import load_plan, next_step
 from tests import nat
 from tests.clone import Clone, said
 from tests.rig import clean_environ
@@ -65,7 +66,7 @@ WRONG: list[tuple[str, dict[str, object], str, dict[str, str], int, list[str]]] 
         "",
         {},
         3,
-        ["encoder vpf: ", "planaria.yaml: producer"],
+        ["encoder vpf: ", "planaria.yaml: producer); encoder: auto takes", "make gpu-check"],
     ),
     ("open door", {"api": "0.0.0.0:1984"}, "", {}, 2, ["0.0.0.0:1984", "without a login", "openssl rand"]),
     (
@@ -157,6 +158,32 @@ def test_every_set_of_options_is_tried(down: Clone) -> None:
     done = down.cli("up")
     assert (done.returncode, down.living()) == (8, [])
     assert said(done)[0].startswith("planaria: headless_agent bad: ")
+
+
+@pytest.mark.parametrize("words", [("keyframe", "omega-2"), ("bitrate", "omega-2", "500k")])
+def test_a_command_while_the_suite_is_down_says_so(down: Clone, words: tuple[str, ...]) -> None:
+    done = down.cli(*words)
+    assert (done.returncode, said(done)) == (8, ["planaria: the suite is down; make up starts it"])
+
+
+def test_an_encoder_that_cannot_be_had_is_named_with_where_it_was_set(tmp_path: Path) -> None:
+    (tmp_path / "planaria.yaml").write_text("streams: {a: {encoder: nvenc}, b: {width: 640}, c: {renderer: egl}}\n")
+    (tmp_path / ".env").write_text("METABONK_HEADLESS_ENCODER=nvenc\n")
+    refused, no_egl = "encoder nvenc: no NVIDIA driver here (libcuda.so.1 is missing)", "renderer egl: no driver serves"
+    places = {name: where for name, (_, where) in load_plan(tmp_path, clean_environ()).producers.items()}
+    assert next_step(refused, places["a"]).startswith(f" ({tmp_path}/planaria.yaml: streams.a); encoder: auto takes ")
+    assert next_step(refused, places["b"]).startswith(" (METABONK_HEADLESS_ENCODER, .env); encoder: auto takes ")
+    assert next_step(no_egl, places["c"]).startswith(f" ({tmp_path}/planaria.yaml: streams.c); renderer: cpu ")
+    assert next_step("no first picture within 5 s", places["a"]) == next_step(refused, {}) == ""
+
+
+@pytest.mark.skipif(not no_nvidia_driver(), reason="with an NVIDIA driver it may serve")
+def test_a_stream_whose_encoder_cannot_be_had_names_the_next_step(down: Clone) -> None:
+    down.write_settings(streams={"bad": {"encoder": "nvenc"}})
+    done = down.cli("up")
+    assert (done.returncode, down.living()) == (8, [])
+    assert said(done)[0].startswith("planaria: headless_agent bad: encoder nvenc: no NVIDIA driver here")
+    assert "planaria.yaml: streams.bad); encoder: auto" in said(done)[0] and "make gpu-check" in said(done)[0]
 
 
 def test_a_name_too_long_for_a_socket_is_refused(down: Clone) -> None:

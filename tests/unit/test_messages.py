@@ -20,7 +20,7 @@ def test_a_request_comes_back_as_it_went(body: Keyframe | Describe | Bitrate) ->
 
 
 def test_a_reply_with_a_description_comes_back_as_it_went() -> None:
-    body = Description("omega-0", 1, 640, 360, 30, 2_000_000, "x264", 5, 0)
+    body = Description("omega-0", 1, 640, 360, 30, 2_000_000, "x264", 5, 0, "cpu", "nvenc: no driver")
     sent = Reply(id=1, ok=True, body=body)
     assert decode(encode(sent), Reply) == sent
 
