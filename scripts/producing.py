@@ -19,11 +19,11 @@ BESIDE = 64  # questions at a time
 YOUNG_S = 5  # one that is no older may be on its way to its first picture, and answers after it
 
 
-def gather(root: Path, streams: Collection[str]) -> dict[str, dict[str, Any]]:
+def gather(run_dir: Path, living: Iterable[suite.Process], streams: Collection[str]) -> dict[str, dict[str, Any]]:
     """Stream -> the fields of its Description, or why there are none ("said"), of streams whose producer lives."""
-    living = {each.name.partition(" ")[2]: each for each in suite.producers(root)}
-    asked = {name: each for name, each in living.items() if name in streams}
-    answers = asyncio.run(_ask(root / "run", asked)) if asked else {}
+    named = ((each.name.partition(" ")[2], each) for each in living)
+    asked = {name: each for name, each in named if name in streams}
+    answers = asyncio.run(_ask(run_dir, asked)) if asked else {}
     return {name: _told(each, answers.get(name)) for name, each in asked.items()}
 
 

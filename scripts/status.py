@@ -27,7 +27,8 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
     pid = proc.supervisord(root)
     its = proc.stat(pid)
     known = [suite.Process("supervisord", "RUNNING", pid, int(its.age_s) if its else 0, "")]
-    known += [*suite.processes(root), *suite.producers(root)]
+    makers = suite.producers(root)
+    known += [*suite.processes(root), *makers]
     known = [process for process in known if not plan.is_off(process.name)]
     processes = [_process(root, plan, each, by_name.get(each.name)) for each in known]
     for process in processes:
@@ -48,7 +49,7 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
         "voice": msgspec.to_builtins(voice) if voice else None,
         "backend": speaking.backend(plan),
         "speech": speaking.places(plan),
-        "streams": _streams(root, plan) if "streams" in plan.suite.roles else [],
+        "streams": _streams(root, plan, makers) if "streams" in plan.suite.roles else [],
         "degraded": [
             *_missing(root, processes),
             *reach.missing(link),
@@ -100,12 +101,12 @@ def _recovery(seen: SuiteState | None, name: str) -> dict[str, Any] | None:
     return msgspec.to_builtins(found[0]) | {"bounds_s": seen.bounds_s} if seen and found and found[0] else None
 
 
-def _streams(root: Path, plan: Plan) -> list[dict[str, Any]]:
+def _streams(root: Path, plan: Plan, makers: Iterable[suite.Process]) -> list[dict[str, Any]]:
     try:
         listed = health.get_streams(plan.suite)
     except (OSError, http.client.HTTPException, ValueError):
         listed = {}
-    running = producing.gather(root, plan.streams)
+    running = producing.gather(root / "run", makers, plan.streams)
     return [
         {
             "name": name,
