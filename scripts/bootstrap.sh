@@ -4,7 +4,8 @@
 # installed once is kept, and kept up to date, whatever is asked for later.
 #
 # With nothing to do it costs milliseconds. It may be killed at any point: .venv/stamp says "unfinished" from the first
-# change on and is written last, so the next run makes anew whatever was left half made.
+# change on and is written last, so the next run makes anew whatever was left half made. What is added to a finished .venv
+# is downloaded before the first change, so a download that is broken off leaves all as it was.
 set -eu
 unset CDPATH  # or cd might go elsewhere, and print where
 
@@ -49,6 +50,13 @@ finished() {
     for lock in $locks; do grep -qxF "$(cksum "$lock")" .venv/stamp || return 1; done
 }
 
+# Whoever broke off `make up CUDA=1` is told by the next run, which does not begin it again unasked: a suite may be waiting.
+tell_of_broken_off() {
+    [ ! -L .venv ] && [ -e .venv/cuda-begun ] || return 0
+    case $wanted in *' cuda '*) ;; *) say "CUDA=1 was not finished: make up CUDA=1 does it" ;; esac
+    rm -rf .venv/cuda-begun .venv/download
+}
+
 unfinished() { echo "unfinished:$had" | write_stamp; }
 
 # A venv that somebody made by hand has no stamp; it serves if it is new enough and has pip.
@@ -88,26 +96,53 @@ has_nvidia_driver() {
     [ -e /dev/nvidiactl ] || PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -qF 'libcuda.so.1 '
 }
 
+pip() {
+    verb=$1
+    shift
+    .venv/bin/python -m pip "$verb" -qq --disable-pip-version-check --no-input --require-hashes "$@"
+}
+
+# Words for pip: each lock, or with `--missing` those that the stamp does not have as finished.
+as_options() {
+    for lock in $locks; do
+        [ "${1:-}" = --missing ] && grep -qxF "$(cksum "$lock")" .venv/stamp || printf -- '-r %s ' "$lock"
+    done
+}
+
+failed() {
+    say "pip could not install $locks (see above): mend that, then run this again"
+    exit 1
+}
+
 install() {
-    unfinished
     cost='up to a minute the first time'
     case "$had/$locks" in
         *cuda.txt*/*) ;;
         */*cuda.txt*)
             cost='250 MB to download for CUDA, 0.5 GB on the disk: minutes, once'
             # Not refused: an image is built before it meets a driver.
-            has_nvidia_driver || say "no NVIDIA driver is here (/dev/nvidiactl, libcuda.so.1): CUDA is of no use without one"
+            has_nvidia_driver || say 'no NVIDIA driver here: CUDA is installed all the same, for when there is one'
+            : >.venv/cuda-begun
             ;;
     esac
     say "installing $locks ($cost)"
-    # shellcheck disable=SC2046,SC2086  # several names
-    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-input --require-hashes \
-        $(printf -- '-r %s ' $locks) || {
+    rm -rf .venv/download
+    from='' what=$(as_options)
+    if in_place; then
+        what=$(as_options --missing) from='--no-index --find-links .venv/download'
+        # shellcheck disable=SC2086  # several words
+        pip download --dest .venv/download $what || failed
+        # What has no wheel is built, by tools that come from the index.
+        for built in .venv/download/*.tar.gz .venv/download/*.zip; do [ ! -e "$built" ] || from=${from#--no-index }; done
+    fi
+    unfinished
+    # shellcheck disable=SC2086  # several words
+    pip install $from $what || {
         # A pip that fails, unlike one that is killed, takes back what it began: without a network the venv stays.
         .venv/bin/python -c 'import pip' 2>/dev/null && { place; echo "had:$had"; } | write_stamp
-        say "pip could not install $locks (see above): mend that, then run this again"
-        exit 1
+        failed
     }
+    rm -rf .venv/download .venv/cuda-begun
     # supervisord loads our plugin also where it is started by hand, which leaves this checkout out of Python's path.
     for site in .venv/lib/python3*/site-packages; do
         [ ! -d "$site" ] || echo "$root" >"$site/planaria.pth"
@@ -117,7 +152,7 @@ install() {
 }
 
 choose "$@"
-if finished; then exit 0; fi
+if finished && [ ! -w .venv/cuda-begun ]; then exit 0; fi
 
 if [ -d .venv ]; then home=.venv; else home=.; fi
 [ -w "$home" ] || stop "$root is read-only for $(id -un): make it writable, or copy the checkout to a place that is"
@@ -125,10 +160,15 @@ if [ -d .venv ]; then home=.venv; else home=.; fi
 # A file that is there anyway serves as the lock. Pip inherits it: where only this shell is killed, the next run waits.
 if command -v flock >/dev/null; then
     exec 9<requirements.txt
-    flock -n 9 || { say "waiting for another bootstrap of this checkout"; flock 9 || true; }
+    flock -n 9 || {
+        if finished; then exit 0; fi  # whoever has it adds something
+        say "waiting for another bootstrap of this checkout"
+        flock 9 || true
+    }
     choose "$@"  # again: whoever had the lock may have installed more
-    if finished; then exit 0; fi
 fi
+tell_of_broken_off
+if finished; then exit 0; fi
 
 in_place || made_by_hand || make_venv "$@"
 install

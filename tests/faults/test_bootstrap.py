@@ -12,7 +12,8 @@ import pytest
 REPO = Path(__file__).parents[2]
 TOOLS = ("sh", "cat", "cksum", "dirname", "flock", "grep", "id", "ln", "mkdir", "mv", "readlink", "rm")
 
-# Logs what it is asked for, and fails where a file of that name says so: too-old, no-ensurepip, pip-fails, die-in-pip.
+# Logs what it is asked for, and fails where a file of that name says so: too-old, no-ensurepip, pip-fails, die-in-download,
+# die-in-pip (which installs). What has no wheel is downloaded as what no-wheel says.
 FAKE_PYTHON = """#!/bin/sh
 here={here}
 echo "$*" >>"$here/log"
@@ -21,7 +22,12 @@ case "$*" in
     *'import venv, ensurepip'*) [ ! -e "$here/no-ensurepip" ] ;;
     *version_info*) [ ! -e "$here/too-old" ] ;;
     '-m venv .venv') mkdir -p .venv/bin; ln -s "$0" .venv/bin/python ;;
-    '-m pip '*)
+    '-m pip download'*)
+        if [ -e "$here/die-in-download" ]; then kill -9 "$PPID"; fi
+        if [ -e "$here/pip-fails" ]; then echo 'ERROR: no such thing' >&2; exit 1; fi
+        mkdir -p .venv/download
+        if [ -e "$here/no-wheel" ]; then cat <"$here/no-wheel" >".venv/download/thing-1.tar.gz"; fi ;;
+    '-m pip install'*)
         if [ -e "$here/die-in-pip" ]; then kill -9 "$PPID"; fi
         if [ -e "$here/pip-fails" ]; then echo 'ERROR: no such thing' >&2; exit 1; fi ;;
 esac
@@ -82,7 +88,8 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def pip_calls(asked: list[str]) -> list[str]:
-    return [line for line in asked if line.startswith("-m pip")]
+    """What was to be installed: what is only downloaded changes nothing."""
+    return [line for line in asked if line.startswith("-m pip install")]
 
 
 def test_the_first_run_installs_the_locked_requirements(machine: Machine) -> None:
@@ -131,7 +138,53 @@ def test_what_was_installed_once_is_kept_up_to_date(machine: Machine) -> None:
     done = machine.bootstrap()
     assert "to download" not in done.stderr, "most of it is there"
     (pip,) = pip_calls(machine.asked())
-    assert pip.endswith("-r requirements.txt -r requirements-cuda.txt")
+    assert pip.endswith("--no-index --find-links .venv/download -r requirements-cuda.txt")
+
+
+def test_what_is_added_is_downloaded_before_anything_is_changed(machine: Machine) -> None:
+    machine.bootstrap()
+    machine.asked()
+    assert machine.bootstrap("voice").returncode == 0
+    first, second = [line for line in machine.asked() if line.startswith("-m pip")]
+    assert first.startswith("-m pip download ") and first.endswith("--dest .venv/download -r requirements-voice.txt")
+    assert second.endswith("--no-index --find-links .venv/download -r requirements-voice.txt")
+    assert not (machine.root / ".venv/download").exists()
+
+
+def test_what_has_no_wheel_is_built_with_the_index_at_hand(machine: Machine) -> None:
+    machine.bootstrap()
+    machine.has("no-wheel")
+    machine.asked()
+    assert machine.bootstrap("voice").returncode == 0
+    (pip,) = pip_calls(machine.asked())
+    assert "--no-index" not in pip and "--find-links .venv/download" in pip
+
+
+def test_a_download_that_is_broken_off_leaves_what_was_there_and_is_told_of_once(machine: Machine) -> None:
+    machine.bootstrap("voice")
+    stamp = (machine.root / ".venv/stamp").read_text()
+    machine.has("die-in-download")
+    assert machine.bootstrap("cuda").returncode == -9
+    machine.mended("die-in-download")
+    machine.asked()
+    assert (machine.root / ".venv/stamp").read_text() == stamp
+    assert machine.bootstrap().stderr == "bootstrap: CUDA=1 was not finished: make up CUDA=1 does it\n"
+    assert machine.asked() == [] and machine.bootstrap().stderr == ""
+    assert "not finished" not in machine.bootstrap("cuda").stderr
+    (pip,) = pip_calls(machine.asked())
+    assert pip.endswith("-r requirements-cuda.txt")
+
+
+def test_while_another_one_downloads_what_is_finished_is_not_waited_for(machine: Machine) -> None:
+    if not shutil.which("flock"):
+        pytest.skip("needs flock")
+    machine.bootstrap()
+    begun = machine.root / ".venv/cuda-begun"
+    begun.touch()
+    with subprocess.Popen(["flock", machine.root / "requirements.txt", "cat"], stdin=subprocess.PIPE) as other:
+        while subprocess.run(["flock", "-n", machine.root / "requirements.txt", "true"], check=False).returncode == 0:
+            assert other.poll() is None
+        assert machine.bootstrap().stderr == "" and begun.exists()
 
 
 def test_what_cuda_costs_is_said_before_it_is_installed(machine: Machine) -> None:
@@ -140,7 +193,7 @@ def test_what_cuda_costs_is_said_before_it_is_installed(machine: Machine) -> Non
     assert "(250 MB to download for CUDA, 0.5 GB on the disk: minutes, once)" in machine.bootstrap("cuda").stderr
     machine.mended("die-in-pip")
     machine.asked()
-    assert "CUDA" not in machine.bootstrap().stderr, "it never was there, and nobody asks for it again"
+    assert "CUDA=1 was not finished: make up CUDA=1 does it" in machine.bootstrap().stderr
     assert "cuda" not in pip_calls(machine.asked())[0]
 
 
@@ -151,20 +204,21 @@ def test_without_a_driver_cuda_is_installed_all_the_same_and_this_is_said(machin
     ldconfig.write_text(f"#!/bin/sh\necho '{driver}'\n")
     ldconfig.chmod(0o755)
     done = machine.bootstrap("voice", "cuda")
-    assert ("no NVIDIA driver is here" in done.stderr) == (driver is None)
+    assert ("no NVIDIA driver here: CUDA is installed all the same" in done.stderr) == (driver is None)
     (pip,) = pip_calls(machine.asked())
     assert pip.endswith("-r requirements.txt -r requirements-voice.txt -r requirements-cuda.txt")
 
 
-@pytest.mark.parametrize("trouble", ["die-in-pip", "pip-fails"])
+@pytest.mark.parametrize("trouble", ["die-in-download", "die-in-pip", "pip-fails"])
 def test_what_was_there_before_a_kill_or_a_failure_is_there_after_it(machine: Machine, trouble: str) -> None:
     machine.bootstrap("cuda")
     machine.has(trouble)
     assert machine.bootstrap("voice").returncode
     machine.mended(trouble)
-    machine.asked()
     assert machine.bootstrap().returncode == 0
-    assert "-r requirements-cuda.txt" in pip_calls(machine.asked())[0]
+    machine.asked()
+    assert machine.bootstrap("cuda").stderr == ""
+    assert machine.asked() == []
 
 
 def test_who_waited_for_another_bootstrap_keeps_what_that_one_installed(machine: Machine) -> None:
