@@ -15,7 +15,7 @@ down: ## end everything; nothing of this checkout stays alive
 	@$(ANY) scripts/down.py
 
 status: ## processes and streams (JSON=1 for programs)
-	@$(ANY) scripts/cli.py status $(if $(JSON),--json)
+	@$(ANY) scripts/cli.py status $(if $(filter 1,$(JSON)),--json)
 
 logs: ## follow all logs
 	@$(ANY) scripts/cli.py logs
@@ -26,9 +26,9 @@ service: ## have systemd start it with the machine and keep it up (root: for all
 service-off: ## end that and take it away
 	@$(ANY) scripts/service.py remove
 
-gpu-check: ## what this machine's GPU can do, as a table (JSON=1 for programs)
+gpu-check: ## what this machine's GPU can do, as a table (DEVICE_IDX=1 for another one, JSON=1 for programs)
 	@sh scripts/bootstrap.sh
-	@$(PY) scripts/gpu_check.py $(if $(JSON),--json)
+	@$(PY) scripts/gpu_check.py $(if $(DEVICE_IDX),--device-idx "$(DEVICE_IDX)") $(if $(filter 1,$(JSON)),--json)
 
 test: ## run all tests (T=path or -k expression to choose, J=processes, LONG=1 for those that take long, too)
 	@sh scripts/bootstrap.sh dev
@@ -53,7 +53,7 @@ gpu: ## tests and measurements that need a GPU (QUICK=1 for short ones)
 chaos: ## kill, freeze and hang every process for MINUTES=10, and see it come back (SEED=n for the same faults)
 	@sh scripts/bootstrap.sh dev
 	@sh scripts/setup_tests.sh
-	@$(PY) -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json)
+	@$(PY) -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(filter 1,$(JSON)),--json)
 
 # What would be missed stays: accounts and devices of the hub, who this device is, a password not seen yet.
 clean: ## end everything and remove what was made here (not your settings, the hub's accounts, the device's identity)

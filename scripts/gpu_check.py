@@ -1,9 +1,11 @@
+#!/usr/bin/env python3
 """What this machine can do for the producer, from the driver to a real stream, as a table for an issue."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,11 +24,12 @@ from scripts import gpu_report
 from scripts.status import print_table
 
 EXAMPLES = """\
-  make gpu-check                                            the same, without options
-  .venv/bin/python scripts/gpu_check.py --device-idx 1      another GPU
-  .venv/bin/python scripts/gpu_check.py --json | jq .verdict
+  make gpu-check                             the same, without options
+  make gpu-check DEVICE_IDX=1                another GPU
+  scripts/gpu_check.py --json | jq .verdict
 
-exit codes: 0 a stream can be made here (the last line says how), 3 none can, 2 bad option"""
+exit codes: 0 a stream can be made here (the last line says how), 3 none can (or not on the device that was named),
+2 bad option"""
 
 LIMIT_S = 8.0  # of one probe; it is killed then, and its silence is a row of the table
 BURIED_S = 1.0  # a process that hangs inside a driver dies when the driver lets it
@@ -75,17 +78,18 @@ def ask(name: str, *options: str, limit_s: float = LIMIT_S) -> Facts:
 class Check:
     """All facts, each probe after the other: what is measured has the machine for itself."""
 
-    def __init__(self, device_idx: int, pictures: int) -> None:
+    def __init__(self, device_idx: int, pictures: int, *, is_silent: bool = False) -> None:
+        self._is_silent = is_silent
         self._options = ("--device-idx", str(device_idx), "--pictures", str(pictures))
         self.facts: Facts = {"device_idx": device_idx, "pictures": pictures}
         for name in ("machine", "nodes", "driver", "egl"):
             self.facts[name] = self._ask(name)
         egl, driver = self.facts["egl"], self.facts["driver"]
         draws = "renderer" in egl
-        is_silent = driver.get("error", "").startswith(SILENCE)
+        is_mute = driver.get("error", "").startswith(SILENCE)
         self._lacks = {
             "egl": "" if draws else "not asked: nothing draws",
-            "cuda": "not asked: the driver gives no answer" if is_silent else "",
+            "cuda": "not asked: the driver gives no answer" if is_mute else "",
         }
         renderer = "egl" if draws else "cpu"
         self.facts |= {name: self._unless_lacking(needs, name) for name, needs in STAGES}
@@ -98,7 +102,8 @@ class Check:
         self.facts["producer"] = self._attempts()
 
     def _ask(self, *words: str) -> Facts:
-        print(f"gpu-check: {' '.join(words)}", file=sys.stderr, flush=True)
+        if not self._is_silent:
+            print(f"gpu-check: {' '.join(words)}", file=sys.stderr, flush=True)
         return ask(*words, *self._options)
 
     def _unless_lacking(self, needs: str, *words: str) -> Facts:
@@ -108,7 +113,9 @@ class Check:
     def _attempts(self) -> list[Facts]:
         """What the producer does as it is set up by default, and where that gives no stream, what does."""
         tried: list[Facts] = []
-        for encoder, renderer in ATTEMPTS:
+        # A device that somebody names is not replaced: without it there is no stream.
+        attempts = ATTEMPTS[:1] if self.facts["device_idx"] and self._lacks["egl"] else ATTEMPTS
+        for encoder, renderer in attempts:
             if tried and renderer == "egl" and self._lacks["egl"]:
                 continue
             found = self._ask("stream", "--encoder", encoder, "--renderer", renderer)
@@ -135,13 +142,19 @@ def main() -> int:
     except ConfigError as error:
         print(f"gpu-check: {error}", file=sys.stderr)
         return error.exit_code
-    facts = Check(asked.device_idx, asked.pictures).facts
-    facts["verdict"] = gpu_report.verdict(facts)
-    if asked.json:
-        print(json.dumps(facts))
-    else:
-        print_table([gpu_report.COLUMNS, *gpu_report.rows(facts)])
-        print(f"\n{facts['verdict']}")
+    try:
+        facts = Check(asked.device_idx, asked.pictures, is_silent=asked.json and not sys.stderr.isatty()).facts
+        facts["verdict"] = gpu_report.verdict(facts)
+        if asked.json:
+            print(json.dumps(facts))
+        else:
+            print_table([gpu_report.COLUMNS, *gpu_report.rows(facts)])
+            print(f"\n{facts['verdict']}")
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `make gpu-check | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 0 if gpu_report.is_stream(facts["producer"][-1]) else NotHere.exit_code
 
 

@@ -162,8 +162,9 @@ def nvdec(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def stream(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A second of the real producer: its first line, how it ended, and its pictures as a decoder sees them."""
     options = ["--encoder", asked.encoder, "--renderer", asked.renderer, "--device-idx", str(asked.device_idx)]
+    options += ["--width", str(WIDTH), "--height", str(HEIGHT), "--fps", str(FPS)]
     options += ["--audio", "none", "--out", "mpegts", "--duration", "1", "--instance-id", "gpu-check"]
-    yield {"doing": "the producer"}
+    yield {"wanted": FPS, "size": f"{WIDTH}x{HEIGHT}", "doing": "the producer"}
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as run_dir:
         try:
             done = subprocess.run(

@@ -12,6 +12,8 @@ from typing import Any
 
 COLUMNS = ("GPU CHECK", "MS", "RESULT")
 EXPECTED = 2  # of 255, at most, between two conversions of one picture
+ENOUGH = 0.9  # of the pictures that a stream should have: the rest may be a busy moment
+BY_MAKE_UP = ("PyAV", "PyOpenGL")  # the other packages are there after CUDA=1
 WIDEST = 300  # a driver's words may be a page
 STAGES = (  # probe, name in its "ms", words
     ("draw", "render", "render"),
@@ -47,7 +49,24 @@ def how_ended(code: int, said: bytes) -> str:
 def rows(facts: Facts) -> list[Row]:
     """The table, under COLUMNS."""
     found = [*_machine(facts), *_driver(facts), *_egl(facts), *_stages(facts), *_encoders(facts), *_producer(facts)]
-    return [(name, ms.rjust(6) if ms else "", _short(result)) for name, result, ms in found]
+    return [(name, ms.rjust(6) if ms else "", _short(result)) for name, result, ms in _once(found, _reasons(facts))]
+
+
+def _reasons(facts: Facts) -> set[str]:
+    probes = (*facts.values(), *facts["encoders"].values())
+    return {probe["error"] for probe in probes if isinstance(probe, Mapping) and probe.get("error")}
+
+
+def _once(found: Iterable[Row], reasons: Iterable[str]) -> Iterator[Row]:
+    """The same rows, with each reason in full in the first that has it."""
+    said: dict[str, str] = {}
+    for name, result, ms in found:
+        text = result
+        for reason in reasons:
+            if reason in result:
+                first = said.setdefault(reason, name)
+                text = text if first == name else text.replace(reason, f"as above ({first})")
+        yield name, text, ms
 
 
 def _short(text: str) -> str:
@@ -72,7 +91,8 @@ def _machine(facts: Facts) -> Iterator[Row]:
     named = [f"{name} {version}{ffmpeg if name == 'PyAV' else ''}" for name, version in packages.items() if version]
     yield "installed", _joined((f"Python {its.get('python', '?')}", *named)), ""
     if missing := [name for name, version in packages.items() if not version]:
-        yield "not installed", _joined(missing), ""
+        how = "make up" if {*BY_MAKE_UP} & {*missing} else "make up CUDA=1"
+        yield "not installed", f"{_joined(missing)} ({how} installs {'them' if missing[1:] else 'it'})", ""
 
 
 def _driver(facts: Facts) -> Iterator[Row]:
@@ -98,7 +118,7 @@ def _egl(facts: Facts) -> Iterator[Row]:
     ]
     yield "EGL vendors", _joined(vendors) or "none", ""
     for index, device in enumerate(its.get("devices", [])):
-        taken = " (device_idx)" if index == facts["device_idx"] else ""
+        taken = ", chosen by device_idx" if index == facts["device_idx"] else ""
         yield f"EGL device {index}", f"{_kind(device)}{taken}", ""
     yield (
         "draws",
@@ -166,8 +186,12 @@ def _encoders(facts: Facts) -> Iterator[Row]:
 def _producer(facts: Facts) -> Iterator[Row]:
     for its in facts["producer"]:
         told = f"exit {its['exit']}" if its.get("exit") else ""
-        pictures = f"{its['frames']} pictures in 1 s" if its.get("frames") else ""
+        pictures = _rate(its) if its.get("frames") else ""
         yield f"producer {its['renderer']}, {its['encoder']}", _with_error(its, its.get("line", ""), pictures, told), ""
+
+
+def _rate(attempt: Facts) -> str:
+    return f"{attempt['frames']} of {attempt['wanted']} pictures in 1 s at {attempt['size']}"
 
 
 def verdict(facts: Facts) -> str:
@@ -178,6 +202,18 @@ def verdict(facts: Facts) -> str:
     encoder, reasons = _taken(last)
     if last is not first:
         return _second_best(first, last, encoder)
+    return f"{_who_does_what(facts, encoder, reasons)}{_advice(facts, last)}"
+
+
+def _advice(facts: Facts, made: Facts) -> str:
+    """Whether pictures by OpenGL, which are not the default, are worth asking for."""
+    if made["frames"] < ENOUGH * made["wanted"]:
+        return f"; renderer: egl is too slow here for this size and rate: {_rate(made)}"
+    is_by_gpu = not facts["egl"].get("is_software", True)
+    return "; set producer: {renderer: egl} in planaria.yaml to have it so" if is_by_gpu else ""
+
+
+def _who_does_what(facts: Facts, encoder: str, reasons: str) -> str:
     if encoder in ("nvenc-cuda", "vpf"):
         return f"pictures stay on the GPU: {encoder}"
     if "renderer" not in facts["egl"]:

@@ -59,10 +59,12 @@ def test_a_machine_without_a_gpu_is_told_so_and_what_it_can_do() -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[-1].startswith("everything runs on the CPU (llvmpipe, x264); for a GPU that draws: ")
+    assert "gpu-check: encode" in done.stderr
     rows = {line[:24].strip(): line[24:].strip() for line in lines}
-    assert rows["encoder nvenc-cuda"] == "no NVIDIA driver here (libcuda.so.1 is missing)"
+    assert rows["CUDA device"] == "no NVIDIA driver here (libcuda.so.1 is missing)"
+    assert rows["encoder nvenc-cuda"] == "as above (CUDA device)"
     assert "pictures decoded again, luma " in rows["encoder x264"]
-    assert rows["producer egl, auto"].startswith("encoder x264 (nvenc-cuda, vpf, nvenc: no NVIDIA driver here")
+    assert rows["producer egl, auto"].startswith("encoder x264 (nvenc-cuda, vpf, nvenc: as above (CUDA device)), ")
     assert "what the CPU makes of it" in rows["pack NV12 (shader)"]
 
 
@@ -70,6 +72,7 @@ def test_a_machine_without_a_gpu_is_told_so_and_what_it_can_do() -> None:
 def test_without_any_egl_the_cpus_pictures_are_left() -> None:
     done = check("--json", environ=clean_environ(__EGL_VENDOR_LIBRARY_FILENAMES="/nonexistent"))
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     facts = json.loads(done.stdout)
     assert facts["egl"]["vendors"] == {"/nonexistent": "unreadable: No such file or directory"}
     assert facts["draw"] == {"error": "not asked: nothing draws"}
@@ -78,12 +81,29 @@ def test_without_any_egl_the_cpus_pictures_are_left() -> None:
 
 
 @needs_egl
+def test_a_device_that_is_not_there_is_no_stream_and_a_reader_that_leaves_no_error() -> None:
+    make = ["make", "-s", "gpu-check", "DEVICE_IDX=40", "JSON=0"]
+    done = subprocess.run(
+        ["bash", "-c", f"{' '.join(COMMAND)} --device-idx 40 | true; echo ${{PIPESTATUS[0]}}"],
+        cwd=ROOT,
+        env=clean_environ(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.stdout == "3\n" and "Error" not in done.stderr
+    planned = subprocess.run([*make, "-n"], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=True)
+    assert planned.stdout.splitlines()[-1].endswith('scripts/gpu_check.py --device-idx "40" ')
+
+
+@needs_egl
 @needs_gcc
 def test_where_all_is_there_pictures_stay_on_the_gpu() -> None:
     done = check("--json", environ=drivers.environ(PYTHONPATH=str(ROOT / "tests/drivers/python")))
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
-    assert facts["verdict"] == "pictures stay on the GPU: nvenc-cuda"
+    assert facts["verdict"].startswith("pictures stay on the GPU: nvenc-cuda")
     assert facts["match"]["name"].startswith("Fake GPU") and facts["cuda"]["equal"] == {"rgba": True, "nv12": True}
     assert facts["cvcuda"]["differs_by"] <= 2 and "error" not in facts["cvcuda"]
     for name, held in (("nvenc-cuda", 0), ("vpf", 3), ("nvenc", 0), ("x264", 0)):

@@ -19,7 +19,16 @@ def encoded(psnr_db: float | None = 45.0) -> dict[str, Any]:
 
 
 def attempt(line: str, encoder: str = "auto", renderer: str = "egl", **more: Any) -> dict[str, Any]:
-    return {"encoder": encoder, "renderer": renderer, "line": line, "exit": 0, "frames": 60, **more}
+    return {
+        "encoder": encoder,
+        "renderer": renderer,
+        "line": line,
+        "exit": 0,
+        "frames": 60,
+        "wanted": 60,
+        "size": "1280x720",
+        **more,
+    }
 
 
 def bare() -> dict[str, Any]:
@@ -103,7 +112,21 @@ IN_CONTAINER = gpu_report.IN_CONTAINER
     ],
 )
 def test_the_verdict_names_what_runs_where(facts: Mapping[str, Any], said: str) -> None:
-    assert gpu_report.verdict(facts) == said
+    assert gpu_report.verdict(facts) == f"{said}; set producer: {{renderer: egl}} in planaria.yaml to have it so"
+
+
+def test_the_verdict_says_when_opengl_is_too_slow() -> None:
+    facts = bare()
+    facts["producer"][0]["frames"] = 40
+    said = "; renderer: egl is too slow here for this size and rate: 40 of 60 pictures in 1 s at 1280x720"
+    assert gpu_report.verdict(facts).endswith(said)
+
+
+def test_a_device_that_was_named_is_not_replaced() -> None:
+    lost = attempt("device_idx=1: this machine has EGL devices 0 (software)", exit=3, frames=0)
+    assert gpu_report.verdict(bare() | {"device_idx": 1, "producer": [lost]}) == (
+        "no stream can be made here: device_idx=1: this machine has EGL devices 0 (software)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,15 +196,24 @@ def test_the_table_tells_all_that_was_found() -> None:
     facts = gpu()
     assert row(facts, "driver") == ("", "NVIDIA 570.86.15, libcuda.so.1 found, CUDA 12.8, CUDA devices: 1")
     assert row(facts, "installed") == ("", "Python 3.11.7, PyAV 18.1.0 (FFmpeg 8.1.2)")
-    assert row(facts, "not installed") == ("", "CuPy")
-    assert row(facts, "EGL device 0") == ("", "CUDA device 0 (device_idx)")
+    assert row(facts, "not installed") == ("", "CuPy (make up CUDA=1 installs it)")
+    assert row(facts, "EGL device 0") == ("", "CUDA device 0, chosen by device_idx")
     assert row(facts, "EGL device 1") == ("", "software")
     assert row(facts, "CUDA device") == ("", "0: NVIDIA H200, 150.0 GiB, compute 9.0")
     assert row(facts, "map NV12 into CUDA") == ("0.10", "the same bytes as glReadPixels")
     assert row(facts, "pack NV12 (shader)") == ("2.00", "at most 1 of 255 from what the CPU makes of it")
     assert row(facts, "encoder nvenc-cuda") == ("2.50", "60 of 60 pictures decoded again, luma equal")
     assert row(facts, "encoder x264") == ("2.50", "60 of 60 pictures decoded again, luma 45.0 dB")
-    assert row(facts, "producer egl, auto") == ("", "encoder nvenc-cuda, 60 pictures in 1 s")
+    assert row(facts, "producer egl, auto") == ("", "encoder nvenc-cuda, 60 of 60 pictures in 1 s at 1280x720")
+
+
+def test_a_reason_is_said_in_full_once() -> None:
+    facts = bare()
+    assert row(facts, "CUDA device")[1] == NO_DRIVER
+    assert row(facts, "encoder vpf")[1] == row(facts, "CV-CUDA")[1] == "as above (CUDA device)"
+    said = "encoder x264 (nvenc-cuda, vpf, nvenc: as above (CUDA device)), 60 of 60 pictures in 1 s at 1280x720"
+    assert row(facts, "producer egl, auto")[1] == said
+    assert sum(NO_DRIVER in result for _, _, result in gpu_report.rows(facts)) == 1
 
 
 def test_what_is_wrong_stands_out() -> None:
@@ -208,7 +240,11 @@ def test_a_probe_that_told_nothing_leaves_the_rest_of_the_table(broken: str) -> 
     if broken == "all":
         facts["encoders"] = dict.fromkeys(facts["encoders"], ends)
         facts["producer"] = [{"encoder": "auto", "renderer": "egl", **ends}]
-    said = [result for _, _, result in gpu_report.rows(facts) if "died of SIGSEGV at starting" in result]
+    said = [
+        result
+        for _, _, result in gpu_report.rows(facts)
+        if "died of SIGSEGV at starting" in result or "as above" in result
+    ]
     assert len(said) >= (len(PROBES) if broken == "all" else 1)
     assert gpu_report.verdict(facts)
 
@@ -233,7 +269,9 @@ def test_how_a_process_ended_is_said_in_words(code: int, said: bytes, words: str
     assert gpu_report.how_ended(code, said) == words
 
 
-def checked(monkeypatch: pytest.MonkeyPatch, answers: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+def checked(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[str, dict[str, Any]], device_idx: int = 0
+) -> tuple[dict[str, Any], list[str]]:
     """The facts of a check whose probes give these answers, and what was asked."""
     asked = []
 
@@ -243,7 +281,7 @@ def checked(monkeypatch: pytest.MonkeyPatch, answers: dict[str, dict[str, Any]])
         return answers.get(asked[-1], answers.get(name, {}))
 
     monkeypatch.setattr(gpu_check, "ask", ask)
-    return gpu_check.Check(0, 60).facts, asked
+    return gpu_check.Check(device_idx, 60).facts, asked
 
 
 def test_a_driver_that_gives_no_answer_is_not_asked_again_but_by_the_producer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,6 +293,11 @@ def test_a_driver_that_gives_no_answer_is_not_asked_again_but_by_the_producer(mo
         *("encode x264 egl", "stream auto egl", "stream x264 egl"),
     ]
     assert facts["encoders"]["nvenc-cuda"] == {"error": "not asked: the driver gives no answer"}
+
+
+def test_without_a_device_that_was_named_nothing_else_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, asked = checked(monkeypatch, {"egl": {"error": "device_idx=1: ..."}}, device_idx=1)
+    assert [one for one in asked if one.startswith("stream")] == ["stream auto egl"]
 
 
 def test_where_nothing_draws_the_cpus_pictures_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
