@@ -27,7 +27,7 @@ from typing import Any
 from procs import settings
 from procs.audio_io.options import Audio
 from procs.errors import ConfigError, NotHere
-from procs.headless_agent.options import Producer, check
+from procs.headless_agent.options import Producer, check, need_encoder
 from procs.settings import ADDRESS, NAME, PATH, SWITCH, Address, Kind, Layers, one_of, option, seconds, whole
 from procs.speech import options as speech_options
 from procs.speech.options import Speech
@@ -306,6 +306,7 @@ def _producer(name: str, common: Layers, section: Any, where: str) -> tuple[Prod
     places.pop("instance_id", None)
     try:
         check(producer)
+        need_encoder(producer.encoder)
     except NotHere as error:
         raise NotHere(f"{error}{next_step(str(error), places)}") from None
     return producer, places

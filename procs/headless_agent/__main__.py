@@ -6,12 +6,14 @@ import signal
 gc.disable()  # until the first frame: imports leave nothing to collect, and looking for it costs 5 ms
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until then every picture is a keyframe anyway
 
-from procs import life  # noqa: E402
+from procs import life, log  # noqa: E402
 from procs.headless_agent import options  # noqa: E402
 
 
 def main(chosen: options.Producer, alive: life.Alive) -> None:
-    """PyAV is imported here: by now we are bound to our parent, and a wrong option has been refused."""
+    """PyAV is imported here: by now we are bound to our parent, and what cannot be had has been refused."""
+    log.configure(f"headless_agent {chosen.instance_id}", debug=chosen.debug)
+    options.need_encoder(chosen.encoder)
     from procs.headless_agent.producer import produce
 
     produce(chosen, alive)

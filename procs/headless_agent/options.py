@@ -27,8 +27,9 @@ NO_SESSION = "this GPU has no encoding session left, or no memory for one"
 NO_LIBRARY = "libnvidia-encode.so.1 is missing (of the driver; a container gets it with the capability video)"
 
 EXAMPLES = """\
-  python -m procs.headless_agent --width 640 --height 360 --fps 30 --duration 5 > five-seconds.ts
-  python -m procs.headless_agent --instance-id omega-0 | ffplay -fflags nobuffer -
+  .venv/bin/python -m procs.headless_agent --width 640 --height 360 --fps 30 --duration 5 > five-seconds.ts
+  .venv/bin/python -m procs.headless_agent --renderer egl --encoder auto --duration 5 > drawn-by-opengl.ts
+  .venv/bin/python -m procs.headless_agent --instance-id omega-0 | ffplay -fflags nobuffer -
   kill -USR1 PID                                   the next picture is a keyframe
 
 exit codes: 0 duration reached, 2 bad option, 3 not here, 4 no first frame, 5 reader blocked, 6 reader gone,
@@ -57,7 +58,10 @@ class Producer(settings.Settings):
         "really encodes; ffmpeg: a child, its hardware encoders first",
     )
     device_idx: int = option(
-        0, whole(0, 63), env=("PLANARIA_HEADLESS_DEVICE_IDX", "METABONK_EGL_DEVICE_IDX"), help="GPU of egl"
+        0,
+        whole(0, 63),
+        env=("PLANARIA_HEADLESS_DEVICE_IDX", "METABONK_EGL_DEVICE_IDX"),
+        help="EGL device: CUDA's first, see make gpu-check",
     )
     force_sw: bool = option(False, SWITCH, env=_both("HEADLESS_FORCE_SW"), help="no hardware encoder")
     stdout_chunk: int = option(65536, whole(512, 1 << 20), env=_both("HEADLESS_CHUNK"), help="bytes a write at most")
@@ -153,7 +157,7 @@ class Producer(settings.Settings):
 
 
 def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Producer:
-    """Settings of this process. Raises ConfigError, and NotHere for a renderer or encoder still to come."""
+    """Settings of this process. Raises ConfigError."""
     argv = sys.argv[1:] if argv is None else argv
     flags = settings.plain_flags(Producer, argv)
     if flags is None:
@@ -170,7 +174,7 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 
 
 def check(chosen: Producer) -> None:
-    """Raise ConfigError for options that exclude each other, and NotHere for an encoder whose parts are missing."""
+    """Raise ConfigError for options that exclude each other."""
     if chosen.audio not in ("none", "tone") and not Path(chosen.audio).expanduser().is_file():
         raise ConfigError(f"audio={chosen.audio!r}: no such file; allowed: {AUDIO.allowed}")
     if chosen.audio != "none" and chosen.out == "h264":
@@ -179,8 +183,12 @@ def check(chosen: Producer) -> None:
         raise ConfigError(f"ffmpeg={str(chosen.ffmpeg)!r}: is no program")
     if chosen.force_sw and chosen.encoder not in ("auto", "ffmpeg", "x264"):
         raise ConfigError(f"encoder={chosen.encoder}: is no software encoder, and force_sw allows no other")
-    if reason := missing_for(chosen.encoder):
-        raise NotHere(f"encoder {chosen.encoder}: {reason}")
+
+
+def need_encoder(name: str) -> None:
+    """Raise NotHere for an encoder that was named and whose parts are missing, as far as is seen at a glance."""
+    if reason := missing_for(name):
+        raise NotHere(f"encoder {name}: {reason}; use encoder: auto")
 
 
 def missing_for(encoder: str) -> str:

@@ -26,7 +26,6 @@ OVERTIME_S = 1.0
 
 def produce(chosen: Producer, alive: Alive) -> None:
     """Make pictures until the duration is over (0: for ever)."""
-    log.configure(f"headless_agent {chosen.instance_id}", debug=chosen.debug)
     first = threading.Event()
     # A thread of Python does not run while a driver that hangs is called with the interpreter's lock held.
     alive.allow(chosen.first_frame_limit_s + OVERTIME_S)

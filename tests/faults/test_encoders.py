@@ -3,10 +3,12 @@ library that is none, so that what happens with a driver and no NVENC can be see
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -49,11 +51,22 @@ def test_nvenc_without_one_is_one_line(run_dir: Path, false_driver: dict[str, st
     assert events[0].startswith("encoder nvenc: nvenc does not open at 320x180: ")
 
 
-def test_no_driver_is_seen_at_a_glance(run_dir: Path) -> None:
+@pytest.mark.parametrize("encoder", ["nvenc", "nvenc-cuda", "vpf"])
+def test_no_driver_is_seen_at_a_glance_and_said_with_the_streams_name(run_dir: Path, encoder: str) -> None:
     if shutil.which("nvidia-smi"):
         pytest.skip("this machine has a driver")
-    code, _, events = run(run_dir, *SMALL, "--encoder", "nvenc")
-    assert (code, events) == (3, ["encoder nvenc: no NVIDIA driver here (libcuda.so.1 is missing)"])
+    done = subprocess.run(
+        [sys.executable, "-m", "procs.headless_agent", *SMALL, "--instance-id", "named", "--encoder", encoder],
+        cwd=ROOT,
+        env=clean_environ(PLANARIA_RUN_DIR=str(run_dir)),
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert (done.returncode, line["tag"]) == (3, "headless_agent named")
+    next_step = "" if encoder == "nvenc" else "; use encoder: auto"
+    assert line["event"] == f"encoder {encoder}: no NVIDIA driver here (libcuda.so.1 is missing){next_step}"
 
 
 @needs_ffmpeg

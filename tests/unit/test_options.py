@@ -64,19 +64,18 @@ def test_a_wrong_option_is_one_line(argv: list[str], parts: list[str]) -> None:
 @pytest.mark.parametrize("encoder", ["vpf", "nvenc-cuda"])
 def test_encoders_on_the_gpu_say_that_there_is_no_driver(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "no_nvidia_driver", lambda: "no NVIDIA driver here")
-    with pytest.raises(NotHere, match=f"encoder {encoder}: no NVIDIA driver here"):
-        load(["--encoder", encoder], {})
+    with pytest.raises(NotHere, match=f"encoder {encoder}: no NVIDIA driver here; use encoder: auto"):
+        options.need_encoder(encoder)
 
 
 def test_vpf_names_the_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "no_nvidia_driver", lambda: "")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "cvcuda" else object())
-    with pytest.raises(NotHere, match="encoder vpf: missing here: cvcuda-cu13: make up CUDA=1 installs it"):
-        load(["--encoder", "vpf"], {})
+    with pytest.raises(NotHere, match="encoder vpf: missing here: cvcuda-cu13: make up CUDA=1 installs it; use"):
+        options.need_encoder("vpf")
 
 
-def test_encoders_on_the_gpu_take_what_opengl_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "missing_for", lambda _encoder: "")
+def test_encoders_on_the_gpu_take_what_opengl_draws() -> None:
     assert load(["--encoder", "nvenc-cuda"], {}).renderer == "egl"
 
 
