@@ -155,7 +155,7 @@ def test_all_that_is_copied_and_nothing_else_is_in_the_build_context() -> None:
     assert {line for line in rest if not line.startswith("!")} == {"go2rtc/bin", "**/__pycache__"}
 
 
-@pytest.mark.parametrize(("cuda", "extras"), [("", "voice"), ("1", "voice cuda")])
+@pytest.mark.parametrize(("cuda", "extras"), [("", "voice"), ("0", "voice"), ("1", "voice cuda")])
 def test_the_image_for_nvidia_differs_by_what_bootstrap_installs(tmp_path: Path, cuda: str, extras: str) -> None:
     (line,) = [i for i in STAGES[-1] if i.name == "RUN" and "bootstrap.sh" in i.rest]
     (tmp_path / "scripts").mkdir()
