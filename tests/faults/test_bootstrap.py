@@ -12,8 +12,8 @@ import pytest
 REPO = Path(__file__).parents[2]
 TOOLS = ("sh", "cat", "cksum", "dirname", "flock", "grep", "id", "ln", "mkdir", "mv", "readlink", "rm")
 
-# Logs what it is asked for, and fails where a file of that name says so: too-old, no-ensurepip, pip-fails, die-in-download,
-# die-in-pip (which installs). What has no wheel is downloaded as what no-wheel says.
+# Logs what it is asked for, and fails where a file of that name says so: too-old, no-ensurepip, pip-fails,
+# die-in-download, die-in-pip (which installs). What has no wheel is downloaded as what no-wheel says.
 FAKE_PYTHON = """#!/bin/sh
 here={here}
 echo "$*" >>"$here/log"
