@@ -126,6 +126,9 @@ def engines(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     yield {"doing": "GetEncoderCaps"}
     try:
         nvc = importlib.import_module("PyNvVideoCodec")  # it has no types
+    except ModuleNotFoundError:
+        yield {"error": "not known without PyNvVideoCodec"}
+        return
     except (ImportError, RuntimeError) as error:  # RuntimeError: without NVENC's library
         yield {"error": _without_advice(error)}
         return
