@@ -37,6 +37,7 @@ class Before(NamedTuple):
     failures: int  # in a row
     served: bool  # whether the last of them had
     stack: str  # on which it died, if it has left one
+    refused: bool = False  # whether the last of them said what it lacks, or which setting is wrong
 
 
 class CrashRow:
@@ -54,7 +55,7 @@ class CrashRow:
 
     def begin(self) -> Before:
         """Count this run as failed until `served` says otherwise; returns what came before it."""
-        served = not self._path.exists()
+        served, word = not self._path.exists(), ""
         with contextlib.suppress(OSError, ValueError):
             if time.time() - self._path.stat().st_mtime < CRASH_ROW_FORGOTTEN_S:
                 self._text = self._path.read_text()
@@ -63,7 +64,7 @@ class CrashRow:
         stack = self._of_the_run_before()
         self._before += bool(stack) and not self._path.exists()  # it had served, or it would be counted already
         self._write(str(self._before + 1))
-        return Before(self._before, served, stack)
+        return Before(self._before, served, stack, word == "refused")
 
     def _of_the_run_before(self) -> str:
         """What faulthandler has written there; what it writes from now on is of this run."""
@@ -89,6 +90,11 @@ class CrashRow:
             if self._text:
                 self._write(self._text)
 
+    def refused(self) -> None:
+        """This run ends since it can't do what it was asked for, and has said so: it counts, but no fault is in it."""
+        if not self._served_at:
+            self._write(f"{self._before + 1} refused")
+
     def ended(self) -> None:
         """This run ends by itself. One that had only just served does not end the row: go2rtc would start it again and
         again without a pause."""
@@ -107,7 +113,7 @@ class Alive:
         self, program: str, instance: str, run_dir: Path, row: CrashRow, hang_limit_s: float, failures: int = 0
     ) -> None:
         self.program, self.instance, self.run_dir = program, instance, run_dir
-        self.failures = failures  # runs in a row, before this one, that ended by themselves before they had settled
+        self.failures = failures  # runs in a row, before this one, that ended by themselves and could not say why
         self._row, self._hang_limit_s = row, hang_limit_s
         self._armed_at = -BEAT_S
         self._sends_heartbeats = False
@@ -192,8 +198,9 @@ def run(
         _exit(130)
     except PlanariaError as error:
         log.error(str(error))
-        if isinstance(error, ConfigError) and _row and os.isatty(0):
-            _row.mistaken()
+        if _row and isinstance(error, ConfigError | NotHere):
+            is_mistake = isinstance(error, ConfigError) and os.isatty(0)
+            (_row.mistaken if is_mistake else _row.refused)()
         _exit(error.exit_code)
     except ModuleNotFoundError as error:
         log.error(f"{error}: make up installs what is needed")
@@ -227,7 +234,7 @@ def _live(
     if pause_s:
         log.warning("crash loop: waiting before this start", failures=before.failures, wait_s=round(pause_s, 2))
         time.sleep(pause_s)
-    alive = Alive(program, instance, run_dir, row, hang_limit_s, before.failures)
+    alive = Alive(program, instance, run_dir, row, hang_limit_s, 0 if before.refused else before.failures)
     alive.beat()
     work = main(loaded, alive)
     if isinstance(work, Awaitable):

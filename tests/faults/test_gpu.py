@@ -215,6 +215,13 @@ def test_auto_spares_a_driver_that_has_hung_three_times(run_dir: Path, log: Path
     assert code == 0 and frames_of(stream) and line in events, events
 
 
+def test_auto_tries_a_gpu_again_after_refusals(run_dir: Path, log: Path) -> None:
+    """Somebody has named what is not here, and then thinks better of it."""
+    (run_dir / "headless_agent-agent-0.crashes").write_text("2")
+    assert run(run_dir, *AUTO, "--device-idx", "63", **fakes(log))[0] == 3
+    assert "encoder nvenc-cuda" in run(run_dir, *AUTO, **fakes(log))[2]
+
+
 def test_a_driver_that_hangs_with_the_interpreters_lock_is_no_first_frame_either(run_dir: Path, log: Path) -> None:
     """PyAV opens a codec with the lock held. Then the stack is all that is said, after the limit's own time."""
     told = drivers.environ(log, "nvEncOpenEncodeSessionEx:1:-1", PLANARIA_RUN_DIR=str(run_dir))

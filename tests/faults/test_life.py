@@ -264,7 +264,7 @@ def test_a_run_that_dies_of_a_signal_of_its_own_counts_and_its_stack_is_logged(
     assert said["event"] == "the run before died of a fault of its own" and "in main" in said["stack"]
     row = life.CrashRow(run_dir / "toy.crashes")
     (run_dir / "toy.stack").write_text("Fatal Python error")
-    assert row.begin() == (1, True, "Fatal Python error")
+    assert row.begin() == (1, True, "Fatal Python error", False)
 
 
 def test_what_supervisord_starts_is_paced_by_its_plugin_alone(run_dir: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_person_who_mistypes_at_a_terminal_is_told_at_once_again_and_again(run
     finally:
         os.close(terminal)
         os.close(end)
-    assert (run_dir / "toy.crashes").read_text() == "1", "who is no person counts"
+    assert (run_dir / "toy.crashes").read_text() == "1 refused", "who is no person counts"
 
 
 def test_an_old_or_broken_crash_row_is_forgotten(tmp_path: Path) -> None:
@@ -299,9 +299,9 @@ def test_an_old_or_broken_crash_row_is_forgotten(tmp_path: Path) -> None:
     row = life.CrashRow(path)
     assert [row.begin().failures, row.begin().failures] == [0, 1]
     os.utime(path, (0, time.time() - 2 * life.CRASH_ROW_FORGOTTEN_S))
-    assert life.CrashRow(path).begin() == (0, False, "")
+    assert life.CrashRow(path).begin() == (0, False, "", False)
     path.write_text("torn")
-    assert life.CrashRow(path).begin() == (0, False, "")
+    assert life.CrashRow(path).begin() == (0, False, "", False)
     row.served()
     assert not path.exists()
 
