@@ -29,16 +29,18 @@ def headers(
     flags: int = ACK,
     sequence: int = 1000,
     number: int = 7,
+    ports: tuple[int, int] | None = None,
 ) -> bytes:
     """Of a packet with so many bytes behind them; where the sum of TCP or UDP belongs, there is the pseudo-header's."""
     size = (20 + len(options) if protocol == TCP else 8) + payload
     near, far = HOSTS[version]
+    source, to = ports or (5201 if protocol == TCP else 53, 40000)
     pseudo = total(near + far + pack("!IHH", size, 0, protocol))
     if protocol == TCP:
         offset = (20 + len(options)) << 2
-        rest = pack("!HHIIBBHHH", 5201, 40000, sequence, 99, offset, flags, 500, pseudo, 0) + options
+        rest = pack("!HHIIBBHHH", source, to, sequence, 99, offset, flags, 500, pseudo, 0) + options
     else:
-        rest = pack("!HHHH", 53, 40000, size, pseudo)
+        rest = pack("!HHHH", source, to, size, pseudo)
     if version == 6:
         return pack("!IHBB", 6 << 28 | 5, size, protocol, 64) + near + far + rest
     head = bytearray(pack("!BBHHHBBH", 0x45, 0, 20 + size, number, 0x4000, 64, protocol, 0) + near + far)

@@ -15,12 +15,12 @@ from procs.errors import NotHere
 if TYPE_CHECKING:
     import asyncio
 
-BATCH, LARGE_BATCH = 64, 4  # packets, or segments of as many as the kernel holds in one, before others get their turn
+BATCH, LARGE_BATCH = 64, 16  # frames of one turn of the event loop, and those among them that hold many packets
 MAX_PACKET = 65536
 _MAX_FRAME, _LARGE = vnet.HEAD + MAX_PACKET, 16_384
 _SETPERSIST, _SETOFFLOAD = 0x400454CB, 0x400454D0
 _OFFLOADS = {"csum": 0x1, "tso": 0xE, "uso": 0x60}  # of both versions of IP; USO is there since Linux 6.2
-Take = Callable[[list[bytes]], None]
+Take = Callable[[list[bytes]], object]
 
 
 class TunDevice:
@@ -33,6 +33,8 @@ class TunDevice:
         self._max_packet = self._room = max_packet
         self._is_offloaded = False
         self._take: Take | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # that we read in now
+        self._soon: asyncio.Handle | None = None  # where that does not wait for the interface
         self.broken: asyncio.Future[None] | None = None  # since `start`: ends as reading does
         os.set_blocking(fd, False)
 
@@ -48,24 +50,39 @@ class TunDevice:
         return ()
 
     def start(self, take: Take) -> None:
-        """From now on `take` gets what comes, as many at once as there are, in the running event loop."""
-        loop = _loop()
-        self._take, self.broken = take, self.broken or loop.create_future()
-        loop.add_reader(self.fd, self._readable)
+        """From now on `take` gets what comes, as many at once as there are, in the running event loop. As long as it
+        answers True it is called again in the next turn, with nothing if nothing has come."""
+        self._take = take
+        if not self._loop:
+            self._loop = _loop()
+            self.broken = self.broken or self._loop.create_future()
+            self._soon = self._loop.call_soon(self._turn)
 
     def pause(self) -> None:
         """Leave the rest to the kernel, until `start`."""
-        _loop().remove_reader(self.fd)
+        loop, soon, self._loop, self._soon = self._loop, self._soon, None, None
+        if soon:
+            soon.cancel()
+        elif loop:
+            loop.remove_reader(self.fd)
 
-    def _readable(self) -> None:
+    def _turn(self) -> None:
         try:
-            found = self.read(BATCH)
-            if found and self._take:
-                self._take(found)
+            wants_more = self._take(self.read()) if self._take else None
         except Exception as error:  # handed on whole: whoever waits for `broken` raises it
             self.pause()
             if self.broken and not self.broken.done():
                 self.broken.set_exception(error)
+            return
+        if not (loop := self._loop):
+            return
+        if wants_more is True:
+            if not self._soon:
+                loop.remove_reader(self.fd)
+            self._soon = loop.call_soon(self._turn)
+        elif self._soon:
+            self._soon = None
+            loop.add_reader(self.fd, self._turn)
 
     def read(self, most: int = BATCH) -> list[bytes]:
         """What is there."""

@@ -1,8 +1,9 @@
 """All packets between one interface and its peers: by the fast lane where that is up, else as the session has it.
 
 The hot path of plane 3 is here: what the interface has is read, sorted, sealed and sent in one turn of the event loop,
-what a datagram socket has is opened, judged and written in another. Nothing is queued in between. While the UDP port is
-full the interface is not read, so that what waits does so where the kernel can tell its senders.
+what a datagram socket has is opened, judged and written in another. What is more than one turn can carry waits in a
+queue that is fair (fair_queue.py), since in the interface's it would wait in line. While the UDP port is full, neither
+is read.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from procs.agent import joining
 from procs.agent.device import TunDevice
+from procs.agent.fair_queue import TURN_BYTES, FairQueue
 from procs.agent.lane import vnet
 from procs.agent.lane.lanes import Lanes
 from procs.agent.network import Tunnel
@@ -26,6 +28,7 @@ class Forwarder:
     ) -> None:
         self._device, self._switch, self._lanes, self._elsewhere = device, switch, lanes, elsewhere
         self._is_offloaded, self._joins = False, False
+        self._queue = FairQueue()
         lanes.on_frames, lanes.on_room = self._from_lane, self.start
 
     def start(self) -> None:
@@ -45,19 +48,28 @@ class Forwarder:
         """What has come from a peer by any other plane."""
         self._to_interface(peer, joining.iovs(packets))
 
-    def _from_interface(self, frames: list[bytes]) -> None:
-        switch, lanes = self._switch, self._lanes
-        sorted_, answers = switch.sort(frames)
-        for peer, its in sorted_.items():
-            if lanes.is_up(peer):
-                switch.sent(peer, its, lanes.send(peer, its))
-            else:
-                packets = vnet.packets(its)
-                switch.sent_packets(peer, packets, self._elsewhere(peer, packets))
+    def _from_interface(self, frames: list[bytes]) -> bool:
+        """Whether some still wait."""
+        queue = self._queue
+        found, answers = self._switch.sort(frames)
         if answers:
             self._device.write(answers)
-        if lanes.is_full:
+        if queue or sum(map(len, frames)) > TURN_BYTES:
+            for peer, lost in queue.add(found).items():
+                self._switch.sent(peer, lost, 0)
+            found = queue.take()
+        for peer, its in found.items():
+            self._to_peer(peer, its)
+        if self._lanes.is_full:
             self._device.pause()
+        return bool(queue)
+
+    def _to_peer(self, peer: str, frames: list[bytes]) -> None:
+        if self._lanes.is_up(peer):
+            self._switch.sent(peer, frames, self._lanes.send(peer, frames))
+        else:
+            packets = vnet.packets(frames)
+            self._switch.sent_packets(peer, packets, self._elsewhere(peer, packets))
 
     def _from_lane(self, peer: str, frames: Sequence[vnet.Iov]) -> None:
         self._to_interface(peer, joining.datagrams(frames) if self._joins else frames)

@@ -11,6 +11,7 @@ from procs.agent.lane.vnet import PLAIN, Iov
 from procs.agent.network import Tunnel
 from procs.agent.packets import checksum
 from procs.agent.switch import Switch
+from tests.segmenting import TCP, frame
 from tests.unit.test_joining import datagram
 from tests.unit.test_packets import v4
 
@@ -24,11 +25,11 @@ class FakeDevice:
     fd = 3
 
     def __init__(self) -> None:
-        self.take: Callable[[list[bytes]], None] | None = None
+        self.take: Callable[[list[bytes]], object] | None = None
         self.written: list[bytes] = []
         self.offloads: list[bool] = []
 
-    def start(self, take: Callable[[list[bytes]], None]) -> None:
+    def start(self, take: Callable[[list[bytes]], object]) -> None:
         self.take = take
 
     def pause(self) -> None:
@@ -126,3 +127,33 @@ def test_the_interface_is_not_read_while_the_port_is_full() -> None:
     lanes.on_room()
     device.take([PLAIN + OUT])
     assert len(lanes.sent) == 2 and device.take
+
+
+def test_what_a_turn_has_no_room_for_waits_and_others_pass_it() -> None:
+    device, lanes, switch, _, _ = forwarding()
+    lanes.are_up = True
+    bulk = [frame(4, TCP, bytes(60_000), 1000, sequence=each) for each in range(20)]
+    assert device.take(bulk) is True
+    sent = len(lanes.sent)
+    assert 0 < sent < len(bulk)
+    assert device.take([PLAIN + OUT]) is True
+    assert lanes.sent[sent] == PLAIN + OUT
+    while device.take([]):
+        pass
+    assert [each for each in lanes.sent if each != PLAIN + OUT] == bulk
+    assert switch.traffic["bob"].lost == 0
+
+
+def test_what_waits_is_bounded_and_what_is_lost_is_counted() -> None:
+    device, lanes, switch, _, _ = forwarding()
+    lanes.are_up = lanes.is_full = True
+    each = frame(4, TCP, bytes(60_000), 1000)
+    for _ in range(8):
+        lanes.on_room()
+        device.take([each] * 16)
+    assert switch.traffic["bob"].lost > 0
+    lanes.is_full = False
+    lanes.on_room()
+    while device.take([]):
+        pass
+    assert switch.traffic["bob"].lost == 60 * (8 * 16 - len(lanes.sent))

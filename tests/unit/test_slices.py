@@ -10,7 +10,8 @@ from struct import pack, pack_into
 
 import pytest
 
-from procs.agent.lane.slices import CONTROL, PACKETS, PARTIAL, RUN_BYTES, SLICE, Incoming, mtu, outgoing
+from procs.agent.lane import slices
+from procs.agent.lane.slices import CONTROL, PACKETS, PARTIAL, RUN_BYTES, SLICE, Incoming, mtu
 from procs.agent.lane.vnet import ECN, HEAD, MOST_SEGMENTS, PLAIN, TCP4, TCP6, shape
 from procs.wire.records import MOST_RECORDS, OVERHEAD, Opener, Sealer
 from tests.segmenting import ACK, CWR, FIN, PSH, TCP, UDP, cut, frame
@@ -32,6 +33,11 @@ FRAMES = {
     "segments of a byte": frame(4, UDP, NOISE[:5], 1),
     "two": frame(6, TCP, NOISE[:1001], 1000),
 }
+
+
+def outgoing(sealer: Sealer, frames: Iterable[bytes], size: int) -> list[tuple[bytes, int]]:
+    """All of them at once."""
+    return list(slices.outgoing(sealer, frames, size))
 
 
 def one(options: bytes = b"") -> bytes:
@@ -355,3 +361,10 @@ def test_what_is_sent_is_in_order_of_its_counters() -> None:
     counters = [int.from_bytes(each[5:13], "big") for each in apart(runs)]
     assert counters == [*range(sealer.count)]
     assert [key for key, _ in groupby(counters)] == counters
+
+
+def test_a_run_goes_before_the_next_is_sealed() -> None:
+    sealer = Sealer(SECRET)
+    frames = [PACKED["whole, IPv4"], FRAMES["TCP, IPv4"], FRAMES["TCP, IPv6"]]
+    counts = [sealer.count for _ in slices.outgoing(sealer, frames, SIZE)]
+    assert counts == [6, 6, 11], "the packet and the first frame; then the second"

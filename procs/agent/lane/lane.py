@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from procs import log
 from procs.agent.lane import mtu, slices
@@ -195,7 +195,7 @@ class Lane:
 
     # What goes
 
-    def seal(self, frames: Sequence[bytes]) -> list[Run]:
+    def seal(self, frames: Sequence[bytes]) -> Iterable[Run]:
         """Frames of the TUN as datagrams; none where nothing may go out now. Only while it is up."""
         if self._credit is not None:
             if self._credit <= 0:

@@ -142,11 +142,12 @@ class Lanes:
         lane = self._lanes.get(peer)
         if lane is None or not lane.is_up:
             return 0
-        runs = lane.seal(frames)
-        for run in runs:
+        taken = 0
+        for run in lane.seal(frames):
+            taken = len(frames)
             if self._waiting or not self._out(lane, run):
                 self._waiting.append((lane, run))
-        return len(frames) if runs else 0
+        return taken
 
     def tick(self, now: float) -> None:
         """Ping, find out what is up, and let old keys go."""

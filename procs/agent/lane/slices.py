@@ -21,7 +21,7 @@ malformed; whom it may come from, the switch looks at.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from procs.agent.lane.views import Views
@@ -48,9 +48,9 @@ def mtu(size: int) -> int:
     return size - OVERHEAD - _TAIL.size
 
 
-def outgoing(sealer: Sealer, frames: Sequence[bytes], size: int) -> list[tuple[bytes, int]]:
+def outgoing(sealer: Sealer, frames: Iterable[bytes], size: int) -> Iterator[tuple[bytes, int]]:
     """Runs for UDP_SEGMENT of frames as the switch has sorted them: datagrams of `step` bytes behind each other, the
-    last maybe shorter, none above `size`.
+    last maybe shorter, none above `size`. Each is sealed when it is asked for, so that it can go before the next is.
 
     What does not fit (`mtu`) is left out: whoever routes has told its sender. So is all from where the key is spent.
     """
@@ -60,10 +60,12 @@ def outgoing(sealer: Sealer, frames: Sequence[bytes], size: int) -> list[tuple[b
         if frame[1]:
             packed.flush()
             _cut(sealer, frame, size - OVERHEAD, runs)
+            yield from runs
+            runs.clear()
         else:
             packed.add(frame)
     packed.flush()
-    return runs
+    yield from runs
 
 
 def _cut(sealer: Sealer, frame: bytes, room: int, runs: list[tuple[bytes, int]]) -> None:

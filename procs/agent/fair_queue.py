@@ -1,0 +1,96 @@
+"""Frames of the TUN that wait for their turn, so that nobody waits behind another's bulk: flow queueing as in RFC 8290,
+without its delay control. Pure.
+
+Flows of which nothing was waiting come first, with up to half of each turn of the event loop; then all have their turns
+one after the other, of as many bytes each. So a ping, a voice or the first packet of a connection waits for what is
+being sealed, and not for the megabytes that TCP keeps before the interface. Within a flow the order stays.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+TURN_BYTES, TURN_FRAMES = 1 << 18, 64  # of the event loop's turn
+QUANTUM = 66_000  # bytes of a flow's turn: no frame is larger
+MOST_BYTES = 4 << 20  # beyond which the fullest flow loses its oldest
+MOST_FLOWS = 1024  # more share the turns of these; which ones, no sender can know
+_TCP, _UDP = 6, 17
+Frames = dict[str, list[bytes]]  # by peer
+
+
+class Flow:
+    """What waits of one, and how many bytes it still has in its turn."""
+
+    __slots__ = ("bytes", "frames", "left")
+
+    def __init__(self) -> None:
+        self.frames: deque[tuple[str, bytes]] = deque()
+        self.bytes, self.left = 0, QUANTUM
+
+
+class FairQueue:
+    """True while something waits: so many `bytes`."""
+
+    def __init__(self, most_flows: int = MOST_FLOWS) -> None:
+        self.bytes, self._most_flows = 0, most_flows
+        self._flows: dict[int, Flow] = {}
+        self._new: deque[int] = deque()
+        self._old: deque[int] = deque()  # that have had a turn
+
+    def __bool__(self) -> bool:
+        return self.bytes > 0
+
+    def add(self, found: Frames) -> Frames:
+        """More that waits; what is lost for it."""
+        for peer, frames in found.items():
+            for frame in frames:
+                key = hash(flow_of(frame)) % self._most_flows
+                if not (flow := self._flows.get(key)):
+                    flow = self._flows[key] = Flow()
+                    self._new.append(key)
+                flow.frames.append((peer, frame))
+                flow.bytes += len(frame)
+                self.bytes += len(frame)
+        lost: Frames = {}
+        while self.bytes > MOST_BYTES:
+            fullest = max(self._flows.values(), key=lambda flow: flow.bytes)
+            while fullest.frames and self.bytes > MOST_BYTES:
+                self._move(fullest, lost)
+        return lost
+
+    def take(self) -> Frames:
+        """What goes now: a turn of the event loop, or all there is."""
+        taken: Frames = {}
+        left, count = TURN_BYTES, TURN_FRAMES
+        while self.bytes and left > 0 and count:
+            is_new = self._new and (not self._old or (left > TURN_BYTES // 2 and count > TURN_FRAMES // 2))
+            turns = self._new if is_new else self._old
+            flow = self._flows[turns[0]]
+            if flow.frames:
+                left, count = left - self._move(flow, taken), count - 1
+            if not flow.frames:
+                del self._flows[turns.popleft()]
+            elif flow.left <= 0:
+                flow.left += QUANTUM
+                self._old.append(turns.popleft())
+        return taken
+
+    def _move(self, flow: Flow, where: Frames) -> int:
+        """Its oldest; how many bytes that has."""
+        peer, frame = flow.frames.popleft()
+        where.setdefault(peer, []).append(frame)
+        size = len(frame)
+        flow.bytes -= size
+        flow.left -= size
+        self.bytes -= size
+        return size
+
+
+def flow_of(frame: bytes) -> bytes:
+    """Protocol and addresses of a frame, with the ports of TCP and UDP where they begin right behind IP."""
+    if frame[10] == 0x45:
+        has_ports = frame[19] in (_TCP, _UDP) and not frame[16] & 0x3F | frame[17]  # and is no fragment
+        return frame[19:20] + frame[22 : 34 if has_ports else 30]
+    if frame[10] & 0xF0 == 0x60:
+        return frame[16:17] + frame[18 : 54 if frame[16] in (_TCP, _UDP) else 50]
+    return frame[22:30]  # IPv4 with options

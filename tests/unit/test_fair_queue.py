@@ -1,0 +1,127 @@
+"""Who waits behind whom before a lane."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import pytest
+
+from procs.agent.fair_queue import MOST_BYTES, MOST_FLOWS, TURN_BYTES, TURN_FRAMES, FairQueue, flow_of
+from procs.agent.lane.vnet import HEAD, PLAIN
+from tests.segmenting import TCP, UDP, frame
+from tests.unit.test_packets import v4
+
+BULK = 60_000
+APART = 1 << 60  # so many flows that no two share a place
+
+
+def of(port: int, size: int = BULK, number: int = 0) -> bytes:
+    """A frame of one flow."""
+    return frame(4, TCP, number.to_bytes(4, "big") + bytes(size), 1000, ports=(port, 80))
+
+
+def taken(queue: FairQueue) -> list[list[bytes]]:
+    """All there is, turn by turn."""
+    turns = []
+    while queue:
+        turns.append([each for frames in queue.take().values() for each in frames])
+    return turns
+
+
+def in_line(turns: Iterable[list[bytes]]) -> list[bytes]:
+    """As they go."""
+    return [each for turn in turns for each in turn]
+
+
+def test_a_flow_keeps_its_order_and_all_of_it_goes() -> None:
+    queue = FairQueue(APART)
+    frames = [of(port, random.Random(number).choice((1, 900, BULK)), number) for number in range(40) for port in (1, 2)]
+    assert queue.add({"bob": frames}) == {}
+    assert queue.bytes == sum(map(len, frames))
+    went = in_line(taken(queue))
+    assert sorted(went) == sorted(frames) and not queue.bytes
+    for port in (1, 2):
+        assert [each for each in went if flow_of(each) == flow_of(of(port))] == [
+            each for each in frames if flow_of(each) == flow_of(of(port))
+        ]
+
+
+def test_what_has_nothing_waiting_goes_before_bulk() -> None:
+    queue = FairQueue(APART)
+    queue.add({"bob": [of(1)] * 30})
+    queue.take()
+    few = [of(2, 10), of(3, 10)]
+    queue.add({"bob": few[:1], "eve": few[1:]})
+    turn = queue.take()
+    assert turn["bob"][0] == few[0] and turn["eve"] == few[1:]
+
+
+def test_flows_of_which_much_waits_share_by_bytes() -> None:
+    queue = FairQueue(APART)
+    small = [of(2, 1000)] * 1000
+    queue.add({"bob": [of(1)] * 30 + small})
+    turns = [in_line([turn]) for turn in taken(queue)[1:16]]
+    sizes = {
+        port: sum(len(each) for turn in turns for each in turn if each[30:32] == bytes([0, port])) for port in (1, 2)
+    }
+    assert 0.5 < sizes[1] / sizes[2] < 2, sizes
+
+
+def test_a_flood_of_flows_leaves_others_half_of_each_turn() -> None:
+    queue = FairQueue(APART)
+    queue.add({"bob": [of(1)] * 60})
+    queue.take()
+    for number in range(8):
+        queue.add({"eve": [of(2 + number * TURN_FRAMES + each, 10) for each in range(TURN_FRAMES)]})
+        assert sum(map(len, queue.take().get("bob", ()))) >= BULK
+
+
+def test_a_turn_is_bounded() -> None:
+    queue = FairQueue(APART)
+    queue.add({"bob": [of(1)] * 20 + [of(port, 1) for port in range(2, 300)]})
+    for turn in taken(queue):
+        assert len(turn) <= TURN_FRAMES
+        assert sum(map(len, turn)) < TURN_BYTES + BULK * 2
+
+
+def test_the_fullest_flow_loses_its_oldest_and_nobody_else_anything() -> None:
+    queue = FairQueue(APART)
+    bulk = [of(1, number=number) for number in range(100)]
+    queue.add({"eve": [of(2, 5000)]})
+    lost = queue.add({"bob": bulk})
+    assert lost == {"bob": bulk[: len(lost["bob"])]} and lost["bob"]
+    assert MOST_BYTES - len(bulk[0]) < queue.bytes <= MOST_BYTES
+    went = in_line(taken(queue))
+    assert of(2, 5000) in went and len(went) == 101 - len(lost["bob"])
+
+
+def test_as_many_flows_as_there_may_be() -> None:
+    queue = FairQueue()
+    for number in range(4 * MOST_FLOWS):
+        queue.add({"eve": [of(number, 10)]})
+    assert len(queue._flows) <= MOST_FLOWS
+    assert len(in_line(taken(queue))) == 4 * MOST_FLOWS and not queue._flows
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_a_flow_is_protocol_addresses_and_ports(version: int, protocol: int) -> None:
+    one = frame(version, protocol, bytes(10), ports=(1, 2))
+    assert flow_of(one) == flow_of(frame(version, protocol, bytes(99), ports=(1, 2)))
+    assert flow_of(one) != flow_of(frame(version, protocol, bytes(10), ports=(1, 3)))
+    assert flow_of(one) != flow_of(frame(version, protocol, bytes(10), ports=(3, 2)))
+    assert flow_of(one) != flow_of(frame(version, UDP if protocol == TCP else TCP, bytes(10), ports=(1, 2)))
+
+
+def test_fragments_and_what_has_no_ports_are_one_flow() -> None:
+    pings = [PLAIN + v4(bytes([8, 0, each, each, each, each]), protocol=1) for each in range(2)]
+    assert flow_of(pings[0]) == flow_of(pings[1])
+    first = bytearray(PLAIN + v4(bytes([1, 2, 3, 4, 5, 6, 7, 8]), protocol=17))
+    first[HEAD + 6] |= 0x20
+    second = bytearray(PLAIN + v4(bytes(8), protocol=17))
+    second[HEAD + 7] = 1
+    assert flow_of(bytes(first)) == flow_of(bytes(second))
+    with_options = bytearray(PLAIN + v4(bytes(30)))
+    with_options[HEAD] = 0x46
+    assert flow_of(bytes(with_options))
