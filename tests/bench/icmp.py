@@ -6,17 +6,36 @@ import os
 import socket
 import struct
 import time
+from typing import NamedTuple
+
+from tests.bench.measure import stolen_s
 
 _ECHO = struct.Struct("!BBHHH")
 LOST_S = 1.0
 
 
+class Ping(NamedTuple):
+    """One that was answered. `was_stolen`: the hypervisor gave a processor of ours to others meanwhile."""
+
+    ms: float
+    was_stolen: bool
+
+
 def pings_ms(target: str, count: int, interval_s: float, size: int = 56) -> list[float]:
     """The times of those that were answered within a second, in milliseconds. Needs CAP_NET_RAW."""
+    return [ping.ms for ping in pings(target, count, interval_s, size)]
+
+
+def pings(target: str, count: int, interval_s: float, size: int = 56) -> list[Ping]:
+    """The same, and which of them say something about us."""
+    found: list[Ping] = []
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
         sock.connect((target, 0))
-        number = os.getpid() & 0xFFFF
-        return [took for at in range(count) if (took := _one(sock, number, at, interval_s, size)) is not None]
+        for at in range(count):
+            before = stolen_s()
+            if (took := _one(sock, os.getpid() & 0xFFFF, at, interval_s, size)) is not None:
+                found.append(Ping(took, stolen_s() > before))
+    return found
 
 
 def _one(sock: socket.socket, number: int, at: int, interval_s: float, size: int) -> float | None:

@@ -4,7 +4,8 @@ Peers, in turn with ours over the same wire: wireguard-go, aiortc as it comes wi
 itself. All tunnels stand from the start to the end; only one is used at a time. TCP is one flow of iperf3 with BBR,
 unless it says another way. CPU is that of the processes of each end, the kernel's work for them with it, which tells
 more than a rate does where others want the processors, too: of those who share them a program of many threads gets
-more.
+more. Pings under load are told twice: all of them, and those during which the hypervisor took no processor away, which
+it does for tens of milliseconds at a time.
 
 Figures without a plane in their name are of plane 3. What its ends do with their CPU is told in percent
 (attribution.py), with the lines of Python that had most. For more: `py-spy record --native --pid PID`, or `perf record
@@ -15,6 +16,7 @@ Figures without a plane in their name are of plane 3. What its ends do with thei
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,6 +24,7 @@ from typing import Any, NamedTuple
 
 from tests import flooding
 from tests.bench import icmp, peers_ground
+from tests.bench.icmp import Ping
 from tests.bench.measure import Result, Size, cpu_s, median, percentile, say
 from tests.bench.peers_ground import FAR, Pair, Wire
 from tests.bench.supervised import supervised
@@ -173,11 +176,13 @@ def _round(rows: Rows, plan: Plan, wire: Wire, name: str, tunnel: Tunnel) -> Non
     assert quiet, f"{name} does not answer any more"
     rows.add("quiet", name, median(quiet))
     before = tunnel.cpu_s()
-    rate, pings = _loaded(wire, tunnel.far, plan.bulk_s)
+    rate, pings, asked = _loaded(wire, tunnel.far, plan.bulk_s)
     gbit = rate * max(1, round(plan.bulk_s)) / 1000
     sender, receiver = (now - then for now, then in zip(tunnel.cpu_s(), before, strict=True))
     rows.add("rate", name, rate)
-    rows.add("loaded", name, *pings)
+    rows.add("loaded", name, *(ping.ms for ping in pings))
+    rows.add("calm", name, *(ping.ms for ping in pings if not ping.was_stolen))
+    rows.add("lost", name, max(0, asked - len(pings)) / asked)
     rows.add("sender", name, sender / gbit)
     rows.add("receiver", name, receiver / gbit)
     rows.add("cost", name, (sender + receiver) / gbit)
@@ -191,6 +196,10 @@ def _figures(result: Result, rows: Rows, name: str) -> None:
     result.figures[f"{prefix}ping_ms"] = round(median(rows.of("quiet", name)), 3)
     if loaded := rows.of("loaded", name):
         result.figures[f"{prefix}ping_load_ms_p99"] = round(percentile(loaded, 0.99), 2)
+        result.figures[f"{prefix}ping_load_lost_pct"] = round(100 * statistics.mean(rows.of("lost", name)), 2)
+    if calm := rows.of("calm", name):
+        result.figures[f"{prefix}ping_load_calm_ms_p50"] = round(median(calm), 2)
+        result.figures[f"{prefix}ping_load_calm_ms_p99"] = round(percentile(calm, 0.99), 2)
     if name != BARE:
         for what, key in (("cost", ""), ("sender", "sender_"), ("receiver", "receiver_")):
             result.figures[f"{prefix}{key}cpu_s_per_gbit"] = round(median(rows.of(what, name)), 3)
@@ -282,17 +291,23 @@ def _small_pps(wire: Wire, target: str, seconds: float) -> float:
     return max(1.0, arrived / float(end["seconds"]))
 
 
-def _loaded(wire: Wire, target: str, seconds: float) -> tuple[float, list[float]]:
-    """The rate of TCP, and pings meanwhile; those of the first moments and the last count, too."""
+def _loaded(wire: Wire, target: str, seconds: float) -> tuple[float, list[Ping], int]:
+    """The rate of TCP, and pings meanwhile, with how many were sent; those of the first moments and the last count,
+    too."""
+    count = int(seconds / 0.02)
     with ThreadPoolExecutor(1) as beside:
-        asked = beside.submit(_pings, wire, target, int(seconds / 0.02), 0.02)
+        asked = beside.submit(_pinged, wire, target, count, 0.02)
         rate = _mbit_s(wire, target, seconds, *BBR)
-        return rate, asked.result()
+        return rate, asked.result(), count
 
 
 def _pings(wire: Wire, target: str, count: int, interval_s: float) -> list[float]:
+    return [ping.ms for ping in _pinged(wire, target, count, interval_s)]
+
+
+def _pinged(wire: Wire, target: str, count: int, interval_s: float) -> list[Ping]:
     with wire.near.entered():
-        return icmp.pings_ms(target, count, interval_s)
+        return icmp.pings(target, count, interval_s)
 
 
 TARGETS = {

@@ -27,7 +27,7 @@ from procs.errors import ConfigError
 RECORD = 0xF1  # the first byte of a record of the lane (wire/records.py)
 _RECORDS, _SEALED = bytes([RECORD]), b"\x17"  # and that of a DTLS record of application data
 BIND_TRIES = 50
-IN_BYTES = 1 << 20  # ten milliseconds of a gigabit line: what waits here waits in line
+IN_BYTES = 4 << 20
 # What the kernel holds on the way out, it holds before any queue that would be fair: no more than keeps it busy.
 OUT_BYTES = 1 << 20
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # Python's socket module lacks these, and all that follow
