@@ -12,7 +12,7 @@ from collections import deque
 
 TURN_BYTES, TURN_FRAMES = 1 << 18, 64  # of the event loop's turn
 QUANTUM = 66_000  # bytes of a flow's turn: no frame is larger
-MOST_BYTES = 4 << 20  # beyond which the fullest flow loses its oldest
+MOST_BYTES = 16 << 20  # half of what the interface's own queue could hold; beyond it the fullest flow loses its oldest
 MOST_FLOWS = 1024  # more share the turns of these; which ones, no sender can know
 _TCP, _UDP = 6, 17
 Frames = dict[str, list[bytes]]  # by peer

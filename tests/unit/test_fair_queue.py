@@ -87,13 +87,13 @@ def test_a_turn_is_bounded() -> None:
 
 def test_the_fullest_flow_loses_its_oldest_and_nobody_else_anything() -> None:
     queue = FairQueue(APART)
-    bulk = [of(1, number=number) for number in range(100)]
+    bulk = [of(1, number=number) for number in range(400)]
     queue.add({"eve": [of(2, 5000)]})
     lost = queue.add({"bob": bulk})
     assert lost == {"bob": bulk[: len(lost["bob"])]} and lost["bob"]
     assert MOST_BYTES - len(bulk[0]) < queue.bytes <= MOST_BYTES
     went = in_line(taken(queue))
-    assert of(2, 5000) in went and len(went) == 101 - len(lost["bob"])
+    assert of(2, 5000) in went and len(went) == 401 - len(lost["bob"])
 
 
 def test_as_many_flows_as_there_may_be() -> None:

@@ -148,7 +148,7 @@ def test_what_waits_is_bounded_and_what_is_lost_is_counted() -> None:
     device, lanes, switch, _, _ = forwarding()
     lanes.are_up = lanes.is_full = True
     each = frame(4, TCP, bytes(60_000), 1000)
-    for _ in range(8):
+    for _ in range(40):
         lanes.on_room()
         device.take([each] * 16)
     assert switch.traffic["bob"].lost > 0
@@ -156,4 +156,4 @@ def test_what_waits_is_bounded_and_what_is_lost_is_counted() -> None:
     lanes.on_room()
     while device.take([]):
         pass
-    assert switch.traffic["bob"].lost == 60 * (8 * 16 - len(lanes.sent))
+    assert switch.traffic["bob"].lost == 60 * (40 * 16 - len(lanes.sent))
