@@ -37,8 +37,7 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
     audio = reach.audio_state(root) if "audio" in plan.suite.roles else None
     voice = reach.voice_state(root) if "voice" in plan.suite.roles else None
     troubles = seen.troubles if seen else ["the warden does not answer"]
-    said = seen.tunnel if seen and "tun" in plan.suite.roles else None
-    tunnel = tunnel_state.gather(said, root / "run") if said else None
+    tunnel = msgspec.to_builtins(seen.tunnel) if seen and "tun" in plan.suite.roles else None
     return {
         "processes": processes,
         "hub": _hub(plan) if "hub" in plan.suite.roles else None,

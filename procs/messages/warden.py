@@ -91,6 +91,7 @@ class TunnelState(msgspec.Struct, frozen=True, tag="tunnel_state"):
     peers: Annotated[list[TunnelPeer], msgspec.Meta(max_length=64)] = []
     dropped: dict[str, int] = {}  # packets that are of no peer, by reason
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0  # of UDP, by which all peers reach us; 0: there is none
+    has_rules: bool = False  # of nft, which drop packets as well
 
 
 class Sounding(msgspec.Struct, frozen=True, tag="sounding"):

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from struct import unpack_from
 
 from procs import log
+from procs.agent import nft
 from procs.errors import NotHere
-from procs.tun_pump import ruleset
 
 BUFFER = 4 << 20  # whole firewalls are loaded at once
 _NETLINK_NETFILTER, _NETLINK_ADD_MEMBERSHIP, _SOL_NETLINK, _SO_RCVBUFFORCE = 12, 1, 270, 33
@@ -28,7 +28,7 @@ class Guard:
     """Of our table, as it is now. Raises NotHere."""
 
     def __init__(self, interface: str) -> None:
-        self._table = ruleset.name(interface).encode()
+        self._table = nft.table(interface).encode()
         try:
             self._sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
             self._sock.bind((0, 0))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from ipaddress import collapse_addresses, ip_network
 
+from procs.agent import nft
 from procs.agent.netlink import Network
 from procs.agent.network import Tunnel
 from procs.agent.reach import Reach
@@ -17,21 +18,16 @@ _FAMILY = {4: "ip", 6: "ip6"}
 _ECHO = {4: "icmp type echo-request", 6: "icmpv6 type echo-request"}
 
 
-def name(interface: str) -> str:
-    """Of our table, for this interface."""
-    return f"planaria_{interface}"
-
-
 def away(interface: str) -> str:
     """Have it no more, whether it is there or not."""
-    table = name(interface)
+    table = nft.table(interface)
     return f"add table inet {table}\ndelete table inet {table}\n"
 
 
 def rules(tunnel: Tunnel) -> str:
     """All of them; "" where none are wanted."""
     chains = [*_filter(tunnel), *_masquerade(tunnel)]
-    return f"table inet {name(tunnel.interface)} {{\n{''.join(chains)}}}\n" if chains else ""
+    return f"table inet {nft.table(tunnel.interface)} {{\n{''.join(chains)}}}\n" if chains else ""
 
 
 def forwarded(tunnel: Tunnel) -> set[int]:

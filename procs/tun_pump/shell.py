@@ -245,4 +245,5 @@ class Pump:
                 "not_taken_by_port": self._port.dropped + self._lanes.refused + self._ways.dropped,
             },
             self._port.number,
+            has_rules=bool(self._tunnel.reach or self._tunnel.subnets),
         )

@@ -108,6 +108,7 @@ class _Loop:
                 # would cost the kernel a walk through all of the memory.
                 used = proc.rss_bytes(pid)
                 self._policy.see_memory(pid, used if used <= self._policy.ceiling(pid) else proc.pss_bytes(pid))
+            self.state.tunnel.look(now)
             _LIBC.malloc_trim(0)  # we are to stay small for as long as the machine runs; 5 us
         for verdict in self._policy.decide(now):
             self._end(verdict, now)

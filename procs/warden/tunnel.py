@@ -3,9 +3,13 @@ there: the settings name them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 
+from msgspec.structs import replace
+
+from procs.agent import nft
 from procs.messages.warden import TunnelPeer, TunnelState
 from procs.warden.metrics import Sample, family
 from procs.warden.watching import FRESH_S
@@ -25,14 +29,23 @@ class Tunnelled:
     def __init__(self) -> None:
         self._said: TunnelState | None = None
         self._at = float("-inf")
+        self._by_rules: Mapping[str, int] = {}
 
     def take(self, said: TunnelState, now: float) -> None:
         """It has come."""
         self._said, self._at = said, now
 
+    def look(self, now: float, dropped: Callable[[str], Mapping[str, int]] = nft.dropped) -> None:
+        """Read what its rules of nft have dropped: tun_pump can't, as it has given up the right to."""
+        said = self.state(now)
+        with contextlib.suppress(OSError):  # we may not, either
+            self._by_rules = dropped(said.interface) if said and said.has_rules else {}
+
     def state(self, now: float) -> TunnelState | None:
         """All of it; None if that is not known."""
-        return self._said if now - self._at <= FRESH_S else None
+        if self._said is None or now - self._at > FRESH_S:
+            return None
+        return _counted(self._said, self._by_rules) if self._said.has_rules else self._said
 
     def text(self, now: float) -> str:
         """The families of these figures; none where there is no tunnel."""
@@ -62,6 +75,15 @@ class Tunnelled:
                    _of(said.peers, lambda its: its.lane.get("rekeys", 0))),
             family("tunnel_dropped_packets_total", "counter", "Packets that were not passed on.", lost),
         ))  # fmt: skip
+
+
+def _counted(said: TunnelState, by_rules: Mapping[str, int]) -> TunnelState:
+    peers = [
+        replace(its, dropped=its.dropped | {"by_reach": by_rules[its.peer]}) if its.peer in by_rules else its
+        for its in said.peers
+    ]
+    of_nobody = {"by_subnets": by_rules[""]} if "" in by_rules else {}
+    return replace(said, peers=peers, dropped=said.dropped | of_nobody)
 
 
 def _of(peers: Iterable[TunnelPeer], value: Callable[[TunnelPeer], float]) -> list[Sample]:

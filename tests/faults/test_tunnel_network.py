@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from procs.tun_pump import firewall, interface
-from scripts import tunnel_state
+from procs.warden.tunnel import Tunnelled
 from tests import nat
 from tests.nat import Place
 from tests.subnets import BEHIND, PEERS, Mesh, Probe, addresses, mesh, probed, section
@@ -68,11 +68,14 @@ def test_everything_reaches_everything_that_it_may_and_nothing_else(tmp_path: Pa
 
 
 def by_rules(alice: Side, dropped: int) -> None:
-    """Status says who was beyond what."""
+    """Prometheus, and status, are told who was beyond what."""
     with alice.place.entered():
-        found = tunnel_state.gather(alice.state(), alice.run_dir)
-    of = {each["peer"]: each["dropped"].get("by_reach", 0) for each in found["peers"]}
-    assert of["bob"] and not of["carol"] and of["bob"] + found["dropped"]["by_subnets"] == dropped
+        tunnel = Tunnelled()
+        tunnel.take(alice.state(), 1.0)
+        tunnel.look(1.0)
+    found = dict(re.findall(r'dropped_packets_total{(.*reason="by_.*)} (.*)', tunnel.text(1.0)))
+    bob, subnets = (int(found.pop(key)) for key in ('peer="bob",reason="by_reach"', 'peer="",reason="by_subnets"'))
+    assert bob and bob + subnets == dropped and not found
 
 
 def is_told(made: Mesh) -> None:

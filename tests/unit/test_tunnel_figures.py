@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -61,6 +60,22 @@ def test_prometheus_reads_each_peer() -> None:
     order = [line.split("{")[0] for line in lines if not line.startswith("#")]
     assert len(set(families)) == len(families) and [name for name, _ in itertools.groupby(order)] == families
     assert tunnel.state(1.5) is SAID and tunnel.state(1.1 + FRESH_S) is None
+
+
+def test_what_rules_drop_is_of_their_peers_and_whoever_may_not_ask_tells_the_rest() -> None:
+    def forbidden(_interface: str) -> dict[str, int]:
+        raise PermissionError
+
+    tunnel = Tunnelled()
+    tunnel.take(msgspec.structs.replace(SAID, has_rules=True), 1.0)
+    tunnel.look(1.0, forbidden)
+    assert tunnel.state(1.0) == msgspec.structs.replace(SAID, has_rules=True)
+    tunnel.look(1.0, lambda _: {"eve": 0, "": 2, "mallory": 9})
+    found = tunnel.state(1.0)
+    assert found and found.dropped == {"homeless": 4, "by_subnets": 2}
+    assert [its.dropped.get("by_reach") for its in found.peers] == [None, 0]
+    tunnel.take(SAID, 1.5)
+    assert tunnel.state(1.5) is SAID
 
 
 def test_rates_are_of_what_has_passed_since_the_last_look() -> None:
@@ -125,7 +140,7 @@ def test_a_person_reads_a_row_for_each() -> None:
 def test_why_a_peer_is_on_another_plane_stands_below_and_is_no_trouble() -> None:
     bob = msgspec.structs.replace(BOB, slow="its pings are not answered")
     eve = TunnelPeer("eve", is_up=False, why="it sleeps")
-    found = tunnel_state.gather(msgspec.structs.replace(SAID, peers=[bob, eve], port=9), Path("/nowhere"))
+    found = msgspec.to_builtins(msgspec.structs.replace(SAID, peers=[bob, eve], port=9))
     assert tunnel_state.notes(found) == [
         "tunnel: mvp-tun0 10.77.0.1/24, port 9/udp; dropped: 4 homeless",
         "tunnel to bob: by plane 2, as its pings are not answered",
