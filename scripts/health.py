@@ -15,10 +15,11 @@ from typing import Any
 
 from procs import proc
 from procs.carrier import DISTRUST
-from procs.errors import Unhealthy
+from procs.errors import ConfigError, Unhealthy
 from procs.headless_agent.options import Producer
+from procs.messages.warden import TunnelState
 from procs.settings import Address
-from scripts import listeners, reach, reasons, roles, speaking, suite
+from scripts import listeners, reach, reasons, roles, speaking, suite, tunnel_state
 from scripts.suite_settings import Plan, Suite, next_step
 
 ASK_LIMIT_S = 2.0
@@ -102,6 +103,8 @@ def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None], sin
             raise Unhealthy(f"{why}{last_words(root, _program_of(why))}")
         time.sleep(LOOK_EVERY_S)
     _settle(root, plan)
+    if (said := _tunnel(root, plan)) and (why := tunnel_state.why_refused(said)):
+        raise ConfigError(f"tunnel: {why}")
     if "streams" not in plan.suite.roles:
         return
     files = [name for name, source in plan.sources.items() if isinstance(source, Path)]
@@ -126,9 +129,17 @@ def _is_settled(root: Path, plan: Plan) -> bool:
     if (audio := reach.audio_state(root) if "audio" in plan.suite.roles else None) and reach.opens(audio):
         return False
     seen = suite.ask_warden(root)
+    if "tun" in plan.suite.roles and not (seen and seen.tunnel and tunnel_state.is_told(seen.tunnel)):
+        return False
     programs = {name for role in plan.suite.roles for name in roles.PROGRAMS[role]}
     ours = [each for each in seen.processes if each.name.partition(":")[0] in programs] if seen else []
     return bool(ours) and all(each.state == "SERVING" for each in ours)
+
+
+def _tunnel(root: Path, plan: Plan) -> TunnelState | None:
+    """What tun_pump says of it; None where there is none."""
+    seen = suite.ask_warden(root) if "tun" in plan.suite.roles else None
+    return seen.tunnel if seen else None
 
 
 def _wait_for_capture(root: Path, plan: Plan, stream: str, since: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from procs.messages.tunnel import NO_SERVER_YET, OF_SERVER
+from procs.messages.warden import TunnelState
 from procs.warden.tunnel import REFUSED
 
 NOT_CONFIGURED = (
@@ -12,9 +15,34 @@ NOT_CONFIGURED = (
 COLUMNS = ("PEER", "STATE", "PLANE", "PATH", "ADDRESS", "MTU", "ROUND TRIP", "SENT", "RECEIVED", "REKEYS", "DROPPED")
 
 
+_REFUSED = re.compile(rf"{OF_SERVER}(.*\btokens?\b.*)")
+
+
+def is_told(said: TunnelState) -> bool:
+    """Whether the signalling server has answered, or it is known that it does not; also where nobody is to be met."""
+    return not said.peers or any(its.is_up or its.why not in ("", NO_SERVER_YET) for its in said.peers)
+
+
+def why_refused(said: TunnelState) -> str:
+    """What is wrong with our token for the signalling server, and what to do; "" if nothing is, as far as is known."""
+    found = [match[1] for its in said.peers if (match := _REFUSED.match(its.why))]
+    return _in_words(found[0]) if found else ""
+
+
 def away(tunnel: dict[str, Any]) -> list[str]:
     """Why peers are; in full, since what is to be done about it comes last."""
-    return [f"tunnel to {its['peer']}: {its['why']}" for its in tunnel["peers"] if its["why"]]
+    why = {its["peer"]: its["why"] for its in tunnel["peers"] if its["why"]}
+    return [
+        f"tunnel to {peer}: {_in_words(match[1]) if (match := _REFUSED.match(its)) else its}"
+        for peer, its in why.items()
+    ]
+
+
+def _in_words(refusal: str) -> str:
+    return (
+        f"the signalling server of SIGNALING_URL takes no token of ours ({refusal}): set SIGNALING_TOKEN in .env to one"
+        " of its SIGNALING_TOKENS, the same on all peers"
+    )
 
 
 def notes(tunnel: dict[str, Any]) -> list[str]:

@@ -33,6 +33,7 @@ LOOK_S = 0.25
 MAX_WAITING = 256  # frames
 MAX_SEEN = 256
 NO_SERVER = "no connection to the signalling server"
+SERVER_LOST = "signalling was lost"
 
 
 class PeerSession(View):
@@ -187,7 +188,7 @@ class PeerSession(View):
         if self.state == "connecting" and self._offer:
             self._drop()
             self._turns.want()
-            self._become("waiting", "signalling was lost")
+            self._become("waiting", SERVER_LOST)
         self._turns.now()
 
     async def _offered(self, offer: Offer) -> None:

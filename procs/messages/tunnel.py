@@ -15,6 +15,10 @@ Host = Annotated[str, msgspec.Meta(max_length=64)]  # an address
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 PeerKey = Annotated[str, msgspec.Meta(max_length=44)]
 
+# How PeerAway says what is wrong where the signalling server is.
+NO_SERVER_YET = "no answer from the signalling server yet"
+OF_SERVER = "the signalling server: "
+
 
 class PeerUp(msgspec.Struct, frozen=True, tag="peer_up"):
     """Who has a session for IP packets to tun_pump, at once after its start or tun_pump's and each second: packets go

@@ -26,10 +26,12 @@ from procs.agent.keyring import folder_in
 from procs.agent.lane.keying import Keys
 from procs.agent.lane.way import Address
 from procs.agent.planes import LANE, PACKED, RECORDS
-from procs.agent.session import PeerSession
+from procs.agent.session import NO_SERVER, SERVER_LOST, PeerSession
 from procs.agent.settings import AgentSettings
 from procs.errors import PlanariaError, Refused
 from procs.messages.tunnel import (
+    NO_SERVER_YET,
+    OF_SERVER,
     AgentFrame,
     Arrive,
     LaneKeys,
@@ -77,7 +79,7 @@ class TunnelSession:
         self._signalling = Signalling(is_up=False)
         self._port = BusPort(spec.peer, lambda message, body: self._pump.say(message, body))
         self._nonce, self._has_port, self._has_begun = b"", asyncio.Event(), False
-        self._why = "no answer from the signalling server yet"  # there has been no session so far
+        self._why = NO_SERVER_YET  # there has been no session so far
 
     async def run(self) -> None:
         """Until something breaks, which is raised."""
@@ -143,9 +145,10 @@ class TunnelSession:
     def _tell(self) -> None:
         """Say how it goes: to the leader, and while packets go through to tun_pump."""
         session, spec = self._session, self._spec
-        self._why = session.why or self._why
+        if session.why not in ("", NO_SERVER, SERVER_LOST):  # the server's own words say more, until it takes ours
+            self._why = session.why
         if self._signalling.why and not self._signalling.is_up:  # without a server there is no session but the old one
-            self._why = f"the signalling server: {self._signalling.why}"
+            self._why = f"{OF_SERVER}{self._signalling.why}"
         self._leader.say(TunnelBeat(spec.peer, os.getpid(), session.state, session.why[:500]))
         if not session.datagrams.is_up or not session.path:
             trusted = self._identity.trusted(spec.peer)

@@ -15,8 +15,9 @@ from procs.errors import PlanariaError
 from procs.headless_agent.options import no_nvidia_driver
 from scripts import suite
 from scripts.suite_settings import load_plan, next_step
-from tests import nat
+from tests import hub_rig, nat
 from tests.clone import Clone, said
+from tests.peer_rig import ALONE
 from tests.rig import clean_environ
 
 HOPELESS = {"first_frame_limit_s": 0.001, "width": 8192, "height": 4320}
@@ -292,3 +293,26 @@ def test_a_program_that_no_waiting_mends_is_said_at_once(
     assert (done.returncode, down.living()) == (code, []), done.stderr
     (line,) = said(done)
     assert line.startswith(f"planaria: {said_so}") and done.stderr.splitlines()[-1] == line
+
+
+@pytest.mark.skipif(bool(nat.why_not() or not os.access("/dev/net/tun", os.W_OK)), reason="needs root, TUN")
+def test_a_token_that_the_signalling_server_refuses_is_one_line_and_one_that_it_takes_is_none(
+    down: Clone, tmp_path: Path
+) -> None:
+    down.write_settings(roles="tun", tunnel={"address": "10.77.0.1/24", "peers": {"bob": {"allowed": "10.77.0.2/32"}}})
+    place, right = nat.Place("refused"), "the-token-of-this-room"
+    try:
+        with place.entered(), hub_rig.process(tmp_path / "hub", command=ALONE, SIGNALING_TOKENS=right) as hub:
+            agent = {"AGENT_ID": "alice", "SIGNALING_URL": hub.ws("/ws/signal"), "PLANARIA_UP_LIMIT_S": "30"}
+            wrong = down.cli("up", environ=agent | {"SIGNALING_TOKEN": "another-token"})
+            living = down.living()
+            well = down.cli("up", environ=agent | {"SIGNALING_TOKEN": right})
+            down.cli("down")
+    finally:
+        place.end()
+    assert (wrong.returncode, living) == (2, []), wrong.stderr
+    (line,) = said(wrong)
+    assert (
+        line.startswith("planaria: tunnel: the signalling server") and "(invalid token): set SIGNALING_TOKEN " in line
+    )
+    assert well.returncode == 0 and "tunnel to bob: peer not connected" in well.stdout, well

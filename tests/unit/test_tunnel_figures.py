@@ -13,7 +13,7 @@ import pytest
 from procs.agent.switch import Traffic
 from procs.errors import Refused
 from procs.messages import MAX_BYTES, decode, encode
-from procs.messages.tunnel import PeerUp
+from procs.messages.tunnel import NO_SERVER_YET, OF_SERVER, PeerUp
 from procs.messages.warden import TunnelPeer, TunnelState, decode_to_warden
 from procs.tun_pump.ends import End, Ends
 from procs.tun_pump.rates import Rate, Rates
@@ -146,6 +146,22 @@ def test_why_a_peer_is_on_another_plane_stands_below_and_is_no_trouble() -> None
         "tunnel to bob: by plane 2, as its pings are not answered",
     ]
     assert tunnel_state.away(found) == ["tunnel to eve: it sleeps"]
+
+
+def test_a_token_that_is_refused_is_told_from_a_server_that_is_not_there() -> None:
+    def said(*whys: str) -> TunnelState:
+        return msgspec.structs.replace(SAID, peers=[TunnelPeer(f"p{i}", False, why=why) for i, why in enumerate(whys)])
+
+    for why in ("", NO_SERVER_YET):
+        assert not tunnel_state.is_told(said(why, why))
+    away = said(f"{OF_SERVER}nobody there: Connection refused", NO_SERVER_YET)
+    assert tunnel_state.is_told(away) and not tunnel_state.why_refused(away)
+    for words in ("invalid token", "the server answers 401: a wrong token?"):
+        refused = said("", OF_SERVER + words)
+        why = tunnel_state.why_refused(refused)
+        assert f"({words}): set SIGNALING_TOKEN " in why
+        assert tunnel_state.away(msgspec.to_builtins(refused)) == [f"tunnel to p1: {why}"]
+    assert tunnel_state.is_told(said()) and tunnel_state.is_told(SAID)
 
 
 def test_garbage_is_counted_on_whoever_has_the_session() -> None:
