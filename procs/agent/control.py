@@ -1,6 +1,7 @@
 """The channel between two agents of ours that nobody else sees: both beat on it, so that a dead peer is noticed soon.
 
-A beat is a JSON object {"beat": n}, and its answer {"back": n}.
+A beat is a JSON object {"beat": n}, and its answer {"back": n}. One that has no use for IP packets now says why in its
+beats, as "away".
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from typing import Any
 import msgspec
 from aiortc import RTCDataChannel
 
+from procs.agent.words import plain
+
 BEAT_S = 1.0
 MAX_BYTES = 4096
+MAX_WHY = 200
 
 
 class Control:
@@ -26,6 +30,7 @@ class Control:
         self._beat_at = 0.0
         self.round_trip_ms = 0.0
         self.heard_at = float("-inf")
+        self.away = self.peer_away = ""  # why we, and why the peer, can do nothing with IP packets now
 
     @property
     def is_bound(self) -> bool:
@@ -41,7 +46,7 @@ class Control:
         """There is none now."""
         self._below = None
         self._sent_at.clear()
-        self.round_trip_ms = 0.0
+        self.round_trip_ms, self.peer_away = 0.0, ""
 
     @property
     def is_open(self) -> bool:
@@ -54,7 +59,7 @@ class Control:
             self._beat_at = now
             self._count += 1
             self._sent_at = {self._count: now}
-            self._say({"beat": self._count})
+            self._say({"beat": self._count} | ({"away": self.away} if self.away else {}))
 
     def _heard(self, data: str | bytes) -> None:
         said: Any = None
@@ -66,10 +71,11 @@ class Control:
         self.heard_at = time.monotonic()
         if isinstance(beat := said.get("beat"), int):
             self._say({"back": beat})
+            self.peer_away = plain(away)[:MAX_WHY] if isinstance(away := said.get("away"), str) else ""
         back = said.get("back")
         if isinstance(back, int) and (sent_at := self._sent_at.pop(back, 0.0)):
             self.round_trip_ms = (time.monotonic() - sent_at) * 1000
 
-    def _say(self, what: dict[str, int]) -> None:
+    def _say(self, what: dict[str, int | str]) -> None:
         if self.is_open and self._below:
             self._below.send(msgspec.json.encode(what).decode())

@@ -180,7 +180,7 @@ class PeerTunnel:
         is_fast = self._lanes.is_up(peer)
         return TunnelPeer(
             peer,
-            is_up=is_fast or below.is_up,
+            is_up=is_fast or (below.is_up and not session.peer_away),
             plane=LANE if is_fast else below.plane,
             path="direct" if is_fast else "" if not path else "relayed" if path.kind == "relayed" else "direct",
             remote=self._lanes.remote(peer) if is_fast else path.remote if path else "",
@@ -189,7 +189,7 @@ class PeerTunnel:
             **(traffic.passed() if traffic else {}),
             dropped=traffic.dropped() if traffic else {},
             lane=self._lanes.stats(peer),
-            why=session.why[:500],
+            why=session.why[:500] or session.peer_away * (not is_fast),
             slow=self._lanes.unused(peer) if below.is_up else "",
         )
 

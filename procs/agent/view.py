@@ -91,6 +91,15 @@ class View:
         return found
 
     @property
+    def peer_away(self) -> str:
+        """Why the peer can do nothing with IP packets now, by its own word; "" where it can."""
+        return self._cargo.control.peer_away
+
+    def say_away(self, why: str) -> None:
+        """Tell the peer the same of us, with each beat from now on."""
+        self._cargo.control.away = why
+
+    @property
     def is_calling(self) -> bool:
         """Whether it is to have a connection, and has none."""
         return self.state == "connecting" or (self.state in ("waiting", "new") and self._turns.is_waiting)

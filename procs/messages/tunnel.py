@@ -62,6 +62,7 @@ class PumpUp(msgspec.Struct, frozen=True, tag="pump_up"):
     seen: Count = 0
     port: Port = 0  # of UDP, by which all peers may reach us; 0: there is none
     nonce: Annotated[bytes, msgspec.Meta(max_length=16)] = b""  # ours, of the keys of plane 3 for this peer
+    pid: Count = 0
 
 
 class Packets(msgspec.Struct, frozen=True, tag="packets"):

@@ -184,7 +184,8 @@ class Pump:
     def _tell(self, peer: str) -> bool:
         """Say what there is for its session."""
         news, nonce = self._ends[peer].conduit.news(), self._lanes.nonce(peer)
-        return self._say(peer, PumpUp(self._tunnel.mtu, self._addresses, news.at, news.seen, self._port.number, nonce))
+        port, pid = self._port.number, os.getpid()
+        return self._say(peer, PumpUp(self._tunnel.mtu, self._addresses, news.at, news.seen, port, nonce, pid))
 
     # By the clock
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -46,6 +47,7 @@ from procs.messages.tunnel import (
     decode_to_tunnel,
 )
 from procs.webrtc_peer.bus_port import BusPort
+from procs.webrtc_peer.pump_lives import PumpLives
 from procs.wire import signal
 from procs.wire.signal import Error, Frame, Routed
 
@@ -75,7 +77,7 @@ class TunnelSession:
         self._spec, self._run_dir = spec, Path(spec.run_dir)
         known = {spec.peer: spec.key} if spec.key else {}
         self._identity = Identity(spec.me, folder_in(self._run_dir), Trust(spec.trust, spec.allow_unsigned, known))
-        self._conduit = Conduit()
+        self._conduit, self._lives = Conduit(), PumpLives(time.monotonic())
         self._signalling = Signalling(is_up=False)
         self._port = BusPort(spec.peer, lambda message, body: self._pump.say(message, body))
         self._nonce, self._has_port, self._has_begun = b"", asyncio.Event(), False
@@ -150,9 +152,9 @@ class TunnelSession:
         if self._signalling.why and not self._signalling.is_up:  # without a server there is no session but the old one
             self._why = f"{OF_SERVER}{self._signalling.why}"
         self._leader.say(TunnelBeat(spec.peer, os.getpid(), session.state, session.why[:500]))
-        if not session.datagrams.is_up or not session.path:
+        if (why := self._why_away()) or not session.path:
             trusted = self._identity.trusted(spec.peer)
-            self._pump.say(PeerAway(spec.peer, os.getpid(), self._why[:500], trusted))
+            self._pump.say(PeerAway(spec.peer, os.getpid(), why[:500], trusted))
             return
         seen = self._conduit.news().seen
         up = PeerUp(
@@ -169,6 +171,14 @@ class TunnelSession:
             most=max(576, session.caps.mtu),
         )
         self._pump.say(up)
+
+    def _why_away(self) -> str:
+        """Why packets do not pass; "" where they do."""
+        session, here = self._session, self._lives.why_not(time.monotonic())
+        session.say_away(here)
+        if not session.datagrams.is_up or not session.path:
+            return self._why
+        return f"here: {here}" if here else f"at the peer: {session.peer_away}" if session.peer_away else ""
 
     # tun_pump
 
@@ -200,6 +210,7 @@ class TunnelSession:
     def _pump_is_up(self, up: PumpUp) -> None:
         if self._has_begun and up.port not in (0, self._port.number):
             raise PlanariaError("the tunnel's UDP port is another one now: the session begins anew")
+        self._lives.heard(up.pid, time.monotonic())
         self._port.is_up(up)
         self._has_port.set()
         if up.nonce != self._nonce:  # it is new, or has lived anew: it knows of no connection of ours

@@ -30,6 +30,7 @@ from procs.messages.tunnel import (
     decode_to_pump,
 )
 from procs.tun_pump.ways import Ways
+from procs.webrtc_peer import pump_lives
 from tests import hub_rig
 from tests.agents import until
 from tests.peer_rig import ALONE
@@ -42,8 +43,8 @@ OTHER = {"alice": "bob", "bob": "alice"}
 class Pump:
     """What tun_pump is to one side: its UDP port is a real one."""
 
-    def __init__(self, me: str, run_dir: Path) -> None:
-        self.peer = OTHER[me]
+    def __init__(self, me: str, run_dir: Path, *, tells_port: bool = True) -> None:
+        self.peer, self._tells_port, self._life = OTHER[me], tells_port, 0
         self.ups: list[PeerUp] = []
         self.came: list[bytes] = []
         self.keys: list[LaneKeys] = []
@@ -53,7 +54,8 @@ class Pump:
 
     def begin(self, number: int) -> None:
         """A life."""
-        self.nonce = secrets.token_bytes(16)
+        self.nonce, self.is_told = secrets.token_bytes(16), False
+        self._life += 1
         self.port = Port(number, (42000, 42999))
         self.port.start()
         self._ways = Ways(self.port, [self.peer], self._say)
@@ -63,7 +65,8 @@ class Pump:
     def tell(self) -> None:
         """As it does each second, and to whoever is new."""
         news = self._conduit.news()
-        self._say(self.peer, PumpUp(1380, [], news.at, news.seen, self.port.number, self.nonce))
+        port = self.port.number if self._tells_port else 0
+        self.is_told |= self._say(self.peer, PumpUp(1380, [], news.at, news.seen, port, self.nonce, self._life))
 
     def _say(self, peer: str, message: msgspec.Struct, body: bytes = b"") -> bool:
         return self._line.say(message, body, to=peer)
@@ -121,9 +124,9 @@ def suites(folder: Path, tokens: str = "") -> Iterator[tuple[hub_rig.Process, di
 
 
 @asynccontextmanager
-async def pumps(folder: Path) -> AsyncIterator[tuple[Pump, Pump]]:
-    """Both."""
-    both = Pump("alice", folder / "alice"), Pump("bob", folder / "bob")
+async def pumps(folder: Path, *, ports: bool = True) -> AsyncIterator[tuple[Pump, Pump]]:
+    """Both; `ports`: sessions go by theirs, and not by sockets of their own."""
+    both = Pump("alice", folder / "alice", tells_port=ports), Pump("bob", folder / "bob", tells_port=ports)
     try:
         yield both
     finally:
@@ -235,5 +238,26 @@ def test_it_is_said_that_the_server_will_not_have_us(tmp_path: Path) -> None:
         async def work() -> None:
             async with pumps(tmp_path) as (alice, _):
                 await until(lambda: alice.why == "the signalling server: invalid token", 25)
+
+        asyncio.run(work())
+
+
+def test_a_peer_whose_pump_is_gone_or_dies_again_and_again_is_not_up_though_its_session_is(tmp_path: Path) -> None:
+    with suites(tmp_path):
+
+        async def work() -> None:
+            async with pumps(tmp_path, ports=False) as (alice, bob):
+                await passes(alice, bob, 1)
+                bob.end()
+                await until(lambda: alice.why.startswith("at the peer: no tun_pump for "), 10)
+                bob.begin(0)
+                before = len(alice.ups)
+                await until(lambda: len(alice.ups) > before, 10)
+                for _ in range(pump_lives.MANY - 2):  # that was the second
+                    await until(lambda: bob.is_told, 10)
+                    bob.end()
+                    bob.begin(0)
+                await until(lambda: "was started 4 times within" in alice.why and bob.why.startswith("here: "), 10)
+                await passes(alice, bob, 2)
 
         asyncio.run(work())
