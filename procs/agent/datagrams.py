@@ -6,13 +6,13 @@ owns the UDP port of plane 3 gets the keys for it here, and carries those packet
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from aiortc import RTCDataChannel
 
 from procs.agent.caps import Caps
 from procs.agent.dtls import Dtls
+from procs.agent.kept import Kept
 from procs.agent.lane.keying import LABEL as KEYS
 from procs.agent.lane.keying import SECRET_BYTES, Keying, Keys
 from procs.agent.lane.way import Address
@@ -22,8 +22,6 @@ from procs.agent.planes import LANE, PACKED, RECORDS, Planes
 from procs.agent.records import Records
 
 LABEL = "planaria-ip"  # of the channel of plane 1
-KEPT = 32  # the last packets of a time without a connection
-KEPT_S = 120.0  # TCP waits as long before it tries again as it has been cut off already
 HEARD_S = 1.5  # whom we have heard of in this time on the control channel lives
 
 
@@ -31,8 +29,8 @@ class Datagrams:
     """`on_packets(packets)` is called with what comes, on any plane. `on_keys(keys, remote)`: of plane 3, for the nonce
     of its owner (`lane`), and where the peer is, if the way leads by its port; at each change and each second.
 
-    Without a connection nothing is taken but the last few packets, which go out as soon as the other side is heard
-    again: a TCP connection inside goes on then, and not when it next thinks of sending something again.
+    Without a connection nothing is taken but the last few packets (kept.py), which go out as soon as the other side is
+    heard again.
     """
 
     def __init__(self, ours: Caps) -> None:
@@ -48,7 +46,7 @@ class Datagrams:
         self._before = dict.fromkeys(_COUNTS, 0)  # of connections that have gone
         self._unreadable = 0  # the same
         self._refused = 0  # packets, while there was no connection
-        self._kept: deque[tuple[float, bytes]] = deque(maxlen=KEPT)
+        self._kept = Kept()
 
     @property
     def plane(self) -> int:
@@ -90,8 +88,7 @@ class Datagrams:
         """Send these, as many as there is room for; how many that was."""
         below = self._below
         if below is None:
-            now = time.monotonic()
-            self._kept.extend((now, packet) for packet in packets)
+            self._kept.add(packets, time.monotonic())
             self._refused += len(packets)
             return 0
         return below.send(packets)
@@ -144,6 +141,8 @@ class Datagrams:
 
     def beat(self, now: float, heard_at: float) -> None:
         """Probe and choose, a few times a second; `heard_at`: when the control channel has said something last."""
+        if self._packing:
+            self._packing.age(now)
         if self._planes is None or self._records is None:
             self._send_kept(now)
             return
@@ -176,9 +175,8 @@ class Datagrams:
         self._send_kept(now)
 
     def _send_kept(self, now: float) -> None:
-        if self._kept and (below := self._below):
-            below.send([packet for at, packet in self._kept if now - at < KEPT_S])
-            self._kept.clear()
+        if (below := self._below) and (packets := self._kept.taken(now)):
+            self._refused -= below.send(packets)
 
     def _take(self, packets: Sequence[bytes]) -> None:
         self.on_packets(packets)

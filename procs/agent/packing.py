@@ -7,18 +7,20 @@ one packet and nothing else. The channel is to be unordered, without retransmiss
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from aiortc import RTCDataChannel
 
+from procs.agent.aging import Aging
 from procs.agent.conduit import packets_of
 from procs.errors import Refused
 
 MESSAGE_BYTES = 1160  # one SCTP packet of aiortc's; two halve the rate, and under loss cost the sender all its time
 HEAD = struct.Struct("!H")
 MTU = MESSAGE_BYTES - HEAD.size
-HIGH_WATER = 1 << 17  # what is queued never expires, and delays all that comes after it; less is no whole batch
+HIGH_WATER = 1 << 17  # what is queued delays all that comes after it; less is no whole batch
 OPTIONS: dict[str, Any] = {"ordered": False, "maxRetransmits": 0}
 
 
@@ -29,12 +31,13 @@ class Packing:
         self.on_packets: Callable[[Sequence[bytes]], None] = lambda packets: None
         self.mtu = MTU if packed else MESSAGE_BYTES
         self.sent = self.received = self.dropped = self.sent_bytes = self.received_bytes = 0
-        self._channel, self._packed = channel, packed
+        self._channel, self._packed, self._aging = channel, packed, Aging()
         channel.on("message", self._take)
 
     def send(self, packets: Sequence[bytes]) -> int:
         """Send these, as many as there is room for; how many that was."""
-        taken = 0
+        taken, now = 0, time.monotonic()
+        self.age(now)
         for count, message in pack(packets) if self._packed else ((1, each) for each in packets):
             if self._channel.readyState != "open" or self._channel.bufferedAmount > HIGH_WATER:
                 break
@@ -42,11 +45,27 @@ class Packing:
                 self._channel.send(message)
             except ValueError:  # longer than the peer says that it takes
                 break
+            self._aging.add(message, count, now)
             taken += count
         self.sent += taken
         self.sent_bytes += sum(map(len, packets[:taken]))
         self.dropped += len(packets) - taken
         return taken
+
+    def age(self, now: float) -> None:
+        """Drop what has waited for too long; also to be called now and then."""
+        stale = self._aging.stale(self._channel.bufferedAmount, now)
+        if not stale:
+            return
+        counts = {id(message): count for message, count in stale}
+        queue = self._channel.transport._data_channel_queue  # of all channels of the session
+        for _ in range(len(queue)):
+            its = queue.popleft()
+            if its[0] is self._channel and id(its[2]) in counts:
+                self._channel._addBufferedAmount(-len(its[2]))
+                self.dropped += counts[id(its[2])]
+            else:
+                queue.append(its)
 
     def _take(self, message: object) -> None:
         if not isinstance(message, bytes) or not message:

@@ -21,12 +21,12 @@ class End:
         self.pid = 0  # of who has it, or is about to
         self.most = 65535  # bytes of a packet that the peer takes, as was said last
         self.key = ""  # by which the peer has proven who it is, or is let in
-        self._unreadable = (0, 0)  # of whom, by its process, and how many it has told us of
+        self._counted: dict[str, tuple[int, int]] = {}  # of whom, by its process, and how many it has told us of
 
-    def more_unreadable(self, now: PeerUp) -> int:
-        """Datagrams since it was asked last; who has the session counts its own."""
-        told, (pid, before) = int(now.stats.get("unreadable", 0)), self._unreadable
-        self._unreadable = (now.pid, told)
+    def more(self, what: str, now: PeerUp) -> int:
+        """Since it was asked last, of a figure that whoever has the session counts itself."""
+        told, (pid, before) = int(now.stats.get(what, 0)), self._counted.get(what, (0, 0))
+        self._counted[what] = (now.pid, told)
         return max(0, told - (before if pid == now.pid else 0))
 
 

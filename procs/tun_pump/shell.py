@@ -175,7 +175,9 @@ class Pump:
     def _is_up(self, end: ends.End, message: PeerUp) -> None:
         before, end.up, end.most = end.up, message, message.most
         self._stands_on(message.peer, message.key)
-        self._switch.traffic[message.peer].unreadable += end.more_unreadable(message)
+        traffic = self._switch.traffic[message.peer]
+        traffic.unreadable += end.more("unreadable", message)
+        traffic.lost += end.more("dropped", message) + end.more("refused", message)
         self._takes(message.peer)
         if ends.has_changed(before, message):
             told = {"peer": message.peer, "plane": message.plane, "path": message.path, "mtu": message.mtu}

@@ -168,4 +168,4 @@ def test_garbage_is_counted_on_whoever_has_the_session() -> None:
     end = End(0.0)
     told = [(1, 5), (1, 5), (1, 8), (2, 3), (2, 4)]  # the second process begins anew
     ups = [PeerUp("bob", pid, 1380, stats={"unreadable": float(count)}) for pid, count in told]
-    assert [end.more_unreadable(up) for up in ups] == [5, 0, 3, 3, 1]
+    assert [end.more("unreadable", up) for up in ups] == [5, 0, 3, 3, 1]
