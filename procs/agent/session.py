@@ -70,7 +70,7 @@ class PeerSession(View):
         self._is_back = False  # signalling is
         self._goodbye: str | None = None  # the peer has said it, by way of the server
         self._seen: deque[str] = deque(maxlen=MAX_SEEN)  # negotiations that the peer has begun
-        self._warned = ("", "")  # of last; what is tried again and again need not be told as often
+        self._warned, self._told = ("", ""), ""  # of last; what is tried again and again need not be told as often
         self._inbox: asyncio.Queue[Routed | Error | None] = asyncio.Queue(MAX_WAITING)
         self._closing: set[asyncio.Task[None]] = set()
         self._task = asyncio.create_task(self._run(), name=f"session {peer}")
@@ -250,6 +250,7 @@ class PeerSession(View):
         self.connections += 1
         self._connected_at = time.monotonic()
         self._turns.connected()
+        self._told = ""
         if self.signed:
             self._hand.met()
         log.info("connected to a peer", peer=self.peer, path=path.kind, at=path.remote, signed=self.signed)
@@ -274,8 +275,8 @@ class PeerSession(View):
         if goodbye is not None and not self._turns.keep:
             self.end(left(goodbye))
             return
-        is_news = (self.state, self.why) != ("waiting", why)
-        (log.info if is_news else log.debug)("no connection to a peer", peer=self.peer, why=why)
+        (log.debug if why == self._told else log.info)("no connection to a peer", peer=self.peer, why=why)
+        self._told = why
         self._drop()
         self._turns.lost(time.monotonic())
         self._become("waiting", why)
