@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import struct
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -492,3 +493,32 @@ def test_a_peer_that_tells_nonce_after_nonce_costs_little_and_gets_its_lane_in_t
         net.run(0.1)
     net.run(5)
     through(net, range(5))
+
+
+def entries(of: object, seen: set[int]) -> int:
+    """How many there are in all containers that can be had from this."""
+    if id(of) in seen or isinstance(of, (str, bytes, int, float, type, FakePort)):
+        return 0
+    seen.add(id(of))
+    if isinstance(of, dict):
+        parts: list[object] = [*of, *of.values()]
+    else:
+        parts = [*of] if isinstance(of, (list, tuple, set, frozenset, deque)) else []
+    slots = [getattr(of, name, None) for kind in type(of).__mro__ for name in getattr(kind, "__slots__", ())]
+    return len(parts) + sum(entries(each, seen) for each in (*parts, *slots, *getattr(of, "__dict__", {}).values()))
+
+
+def test_a_peer_that_moves_a_thousand_times_leaves_nothing_behind(net: Net) -> None:
+    one, two = net.ends
+    had = 0
+    for number in range(1000):
+        one.at = (f"198.51.100.{number % 250}", 1024 + number)
+        assert one.send(packet(number)) == 1
+        net.carry()
+        net.run(1.05)
+        if number == 100:
+            had = entries((one.lanes, two.lanes), set())
+    assert two.stat("moves") == 1000 and two.lanes.remote("alice") == "198.51.100.249:2023"
+    assert 0 < entries((one.lanes, two.lanes), set()) <= had + 50
+    through(net, range(5))
+    assert one.is_up and two.is_up
