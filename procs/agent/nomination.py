@@ -10,12 +10,14 @@ would wait for its own check, which it has given up, for ever: everything went b
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from aioice import Connection
 from aioice.ice import CandidatePair, candidate_pair_priority
 
+AT_ONCE_S = 2.0  # after a pair was agreed on; checks of others may have been on their way
 _State = CandidatePair.State
 
 
@@ -38,19 +40,26 @@ def follow(connection: Connection) -> None:
 
 
 def keep_the_best(connection: Connection) -> None:
-    """Of all that the other side and we agree on, have the pair with the highest priority (RFC 5245, 8.1.1.2), where
-    aioice has the last: who calls nominates each pair that passes, and many may at once."""
+    """Of all that the other side and we agree on at once, have the pair with the highest priority (RFC 5245, 8.1.1.2),
+    where aioice has the last: who calls nominates each pair that passes, and many may at once. What is agreed on later
+    is where the other side has moved."""
     check_complete = connection.check_complete
+    agreed_at: dict[int, float] = {}
 
     def complete(pair: CandidatePair) -> None:
         before = connection._nominated.get(pair.component)
         check_complete(pair)
+        if connection._nominated.get(pair.component) is not pair:
+            return
+        now = time.monotonic()
         if (
             before
-            and connection._nominated.get(pair.component) is pair
+            and now - agreed_at.get(pair.component, now) < AT_ONCE_S
             and _priority(connection, before) > _priority(connection, pair)
         ):
             connection._nominated[pair.component] = before
+        else:
+            agreed_at[pair.component] = now
 
     connection.check_complete = complete  # type: ignore[method-assign]
 

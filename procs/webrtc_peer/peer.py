@@ -191,6 +191,7 @@ class Peer:
             ice.prepare(transceiver.receiver.transport.transport.iceGatherer._connection, self._udp_range)
         ice.on_sign(connection, self._heard)
         nomination.follow(connection)
+        nomination.keep_the_best(connection)
         video = self._senders[0]
         take = video._handle_rtcp_packet
         video._handle_rtcp_packet = functools.partial(self._feedback, take)  # type: ignore[method-assign]
