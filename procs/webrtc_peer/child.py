@@ -41,6 +41,7 @@ LOOK_S = 0.25
 SOURCE_WAIT_S = 0.5  # for the stream's codecs to be known; of one that starts slower the sound is Opus
 CONNECT_S = 20.0
 SILENT_S = 10.0
+MISSING_S = 5.0  # to watch again takes a second or two
 KEYFRAME_EVERY_S = 0.5  # a viewer that has lost its picture says so many times a second
 FAREWELL_S = 0.5  # for the last words to leave
 
@@ -177,6 +178,8 @@ class Session:
             elif self._peer.state == "connected":
                 if self._peer.silent_s > SILENT_S:
                     raise Over("timeout", f"nothing came from the viewer for {SILENT_S:g} s")
+                if self._peer.missing_s > MISSING_S:
+                    raise Over("timeout", f"nothing has arrived at the viewer for {MISSING_S:g} s, as it says")
             elif now - self._offered_at > CONNECT_S:
                 raise Over("timeout", f"no connection within {CONNECT_S:g} s of the offer")
 

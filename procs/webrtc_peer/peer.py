@@ -30,6 +30,7 @@ from procs.agent import ice, ice_servers, nomination
 from procs.errors import Refused
 from procs.messages.watch import Sent
 from procs.webrtc_peer import offer
+from procs.webrtc_peer.arriving import Arriving
 from procs.webrtc_peer.handover import Handover, Nothing
 from procs.webrtc_peer.mouth import Piece
 from procs.webrtc_peer.rate import Losses, Rate
@@ -66,7 +67,7 @@ class Peer:
         self._heard_at = time.monotonic()
         self._early: list[Json] = []  # candidates that overtook their offer
         self.refused_candidates = 0
-        self.rate, self._losses = Rate(), Losses()
+        self.rate, self._losses, self._arriving = Rate(), Losses(), Arriving()
 
     @property
     def state(self) -> str:
@@ -82,6 +83,11 @@ class Peer:
     def silent_s(self) -> float:
         """Since anything came from the viewer."""
         return time.monotonic() - self._heard_at
+
+    @property
+    def missing_s(self) -> float:
+        """For how long nothing of the video has arrived at the viewer, as it says itself."""
+        return self._arriving.missing_s
 
     @property
     def has_offer(self) -> bool:
@@ -140,6 +146,7 @@ class Peer:
         self._handover.take(sent)
         if sent.kind == "video" and before:
             self.rate.sent(sent.octets - before.octets, time.monotonic())
+            self._arriving.sent(sent.packets)
 
     async def stats(self) -> dict[str, float]:
         """Figures of the video, for whoever looks after us."""
@@ -231,6 +238,7 @@ class Peer:
         elif isinstance(packet, RtcpRrPacket):
             for report in packet.reports:
                 if report.ssrc == self._senders[0]._ssrc:
+                    self._arriving.reported(report.highest_sequence, now)
                     lost = self._losses.reported(report.highest_sequence, report.packets_lost, now)
                     self._want(None if lost is None else self.rate.reported(lost, now))
         await take(packet)

@@ -215,6 +215,26 @@ def test_a_viewer_who_says_nothing_any_more_is_given_up(media: Go2rtc, tmp_path:
     run(media, tmp_path, test)
 
 
+@pytest.mark.long
+def test_a_viewer_who_is_heard_and_gets_nothing_is_told(media: Go2rtc, tmp_path: Path) -> None:
+    async def test(leader: Leader) -> None:
+        await leader.start("s", STREAM)
+        viewer = Viewer(leader, "s")
+        await viewer.watch()
+        await until(lambda: viewer.pictures > 5)
+
+        async def lost(packet: RtpPacket, arrival_time_ms: int) -> None:
+            """As where the way to the viewer has gone, and the way back has not."""
+
+        viewer.pc.getReceivers()[0]._handle_rtp_packet = lost  # type: ignore[method-assign]
+        told = await leader.hear("s", "watch_ended", 20)
+        assert told["reason"] == "timeout" and "arrived at the viewer" in told["why"]
+        assert await leader.children["s"].wait() == 0
+        await viewer.close()
+
+    run(media, tmp_path, test)
+
+
 def test_two_hundred_candidates_and_nonsense_cost_nothing(media: Go2rtc, tmp_path: Path) -> None:
     async def test(leader: Leader) -> None:
         await leader.start("s", STREAM)
