@@ -53,16 +53,15 @@ class Sender:
         is_taken = self._track.push(unit, data)
         if is_taken and not self._pause:
             self._send()
+        self._repay()
         return is_taken
 
     def send_again(self, wanted: PacketsWanted) -> None:
         """Send those of these packets again that are known, and worth it."""
+        now = time.monotonic()
         for number in wanted.numbers:
-            kept, head, payload = self._history.get(number % HISTORY, (-1, b"", b""))
-            size, now = len(head) + len(payload), time.monotonic()
-            if kept == number and self._budget.may(number, size, self._octets, wanted.round_trip_s, now):
-                self._again += 1
-                self._gate.send(_ROOM.protect(self._srtp, [self._repeated(head, payload)]))
+            if not self._budget.is_on_its_way(number, wanted.round_trip_s, now):
+                self._send_once_more(number, now)
 
     @property
     def key(self) -> bytes:
@@ -123,6 +122,24 @@ class Sender:
         if time.monotonic() - self._sent_at > PAUSE_S:
             self._burst = 0
         return self._burst >= srtp.PACKETS
+
+    def _repay(self) -> None:
+        """Send what there was no room for when it was asked for, as far as there is now."""
+        now = time.monotonic()
+        while (number := self._budget.owed(now)) is not None and self._send_once_more(number, now):
+            pass
+
+    def _send_once_more(self, number: int, now: float) -> bool:
+        """False if there is no room for it now."""
+        kept, head, payload = self._history.get(number % HISTORY, (-1, b"", b""))
+        if kept != number:
+            self._budget.forgive(number)
+            return True
+        if not self._budget.may(number, len(head) + len(payload), self._octets, now):
+            return False
+        self._again += 1
+        self._gate.send(_ROOM.protect(self._srtp, [self._repeated(head, payload)]))
+        return True
 
     def _send_portion(self) -> None:
         self._ntp_time = _ntp()

@@ -17,6 +17,7 @@ from pylibsrtp import Policy, Session
 from procs import bus
 from procs.messages import encode
 from procs.messages.watch import PacketsWanted, Rtp, Unit, Way
+from procs.webrtc_peer.again import SAVED_MAX
 from procs.webrtc_peer.outlets import Outlets
 
 KEYS = bytes(range(30)), bytes(range(1, 31))
@@ -118,6 +119,25 @@ def test_a_packet_is_sent_again_as_the_viewer_has_agreed_to_take_it(run_dir: Pat
             original = struct.pack(">H", lost.sequence_number)
             assert (again.payload_type, again.ssrc, again.payload) == (97, 2, original + lost.payload)
         assert [sent.again for sent in outlets.sent("s")] == [1]
+        viewer.sock.close()
+
+    run(run_dir, test)
+
+
+def test_what_a_viewer_asks_for_once_it_gets_though_not_all_of_it_at_once(run_dir: Path) -> None:
+    async def test(outlets: Outlets, joined: list[str]) -> None:
+        viewer = Viewer(KEYS[0])
+        hand(run_dir, viewer, KEYS[0])
+        await until(lambda: joined)
+        large = b"\0\0\0\1\x65" + b"p" * 2 * SAVED_MAX
+        assert outlets.push("s", Unit("video", "h264", 0, 0, True), large)
+        lost = {packet.sequence_number for packet in await asyncio.to_thread(viewer.packets, -(-len(large) // 1200))}
+        outlets.again(PacketsWanted("s", "video", sorted(lost), 0.01))
+        assert 0 < outlets.sent("s")[0].again < len(lost)
+        for number in range(1, 4):
+            assert outlets.push("s", Unit("video", "h264", number, number, True), large)
+            await until(lambda: outlets.sent("s")[0].units == number + 1)  # noqa: B023
+        assert outlets.sent("s")[0].again == len(lost)
         viewer.sock.close()
 
     run(run_dir, test)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from procs.webrtc_peer.again import SAVED_MAX, Again
+from procs.webrtc_peer.again import OWED_S, SAVED_MAX, Again
 from procs.webrtc_peer.rate import FLOOR, NO_LIMIT, Losses, Rate
 
 SENT = 2_000_000
@@ -113,9 +113,20 @@ def test_many_reports_a_second_raise_it_no_faster_than_one() -> None:
 
 def test_what_was_sent_again_is_not_until_it_may_have_come_and_never_more_than_a_share() -> None:
     again = Again()
-    assert [again.may(1, 1000, 0, 0.2, at) for at in (0.0, 0.1, 0.19, 0.2)] == [True, False, False, True]
-    assert sum(again.may(number, 1000, 0, None, 1.0) for number in range(2, 200)) == SAVED_MAX // 1000 - 2
-    sent = sum(again.may(number, 1000, 300_000, None, 2.0) for number in range(200, 400))
-    assert sent == SAVED_MAX // 1000  # a third of what was sent since, and no more than can be saved
-    sent = sum(again.may(number, 1000, 330_000, None, 3.0) for number in range(400, 500))
-    assert sent == 10
+    assert again.may(1, 1000, 0, 0.0)
+    assert [again.is_on_its_way(1, 0.2, at) for at in (0.1, 0.19, 0.2)] == [True, True, False]
+    assert not again.is_on_its_way(2, 0.2, 0.1)
+    assert sum(again.may(number, 1000, 0, 1.0) for number in range(2, 200)) == SAVED_MAX // 1000 - 1
+    sent = sum(again.may(number, 1000, 300_000, 2.0) for number in range(200, 400))
+    assert sent == SAVED_MAX // 1000, "never more than that at once"
+    sent = sum(again.may(number, 1000, 330_000, 3.0) for number in range(400, 500))
+    assert sent == 10, "a third of what is sent"
+
+
+def test_what_there_was_no_room_for_is_owed_for_a_while() -> None:
+    again = Again()
+    assert [again.may(number, SAVED_MAX // 2, 0, 1.0) for number in range(5)] == [True, True, False, False, False]
+    assert again.owed(1.0) == 2
+    assert again.may(2, SAVED_MAX // 2, 3 * SAVED_MAX // 2 + 3, 2.0) and again.owed(2.0) == 3
+    again.forgive(3)
+    assert again.owed(3.9) == 4 and again.owed(1.0 + OWED_S) is None
