@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import shutil
 import socket
@@ -18,7 +20,7 @@ from scripts.suite_settings import load_plan, next_step
 from tests import hub_rig, nat
 from tests.clone import Clone, said
 from tests.peer_rig import ALONE
-from tests.rig import clean_environ
+from tests.rig import clean_environ, until
 
 HOPELESS = {"first_frame_limit_s": 0.001, "width": 8192, "height": 4320}
 
@@ -299,7 +301,8 @@ def test_a_program_that_no_waiting_mends_is_said_at_once(
 def test_a_token_that_the_signalling_server_refuses_is_one_line_and_one_that_it_takes_is_none(
     down: Clone, tmp_path: Path
 ) -> None:
-    down.write_settings(roles="tun", tunnel={"address": "10.77.0.1/24", "peers": {"bob": {"allowed": "10.77.0.2/32"}}})
+    bob = {"allowed": "10.77.0.2/32", "reach": ["tcp/22"]}
+    down.write_settings(roles="tun", tunnel={"address": "10.77.0.1/24", "peers": {"bob": bob}})
     place, right = nat.Place("refused"), "the-token-of-this-room"
     try:
         with place.entered(), hub_rig.process(tmp_path / "hub", command=ALONE, SIGNALING_TOKENS=right) as hub:
@@ -307,6 +310,7 @@ def test_a_token_that_the_signalling_server_refuses_is_one_line_and_one_that_it_
             wrong = down.cli("up", environ=agent | {"SIGNALING_TOKEN": "another-token"})
             living = down.living()
             well = down.cli("up", environ=agent | {"SIGNALING_TOKEN": right})
+            until(lambda: 'dropped_packets_total{peer="bob",reason="by_reach"} 0' in metrics(down), 15, 0.2)
             down.cli("down")
     finally:
         place.end()
@@ -316,3 +320,10 @@ def test_a_token_that_the_signalling_server_refuses_is_one_line_and_one_that_it_
         line.startswith("planaria: tunnel: the signalling server") and "(invalid token): set SIGNALING_TOKEN " in line
     )
     assert well.returncode == 0 and "tunnel to bob: peer not connected" in well.stdout, well
+
+
+def metrics(clone: Clone) -> str:
+    """What its warden tells Prometheus, the rules of nft with it, which it reads every few seconds."""
+    with contextlib.closing(http.client.HTTPConnection(clone.metrics, timeout=5)) as asked:
+        asked.request("GET", "/metrics")
+        return asked.getresponse().read().decode()
