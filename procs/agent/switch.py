@@ -250,7 +250,9 @@ class Switch:
         self._count(peer, taken, sum(map(len, packets[:taken])), len(packets) - taken)
 
     def _count(self, peer: str, many: int, size: int, lost: int) -> None:
-        traffic = self.traffic[peer]
+        if not (traffic := self.traffic.get(peer)):  # forgotten while they waited
+            self.homeless += many + lost
+            return
         traffic.sent_packets += many
         traffic.sent_bytes += size
         traffic.lost += lost

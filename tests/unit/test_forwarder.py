@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_interface, ip_network
 from typing import Any
 
+import pytest
+
 from procs.agent.forwarder import Forwarder
 from procs.agent.lane.vnet import PLAIN, Iov
 from procs.agent.network import Tunnel
@@ -157,3 +159,17 @@ def test_what_waits_is_bounded_and_what_is_lost_is_counted() -> None:
     while device.take([]):
         pass
     assert switch.traffic["bob"].lost == 60 * (40 * 16 - len(lanes.sent))
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+def test_a_peer_may_be_forgotten_while_something_for_it_waits(is_up: bool) -> None:
+    device, lanes, switch, _, _ = forwarding()
+    lanes.are_up = is_up
+    bulk = [frame(4, TCP, bytes(60_000), 1000)] * 20
+    assert device.take(bulk) is True
+    sent = switch.traffic["bob"]
+    before = sent.sent_packets + sent.lost
+    switch.forget("bob")
+    while device.take([]):
+        pass
+    assert before and switch.homeless == 60 * len(bulk) - before
