@@ -67,6 +67,7 @@ class TunDevice:
             loop.remove_reader(self.fd)
 
     def _turn(self) -> None:
+        soon = self._soon
         try:
             wants_more = self._take(self.read()) if self._take else None
         except Exception as error:  # handed on whole: whoever waits for `broken` raises it
@@ -74,7 +75,7 @@ class TunDevice:
             if self.broken and not self.broken.done():
                 self.broken.set_exception(error)
             return
-        if not (loop := self._loop):
+        if not (loop := self._loop) or self._soon is not soon:  # paused meanwhile, and maybe started again
             return
         if wants_more is True:
             if not self._soon:

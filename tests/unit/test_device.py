@@ -88,6 +88,31 @@ def test_while_paused_nothing_is_read_and_then_what_has_come(
     asyncio.run(run())
 
 
+def test_who_pauses_and_starts_from_within_is_called_once_a_turn_and_not_while_paused(
+    ends: tuple[TunDevice, socket.socket],
+) -> None:
+    device, _ = ends
+    calls: list[list[bytes]] = []
+
+    def take(found: list[bytes]) -> bool:
+        calls.append(found)
+        if len(calls) < 4:
+            device.pause()
+            device.start(take)
+        return True
+
+    async def run() -> None:
+        device.start(take)
+        await turns(20)
+        assert len(calls) <= 20
+        device.pause()
+        calls.clear()
+        await turns()
+        assert calls == []
+
+    asyncio.run(run())
+
+
 def test_what_the_taker_raises_ends_reading(ends: tuple[TunDevice, socket.socket]) -> None:
     device, kernel = ends
 
