@@ -9,6 +9,7 @@ being sealed, and not for the megabytes that TCP keeps before the interface. Wit
 from __future__ import annotations
 
 from collections import deque
+from operator import attrgetter
 
 TURN_BYTES, TURN_FRAMES = 1 << 18, 64  # of the event loop's turn
 QUANTUM = 66_000  # bytes of a flow's turn: no frame is larger
@@ -49,13 +50,18 @@ class FairQueue:
                     flow = self._flows[key] = Flow()
                     self._new.append(key)
                 flow.frames.append((peer, frame))
-                flow.bytes += len(frame)
-                self.bytes += len(frame)
+                size = len(frame)
+                flow.bytes += size
+                self.bytes += size
+        return self._lost() if self.bytes > MOST_BYTES else {}
+
+    def _lost(self) -> Frames:
         lost: Frames = {}
-        while self.bytes > MOST_BYTES:
-            fullest = max(self._flows.values(), key=lambda flow: flow.bytes)
+        for fullest in sorted(self._flows.values(), key=attrgetter("bytes"), reverse=True):
             while fullest.frames and self.bytes > MOST_BYTES:
                 self._move(fullest, lost)
+            if self.bytes <= MOST_BYTES:
+                break
         return lost
 
     def take(self) -> Frames:
@@ -67,7 +73,9 @@ class FairQueue:
             turns = self._new if is_new else self._old
             flow = self._flows[turns[0]]
             if flow.frames:
-                left, count = left - self._move(flow, taken), count - 1
+                size = self._move(flow, taken)
+                flow.left -= size
+                left, count = left - size, count - 1
             if not flow.frames:
                 del self._flows[turns.popleft()]
             elif flow.left <= 0:
@@ -81,7 +89,6 @@ class FairQueue:
         where.setdefault(peer, []).append(frame)
         size = len(frame)
         flow.bytes -= size
-        flow.left -= size
         self.bytes -= size
         return size
 

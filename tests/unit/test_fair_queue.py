@@ -77,6 +77,18 @@ def test_a_flood_of_flows_leaves_others_half_of_each_turn() -> None:
         assert sum(map(len, queue.take().get("bob", ()))) >= BULK
 
 
+def test_what_a_flow_loses_is_not_taken_from_its_turns() -> None:
+    queue = FairQueue(APART)
+    sizes = {1: 0, 2: 0}
+    for number in range(200):
+        queue.add({"bob": [of(1)] * 6 + [of(2, 9000)] * 58})
+        turn = queue.take()["bob"]
+        for each in turn if number >= 80 else ():
+            sizes[each[31]] += len(each)
+    assert queue.bytes > MOST_BYTES - TURN_BYTES - 2 * BULK  # it has been full, and the second was the fullest
+    assert 0.5 < sizes[1] / sizes[2] < 2, sizes
+
+
 def test_a_turn_is_bounded() -> None:
     queue = FairQueue(APART)
     queue.add({"bob": [of(1)] * 20 + [of(port, 1) for port in range(2, 300)]})
