@@ -13,6 +13,7 @@ from operator import attrgetter
 
 TURN_BYTES, TURN_FRAMES = 1 << 18, 64  # of the event loop's turn
 QUANTUM = 66_000  # bytes of a flow's turn: no frame is larger
+LEAST = QUANTUM // TURN_FRAMES  # what a smaller frame counts as: it takes room and time, too, of the others' turns
 MOST_BYTES = 16 << 20  # half of what the interface's own queue could hold; beyond it the fullest flow loses its oldest
 MOST_FLOWS = 1024  # more share the turns of these; which ones, no sender can know
 _TCP, _UDP = 6, 17
@@ -30,7 +31,7 @@ class Flow:
 
 
 class FairQueue:
-    """True while something waits: so many `bytes`."""
+    """True while something waits: so many `bytes`, as they count."""
 
     def __init__(self, most_flows: int = MOST_FLOWS) -> None:
         self.bytes, self._most_flows = 0, most_flows
@@ -50,7 +51,7 @@ class FairQueue:
                     flow = self._flows[key] = Flow()
                     self._new.append(key)
                 flow.frames.append((peer, frame))
-                size = len(frame)
+                size = _counted(frame)
                 flow.bytes += size
                 self.bytes += size
         return self._lost() if self.bytes > MOST_BYTES else {}
@@ -84,13 +85,18 @@ class FairQueue:
         return taken
 
     def _move(self, flow: Flow, where: Frames) -> int:
-        """Its oldest; how many bytes that has."""
+        """Its oldest; as how many bytes that counts."""
         peer, frame = flow.frames.popleft()
         where.setdefault(peer, []).append(frame)
-        size = len(frame)
+        size = _counted(frame)
         flow.bytes -= size
         self.bytes -= size
         return size
+
+
+def _counted(frame: bytes) -> int:
+    size = len(frame)
+    return size if size > LEAST else LEAST
 
 
 def flow_of(frame: bytes) -> bytes:

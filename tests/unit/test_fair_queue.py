@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from procs.agent.fair_queue import MOST_BYTES, MOST_FLOWS, TURN_BYTES, TURN_FRAMES, FairQueue, flow_of
+from procs.agent.fair_queue import LEAST, MOST_BYTES, MOST_FLOWS, TURN_BYTES, TURN_FRAMES, FairQueue, flow_of
 from procs.agent.lane.vnet import HEAD, PLAIN
 from tests.segmenting import TCP, UDP, frame
 from tests.unit.test_packets import v4
@@ -38,7 +38,7 @@ def test_a_flow_keeps_its_order_and_all_of_it_goes() -> None:
     queue = FairQueue(APART)
     frames = [of(port, random.Random(number).choice((1, 900, BULK)), number) for number in range(40) for port in (1, 2)]
     assert queue.add({"bob": frames}) == {}
-    assert queue.bytes == sum(map(len, frames))
+    assert queue.bytes == sum(max(LEAST, len(each)) for each in frames)
     went = in_line(taken(queue))
     assert sorted(went) == sorted(frames) and not queue.bytes
     for port in (1, 2):
@@ -77,6 +77,21 @@ def test_a_flood_of_flows_leaves_others_half_of_each_turn() -> None:
         assert sum(map(len, queue.take().get("bob", ()))) >= BULK
 
 
+def test_a_new_flow_does_not_wait_for_as_many_small_frames_as_a_large_one_has_bytes() -> None:
+    queue = FairQueue(APART)
+    queue.add({"bob": [of(1)] * 30})
+    queue.take()
+    flood, ping = [of(2, 1)] * 40, of(3, 10)
+    queue.add({"eve": flood})
+    queue.take()
+    queue.add({"eve": flood, "bob": [ping]})
+    turns: list[dict[str, list[bytes]]] = []
+    while not turns or ping not in turns[-1].get("bob", ()):
+        turns.append(queue.take())
+        queue.add({"eve": flood})
+    assert len(turns) <= 2
+
+
 def test_what_a_flow_loses_is_not_taken_from_its_turns() -> None:
     queue = FairQueue(APART)
     sizes = {1: 0, 2: 0}
@@ -87,6 +102,13 @@ def test_what_a_flow_loses_is_not_taken_from_its_turns() -> None:
             sizes[each[31]] += len(each)
     assert queue.bytes > MOST_BYTES - TURN_BYTES - 2 * BULK  # it has been full, and the second was the fullest
     assert 0.5 < sizes[1] / sizes[2] < 2, sizes
+
+
+def test_small_frames_are_not_kept_in_numbers_that_take_more_room_than_their_bytes() -> None:
+    queue = FairQueue()
+    most = MOST_BYTES // LEAST
+    lost = queue.add({"eve": [of(2, 1)] * (most + 10)})
+    assert len(lost["eve"]) == 10 and len(in_line(taken(queue))) == most
 
 
 def test_a_turn_is_bounded() -> None:
