@@ -155,7 +155,10 @@ class Switch:
             self._fit(peer, frame, shape, its, answers)
         else:  # options of IPv6, and what else is rare
             for packet in vnet.segments(frame):
-                self._fit(peer, PLAIN + packet, ONE, its, answers)
+                if is_whole(packet[:HEADERS], len(packet)):  # the sum may belong anywhere, also into IP's header
+                    self._fit(peer, PLAIN + packet, ONE, its, answers)
+                else:
+                    self.homeless += 1
 
     def _fit(self, peer: str, frame: bytes, shape: Shape, its: list[bytes], answers: list[Iov]) -> None:
         size, mtu = shape.headers + shape.step if shape.step else len(frame) - HEAD, self._room[peer] - HEAD

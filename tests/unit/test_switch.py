@@ -67,6 +67,14 @@ def test_what_a_session_can_not_carry_is_split_or_its_sender_told() -> None:
     assert len(sorted_["eve"]) == 1, "of another's session it says nothing"
 
 
+def test_a_frame_whose_sum_belongs_into_the_header_of_ip_goes_nowhere() -> None:
+    switch = Switch(TUNNEL)
+    for body in (bytes(40), bytes(3000)):  # of which one would be split
+        found, answers = switch.sort([bytes([vnet.NEEDS_CSUM]) + bytes(HEAD - 1) + v4(body)])
+        assert found == {"bob": []} and answers == []
+    assert switch.homeless == 2
+
+
 def test_what_was_sent_is_counted() -> None:
     switch = Switch(TUNNEL)
     switch.sent_packets("bob", [b"12", b"345", b"6"], 2)
