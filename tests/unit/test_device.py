@@ -113,6 +113,29 @@ def test_who_pauses_and_starts_from_within_is_called_once_a_turn_and_not_while_p
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("wants_more", [True, False])
+def test_one_that_is_paused_between_two_turns_is_not_read_either(
+    ends: tuple[TunDevice, socket.socket], wants_more: bool
+) -> None:
+    device, kernel = ends
+    calls: list[list[bytes]] = []
+
+    def take(found: list[bytes]) -> bool:
+        calls.append(found)
+        return wants_more or len(calls) < 3
+
+    async def run() -> None:
+        device.start(take)
+        await turns()
+        device.pause()
+        before = len(calls)
+        kernel.send(b"one")
+        await asyncio.sleep(0.05)
+        assert len(calls) == before
+
+    asyncio.run(run())
+
+
 def test_what_the_taker_raises_ends_reading(ends: tuple[TunDevice, socket.socket]) -> None:
     device, kernel = ends
 
