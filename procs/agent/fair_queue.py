@@ -2,8 +2,9 @@
 without its delay control. Pure.
 
 Flows of which nothing was waiting come first, with up to half of each turn of the event loop; then all have their turns
-one after the other, of as many bytes each. So a ping, a voice or the first packet of a connection waits for what is
-being sealed, and not for the megabytes that TCP keeps before the interface. Within a flow the order stays.
+one after the other, of as many bytes each, and who has had its own is not first again before the others had theirs. So
+a ping, a voice or the first packet of a connection waits for what is being sealed, and not for the megabytes that TCP
+keeps before the interface. Within a flow the order stays.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class Flow:
 
     __slots__ = ("bytes", "frames", "left")
 
-    def __init__(self) -> None:
+    def __init__(self, left: int) -> None:
         self.frames: deque[tuple[str, bytes]] = deque()
-        self.bytes, self.left = 0, QUANTUM
+        self.bytes, self.left = 0, left
 
 
 class FairQueue:
@@ -38,6 +39,10 @@ class FairQueue:
         self._flows: dict[int, Flow] = {}
         self._new: deque[int] = deque()
         self._old: deque[int] = deque()  # that have had a turn
+        # What those had left of it of which nothing waits any more, until all old ones, of so many, have had theirs:
+        # else one that is emptied in each turn would be new in each, and have half of all.
+        self._left: dict[int, int] = {}
+        self._round = 0
 
     def __bool__(self) -> bool:
         return self.bytes > 0
@@ -48,13 +53,17 @@ class FairQueue:
             for frame in frames:
                 key = hash(flow_of(frame)) % self._most_flows
                 if not (flow := self._flows.get(key)):
-                    flow = self._flows[key] = Flow()
-                    self._new.append(key)
+                    flow = self._flows[key] = self._begun(key)
                 flow.frames.append((peer, frame))
                 size = _counted(frame)
                 flow.bytes += size
                 self.bytes += size
         return self._lost() if self.bytes > MOST_BYTES else {}
+
+    def _begun(self, key: int) -> Flow:
+        left = self._left.pop(key, QUANTUM)
+        (self._new if left > 0 else self._old).append(key)
+        return Flow(left if left > 0 else left + QUANTUM)
 
     def _lost(self) -> Frames:
         lost: Frames = {}
@@ -77,12 +86,26 @@ class FairQueue:
                 size = self._move(flow, taken)
                 flow.left -= size
                 left, count = left - size, count - 1
-            if not flow.frames:
-                del self._flows[turns.popleft()]
-            elif flow.left <= 0:
-                flow.left += QUANTUM
-                self._old.append(turns.popleft())
+            if not flow.frames or flow.left <= 0:
+                self._end(turns, flow)
+        if not self.bytes:
+            self._left.clear()
         return taken
+
+    def _end(self, turns: deque[int], flow: Flow) -> None:
+        """That of the first of these."""
+        key = turns.popleft()
+        if flow.frames:
+            flow.left += QUANTUM
+            self._old.append(key)
+        else:
+            del self._flows[key]
+            self._left[key] = flow.left
+        if turns is self._old:
+            self._round -= 1
+            if self._round <= 0:
+                self._left.clear()
+                self._round = len(self._old)
 
     def _move(self, flow: Flow, where: Frames) -> int:
         """Its oldest; as how many bytes that counts."""

@@ -92,6 +92,19 @@ def test_a_new_flow_does_not_wait_for_as_many_small_frames_as_a_large_one_has_by
     assert len(turns) <= 2
 
 
+def test_who_is_emptied_in_each_turn_has_no_more_than_its_share() -> None:
+    queue = FairQueue(APART)
+    queue.add({"bob": [of(port) for port in range(1, 21)] * 3})
+    went = {"bob": 0, "eve": 0}
+    for number in range(120):
+        queue.add({"eve": [of(99)] * 2 if number >= 20 else []})  # as all others have had a turn
+        turn = queue.take()
+        queue.add({"bob": turn.get("bob", [])})
+        for peer, frames in turn.items():
+            went[peer] += len(frames)
+    assert went["eve"] * 19 < went["bob"] * 2, "of 21 flows"
+
+
 def test_what_a_flow_loses_is_not_taken_from_its_turns() -> None:
     queue = FairQueue(APART)
     sizes = {1: 0, 2: 0}
