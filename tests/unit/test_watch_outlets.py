@@ -134,7 +134,7 @@ def test_what_a_viewer_asks_for_once_it_gets_though_not_all_of_it_at_once(run_di
         lost = {packet.sequence_number for packet in await asyncio.to_thread(viewer.packets, -(-len(large) // 1200))}
         outlets.again(PacketsWanted("s", "video", sorted(lost), 0.01))
         assert 0 < outlets.sent("s")[0].again < len(lost)
-        for number in range(1, 4):
+        for number in range(1, 9):
             assert outlets.push("s", Unit("video", "h264", number, number, True), large)
             await until(lambda: outlets.sent("s")[0].units == number + 1)  # noqa: B023
         assert outlets.sent("s")[0].again == len(lost)
