@@ -42,10 +42,9 @@ class Clone:
     def install(self, locked: str = "requirements.txt") -> None:
         """Give it what `make up` would install and fetch, as links to ours: that takes a second, not half a minute."""
         link_venv(self.root, locked=locked)
-        compiled = (path for folder in ("procs", "scripts") for path in (ROOT / folder).rglob("__pycache__"))
-        for name in ("go2rtc/bin", *(str(path.relative_to(ROOT)) for path in compiled)):
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, self.root / name, copy_function=_link, ignore=_BEING_WRITTEN)
+        link_compiled(self.root)
+        if (ROOT / "go2rtc/bin").is_dir():
+            shutil.copytree(ROOT / "go2rtc/bin", self.root / "go2rtc/bin", copy_function=_link)
 
     def write_settings(self, **more: object) -> None:
         """planaria.yaml with the ports, the common settings, and more."""
@@ -85,6 +84,13 @@ class Clone:
     def living(self) -> list[int]:
         """Pids of its processes."""
         return proc.marked(self.root)
+
+
+def link_compiled(root: Path) -> None:
+    """Give a copy of ours the bytecode of our own code, as links to ours. It holds as long as the copy's files have the
+    times and sizes of ours."""
+    for path in (path for folder in ("procs", "scripts") for path in (ROOT / folder).rglob("__pycache__")):
+        shutil.copytree(path, root / path.relative_to(ROOT), copy_function=_link, ignore=_BEING_WRITTEN)
 
 
 def link_venv(root: Path, place: Path | None = None, locked: str = "requirements.txt") -> None:

@@ -20,7 +20,7 @@ import yaml
 
 from procs.settings import ROOT
 from tests import dockerfile
-from tests.clone import link_venv
+from tests.clone import link_compiled, link_venv
 from tests.rig import children, clean_environ, command_line, until
 
 DOCKERFILE = ROOT / "docker/Dockerfile"
@@ -98,9 +98,11 @@ class Image:
         self._context = [name for name in names if name and (ROOT / name).is_file()]
 
     def seed(self) -> None:
-        """Have pip find everything, so that it downloads nothing."""
-        link_venv(self.app, Path("/app"))
+        """Have pip find everything, so that it downloads nothing, and compileall what is compiled of the same files: it
+        compares each file's time and size with what it has."""
+        link_venv(self.app, Path("/app"), locked="requirements-voice.txt")  # what the Dockerfile asks for
         (self.app / ".venv/stamp").unlink()
+        link_compiled(self.app)
 
     def build(self, stage: list[dockerfile.Instruction]) -> None:
         """Do what one stage says. Its apt-get lines are left to a machine that is its own."""
