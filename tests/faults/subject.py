@@ -25,13 +25,13 @@ from tests.viewers import RtspViewer
 
 CAPTURE = "cam"
 COMMAND = (
-    "ffmpeg -nostdin -v error -re -f lavfi -i testsrc2=size=320x180:rate=30 -c:v libx264 -preset ultrafast"
-    " -tune zerolatency -g 15 -b:v 300k -f mpegts pipe:1"
+    "ffmpeg -nostdin -v error -re -f lavfi -i testsrc2=size=160x90:rate=15 -c:v libx264 -preset ultrafast"
+    " -tune zerolatency -g 8 -b:v 100k -f mpegts pipe:1"
 )
 # A low ceiling for producers, so that a leak is seen within seconds.
 SETTINGS = {"roles": EVERY_ROLE, "workers": 1, "captures": {CAPTURE: COMMAND}, "memory_mb": "headless_agent=300"}
 FRESH_S = 0.5  # a picture that is older does not count as now
-LOOK_EVERY_S = 0.02
+LOOK_EVERY_S, SELDOM_S = 0.02, 0.3
 JOIN_EVERY_S = 0.05
 PROXIES, ASK_LIMIT_S = 2, 2.0
 
@@ -196,7 +196,9 @@ class Subject:
             if now_ms > within_s * 1000:
                 return found
             # To look takes a while where there are many processes; what comes back needs the processor more than we.
-            time.sleep(max(LOOK_EVERY_S, 3 * (time.monotonic() - began)))
+            # And what takes seconds need not be known to the hundredth.
+            waited_s = now_ms / 1000
+            time.sleep(max(LOOK_EVERY_S, 3 * (time.monotonic() - began), min(SELDOM_S, waited_s / 10)))
 
     def _note_new_pids(self, gone: Mapping[str, int], first_ns: int, found: Recovery) -> None:
         if len(found.new_pid_ms) < len(gone):
