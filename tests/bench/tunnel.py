@@ -5,7 +5,8 @@ itself. All tunnels stand from the start to the end; only one is used at a time.
 unless it says another way. CPU is that of the processes of each end, the kernel's work for them with it, which tells
 more than a rate does where others want the processors, too: of those who share them a program of many threads gets
 more. Pings under load are told twice: all of them, and those during which the hypervisor took no processor away, which
-it does for tens of milliseconds at a time.
+it does for tens of milliseconds at a time. On a lossy wire that now and then makes BBR take a hundredth of the rate for
+all there is, with the bare wire, too: one round in five or so.
 
 Figures without a plane in their name are of plane 3. What its ends do with their CPU is told in percent
 (attribution.py), with the lines of Python that had most. For more: `py-spy record --native --pid PID`, or `perf record
@@ -68,7 +69,7 @@ class Plan(NamedTuple):
 
 
 PLANS: dict[Size, Plan] = {
-    "full": Plan(5, 4.0, 100, 3, 8.0, tuple(TUNNELS), LOSSY, cubic=True),
+    "full": Plan(5, 4.0, 100, 5, 6.0, tuple(TUNNELS), LOSSY, cubic=True),
     "quick": Plan(2, 2.0, 40, 1, 3.0, QUICK, LOSSY[:2], cubic=False),
     "least": Plan(1, 0.6, 5, 1, 0.8, tuple(TUNNELS), LOSSY, cubic=True),
 }
