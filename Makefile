@@ -33,7 +33,7 @@ gpu-check: ## what this machine's GPU can do, as a table (DEVICE_IDX=1 for anoth
 test: ## run all tests (T=path or -k expression to choose, J=processes, LONG=1 for those that take long, too)
 	@sh scripts/bootstrap.sh dev
 	@sh scripts/setup_tests.sh
-	@$(if $(LONG),PLANARIA_LONG=1 )$(PY) -m tests.again $(or $(J),4) $(T)
+	@$(if $(LONG),PLANARIA_LONG=1 )$(PY) -m tests.again $(or $(J),5) $(T)
 
 check: ## ruff and mypy --strict on everything
 	@sh scripts/bootstrap.sh dev
