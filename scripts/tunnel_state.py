@@ -13,8 +13,6 @@ NOT_CONFIGURED = (
     "not configured: it needs its address and its peers under `tunnel:` in planaria.yaml (README: A tunnel to peers)"
 )
 COLUMNS = ("PEER", "STATE", "PLANE", "PATH", "ADDRESS", "MTU", "ROUND TRIP", "SENT", "RECEIVED", "REKEYS", "DROPPED")
-
-
 _REFUSED = re.compile(rf"{OF_SERVER}(.*\btokens?\b.*)")
 
 

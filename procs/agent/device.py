@@ -20,7 +20,7 @@ MAX_PACKET = 65536
 _MAX_FRAME, _LARGE = vnet.HEAD + MAX_PACKET, 16_384
 _SETPERSIST, _SETOFFLOAD = 0x400454CB, 0x400454D0
 _OFFLOADS = {"csum": 0x1, "tso": 0xE, "uso": 0x60}  # of both versions of IP; USO is there since Linux 6.2
-Take = Callable[[list[bytes]], object]
+Take = Callable[[list[bytes]], bool | None]
 
 
 class TunDevice:
@@ -77,7 +77,7 @@ class TunDevice:
             return
         if not (loop := self._loop) or self._soon is not soon:  # paused meanwhile, and maybe started again
             return
-        if wants_more is True:
+        if wants_more:
             if not self._soon:
                 loop.remove_reader(self.fd)
             self._soon = loop.call_soon(self._turn)

@@ -88,8 +88,6 @@ class FairQueue:
                 left, count = left - size, count - 1
             if not flow.frames or flow.left <= 0:
                 self._end(turns, flow)
-        if not self.bytes:
-            self._left.clear()
         return taken
 
     def _end(self, turns: deque[int], flow: Flow) -> None:

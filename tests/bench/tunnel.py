@@ -4,9 +4,9 @@ Peers, in turn with ours over the same wire: wireguard-go, aiortc as it comes wi
 itself. All tunnels stand from the start to the end; only one is used at a time. TCP is one flow of iperf3 with BBR,
 unless it says another way. CPU is that of the processes of each end, the kernel's work for them with it, which tells
 more than a rate does where others want the processors, too: of those who share them a program of many threads gets
-more. Pings under load are told twice: all of them, and those during which the hypervisor took no processor away, which
-it does for tens of milliseconds at a time. On a lossy wire that now and then makes BBR take a hundredth of the rate for
-all there is, with the bare wire, too: one round in five or so.
+more. Pings under load are told twice: all of them, and those during which the hypervisor took no processor away; it
+does for tens of milliseconds at a time. On a lossy wire, the bare one not excepted, BBR now and then takes a small
+part of the rate for all there is: hence the rounds.
 
 Figures without a plane in their name are of plane 3. What its ends do with their CPU is told in percent
 (attribution.py), with the lines of Python that had most. For more: `py-spy record --native --pid PID`, or `perf record

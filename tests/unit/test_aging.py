@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from types import SimpleNamespace
+from typing import Any, cast
+
 from procs.agent.aging import FOR_S, MOST_S, SHORT_S, Aging
+from procs.agent.packing import Packing
 
 SIZE = 1000
 
@@ -47,3 +53,35 @@ def test_what_was_sent_into_an_outage_is_gone_after_it() -> None:
     aging = Aging()
     aging.add(b"ping", 1, 0.0)
     assert not aging.stale(4, MOST_S) and aging.stale(4, MOST_S + 0.1) == [(b"ping", 1)] and not aging.stale(0, 9.0)
+
+
+class FakeChannel:
+    """A data channel whose path stands still, with the queue that it shares."""
+
+    readyState = "open"
+
+    def __init__(self, queue: deque[tuple[Any, int, bytes]]) -> None:
+        self.transport, self.bufferedAmount = SimpleNamespace(_data_channel_queue=queue), 0
+
+    def on(self, _name: str, _take: object) -> None:
+        """Nothing comes."""
+
+    def send(self, message: bytes) -> None:
+        self.transport._data_channel_queue.append((self, 53, message))
+        self._addBufferedAmount(len(message))
+
+    def _addBufferedAmount(self, size: int) -> None:
+        self.bufferedAmount += size
+
+
+def test_what_has_waited_for_too_long_leaves_the_queue_of_all_channels_and_is_counted() -> None:
+    queue: deque[tuple[Any, int, bytes]] = deque()
+    ours, other = FakeChannel(queue), FakeChannel(queue)
+    other.send(b"chat")
+    packing = Packing(cast(Any, ours), packed=True)
+    assert packing.send([b"x" * 1000] * 3) == 3
+    packing.age(time.monotonic() + MOST_S / 2)
+    assert (len(queue), packing.dropped) == (4, 0)
+    packing.age(time.monotonic() + MOST_S + 0.1)
+    assert [message for _, _, message in queue] == [b"chat"]
+    assert (ours.bufferedAmount, other.bufferedAmount, packing.dropped) == (0, 4, 3)

@@ -143,6 +143,29 @@ def test_the_fullest_flow_loses_its_oldest_and_nobody_else_anything() -> None:
     assert of(2, 5000) in went and len(went) == 401 - len(lost["bob"])
 
 
+def test_the_fullest_is_who_has_most_waiting_and_not_who_has_had_most() -> None:
+    queue = FairQueue(APART)
+    for _ in range(2):
+        queue.add({"eve": [of(1)] * 200})
+        while queue.bytes > 8 * BULK:
+            queue.take()
+    lost = queue.add({"bob": [of(2)] * (MOST_BYTES // BULK)})
+    assert set(lost) == {"bob"}
+
+
+def test_who_has_had_its_turn_is_first_again_once_all_others_have() -> None:
+    queue = FairQueue(APART)
+    queue.add({"bob": [of(port) for port in range(2, 22)] * 12})
+    for _ in range(15):
+        queue.take()
+    queue.add({"eve": [of(1)] * 2})
+    assert len(queue.take()["eve"]) == 2
+    for _ in range(15):
+        queue.take()
+    queue.add({"eve": [of(1, 10)]})
+    assert next(iter(queue.take())) == "eve"
+
+
 def test_as_many_flows_as_there_may_be() -> None:
     queue = FairQueue()
     for number in range(4 * MOST_FLOWS):

@@ -27,11 +27,11 @@ class FakeDevice:
     fd = 3
 
     def __init__(self) -> None:
-        self.take: Callable[[list[bytes]], object] | None = None
+        self.take: Callable[[list[bytes]], bool | None] | None = None
         self.written: list[bytes] = []
         self.offloads: list[bool] = []
 
-    def start(self, take: Callable[[list[bytes]], object]) -> None:
+    def start(self, take: Callable[[list[bytes]], bool | None]) -> None:
         self.take = take
 
     def pause(self) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
+import struct
 from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
 import pytest
 
+from procs.agent import nft
 from procs.agent.switch import Traffic
 from procs.errors import Refused
 from procs.messages import MAX_BYTES, decode, encode
@@ -76,6 +79,28 @@ def test_what_rules_drop_is_of_their_peers_and_whoever_may_not_ask_tells_the_res
     assert [its.dropped.get("by_reach") for its in found.peers] == [None, 0]
     tunnel.take(SAID, 1.5)
     assert tunnel.state(1.5) is SAID
+
+
+def test_nobody_is_asked_where_there_are_no_rules() -> None:
+    """The kernel would load what it has no use for."""
+    tunnel, asked = Tunnelled(), list[str]()
+
+    def dropped(interface: str) -> dict[str, int]:
+        asked.append(interface)
+        return {}
+
+    tunnel.take(SAID, 1.0)
+    tunnel.look(1.0, dropped)
+    assert asked == []
+
+
+def test_rules_that_may_not_be_read_are_told_from_none() -> None:
+    def answer(kind: int, number: int) -> bytes:
+        return struct.pack("=IHHIIi", 20, kind, 0, 1, 0, number)
+
+    assert nft._is_last(answer(3, 0)) and not nft._is_last(answer(0xA06, 0))
+    with pytest.raises(PermissionError):
+        nft._is_last(answer(2, -errno.EPERM))
 
 
 def test_rates_are_of_what_has_passed_since_the_last_look() -> None:

@@ -17,6 +17,7 @@ from pylibsrtp import Policy, Session
 from procs import bus
 from procs.messages import encode
 from procs.messages.watch import PacketsWanted, Rtp, Unit, Way
+from procs.webrtc_peer import again, sender
 from procs.webrtc_peer.again import SAVED_MAX
 from procs.webrtc_peer.outlets import Outlets
 
@@ -138,6 +139,28 @@ def test_what_a_viewer_asks_for_once_it_gets_though_not_all_of_it_at_once(run_di
             assert outlets.push("s", Unit("video", "h264", number, number, True), large)
             await until(lambda: outlets.sent("s")[0].units == number + 1)  # noqa: B023
         assert outlets.sent("s")[0].again == len(lost)
+        viewer.sock.close()
+
+    run(run_dir, test)
+
+
+def test_what_is_owed_and_not_known_any_more_is_forgotten(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "HISTORY", 64)
+    monkeypatch.setattr(again, "OWED_S", 3600.0)
+
+    async def test(outlets: Outlets, joined: list[str]) -> None:
+        viewer = Viewer(KEYS[0])
+        hand(run_dir, viewer, KEYS[0])
+        await until(lambda: joined)
+        large = b"\0\0\0\1\x65" + b"p" * 2 * SAVED_MAX
+        assert outlets.push("s", Unit("video", "h264", 0, 0, True), large)
+        lost = {packet.sequence_number for packet in await asyncio.to_thread(viewer.packets, -(-len(large) // 1200))}
+        outlets.again(PacketsWanted("s", "video", sorted(lost), 0.01))
+        assert 0 < outlets.sent("s")[0].again < 64
+        for number in range(1, 4):
+            assert outlets.push("s", Unit("video", "h264", number, number, True), large)
+            await until(lambda: outlets.sent("s")[0].units == number + 1)  # noqa: B023
+        assert outlets.sent("s")[0].again <= 64
         viewer.sock.close()
 
     run(run_dir, test)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from procs.webrtc_peer.again import OWED_S, SAVED_MAX, Again
+from procs.webrtc_peer.again import MAX_KNOWN, OWED_S, SAVED_MAX, Again
 from procs.webrtc_peer.rate import FLOOR, NO_LIMIT, Losses, Rate
 
 SENT = 2_000_000
@@ -130,3 +130,9 @@ def test_what_there_was_no_room_for_is_owed_for_a_while() -> None:
     assert again.may(2, SAVED_MAX // 2, 3 * SAVED_MAX // 2 + 3, 2.0) and again.owed(2.0) == 3
     again.forgive(3)
     assert again.owed(3.9) == 4 and again.owed(1.0 + OWED_S) is None
+
+
+def test_what_is_owed_is_bounded() -> None:
+    again = Again()
+    assert not any(again.may(number, SAVED_MAX + 1, 0, 1.0) for number in range(2 * MAX_KNOWN))
+    assert len(again._owed) == MAX_KNOWN
