@@ -17,6 +17,8 @@ QUANTUM = 66_000  # bytes of a flow's turn: no frame is larger
 LEAST = QUANTUM // TURN_FRAMES  # what a smaller frame counts as: it takes room and time, too, of the others' turns
 MOST_BYTES = 16 << 20  # half of what the interface's own queue could hold; beyond it the fullest flow loses its oldest
 MOST_FLOWS = 1024  # more share the turns of these; which ones, no sender can know
+SPARSE_BYTES_S, BURST_S = 1 << 15, 0.25  # what makes a flow sparse: at most this rate, but for a burst as of so long
+CALM_S = 0.125  # before one that was not sparse is: at least what waits at the other end takes
 _TCP, _UDP = 6, 17
 Frames = dict[str, list[bytes]]  # by peer
 
@@ -43,9 +45,31 @@ class FairQueue:
         # else one that is emptied in each turn would be new in each, and have half of all.
         self._left: dict[int, int] = {}
         self._round = 0
+        self._due: dict[int, float] = {}  # when what a flow has sent would have gone at the rate of sparse ones
 
     def __bool__(self) -> bool:
         return self.bytes > 0
+
+    def part(self, found: Frames, now: float) -> tuple[Frames, Frames]:
+        """Those of sparse flows, which go at once, and the rest. `now`: seconds of a clock that never goes back."""
+        first: Frames = {}
+        rest: Frames = {}
+        left = TURN_FRAMES
+        for peer, frames in found.items():
+            for frame in frames:
+                is_sparse = self._is_sparse(frame, now, left)
+                left -= is_sparse
+                (first if is_sparse else rest).setdefault(peer, []).append(frame)
+        return first, rest
+
+    def _is_sparse(self, frame: bytes, now: float, left: int) -> bool:
+        """By the virtual scheduling of ITU-T I.371. No frame of a flow passes another: after one that was not sparse,
+        none is until that has surely arrived."""
+        key = hash(flow_of(frame)) % self._most_flows
+        due = max(now, self._due.get(key, 0.0)) + len(frame) / SPARSE_BYTES_S
+        is_sparse = left > 0 and due - now <= BURST_S and key not in self._flows
+        self._due[key] = due if is_sparse else now + BURST_S + CALM_S
+        return is_sparse
 
     def add(self, found: Frames) -> Frames:
         """More that waits; what is lost for it."""

@@ -1,13 +1,14 @@
 """All packets between one interface and its peers: by the fast lane where that is up, else as the session has it.
 
 The hot path of plane 3 is here: what the interface has is read, sorted, sealed and sent in one turn of the event loop,
-what a datagram socket has is opened, judged and written in another. What is more than one turn can carry waits in a
-queue that is fair (fair_queue.py), since in the interface's it would wait in line. While the UDP port is full, neither
-is read.
+what a datagram socket has is opened, judged and written in another. Flows that are sparse go first, and come first at
+the other end. What is more than one turn can carry waits in a queue that is fair (fair_queue.py), since in the
+interface's it would wait in line. While the UDP port is full, neither is read.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from procs.agent import joining
@@ -54,6 +55,9 @@ class Forwarder:
         found, answers = self._switch.sort(frames)
         if answers:
             self._device.write(answers)
+        sparse, found = queue.part(found, time.monotonic())
+        for peer, its in sparse.items():
+            self._to_peer(peer, its, is_sparse=True)
         if queue or sum(map(len, frames)) > TURN_BYTES:
             for peer, lost in queue.add(found).items():
                 self._switch.sent(peer, lost, 0)
@@ -64,9 +68,9 @@ class Forwarder:
             self._device.pause()
         return bool(queue)
 
-    def _to_peer(self, peer: str, frames: list[bytes]) -> None:
+    def _to_peer(self, peer: str, frames: list[bytes], *, is_sparse: bool = False) -> None:
         if self._lanes.is_up(peer):
-            self._switch.sent(peer, frames, self._lanes.send(peer, frames))
+            self._switch.sent(peer, frames, self._lanes.send(peer, frames, is_sparse=is_sparse))
         else:
             packets = vnet.packets(frames)
             self._switch.sent_packets(peer, packets, self._elsewhere(peer, packets))

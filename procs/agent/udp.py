@@ -70,14 +70,14 @@ class Outlet:
                 taken += sum(self._one(run[at : at + step], to, source) for at in range(0, len(run), step))
         return taken
 
-    def send_now(self, data: bytes, step: int, to: Address) -> Sent:
+    def send_now(self, data: bytes, step: int, to: Address, ancillary: Sequence[Ancillary] = ()) -> Sent:
         """Send these, which are few enough for one call, or nothing: they never wait, and those that do go first."""
         if self._is_full:
             return Sent.FULL
-        if len(data) > step and (sent := self._cut(data, step, to, ())) in (Sent.YES, Sent.FULL):
+        if len(data) > step and (sent := self._cut(data, step, to, ancillary)) in (Sent.YES, Sent.FULL):
             return sent
         for at in range(0, len(data), step):
-            if not (sent := self._try(data[at : at + step], to, ())):
+            if not (sent := self._try(data[at : at + step], to, ancillary)):
                 if not at:
                     return sent
                 self.dropped += -(-(len(data) - at) // step)  # to have all sent again would send some twice
@@ -151,12 +151,14 @@ class Outlet:
 Arrived = tuple[int, int, Any, list[Ancillary]]
 
 
-def arrived(sock: socket.socket, buffer: memoryview, ancillary_bytes: int = 0) -> Iterator[Arrived]:
+def arrived(
+    sock: socket.socket, buffer: memoryview, ancillary_bytes: int = 0, most: int = READS_A_WAKE
+) -> Iterator[Arrived]:
     """What has come, run by run, each at the beginning of `buffer`: its size, that of all its datagrams but the last,
     from whom, and what else of it there was room for in `ancillary_bytes`. Ends when that was all, or when others are
     to have their turn. Raises OSError for an ICMP error that a datagram of ours has met."""
     left, space = BYTES_A_WAKE, ancillary_bytes + socket.CMSG_SPACE(4)
-    for _ in range(READS_A_WAKE):
+    for _ in range(most):
         try:
             size, ancillary, _, sender = sock.recvmsg_into([buffer], space)
         except (BlockingIOError, InterruptedError):

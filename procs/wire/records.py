@@ -122,15 +122,15 @@ class Opener:
         self.newest = max(self.newest, counter)
         return counter, text
 
-    def follow(self, sealed: Sequence[memoryview], rooms: Sequence[memoryview]) -> int:
-        """Open the records that come next after `newest`, as long as these are they: each is what lies behind the head,
+    def follow(self, first: int, sealed: Sequence[memoryview], rooms: Sequence[memoryview]) -> int:
+        """Open the records from the counter `first` on, as long as these are they: each is what lies behind the head,
         and its text goes to a room that is exactly as long. How many were opened; what is to be thought of the one
-        behind, `open` says.
+        behind, `open` says. It has to have opened the one before them last, so that none of these is too old.
 
         Their heads are not looked at: a record that opens under a counter's nonce is the one of that counter.
         """
-        first, done = self.newest + 1, 0
-        high, last = _counters(first, len(sealed))
+        high, last = _counters(first, self._new(first, len(sealed)))
+        done = 0
         nonces = map((self._salt + high).__add__, last)
         try:
             for _ in map(self._decrypt_into, nonces, sealed, repeat(None), rooms):
@@ -139,8 +139,18 @@ class Opener:
             pass
         at = first % WINDOW
         self._seen[at : at + done] = range(first, first + done)
-        self.newest += done
+        self.newest = max(self.newest, first + done - 1)
         return done
+
+    def _new(self, first: int, count: int) -> int:
+        """How many of these, which are not too old, come before one that was accepted already."""
+        if first > self.newest:
+            return count
+        at = first % WINDOW
+        for number, seen in enumerate(self._seen[at : at + count]):
+            if seen == first + number:
+                return number
+        return count
 
 
 def _counters(first: int, count: int) -> tuple[bytes, list[bytes]]:

@@ -7,7 +7,18 @@ from collections.abc import Iterable
 
 import pytest
 
-from procs.agent.fair_queue import LEAST, MOST_BYTES, MOST_FLOWS, TURN_BYTES, TURN_FRAMES, FairQueue, flow_of
+from procs.agent.fair_queue import (
+    BURST_S,
+    CALM_S,
+    LEAST,
+    MOST_BYTES,
+    MOST_FLOWS,
+    SPARSE_BYTES_S,
+    TURN_BYTES,
+    TURN_FRAMES,
+    FairQueue,
+    flow_of,
+)
 from procs.agent.lane.vnet import HEAD, PLAIN
 from tests.segmenting import TCP, UDP, frame
 from tests.unit.test_packets import v4
@@ -195,3 +206,50 @@ def test_fragments_and_what_has_no_ports_are_one_flow() -> None:
     with_options = bytearray(PLAIN + v4(bytes(30)))
     with_options[HEAD] = 0x46
     assert flow_of(bytes(with_options))
+
+
+def is_sparse(queue: FairQueue, frame: bytes, now: float) -> bool:
+    """Whether one that comes alone is."""
+    first, rest = queue.part({"bob": [frame]}, now)
+    assert [first, rest] in ([{"bob": [frame]}, {}], [{}, {"bob": [frame]}])
+    return bool(first)
+
+
+def test_a_flow_of_little_is_sparse_for_ever_and_one_of_much_is_not() -> None:
+    queue, ping, rate = FairQueue(APART), of(1, 100), 8 * SPARSE_BYTES_S
+    assert all(is_sparse(queue, ping, 1000 + at / 50) for at in range(1000))
+    much = [is_sparse(queue, of(2, 1000), 1000 + at * 1000 / rate) for at in range(4000)]
+    assert much[0] and not any(much[10:])
+    assert not is_sparse(queue, of(3), 1000), "nor is one of much at once"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_frame_passes_another_of_its_flow_and_none_goes_faster_than_sparse_ones_may(seed: int) -> None:
+    dice, queue, now = random.Random(seed), FairQueue(APART), 1000.0
+    went, late = list[tuple[float, int]](), -1.0
+    for _ in range(3000):
+        now += dice.expovariate(1 / dice.choice((0.001, 0.05, 0.3)))
+        frame = of(1, dice.choice((10, 100, 1400, 9000)))
+        if is_sparse(queue, frame, now):
+            assert now - late >= CALM_S
+            went.append((now, len(frame)))
+        else:
+            late = now
+    assert 100 < len(went) < 2900
+    for start, (begins, _) in enumerate(went):
+        sent = 0
+        for at, size in went[start : start + 300]:
+            sent += size
+            assert sent <= (at - begins + BURST_S) * SPARSE_BYTES_S + 1
+
+
+def test_nothing_is_sparse_of_a_flow_that_waits_nor_beyond_a_turn_of_them() -> None:
+    queue = FairQueue(APART)
+    queue.add({"bob": [of(1)] * 9, "eve": [of(2)]})
+    assert not is_sparse(queue, of(1, 10), 1000) and is_sparse(queue, of(3, 10), 1000)
+    many = [of(port, 10) for port in range(10, 11 + TURN_FRAMES)]
+    assert queue.part({"bob": many[:9], "eve": many[9:]}, 1001) == (
+        {"bob": many[:9], "eve": many[9:-1]},
+        {"eve": many[-1:]},
+    )
+    assert not is_sparse(queue, many[-1], 1001.1), "since it would pass that one"

@@ -54,12 +54,14 @@ class FakeLanes:
     def __init__(self) -> None:
         self.are_up = self.is_full = False
         self.sent: list[bytes] = []
+        self.sparse: list[bytes] = []  # those of it that go first at the other end, too
 
     def is_up(self, peer: str) -> bool:
         return self.are_up
 
-    def send(self, peer: str, frames: Sequence[bytes]) -> int:
+    def send(self, peer: str, frames: Sequence[bytes], *, is_sparse: bool = False) -> int:
         self.sent += frames
+        self.sparse += frames if is_sparse else []
         return len(frames)
 
     def tick(self, now: float) -> None:
@@ -129,6 +131,16 @@ def test_the_interface_is_not_read_while_the_port_is_full() -> None:
     lanes.on_room()
     device.take([PLAIN + OUT])
     assert len(lanes.sent) == 2 and device.take
+
+
+def test_a_sparse_flow_goes_before_bulk_that_came_before_it() -> None:
+    device, lanes, switch, _, _ = forwarding()
+    lanes.are_up = True
+    bulk = [frame(4, TCP, bytes(60_000), 1000, sequence=each) for each in range(20)]
+    device.take([*bulk[:2], PLAIN + OUT, *bulk[2:]])
+    assert lanes.sent[0] == PLAIN + OUT and lanes.sent[1:3] == bulk[:2] and lanes.sparse == [PLAIN + OUT]
+    device.take([PLAIN + OUT])
+    assert lanes.sparse == [PLAIN + OUT] * 2 and switch.traffic["bob"].sent_packets == 2 + 60 * (len(lanes.sent) - 2)
 
 
 def test_what_a_turn_has_no_room_for_waits_and_others_pass_it() -> None:

@@ -64,12 +64,11 @@ def pair(first: int = 0) -> tuple[Sealer, Opener]:
     return sealer, Opener(SECRET)
 
 
-def followed(opener: Opener, datagrams: list[memoryview]) -> int:
-    """How many are opened behind each other."""
+def followed(opener: Opener, datagrams: list[memoryview], first: int) -> int:
+    """How many are opened behind each other, from this counter on."""
     room = memoryview(bytearray(100 * len(datagrams)))
     rooms = [room[at : at + 100] for at in range(0, len(room), 100)]
-    first = opener.newest + 1
-    done = opener.follow([each[HEAD:] for each in datagrams], rooms)
+    done = opener.follow(first, [each[HEAD:] for each in datagrams], rooms)
     assert bytes(room[: 100 * done]) == b"".join(b"%100d" % counter for counter in range(first, first + done))
     return done
 
@@ -137,10 +136,27 @@ def test_those_that_follow_each_other_are_opened_at_once(first: int) -> None:
     sealer, opener = pair(first)
     datagrams = sealed(sealer, 60)
     assert opener.open(datagrams[0])
-    done = followed(opener, datagrams[1:])
+    done = followed(opener, datagrams[1:], first + 1)
     assert done == min(59, 255 - first % 256)  # up to where more than the last byte of the counter changes
     assert [opener.open(each) for each in datagrams[: 1 + done]] == [None] * (1 + done)
     assert (opener.replayed, opener.newest) == (1 + done, first + done)
+
+
+@pytest.mark.parametrize("early", [40, 70, 300])
+def test_those_that_a_later_one_has_overtaken_are_opened_at_once_too_and_none_twice(early: int) -> None:
+    sealer, opener = pair()
+    datagrams = sealed(sealer, 301)
+    assert opener.open(datagrams[early])
+    assert opener.open(datagrams[0]) and followed(opener, datagrams[1:60], 1) == min(early, 60) - 1
+    assert opener.newest == early
+    assert [opener.open(each) for each in datagrams[: min(early, 60)]] == [None] * min(early, 60)
+    assert opener.open(datagrams[early]) is None and opener.replayed == min(early, 60) + 1
+    if early < 60:
+        assert (
+            opener.open(datagrams[early + 1]) and followed(opener, datagrams[early + 2 : 60], early + 2) == 58 - early
+        )
+        assert opener.newest == 59
+    assert opener.open(datagrams[60]) and followed(opener, datagrams[61:65], 61) == 4, "and it goes on as before"
 
 
 def test_a_changed_bit_anywhere_is_a_forgery_and_changes_nothing() -> None:
@@ -173,7 +189,7 @@ def test_of_those_that_follow_a_forged_a_lost_and_a_repeated_one_end_it() -> Non
             del datagrams[9]
         else:
             datagrams.insert(9, datagrams[8])
-        assert followed(opener, datagrams[1:]) == 8
+        assert followed(opener, datagrams[1:], 1) == 8
         assert opener.newest == 8
         rest = [found[0] for each in datagrams[9:] if (found := opener.open(each))]
         assert rest == {"forged": [*range(10, 20)], "lost": [*range(10, 20)], "repeated": [*range(9, 20)]}[change]

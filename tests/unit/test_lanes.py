@@ -75,15 +75,21 @@ class FakePort:
         self._net, self._end = net, end
         self.is_full = False
         self.sent: list[bytes] = []
+        self.marks: list[bool] = []  # of calls that sent something
+        self.glances: list[int] = []  # after how many of those
+
+    def glance(self) -> None:
+        self.glances.append(len(self.marks))
 
     def shuns(self, host: str) -> bool:
         return host.startswith("10.77.")
 
-    def send_records(self, joined: bytes, step: int, to: Address) -> Sent:
+    def send_records(self, joined: bytes, step: int, to: Address, *, is_sparse: bool = False) -> Sent:
         if self.is_full:
             return Sent.FULL
         if step > self._end.interface:
             return Sent.TOO_BIG
+        self.marks.append(is_sparse)
         self.sent += [joined[at : at + step] for at in range(0, len(joined), step)]
         self._net.way.append((self._end.at, joined, step, to))
         return Sent.YES
@@ -190,6 +196,26 @@ def test_slices_that_come_one_by_one_are_one_frame_again(net: Net, is_alone: boo
                 two.port.on_records(memoryview(stranger), len(stranger), ("203.0.113.66", 666))
     two.port.on_all()
     assert sorted(written) == sorted([len(sent), 210, len(sent)])
+
+
+def test_what_is_sparse_is_marked_though_it_waits_for_room_and_so_is_what_the_ends_say(net: Net) -> None:
+    one, _ = net.ends
+    assert one.port.marks and all(one.port.marks), "pings and their answers"
+    one.port.marks.clear()
+    one.port.is_full = True
+    assert one.lanes.send("bob", [PLAIN + packet(1)]) == one.lanes.send("bob", [PLAIN + packet(2)], is_sparse=True) == 1
+    one.port.is_full = False
+    one.port.on_writable()
+    assert one.lanes.send("bob", [PLAIN + packet(3)], is_sparse=True) == 1
+    assert one.port.marks == [False, True, True]
+
+
+def test_what_is_urgent_is_looked_for_between_two_runs(net: Net) -> None:
+    one, _ = net.ends
+    one.port.marks.clear()
+    assert one.lanes.send("bob", [PLAIN + packet(1)]) == 1 and not one.port.glances
+    one.lanes.send("bob", [frame(4, TCP, bytes(60_000), 1000)] * 3)
+    assert one.port.glances == [*range(2, len(one.port.marks))]
 
 
 def test_it_is_up_at_once_carries_packets_and_knows_its_width(net: Net) -> None:

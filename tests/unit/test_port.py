@@ -14,8 +14,9 @@ import pytest
 import uvloop
 from aioice import stun
 
-from procs.agent.lane import port as ports
-from procs.agent.lane.port import Port
+from procs.agent.lane import sockets
+from procs.agent.lane.port import SPARSE_READS, Port
+from procs.agent.lane.sockets import SPARSE
 from procs.agent.udp import UDP_SEGMENT, Address, Sent
 from procs.errors import ConfigError
 from tests.agents import until
@@ -167,6 +168,93 @@ def test_nothing_is_taken_that_comes_by_the_tunnel(host: str) -> None:
     asyncio.run(on_one(scenario))
 
 
+MARKED = b"\xf1 marked"
+
+
+def told(port: Port, host: str, datagrams: list[bytes]) -> None:
+    """Send it these, which are marked where they say so."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as peer:
+        for each in datagrams:
+            peer.sendmsg([each], SPARSE[family] if each == MARKED else [], 0, (host, port.number))
+
+
+async def all_of(port: Port) -> list[bytes]:
+    """What has been waiting, in the order in which it is given to somebody."""
+    taken = Taken(port)
+    port.start()
+    await asyncio.sleep(0.3)
+    port.close()
+    return taken.datagrams
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_is_marked_is_read_first_and_is_not_lost_with_what_is_not(runs: Callable[[Any], Any], host: str) -> None:
+    bulk, port = [b"\xf1" + bytes(60_000)] * 200, Port(0, RANGE)
+    told(port, host, [*bulk, MARKED])
+    got = runs(all_of(port))
+    assert got[0] == MARKED and MARKED not in got[1:]
+    assert 0 < len(got) - 1 < len(bulk), "more than the socket has room for"
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_who_marks_everything_holds_nobody_up(runs: Callable[[Any], Any], host: str) -> None:
+    port = Port(0, RANGE)
+    told(port, host, [MARKED] * 200 + [RECORD] * 4)
+    got = runs(all_of(port))
+    assert sorted(got) == sorted([MARKED] * 200 + [RECORD] * 4)
+    assert [number for number, each in enumerate(got) if each == RECORD][-1] < 10 * SPARSE_READS
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_is_marked_leaves_and_arrives_as_such(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    level, option, kind = (socket.IPPROTO_IPV6, 66, 67) if ":" in host else (socket.IPPROTO_IP, 13, 1)
+
+    async def scenario(port: Port) -> None:
+        with socket.socket(family, socket.SOCK_DGRAM) as peer:
+            peer.bind((host, 0))
+            peer.settimeout(5)
+            peer.setsockopt(level, option, 1)  # IP_RECVTOS, IPV6_RECVTCLASS
+            for is_sparse in (True, False):
+                to: Address = peer.getsockname()[:2]
+                assert port.send_records(RECORD * 3, 100, to, is_sparse=is_sparse) is Sent.YES
+                for _ in range(3):
+                    _, ((_, what, value),), _, _ = peer.recvmsg(200, 100)
+                    assert (what, value[0]) == (kind, 0x48 if is_sparse else 0), "AF21"
+
+    asyncio.run(on_one(scenario))
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_where_the_kernel_does_not_sort_all_is_in_one_socket(
+    runs: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    def refuse(sock: socket.socket) -> None:
+        raise OSError(errno.ENOPROTOOPT, "no filters")
+
+    monkeypatch.setattr(sockets, "_sort", refuse)
+    port = Port(0, RANGE)
+    told(port, host, [RECORD, MARKED, RECORD])
+    assert runs(all_of(port)) == [RECORD, MARKED, RECORD]
+
+
+def test_a_glance_takes_what_is_marked_and_leaves_the_rest() -> None:
+    async def scenario(port: Port) -> None:
+        taken = Taken(port)
+        done = list[int]()
+        port.on_all = lambda: done.append(len(taken.datagrams))
+        told(port, "127.0.0.1", [RECORD, MARKED])
+        told(port, "::1", [RECORD, MARKED])
+        port.glance()
+        assert (taken.datagrams, done) == ([MARKED, MARKED], [1, 2])
+        port.glance()
+        assert len(done) == 2
+        await until(lambda: len(taken.datagrams) == 4)
+
+    asyncio.run(on_one(scenario))
+
+
 class Full:
     """A socket whose buffer has room only when a test says so."""
 
@@ -190,7 +278,7 @@ def test_records_never_wait_and_who_has_them_is_told_of_room(runs: Callable[[Any
         told = list[int]()
         port.on_writable = lambda: told.append(1)
         outlet = port._outlets[socket.AF_INET]
-        full = Full(port._socks[0], room=0)
+        full = Full(port._sockets[0].bulk, room=0)
         outlet._sock = full  # type: ignore[assignment]
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
             peer.bind(("127.0.0.1", 0))
@@ -242,12 +330,12 @@ def test_a_number_that_somebody_has_is_refused_by_the_name_of_its_setting(monkey
             Port(0, (number, number))
     Port(number, RANGE).close()
 
-    def no_six(family: socket.AddressFamily, number: int, made: Any = ports._socket) -> Any:
+    def no_six(family: socket.AddressFamily, number: int, made: Any = sockets._pair) -> Any:
         if family == socket.AF_INET6:
             raise OSError(errno.EAFNOSUPPORT, "IPv6 is off")
         return made(family, number)
 
-    monkeypatch.setattr(ports, "_socket", no_six)
+    monkeypatch.setattr(sockets, "_pair", no_six)
     alone = Port(number, RANGE)
-    assert alone.number == number and len(alone._socks) == 1
+    assert alone.number == number and len(alone._sockets) == 1
     alone.close()

@@ -252,6 +252,19 @@ def test_control_is_apart_and_does_not_divide_a_frame() -> None:
     assert incoming.controls == [b"ping"]
 
 
+def test_a_frame_that_a_later_packet_has_overtaken_is_still_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    sealer, incoming = lane()
+    run, step = outgoing(sealer, [FRAMES["TCP, IPv4"]], SIZE)[0]
+    (late,) = outgoing(sealer, [PACKED["whole, IPv4"]], SIZE)
+    incoming.take(memoryview(late[0]), late[1])
+    one_by_one: list[memoryview] = []
+    opened = incoming._opener.open
+    monkeypatch.setattr(incoming._opener, "open", lambda datagram: (one_by_one.append(datagram), opened(datagram))[1])
+    incoming.take(memoryview(run), step)
+    assert [b"".join(iov) for iov in incoming.frames()] == [PACKED["whole, IPv4"], FRAMES["TCP, IPv4"]]
+    assert len(one_by_one) == 1, "the others are opened at once"
+
+
 def test_a_batch_of_many_frames_keeps_each() -> None:
     """More than the room that is there for a batch, mostly."""
     sealer, incoming = lane()

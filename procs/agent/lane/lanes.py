@@ -40,8 +40,11 @@ class Below(Protocol):
     on_all: Callable[[], None]
     on_writable: Callable[[], None]
 
-    def send_records(self, joined: bytes, step: int, to: Address) -> Sent:
+    def send_records(self, joined: bytes, step: int, to: Address, *, is_sparse: bool = False) -> Sent:
         """Send them, or not."""
+
+    def glance(self) -> None:
+        """Take what is urgent, in the middle of something that takes long."""
 
     def shuns(self, host: str) -> bool:
         """Whether the way there leads through the tunnel."""
@@ -57,7 +60,7 @@ class Lanes:
         self._port, self._clock = port, clock
         self._lanes: dict[str, Lane] = {}
         self._pairs: dict[bytes, tuple[Lane, Pair]] = {}  # by the index that their records come with
-        self._waiting: deque[tuple[Lane, Run]] = deque()  # of no more than one call of send
+        self._waiting: deque[tuple[Lane, Run, bool]] = deque()  # of no more than one call of send
         self._batch: tuple[Lane, Pair] | None = None  # whose frames are coming
         self._bytes = 0  # of it
         self._sender: Address | None = None  # of the newest of it
@@ -136,17 +139,19 @@ class Lanes:
         if lane.nonce != nonce:
             self.on_nonce(lane.peer, lane.nonce)
 
-    def send(self, peer: str, frames: Sequence[bytes]) -> int:
+    def send(self, peer: str, frames: Sequence[bytes], *, is_sparse: bool = False) -> int:
         """Send these; how many were taken: all, or none where the lane is not up. What the port has no room for waits,
-        and until `on_room` there should be no more."""
+        and until `on_room` there should be no more. `is_sparse`: of flows that nothing should have wait."""
         lane = self._lanes.get(peer)
         if lane is None or not lane.is_up:
             return 0
         taken = 0
         for run in lane.seal(frames):
+            if taken:
+                self._port.glance()
             taken = len(frames)
-            if self._waiting or not self._out(lane, run):
-                self._waiting.append((lane, run))
+            if self._waiting or not self._out(lane, run, is_sparse=is_sparse):
+                self._waiting.append((lane, run, is_sparse))
         return taken
 
     def tick(self, now: float) -> None:
@@ -255,17 +260,18 @@ class Lanes:
     def _answer(self, lane: Lane, pair: Pair) -> None:
         controls, pair.incoming.controls[:] = pair.incoming.controls[:], []
         for run in lane.answers(pair, controls, self._clock()):
-            self._out(lane, run)
+            self._out(lane, run, is_sparse=True)
 
     def _ping(self, lane: Lane, now: float) -> None:
+        # Marked, since a path that let what is marked be lost, and nothing else, would be no path.
         for run in lane.pings(now):
-            self._out(lane, run)
+            self._out(lane, run, is_sparse=True)
 
-    def _out(self, lane: Lane, run: Run) -> bool:
+    def _out(self, lane: Lane, run: Run, *, is_sparse: bool) -> bool:
         """False where the port is full."""
         if lane.remote is None:
             return True
-        sent = self._port.send_records(*run, lane.remote)
+        sent = self._port.send_records(*run, lane.remote, is_sparse=is_sparse)
         if sent is Sent.TOO_BIG:
             lane.path.refused(run[1], self._clock())
         self.refused += sent in (Sent.TOO_BIG, Sent.REFUSED)
@@ -273,7 +279,8 @@ class Lanes:
 
     def _writable(self) -> None:
         while self._waiting:
-            if not self._out(*self._waiting[0]):
+            lane, run, is_sparse = self._waiting[0]
+            if not self._out(lane, run, is_sparse=is_sparse):
                 return
             self._waiting.popleft()
         self.on_room()

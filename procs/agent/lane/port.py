@@ -1,4 +1,5 @@
-"""The one UDP port of all peers: a socket for IPv4 and one for IPv6, with the same number, read by exactly one process.
+"""The one UDP port of all peers: sockets for IPv4 and for IPv6 (sockets.py), with the same number, read by exactly one
+process.
 
 The owner of the port has its sockets, and sessions reach them by messages (way.py); no descriptor is handed over
 (SCM_RIGHTS). So there is one port for a firewall to know, and exactly one reader, who needs nobody to tell it whose a
@@ -8,9 +9,7 @@ datagram is; and a session's death, however it dies, never touches the path that
 from __future__ import annotations
 
 import asyncio
-import errno
 import functools
-import random
 import socket
 import struct
 import time
@@ -19,20 +18,17 @@ from ipaddress import ip_address
 
 from procs import log
 from procs.agent import netlink
+from procs.agent.lane import sockets
 from procs.agent.lane.demux import Demux
+from procs.agent.lane.sockets import SPARSE, Sockets
 from procs.agent.lane.way import Take
-from procs.agent.udp import MAX_RUN, UDP_GRO, Address, Ancillary, Outlet, Sent, arrived, joins
-from procs.errors import ConfigError
+from procs.agent.udp import MAX_RUN, UDP_GRO, Address, Ancillary, Arrived, Outlet, Sent, arrived
 
 RECORD = 0xF1  # the first byte of a record of the lane (wire/records.py)
 _RECORDS, _SEALED = bytes([RECORD]), b"\x17"  # and that of a DTLS record of application data
-BIND_TRIES = 50
-IN_BYTES = 4 << 20
-# What the kernel holds on the way out, it holds before any queue that would be fair: no more than keeps it busy.
-OUT_BYTES = 1 << 20
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # Python's socket module lacks these, and all that follow
-_IP_PKTINFO, _IPV6_PKTINFO = 8, 50
-_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
+SPARSE_READS, SPARSE_EVERY = 16, 1 << 16  # of sparse flows' datagrams, between so many bytes of all others
+_IPV6_PKTINFO = 50  # Python's socket module lacks it
+_IP_PKTINFO = 8
 _PKTINFO_SPACE = socket.CMSG_SPACE(20)
 # Where the interface is in that, and our address: struct in_pktinfo and in6_pktinfo.
 _PKTINFO: dict[int, tuple[slice, slice]] = {
@@ -40,6 +36,7 @@ _PKTINFO: dict[int, tuple[slice, slice]] = {
     socket.AF_INET6: (slice(16, 20), slice(16)),
 }
 _Heard = dict[tuple[Take, str, Address], list[bytes]]
+_Read = Callable[[Sockets, _Heard], bool]  # whether anything has come
 
 
 class Port:
@@ -52,8 +49,8 @@ class Port:
     """
 
     def __init__(self, number: int, udp_range: tuple[int, int], key: str = "port") -> None:
-        self._socks = _any(udp_range) if number == 0 else _bound(number, key)
-        self.number: int = self._socks[0].getsockname()[1]
+        self._sockets = sockets.any_of(udp_range) if number == 0 else sockets.bound(number, key)
+        self.number: int = self._sockets[0].bulk.getsockname()[1]
         self._demux: Demux[Take] = Demux()
         self._outlets: dict[int, Outlet] = {}  # by family
         self._buffer = self._run = memoryview(bytearray(MAX_RUN))  # the newest run, in it
@@ -81,10 +78,12 @@ class Port:
         """Read and write from now on, in the running event loop. `broken` ends as that does."""
         loop = asyncio.get_running_loop()
         self.broken: asyncio.Future[None] = loop.create_future()
-        for sock in self._socks:
-            outlet = self._outlets[sock.family] = Outlet(sock, self._failed)
+        for its in self._sockets:
+            outlet = self._outlets[its.bulk.family] = Outlet(its.bulk, self._failed)
             outlet.on_room = lambda: self.on_writable()
-            loop.add_reader(sock.fileno(), self._readable, sock, int(sock.family))
+            loop.add_reader(its.bulk.fileno(), self._turn, its.bulk, self._read_bulk, its)
+            if its.sparse:
+                loop.add_reader(its.sparse.fileno(), self._turn, its.sparse, self._read_sparse, its)
 
     def shun(self, interface: int) -> None:
         """Take nothing that comes by this one, which is the tunnel: a peer that sent to this port from inside it would
@@ -100,11 +99,12 @@ class Port:
 
     def close(self) -> None:
         """Hold nothing any more."""
-        for sock in self._socks:
-            if outlet := self._outlets.pop(sock.family, None):
+        for its in self._sockets:
+            if outlet := self._outlets.pop(its.bulk.family, None):
                 outlet.forget()
-                asyncio.get_running_loop().remove_reader(sock.fileno())
-            sock.close()
+                for each in filter(None, its):
+                    asyncio.get_running_loop().remove_reader(each.fileno())
+            sockets.close(its)
 
     # --- for sessions -----------------------------------------------------------------------------------
 
@@ -130,46 +130,81 @@ class Port:
 
     # --- for the lane -----------------------------------------------------------------------------------
 
-    def send_records(self, joined: bytes, step: int, to: Address) -> Sent:
+    def send_records(self, joined: bytes, step: int, to: Address, *, is_sparse: bool = False) -> Sent:
         """Send datagrams of `step` bytes that lie behind each other, the last maybe shorter, as many as one system call
         takes (MAX_SEGMENTS, MAX_JOINED), or none. Which address of ours they leave from is for the kernel to say."""
-        outlet = self._outlets.get(_family(to))
-        return outlet.send_now(joined, step, to) if outlet else Sent.REFUSED
+        outlet = self._outlets.get(family := _family(to))
+        return outlet.send_now(joined, step, to, SPARSE[family] if is_sparse else ()) if outlet else Sent.REFUSED
+
+    def glance(self) -> None:
+        """Take what has come of sparse flows, in the middle of something that takes long."""
+        for its in self._sockets:
+            self._take(its, self._read_sparse)
 
     # --- in ---------------------------------------------------------------------------------------------
 
-    def _readable(self, sock: socket.socket, family: int) -> None:
+    def _turn(self, sock: socket.socket, read: _Read, its: Sockets) -> None:
         try:
-            self._read(sock, family)
+            self._take(its, read)
         except Exception as error:  # handed on whole: whoever waits for `broken` raises it
             asyncio.get_running_loop().remove_reader(sock.fileno())
             if not self.broken.done():
                 self.broken.set_exception(error)
 
-    def _read(self, sock: socket.socket, family: int) -> None:
+    def _take(self, its: Sockets, read: _Read) -> None:
         heard: _Heard = {}
-        interface, address = _PKTINFO[family]
-        try:
-            for size, step, sender, ancillary in arrived(sock, self._buffer, _PKTINFO_SPACE):
-                run, info = self._run_of(size), _pktinfo(ancillary)
-                if info[interface] in self._shunned:
-                    self._demux.strangers += -(-size // max(1, step))
-                    continue
-                firsts = bytes(run[:: max(1, step)]) if step < size else bytes(run[:1])
-                if firsts and not firsts.strip(_RECORDS):
-                    self.on_records(run, step, sender[:2])
-                    continue
-                cut = [bytes(run[at : at + step]) for at in range(0, size, step)] if size else [b""]
-                came = sender[:2], _text(family, info[address]), heard
-                if firsts and not firsts.strip(_SEALED):
-                    self._all_of_dtls(cut, *came)
-                else:
-                    self._sort(cut, *came)
-        except OSError as error:
-            self._failed(error)
-        self.on_all()
+        if read(its, heard):
+            self.on_all()
         for (take, local, sender), datagrams in heard.items():
             take(local, sender, datagrams)
+
+    def _read_bulk(self, its: Sockets, heard: _Heard) -> bool:
+        """Until all of it was read, or it is time for others: it is, too, once something has come of a sparse flow,
+        since the answer to that may be waiting in the interface."""
+        if self._read_sparse(its, heard):
+            self.on_all()
+        left = SPARSE_EVERY
+        try:
+            for arrival in arrived(its.bulk, self._buffer, _PKTINFO_SPACE):
+                self._sort(its.bulk.family, arrival, heard)
+                left -= arrival[0]
+                if left <= 0:
+                    left = SPARSE_EVERY
+                    if self._read_sparse(its, heard):
+                        break
+        except OSError as error:
+            self._failed(error)
+        return True
+
+    def _read_sparse(self, its: Sockets, heard: _Heard) -> bool:
+        """Some of it, so that nobody who marks all holds up all; whether there was any."""
+        has_come = False
+        try:
+            for arrival in arrived(its.sparse, self._buffer, _PKTINFO_SPACE, SPARSE_READS) if its.sparse else ():
+                self._sort(its.bulk.family, arrival, heard)
+                has_come = True
+        except OSError as error:
+            self._failed(error)
+        return has_come
+
+    def _sort(self, family: int, arrival: Arrived, heard: _Heard) -> None:
+        """What has been read, a run of datagrams or one."""
+        size, step, sender, ancillary = arrival
+        interface, address = _PKTINFO[family]
+        run, info = self._run_of(size), _pktinfo(ancillary)
+        if info[interface] in self._shunned:
+            self._demux.strangers += -(-size // max(1, step))
+            return
+        firsts = bytes(run[:: max(1, step)]) if step < size else bytes(run[:1])
+        if firsts and not firsts.strip(_RECORDS):
+            self.on_records(run, step, sender[:2])
+            return
+        cut = [bytes(run[at : at + step]) for at in range(0, size, step)] if size else [b""]
+        came = sender[:2], _text(family, info[address]), heard
+        if firsts and not firsts.strip(_SEALED):
+            self._all_of_dtls(cut, *came)
+        else:
+            self._one_by_one(cut, *came)
 
     def _run_of(self, size: int) -> memoryview:
         """What was read. One object for runs of one size, so that others can tell that they lie at the same place."""
@@ -182,7 +217,7 @@ class Port:
         if take := self._demux.of_dtls(run[0], sender, time.monotonic(), len(run)):
             heard.setdefault((take, local, sender), []).extend(run)
 
-    def _sort(self, run: list[bytes], sender: Address, local: str, heard: _Heard) -> None:
+    def _one_by_one(self, run: list[bytes], sender: Address, local: str, heard: _Heard) -> None:
         """One flow may carry anything."""
         now, demux = time.monotonic(), self._demux
         for datagram in run:
@@ -202,63 +237,6 @@ class Port:
 
     def _failed(self, error: OSError) -> None:
         log.debug("the UDP port says", why=str(error))
-
-
-def _any(udp_range: tuple[int, int]) -> list[socket.socket]:
-    for _ in range(BIND_TRIES):
-        number = random.randint(*udp_range)
-        try:
-            return _bound(number, "port")
-        except ConfigError:
-            continue
-    raise ConfigError(f"PLANARIA_UDP_RANGE={udp_range[0]}-{udp_range[1]}: no UDP port of it is free")
-
-
-def _bound(number: int, key: str) -> list[socket.socket]:
-    made: list[socket.socket] = []
-    try:
-        made.append(_socket(socket.AF_INET, number))
-        if socket.has_ipv6:
-            made.append(_socket(socket.AF_INET6, number))
-    except OSError as error:
-        if made and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            return made  # IPv6 is switched off
-        for each in made:
-            each.close()
-        why = "another program has this UDP port" if error.errno == errno.EADDRINUSE else error.strerror
-        raise ConfigError(f"{key}={number}: {why}") from None
-    return made
-
-
-def _socket(family: socket.AddressFamily, number: int) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        _set_up(sock)
-        sock.bind(("", number))
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _set_up(sock: socket.socket) -> None:
-    sock.setblocking(False)
-    sizes = ((_SO_RCVBUFFORCE, socket.SO_RCVBUF, IN_BYTES), (_SO_SNDBUFFORCE, socket.SO_SNDBUF, OUT_BYTES))
-    for force, kind, size in sizes:
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, force, size)
-        except PermissionError:
-            sock.setsockopt(socket.SOL_SOCKET, kind, size)
-    # Nothing is cut into fragments, and what a router claims of its link's size, which anybody may, is not believed:
-    # the lane finds out itself what passes.
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
-    joins(sock)
 
 
 def _pktinfo(ancillary: Sequence[Ancillary]) -> bytes:

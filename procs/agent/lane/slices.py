@@ -162,8 +162,8 @@ class Incoming:
             counter, text = opened
             kind = text[-1] if text else -1
             if kind == SLICE:
-                if self._slice(counter, text) and at < size and counter == self._opener.newest:
-                    at += self._follow(joined, at, step) * step
+                if self._slice(counter, text) and at < size:
+                    at += self._follow(counter + 1, joined, at, step) * step
             elif kind in (PACKETS, PARTIAL):
                 self._end()
                 self._packets(text, is_partial=kind == PARTIAL)
@@ -199,8 +199,8 @@ class Incoming:
         self._next = number + 1
         return True
 
-    def _follow(self, joined: memoryview, at: int, step: int) -> int:
-        """The slices from there on, behind that one; how many datagrams they were."""
+    def _follow(self, first: int, joined: memoryview, at: int, step: int) -> int:
+        """The slices from there on, behind that one, whose counter `first` is; how many datagrams they were."""
         segment, count = self._segment, min(self._end_at - self._next, -(-(len(joined) - at) // step))
         less = max(0, at + count * step - len(joined))
         if less and (self._next + count < self._end_at or less >= segment):
@@ -209,7 +209,7 @@ class Incoming:
         rooms = self._rooms.at(self._arena, self._at, segment, step - OVERHEAD, count)
         if less:
             rooms[-1] = rooms[-1][:-less]
-        done = self._opener.follow(sealed, rooms)
+        done = self._opener.follow(first, sealed, rooms)
         self._next += done
         self._at += done * segment - (less if done == count else 0)
         return done
