@@ -231,10 +231,10 @@ def _flooded(result: Result, plan: Plan, wire: Wire, tunnel: Tunnel) -> None:
 
 
 def port_of(place: Place, pid: int) -> int:
-    """The one of an agent's UDP ports that is for all of its peers: it is bound to no address."""
+    """The one of an agent's UDP ports that is for all of its peers: its sockets are bound to no address."""
     lines = place.run("ss", "-Huanp4").splitlines()
     ours = [line.split()[3].rpartition(":") for line in lines if f"pid={pid}," in line]
-    (port,) = (port for address, _, port in ours if address == "0.0.0.0")
+    (port,) = {port for address, _, port in ours if address == "0.0.0.0"}
     return int(port)
 
 
