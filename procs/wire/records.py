@@ -24,10 +24,10 @@ Why it holds
   differs from key to key, so that no work on one key helps with another.
 
 Who can do what
-- Somebody on the path: see when, how much, from where to where, and what belongs to one key; keep datagrams back,
-  delay and reorder them. Sent on once from another address, the newest one moves the lane to there until the peer is
-  heard from where it is, as with WireGuard; what goes there is as sealed as before, and
-  little before somebody has answered there (agent/lane/lane.py). No text is read, made, changed or
+- Somebody on the path: see when, how much, from where to where, what belongs to one key, and what is of a sparse flow
+  (agent/lane/sockets.py); keep datagrams back, delay and reorder them. Sent on once from another address, the newest
+  one moves the lane to there until the peer is heard from where it is, as with WireGuard; what goes there is as sealed
+  as before, and little before somebody has answered there (agent/lane/lane.py). No text is read, made, changed or
   repeated.
 - Somebody elsewhere: cost us the look at five bytes, or one failed decryption where they know an index.
 - The signalling server: keep sessions from coming about. The DTLS certificates are signed by keys that the agents
