@@ -79,7 +79,7 @@ class Port:
         loop = asyncio.get_running_loop()
         self.broken: asyncio.Future[None] = loop.create_future()
         for its in self._sockets:
-            outlet = self._outlets[its.bulk.family] = Outlet(its.bulk, self._failed)
+            outlet = self._outlets[its.family] = Outlet(its.bulk, self._failed)
             outlet.on_room = lambda: self.on_writable()
             loop.add_reader(its.bulk.fileno(), self._turn, its.bulk, self._read_bulk, its)
             if its.sparse:
@@ -100,9 +100,9 @@ class Port:
     def close(self) -> None:
         """Hold nothing any more."""
         for its in self._sockets:
-            if outlet := self._outlets.pop(its.bulk.family, None):
+            if outlet := self._outlets.pop(its.family, None):
                 outlet.forget()
-                for each in filter(None, its):
+                for each in filter(None, (its.bulk, its.sparse)):
                     asyncio.get_running_loop().remove_reader(each.fileno())
             sockets.close(its)
 
@@ -166,7 +166,7 @@ class Port:
         left = SPARSE_EVERY
         try:
             for arrival in arrived(its.bulk, self._buffer, _PKTINFO_SPACE):
-                self._sort(its.bulk.family, arrival, heard)
+                self._sort(its.family, arrival, heard)
                 left -= arrival[0]
                 if left <= 0:
                     left = SPARSE_EVERY
@@ -181,7 +181,7 @@ class Port:
         has_come = False
         try:
             for arrival in arrived(its.sparse, self._buffer, _PKTINFO_SPACE, SPARSE_READS) if its.sparse else ():
-                self._sort(its.bulk.family, arrival, heard)
+                self._sort(its.family, arrival, heard)
                 has_come = True
         except OSError as error:
             self._failed(error)

@@ -45,6 +45,7 @@ _INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter
 class Sockets(NamedTuple):
     """Of one version of IP. `sparse` gets what is marked; None where all is in one."""
 
+    family: int  # a socket takes long to say it
     bulk: socket.socket
     sparse: socket.socket | None
 
@@ -80,9 +81,9 @@ def bound(number: int, key: str) -> list[Sockets]:
 
 def close(sockets: Sockets) -> None:
     """Both."""
-    for each in sockets:
-        if each:
-            each.close()
+    sockets.bulk.close()
+    if sockets.sparse:
+        sockets.sparse.close()
 
 
 def _pair(family: socket.AddressFamily, number: int) -> Sockets:
@@ -101,8 +102,8 @@ def _pair(family: socket.AddressFamily, number: int) -> Sockets:
     except OSError as error:
         log.info("what is urgent waits in line with all else: no second UDP socket", why=str(error))
         sparse.close()
-        return Sockets(bulk, None)
-    return Sockets(bulk, sparse)
+        return Sockets(int(family), bulk, None)
+    return Sockets(int(family), bulk, sparse)
 
 
 def _socket(family: socket.AddressFamily, in_bytes: int) -> socket.socket:
