@@ -61,11 +61,11 @@ def straight() -> Iterator[Wire]:
 
 
 @contextmanager
-def lossy(loss: float, delay_s: float) -> Iterator[Wire]:
+def lossy(loss: float, delay_s: float) -> Iterator[tuple[Wire, emulator.Link]]:
     """Joined by a link that loses packets and delays them, each way."""
     with _places() as (near, far), emulator.link(near, far, "wan", NEAR, FAR) as link:
         link.both(loss=loss, delay_s=delay_s)
-        yield Wire(near, far)
+        yield Wire(near, far), link
 
 
 @contextmanager

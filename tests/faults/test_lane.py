@@ -231,7 +231,7 @@ def test_one_whose_address_changes_is_followed_without_new_keys(wire: Wire) -> N
 
 def test_a_path_that_becomes_too_narrow_is_noticed_and_nobody_has_to_say_so() -> None:
     # What stands between them sees each datagram alone, however many leave and arrive together.
-    with peers_ground.lossy(0.0, 0.001) as wire, tunnel(wire) as pair, stream(wire) as tcp:
+    with peers_ground.lossy(0.0, 0.001) as (wire, _), tunnel(wire) as pair, stream(wire) as tcp:
         tcp.goes_on()
         rules(wire.far, f"{LANE} udp length > 1358")  # with its header of 8
         until(lambda: rows(pair)[0]["mtu"] == 1332 - 40, 5)
