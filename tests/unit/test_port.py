@@ -198,6 +198,20 @@ def test_what_is_marked_is_read_first_and_is_not_lost_with_what_is_not(runs: Cal
 
 
 @pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize(("mark", "is_first"), [(0x48, True), (0x4B, True), (0x50, False), (0xB8, False)])
+def test_a_mark_is_six_bits_and_what_routers_say_of_their_queues_is_none_of_it(
+    host: str, mark: int, is_first: bool
+) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    port = Port(0, RANGE)
+    told(port, host, [RECORD])
+    with socket.socket(family, socket.SOCK_DGRAM) as peer:
+        ((level, option, _),) = SPARSE[family]
+        peer.sendmsg([MARKED], [(level, option, struct.pack("=i", mark))], 0, (host, port.number))
+    assert asyncio.run(all_of(port)) == ([MARKED, RECORD] if is_first else [RECORD, MARKED])
+
+
+@pytest.mark.parametrize("host", HOSTS)
 def test_who_marks_everything_holds_nobody_up(runs: Callable[[Any], Any], host: str) -> None:
     port = Port(0, RANGE)
     told(port, host, [MARKED] * 200 + [RECORD] * 4)
@@ -239,7 +253,8 @@ def test_what_is_marked_leaves_and_arrives_as_such(host: str) -> None:
             peer.bind((host, 0))
             peer.settimeout(5)
             peer.setsockopt(level, option, 1)  # IP_RECVTOS, IPV6_RECVTCLASS
-            for is_sparse in (True, False):
+            for is_sparse, can_cut in ((True, True), (True, False), (False, True), (False, False)):
+                port._outlets[family]._can_segment = can_cut
                 to: Address = peer.getsockname()[:2]
                 assert port.send_records(RECORD * 3, 100, to, is_sparse=is_sparse) is Sent.YES
                 for _ in range(3):
@@ -328,12 +343,20 @@ def test_records_never_wait_and_who_has_them_is_told_of_room(runs: Callable[[Any
 def test_what_nobody_has_foreseen_ends_whoever_waits_for_the_port(runs: Callable[[Any], Any]) -> None:
     async def scenario() -> None:
         with started() as here, started() as there:
-            nothing: dict[str, None] = {}
-            there.on_records = lambda joined, step, sender: nothing["unforeseen"]
+            nothing, calls = dict[str, None](), list[int]()
+
+            def came(joined: memoryview, step: int, sender: Address) -> None:
+                calls.append(step)
+                nothing["unforeseen"]
+
+            there.on_records = came
             assert here.send_records(RECORD, len(RECORD), ("127.0.0.1", there.number))
             with pytest.raises(KeyError, match="unforeseen"):
                 await asyncio.wait_for(there.broken, 5)
             assert not here.broken.done()
+            assert here.send_records(RECORD, len(RECORD), ("127.0.0.1", there.number))
+            await asyncio.sleep(0.1)
+            assert len(calls) == 1, "and it is not read any more"
 
     runs(scenario())
 
