@@ -25,27 +25,15 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from tests import flooding
-from tests.bench import icmp, peers_ground
+from tests.bench import peers_ground
 from tests.bench.icmp import Ping
-from tests.bench.measure import Result, Size, cpu_s, median, percentile, say
-from tests.bench.peers_ground import FAR, Pair, Wire
-from tests.bench.supervised import supervised
+from tests.bench.measure import Result, Size, median, percentile, say
+from tests.bench.peers_ground import Wire
+from tests.bench.tunnels import BARE, SUPERVISED, TUNNELS, Tunnel, pings, round_trips, stand_all
 from tests.emulator import Link
 from tests.nat import Place
 from tests.rig import until
 
-# Their interfaces' names and MTUs: what fits whole into what carries it. In this order they stand up, plain aiortc
-# first: it would take any other tunnel for a way to its peer.
-TUNNELS: dict[str, tuple[tuple[str, ...], int]] = {
-    "plain": (("plain_end",), 1160),
-    "plane3": (("our_end", "3,2,1"), 1380),
-    "plane2": (("our_end", "2,1"), 1380),
-    "plane1": (("our_end", "1"), 1158),
-    "supervised": ((), 1380),
-    "wireguard": ((), 1420),
-    "bare": ((), 1500),
-}
-SUPERVISED, BARE = "supervised", "bare"
 QUICK = ("plane3", "wireguard")
 LOSSY = ("bare", "plane3", "plane2", "plane1")
 LOSSY_FAST = LOSSY[:2]
@@ -56,7 +44,6 @@ FOUR = (*BBR, "-P", "4")
 SMALL = ("-u", "-l", "200", "-b", "0")
 FLOOD_PPS = 100_000
 LIMIT_S = 30.0
-PINGS_LOST = 20  # at most, each for a second, before a tunnel answers
 
 
 class Plan(NamedTuple):
@@ -77,19 +64,6 @@ PLANS: dict[Size, Plan] = {
     "quick": Plan(2, 2.0, 40, 1, 3.0, QUICK, LOSSY[:2], cubic=False),
     "least": Plan(1, 0.6, 5, 1, 0.8, tuple(TUNNELS), LOSSY, cubic=True),
 }
-
-
-class Tunnel(NamedTuple):
-    """One that stands."""
-
-    far: str  # the far address in it
-    near_pids: Sequence[int] = ()
-    far_pids: Sequence[int] = ()
-    pair: Pair | None = None
-
-    def cpu_s(self) -> tuple[float, float]:
-        """What the near end and the far one have used."""
-        return sum(map(cpu_s, self.near_pids)), sum(map(cpu_s, self.far_pids))
 
 
 class Rows:
@@ -116,40 +90,14 @@ def bench(size: Size) -> Result:
     if "plain" in plan.names:
         result.peers["plain"] = "aiortc as it comes, one packet a message"
     with peers_ground.straight() as wire, ExitStack() as stack:
-        tunnels = _stand_all(stack, wire, plan.names)
+        tunnels = stand_all(stack, wire, plan.names)
         _clean(result, plan, wire, tunnels)
         _flooded(result, plan, wire, tunnels["plane3"])
         _attributed(result, plan, wire, tunnels["plane3"])
     with peers_ground.lossy(LOSS, DELAY_S) as (wire, link), ExitStack() as stack:
-        tunnels = _stand_all(stack, wire, plan.lossy)
+        tunnels = stand_all(stack, wire, plan.lossy)
         _lossy(result, plan, wire, link, tunnels)
     return result
-
-
-def _stand_all(stack: ExitStack, wire: Wire, names: Sequence[str]) -> dict[str, Tunnel]:
-    """Set these up, and see that a ping passes each of them."""
-    tunnels = {name: _stand(stack, wire, name, number) for number, name in enumerate(names)}
-    for name, tunnel in tunnels.items():
-        assert any(_pings(wire, tunnel.far, 1, 0) for _ in range(PINGS_LOST)), f"{name} does not answer"
-    return tunnels
-
-
-def _stand(stack: ExitStack, wire: Wire, name: str, number: int) -> Tunnel:
-    """Set up that tunnel."""
-    program, mtu = TUNNELS[name]
-    near, far = f"10.77.{number}.1", f"10.77.{number}.2"
-    ends = [(f"{name}a", near, mtu), (f"{name}b", far, mtu)]
-    if name == BARE:
-        return Tunnel(FAR)
-    say(f"{name} stands up")
-    if name == SUPERVISED:
-        ours, theirs = stack.enter_context(supervised(wire, ends))
-        return Tunnel(far, ours.pids, theirs.pids)
-    if not program:
-        pids = stack.enter_context(peers_ground.wireguard(wire, ends))
-        return Tunnel(far, pids[:1], pids[1:])
-    pair = stack.enter_context(peers_ground.pair(wire, program, ends))
-    return Tunnel(far, pair.pids[:1], pair.pids[1:], pair)
 
 
 def _clean(result: Result, plan: Plan, wire: Wire, tunnels: dict[str, Tunnel]) -> None:
@@ -177,7 +125,7 @@ def _clean(result: Result, plan: Plan, wire: Wire, tunnels: dict[str, Tunnel]) -
 
 
 def _round(rows: Rows, plan: Plan, wire: Wire, name: str, tunnel: Tunnel) -> None:
-    quiet = _pings(wire, tunnel.far, plan.pings, 0.01)
+    quiet = round_trips(wire, tunnel.far, plan.pings, 0.01)
     assert quiet, f"{name} does not answer any more"
     rows.add("quiet", name, median(quiet))
     before = tunnel.cpu_s()
@@ -303,18 +251,9 @@ def _loaded(wire: Wire, target: str, seconds: float) -> tuple[float, list[Ping],
     too."""
     count = int(seconds / 0.02)
     with ThreadPoolExecutor(1) as beside:
-        asked = beside.submit(_pinged, wire, target, count, 0.02)
+        asked = beside.submit(pings, wire, target, count, 0.02)
         rate = _mbit_s(wire, target, seconds, *BBR)
         return rate, asked.result(), count
-
-
-def _pings(wire: Wire, target: str, count: int, interval_s: float) -> list[float]:
-    return [ping.ms for ping in _pinged(wire, target, count, interval_s)]
-
-
-def _pinged(wire: Wire, target: str, count: int, interval_s: float) -> list[Ping]:
-    with wire.near.entered():
-        return icmp.pings(target, count, interval_s)
 
 
 TARGETS = {
