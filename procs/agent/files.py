@@ -15,7 +15,7 @@ import msgspec
 
 from procs.agent.words import plain
 from procs.errors import Refused
-from procs.wire.envelope import Count, Digest, Text
+from procs.wire.scalars import Count, Digest, Text
 
 LABEL = "planaria-files"
 CHUNK = 64 * 1024  # bytes of a message: the most that every peer takes

@@ -10,8 +10,8 @@ import msgspec
 from procs.agent import caps
 from procs.agent.caps import Caps
 from procs.agent.identity import Identity
-from procs.wire.envelope import Candidate
 from procs.wire.signal import Answer, Bye, Described, Offer, Trickle
+from procs.wire.webrtc import Candidate
 
 D = TypeVar("D", Offer, Answer)
 NO_CAPS = Caps()

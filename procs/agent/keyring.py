@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from procs import locks
 from procs.errors import ConfigError, Refused
-from procs.wire.envelope import Id, timestamp
+from procs.wire.envelope import timestamp
+from procs.wire.scalars import Id
 from procs.wire.signal import Key
 
 T = TypeVar("T")

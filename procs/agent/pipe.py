@@ -14,7 +14,7 @@ import msgspec
 
 from procs.agent.words import plain
 from procs.errors import LinkLost, Refused
-from procs.wire.envelope import Count, Text
+from procs.wire.scalars import Count, Text
 
 LABEL = "planaria-pipe"
 HEAD = 8

@@ -18,7 +18,8 @@ from procs.hub.state import HUB, State
 from procs.hub.tunnel import data_link, origins, proxy_route, thumbnails, view_route
 from procs.hub.tunnel.tunnel import Tunnel
 from procs.hub.viewers import viewer_ws, whep
-from procs.wire.envelope import PairingCode, Suite, SuiteRestart
+from procs.wire.frames.device import PairingCode
+from procs.wire.frames.suite import Suite, SuiteRestart
 
 IDLE_S = 30.0  # for a request to come whole with its headers, and between two
 

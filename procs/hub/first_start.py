@@ -21,7 +21,7 @@ from procs.hub.store import migrate
 from procs.hub.store.models import devices, users
 from procs.store import Store
 from procs.wire.challenge import Verifier
-from procs.wire.envelope import Id
+from procs.wire.scalars import Id
 
 ADOPT_FILE = "hub-adopt.json"
 

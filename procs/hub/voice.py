@@ -24,7 +24,7 @@ from procs.hub.times import iso
 from procs.messages.requests import Describe
 from procs.messages.voice import DeviceName, Do, Line, Listen, Role, VoiceBeat, VoiceDevice, VoiceState, VoiceTold
 from procs.settings import run_dir
-from procs.wire.envelope import Process
+from procs.wire.frames.suite import Process
 
 T = TypeVar("T")
 What = Literal["mute", "unmute", "reconnect", "enable", "disable", "forget"]

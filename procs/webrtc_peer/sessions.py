@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 from procs.messages.watch import Beat, Spec
 from procs.unanswered import Kind
 from procs.wire import envelope
-from procs.wire.envelope import WatchEnded, WatchRequest
+from procs.wire.frames.watch import WatchEnded, WatchRequest
+from procs.wire.webrtc import IceServer
 
 MAX_SESSIONS = 64
 MAX_HELD = 256  # frames for a child that does not take them, or is not there yet
@@ -221,7 +222,7 @@ def _ended(session_id: str, reason: Reason, why: str) -> Tell:
     return Tell("watch_ended", session_id, envelope.payload(WatchEnded(session_id, reason, why)))
 
 
-def _plain(server: envelope.IceServer) -> dict[str, object]:
+def _plain(server: IceServer) -> dict[str, object]:
     """As a browser has it."""
     urls = [server.urls] if isinstance(server.urls, str) else server.urls
     more = {"username": server.username, "credential": server.credential}

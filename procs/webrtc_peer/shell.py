@@ -41,6 +41,7 @@ from procs.webrtc_peer.options import STREAM, Peer
 from procs.webrtc_peer.sessions import Action, Fork, Kill, Over, Sessions, Tell, Template
 from procs.webrtc_peer.wishes import Wishes
 from procs.wire import envelope
+from procs.wire.frames.watch import WatchRequest
 
 if TYPE_CHECKING:
     from procs.webrtc_peer.calls import Calls
@@ -151,7 +152,7 @@ class Shell:
             self._act(self._sessions.signalled(message.kind, message.session_id, body, now))
             self._pass(message.session_id)
             return
-        request = envelope.parse(envelope.of_payload(message.kind, body), envelope.WatchRequest)
+        request = envelope.parse(envelope.of_payload(message.kind, body), WatchRequest)
         try:
             stream = _plain(request.stream) or self._settings.stream or await self._first()
         except Refused as reason:

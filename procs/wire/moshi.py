@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from procs.errors import Refused
-from procs.wire.envelope import Count
+from procs.wire.scalars import Count
 
 M = TypeVar("M", covariant=True)
 Samples = NDArray[np.int16]

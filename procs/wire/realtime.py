@@ -29,7 +29,8 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 import msgspec
 
 from procs.errors import Refused
-from procs.wire.envelope import MAX_DEPTH, Count, Number, Word, is_deep
+from procs.wire.nesting import MAX_DEPTH, is_deep
+from procs.wire.scalars import Count, Number, Word
 
 E = TypeVar("E", bound="Event")
 PUBLISHED = "realtime"

@@ -14,7 +14,9 @@ from typing import Annotated
 import msgspec
 
 from procs.errors import Refused
-from procs.wire.envelope import Candidate, Id, Instance, Secret, Text, Type, is_deep
+from procs.wire.nesting import is_deep
+from procs.wire.scalars import Id, Instance, Secret, Text, Type
+from procs.wire.webrtc import Candidate
 
 MAX_BYTES = 64 * 1024  # of one frame
 PING_S = 30.0  # how often an agent pings

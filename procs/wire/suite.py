@@ -8,7 +8,7 @@ from collections import Counter
 from procs.messages import warden
 from procs.messages.requests import ProcessState, SuiteState
 from procs.messages.warden import WatchSession
-from procs.wire.envelope import Process, Recovery, Suite, TunnelPeer, WatchedStream
+from procs.wire.frames.suite import Process, Recovery, Suite, TunnelPeer, WatchedStream
 
 EVERY_S = 1.0  # between two frames
 SMALL_EVERY_S = 5.0  # the same where only memory or traffic has changed, or a duration in a text

@@ -15,6 +15,9 @@ from procs.errors import Refused
 from procs.messages.requests import Command, Describe, Pair, PairingCode, Reply
 from procs.messages.work import JobDone, Ready, TicketGrant, TicketRefused, TicketWanted, decode_from_worker
 from procs.wire import envelope
+from procs.wire.frames import device
+from procs.wire.frames.connection import Error
+from procs.wire.frames.device import DataTicket, DataTicketRequest, PairingRequest
 from procs.ws_link.jobs import Action, Hand, Jobs
 from procs.ws_link.options import PATH
 from procs.ws_link.questions import Questions
@@ -101,7 +104,7 @@ class Desk:
     def _get_ticket(self, worker: str, wanted: int, now: float) -> None:
         def grant(answer: envelope.Envelope | str) -> None:
             try:
-                ticket = envelope.parse(_expected(answer, "data_ticket"), envelope.DataTicket)
+                ticket = envelope.parse(_expected(answer, "data_ticket"), DataTicket)
                 url = self._origin + ticket.path
                 message: TicketGrant | TicketRefused = TicketGrant(wanted, url, ticket.ticket, self._device_id)
             except Refused as reason:
@@ -112,7 +115,7 @@ class Desk:
         if self._uplink.is_connected and not self._state.mux:
             grant("the hub takes no data connections")
         else:
-            self._ask("data_ticket", envelope.DataTicketRequest(), now + TICKET_LIMIT_S, grant)
+            self._ask("data_ticket", DataTicketRequest(), now + TICKET_LIMIT_S, grant)
 
     def _ask(
         self,
@@ -143,8 +146,8 @@ class Desk:
             if not came.done():
                 came.set_result(answer)
 
-        self._ask("pairing_request", envelope.PairingRequest(), time.monotonic() + PAIRING_LIMIT_S, reply)
-        code = envelope.parse(_expected(await came, "pairing_code"), envelope.PairingCode)
+        self._ask("pairing_request", PairingRequest(), time.monotonic() + PAIRING_LIMIT_S, reply)
+        code = envelope.parse(_expected(await came, "pairing_code"), device.PairingCode)
         return PairingCode(code.code, code.expires_at, code.ttl)
 
 
@@ -153,7 +156,7 @@ def _expected(answer: envelope.Envelope | str, kind: str) -> envelope.Envelope:
     if isinstance(answer, str):
         raise Refused(answer)
     if answer.type == "error":
-        raise Refused(f"the hub says: {envelope.parse(answer, envelope.Error).message}")
+        raise Refused(f"the hub says: {envelope.parse(answer, Error).message}")
     if answer.type != kind:
         raise Refused(f"the hub answers with {answer.type}")
     return answer

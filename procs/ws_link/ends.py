@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from procs.wire.envelope import SuiteEvent
+from procs.wire.frames.suite import SuiteEvent
 
 A_MINUTE = 30
 MAX_WAITING = 100  # while the hub is away, or there are too many

@@ -16,7 +16,8 @@ from procs import log
 from procs.carrier import distrust, trust
 from procs.errors import Refused
 from procs.messages.requests import PairingCode
-from procs.wire import challenge, envelope
+from procs.wire import challenge
+from procs.wire.frames import device
 from procs.ws_link.identity import Identity
 from procs.ws_link.link import AGENT_VERSION, MAX_MESSAGE, End
 from procs.ws_link.options import Link
@@ -103,7 +104,7 @@ class Hub:
                 said = await _limited(answer, MAX_ANSWER)
                 if answer.status != 200:
                     raise Refused(f"the hub answers {answer.status}: {said.decode(errors='replace')[:200]}")
-                code = msgspec.json.decode(said, type=envelope.PairingCode)
+                code = msgspec.json.decode(said, type=device.PairingCode)
         except (OSError, aiohttp.ClientError, msgspec.DecodeError, UnicodeError) as error:
             raise Refused(words(error)) from None
         return PairingCode(code.code, code.expires_at, code.ttl)

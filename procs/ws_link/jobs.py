@@ -12,7 +12,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from procs.messages.work import Job, JobDone, Ready
-from procs.wire import envelope
+from procs.wire.frames.device import MAX_BODY, ProxyHttp
 
 MAX_JOBS = 64
 MAX_TIMEOUT_MS = 120_000
@@ -82,7 +82,7 @@ class Jobs:
         """How many proxies are there."""
         return len(self._workers)
 
-    def take(self, asked: envelope.ProxyHttp, now: float) -> list[Action]:
+    def take(self, asked: ProxyHttp, now: float) -> list[Action]:
         """A request of the hub."""
         if asked.rid in self._tasks:
             return []  # it was sent twice, and will be answered
@@ -113,7 +113,7 @@ class Jobs:
         if task:
             self._drop(message.rid)
         self._remember(message.rid)
-        if len(body) > envelope.MAX_BODY:
+        if len(body) > MAX_BODY:
             answer = refusal(
                 message.rid, 413, "The answer is too large for a device without data connections", "large answer"
             )
@@ -181,19 +181,19 @@ class Jobs:
             self._answered.popitem(last=False)
 
 
-def _checked(asked: envelope.ProxyHttp, now: float) -> tuple[Job, bytes] | Answer:
+def _checked(asked: ProxyHttp, now: float) -> tuple[Job, bytes] | Answer:
     """The job, or why there is none. What may be asked for at all, the proxy's policy says."""
     if not asked.path or len(asked.path) > 8192:
         return refusal(asked.rid, 414, "URI Too Long", "path length")
     if _ENDLESS.fullmatch(asked.path.partition("?")[0]):
         return refusal(asked.rid, 501, "It never ends: that takes a hub with data connections", "endless")
-    if len(asked.body_b64 or "") > envelope.MAX_BODY * 4 // 3 + 4:
+    if len(asked.body_b64 or "") > MAX_BODY * 4 // 3 + 4:
         return refusal(asked.rid, 413, "The body is too large", "large body")
     try:
         body = base64.b64decode(asked.body_b64 or "", validate=True)
     except (binascii.Error, ValueError):
         return refusal(asked.rid, 400, "body_b64 is no base64", "body encoding")
-    if len(body) > envelope.MAX_BODY:
+    if len(body) > MAX_BODY:
         return refusal(asked.rid, 413, "The body is too large", "large body")
     if sum(len(name.encode()) + len(value.encode()) for name, value in asked.headers.items()) > 32 * 1024:
         return refusal(asked.rid, 431, "The headers are too large", "large headers")

@@ -14,6 +14,13 @@ from procs.settings import VERSION
 from procs.unanswered import Kind
 from procs.wire import challenge, envelope
 from procs.wire.envelope import Envelope
+from procs.wire.frames import device
+from procs.wire.frames.connection import Challenge, ChallengeResp, Error, Heartbeat, Hello, HelloAck
+from procs.wire.frames.device import Capabilities, ProxyHttp
+from procs.wire.frames.suite import SuiteRestart, SuiteWatch
+from procs.wire.frames.watch import SignalIce, SignalOffer, WatchEnded, WatchRequest
+from procs.wire.mux1 import MuxLimits
+from procs.wire.scalars import Id
 from procs.ws_link.identity import Identity
 
 AGENT_VERSION = f"{VERSION}-planaria"
@@ -22,12 +29,12 @@ CAPS = ["mux1", "challenge"]
 SUITE = "suite"  # of a device whose suite has a warden: the hub may look at it, and restart what is in it
 REPLACED = 1012
 RETRY_AFTER_CAP_S = 300.0
-_OfSession = envelope.WatchRequest | envelope.SignalOffer | envelope.SignalIce | envelope.WatchEnded
+_OfSession = WatchRequest | SignalOffer | SignalIce | WatchEnded
 _SESSIONS: dict[str, tuple[Kind, type[_OfSession]]] = {
-    "watch_request": ("watch_request", envelope.WatchRequest),
-    "signal_offer": ("signal_offer", envelope.SignalOffer),
-    "signal_ice": ("signal_ice", envelope.SignalIce),
-    "watch_ended": ("watch_ended", envelope.WatchEnded),
+    "watch_request": ("watch_request", WatchRequest),
+    "signal_offer": ("signal_offer", SignalOffer),
+    "signal_ice": ("signal_ice", SignalIce),
+    "watch_ended": ("watch_ended", WatchEnded),
 }
 
 
@@ -66,7 +73,7 @@ class Connected(NamedTuple):
 class Asked(NamedTuple):
     """The hub wants a request made."""
 
-    request: envelope.ProxyHttp
+    request: ProxyHttp
 
 
 class Unanswerable(NamedTuple):
@@ -107,7 +114,7 @@ class SuiteWatched(NamedTuple):
 class RestartAsked(NamedTuple):
     """Somebody at the hub wants a process of the suite restarted."""
 
-    restart: envelope.SuiteRestart
+    restart: SuiteRestart
     request_id: str
 
 
@@ -133,7 +140,7 @@ State = Literal["hello", "proof", "connected"]
 
 
 class _Rid(msgspec.Struct, frozen=True):
-    rid: envelope.Id
+    rid: Id
 
 
 class Session:
@@ -161,13 +168,13 @@ class Session:
 
     def hello(self, go2rtc_http: str, *, show_secret: bool) -> str:
         """The first frame."""
-        payload = envelope.Hello(
+        payload = Hello(
             device_id=self._me.device_id,
             agent_version=AGENT_VERSION,
             go2rtc_http=go2rtc_http,
             device_secret=self._me.secret if show_secret else None,
             caps=self._caps,
-            mux=envelope.MuxLimits(),
+            mux=MuxLimits(),
             instance=self._me.instance,
             nonce=self._nonce,
         )
@@ -194,22 +201,22 @@ class Session:
         if frame.request_id:
             return [Answered(frame.request_id, frame)]
         if frame.type == "error":
-            return [Noted("error of the hub", envelope.parse(frame, envelope.Error).message)]
+            return [Noted("error of the hub", envelope.parse(frame, Error).message)]
         if frame.type != "heartbeat_ack":
             return [Noted("unknown type", frame.type)]
         return []
 
     def _challenged(self, frame: Envelope, now: float) -> list[Event]:
-        nonce = envelope.parse(frame, envelope.Challenge).nonce
+        nonce = envelope.parse(frame, Challenge).nonce
         if self.state != "hello":
             raise Refused("a challenge that does not follow hello")
         self.state, self._step_began = "proof", now
         self._transcript = challenge.transcript(self._me.device_id, self._me.instance, self._nonce, nonce)
         proof = challenge.proof(self._keys, self._transcript)
-        return [Send(envelope.encode("challenge_resp", envelope.ChallengeResp(proof)))]
+        return [Send(envelope.encode("challenge_resp", ChallengeResp(proof)))]
 
     def _taken(self, frame: Envelope, now: float) -> list[Event]:
-        ack = envelope.parse(frame, envelope.HelloAck)
+        ack = envelope.parse(frame, HelloAck)
         if self.state == "connected":
             raise Refused("a second hello_ack")
         if ack.device_id != self._me.device_id:
@@ -223,7 +230,7 @@ class Session:
         return [Connected("mux1" in ack.caps and ack.mux is not None, proved, self._shows_suite)]
 
     def _asked(self, frame: Envelope, now: float) -> list[Event]:
-        request = envelope.parse(frame, envelope.ProxyHttp)
+        request = envelope.parse(frame, ProxyHttp)
         if self.state != "connected":
             raise Refused("a request before hello_ack")
         return [Asked(request)]
@@ -238,15 +245,15 @@ class Session:
         return Signalled(kind, session_id, bytes(frame.payload))
 
     def _paired(self, frame: Envelope, now: float) -> list[Event]:
-        return [Paired(envelope.parse(frame, envelope.Paired).code)]
+        return [Paired(envelope.parse(frame, device.Paired).code)]
 
     def _watched(self, frame: Envelope, now: float) -> list[Event]:
-        asked = envelope.parse(frame, envelope.SuiteWatch)
+        asked = envelope.parse(frame, SuiteWatch)
         self._refuse_unshown()
         return [SuiteWatched(asked.for_s)]
 
     def _restart_asked(self, frame: Envelope, now: float) -> list[Event]:
-        asked = envelope.parse(frame, envelope.SuiteRestart)
+        asked = envelope.parse(frame, SuiteRestart)
         self._refuse_unshown()
         if not frame.request_id:
             raise Refused("suite_restart without a request_id")
@@ -266,7 +273,7 @@ class Session:
         due: list[Event] = []
         if now - self._heartbeat_at >= self._pace.heartbeat_s:
             self._heartbeat_at = now
-            due.append(Send(envelope.encode("heartbeat", envelope.Heartbeat())))
+            due.append(Send(envelope.encode("heartbeat", Heartbeat())))
         if now - self._capabilities_at >= self._pace.capabilities_s:
             due.append(self.capabilities(now, streams))
         return due
@@ -275,11 +282,9 @@ class Session:
         """What go2rtc has, to be sent now."""
         self._capabilities_at = now
         try:
-            return Send(envelope.encode("capabilities", envelope.Capabilities(self._me.device_id, streams)))
+            return Send(envelope.encode("capabilities", Capabilities(self._me.device_id, streams)))
         except Refused:  # thousands of streams: their names are what matters
-            return Send(
-                envelope.encode("capabilities", envelope.Capabilities(self._me.device_id, dict.fromkeys(streams)))
-            )
+            return Send(envelope.encode("capabilities", Capabilities(self._me.device_id, dict.fromkeys(streams))))
 
 
 _TYPES = {"challenge", "hello_ack", "proxy_http", "paired", "suite_watch", "suite_restart", "error", *_SESSIONS}

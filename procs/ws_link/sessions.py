@@ -13,13 +13,14 @@ from procs.errors import Refused
 from procs.messages.watch import SessionsReady, Signal
 from procs.unanswered import Kind, Sent, Unanswered
 from procs.wire import envelope
+from procs.wire.frames.watch import SignalAnswer, SignalIce, WatchEnded
 
 SILENT_S = 3.0  # webrtc_peer says each second that it is there
 KEPT_S = 10.0  # a viewer waits no longer for what it was told meanwhile
-_FROM_PEER: dict[str, type[envelope.SignalAnswer | envelope.SignalIce | envelope.WatchEnded]] = {
-    "signal_answer": envelope.SignalAnswer,
-    "signal_ice": envelope.SignalIce,
-    "watch_ended": envelope.WatchEnded,
+_FROM_PEER: dict[str, type[SignalAnswer | SignalIce | WatchEnded]] = {
+    "signal_answer": SignalAnswer,
+    "signal_ice": SignalIce,
+    "watch_ended": WatchEnded,
 }
 
 
@@ -31,7 +32,7 @@ class Ended(NamedTuple):
 
     def text(self) -> str:
         """The frame."""
-        return envelope.encode("watch_ended", envelope.WatchEnded(self.session_id, "error", self.why))
+        return envelope.encode("watch_ended", WatchEnded(self.session_id, "error", self.why))
 
 
 class Sessions:

@@ -17,6 +17,8 @@ from procs import bus, journal
 from procs.errors import DeadlineExceeded, Refused
 from procs.messages.requests import Look, Reply, Restart, SuiteState
 from procs.wire import envelope
+from procs.wire.frames import suite as frames
+from procs.wire.frames.suite import SuiteRestart, SuiteRestarted
 from procs.wire.suite import Teller, told
 from procs.ws_link.ends import Ends
 from procs.ws_link.uplink import Uplink
@@ -63,7 +65,7 @@ class Suite:
             if self._teller.is_due(suite, time.monotonic()):
                 self._send("suite", suite)
 
-    async def _look(self) -> envelope.Suite:
+    async def _look(self) -> frames.Suite:
         try:
             body = (await self._ask(Look(), LOOK_LIMIT_S)).body
             state = body if isinstance(body, SuiteState) else SuiteState([], ["the warden says nothing of the suite"])
@@ -74,7 +76,7 @@ class Suite:
     async def _ask(self, command: Look | Restart, within_s: float) -> Reply:
         return await bus.ask(self._context, self._run_dir, bus.WARDEN_STATE, command, within_s=within_s)
 
-    def restart(self, asked: envelope.SuiteRestart, request_id: str) -> None:
+    def restart(self, asked: SuiteRestart, request_id: str) -> None:
         """Have a process killed, and answer."""
         if not self._may_restart:
             self._answer(request_id, "this device takes no restarts: PLANARIA_REMOTE_RESTART is off")
@@ -85,7 +87,7 @@ class Suite:
             self._restarting.add(task)
             task.add_done_callback(self._restarting.discard)
 
-    async def _restart(self, asked: envelope.SuiteRestart, request_id: str) -> None:
+    async def _restart(self, asked: SuiteRestart, request_id: str) -> None:
         try:
             await self._ask(Restart(asked.process, asked.pid, "restarted from the page"), RESTART_LIMIT_S)
             self._answer(request_id, "")
@@ -93,7 +95,7 @@ class Suite:
             self._answer(request_id, str(error))
 
     def _answer(self, request_id: str, why_not: str) -> None:
-        self._send("suite_restarted", envelope.SuiteRestarted(not why_not, why_not[:500]), request_id)
+        self._send("suite_restarted", SuiteRestarted(not why_not, why_not[:500]), request_id)
 
     def _send(self, kind: str, payload: envelope.Payload, request_id: str | None = None) -> None:
         with contextlib.suppress(Refused):  # of hundreds of processes: whoever asks is told in time that none came

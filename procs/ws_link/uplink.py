@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from procs.errors import Refused
 from procs.wire import envelope
+from procs.wire.frames.device import ProxyHttpResp
 from procs.ws_link import jobs
 from procs.ws_link.link import Session
 from procs.ws_link.outbox import Outbox
@@ -61,4 +62,4 @@ class Uplink:
 
 def _frame(answer: jobs.Answer) -> str:
     body = base64.b64encode(answer.body).decode()
-    return envelope.encode("proxy_http_resp", envelope.ProxyHttpResp(answer.rid, answer.status, answer.headers, body))
+    return envelope.encode("proxy_http_resp", ProxyHttpResp(answer.rid, answer.status, answer.headers, body))

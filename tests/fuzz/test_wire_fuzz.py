@@ -13,11 +13,18 @@ from hypothesis import strategies as st
 from procs.errors import Refused
 from procs.wire import challenge, envelope, fields, signal
 from procs.wire.envelope import Payload
+from procs.wire.frames import connection, device, suite, viewer, watch
+from procs.wire.nesting import MAX_DEPTH
 from tests import fleet, golden
 from tests.unit.test_envelope import FRAMES, kind_of
 
 KINDS: list[type[Payload]] = sorted(
-    (kind for kind in vars(envelope).values() if isinstance(kind, type) and issubclass(kind, Payload)),
+    {
+        kind
+        for frames in (connection, device, suite, viewer, watch)
+        for kind in vars(frames).values()
+        if isinstance(kind, type) and issubclass(kind, Payload)
+    },
     key=lambda kind: kind.__name__,
 )
 GOLDEN = [json.dumps(said.frame).encode() for said in FRAMES]
@@ -100,9 +107,9 @@ def test_nesting_is_seen_as_a_parser_sees_it(depth: int, mixed: list[str]) -> No
     try:
         envelope.decode(frame)
     except Refused:
-        assert depth + 2 > envelope.MAX_DEPTH
+        assert depth + 2 > MAX_DEPTH
     else:
-        assert depth + 2 <= envelope.MAX_DEPTH
+        assert depth + 2 <= MAX_DEPTH
 
 
 @settings(deadline=None)  # a busy machine

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procs.messages.work import JobDone, Ready
-from procs.wire import challenge, envelope
+from procs.wire import challenge
+from procs.wire.frames.device import ProxyHttp
 from procs.ws_link import jobs, streams
 from procs.ws_link.identity import Identity
 from procs.ws_link.link import End, Noted, Session
@@ -82,7 +83,7 @@ def test_each_request_is_answered_exactly_once(steps: list[tuple[str, int, Any, 
     for what, one, two, three in steps:
         if what == "take" and not rids[str(one)]:
             rids[str(one)] += 1
-            note(table.take(envelope.ProxyHttp(rid=str(one), method=two, timeout_ms=three), now))
+            note(table.take(ProxyHttp(rid=str(one), method=two, timeout_ms=three), now))
         elif what == "ready":
             note(table.ready(Ready(worker=str(one), pid=two, capacity=three), now))
         elif what == "done" and rids[str(two)]:

@@ -11,48 +11,46 @@ import pytest
 
 from procs.errors import Refused
 from procs.wire import envelope
-from procs.wire.envelope import (
-    Capabilities,
-    DataTicket,
-    Hello,
-    HelloAck,
-    MuxLimits,
-    PairingCode,
-    Payload,
-    ProxyHttp,
-    ProxyHttpResp,
+from procs.wire.envelope import Payload, decode, encode, parse
+from procs.wire.frames.connection import Error, Heartbeat, HeartbeatAck, Hello, HelloAck, ViewerHello, ViewerHelloAck
+from procs.wire.frames.device import MAX_BODY, Capabilities, DataTicket, PairingCode, ProxyHttp, ProxyHttpResp
+from procs.wire.frames.watch import (
+    EndWatch,
+    SignalAnswer,
     SignalIce,
     SignalOffer,
-    ViewerHello,
+    ViewerWatchRequest,
+    WatchEnded,
     WatchReady,
-    decode,
-    encode,
-    parse,
+    WatchRequest,
 )
+from procs.wire.mux1 import MuxLimits
+from procs.wire.nesting import MAX_DEPTH
+from procs.wire.webrtc import IceServer
 from tests.golden import Said, transcript
 
 FRAMES = [said for channel in ("device", "viewer") for said in transcript(channel) if not said.is_close]
 KINDS: dict[str, type[Payload]] = {
-    "capabilities": envelope.Capabilities,
-    "end_watch": envelope.EndWatch,
-    "error": envelope.Error,
-    "heartbeat": envelope.Heartbeat,
-    "heartbeat_ack": envelope.HeartbeatAck,
-    "hello": envelope.Hello,
-    "hello_ack": envelope.HelloAck,
-    "proxy_http": envelope.ProxyHttp,
-    "proxy_http_resp": envelope.ProxyHttpResp,
-    "signal_answer": envelope.SignalAnswer,
-    "signal_ice": envelope.SignalIce,
-    "signal_offer": envelope.SignalOffer,
-    "watch_ended": envelope.WatchEnded,
-    "watch_ready": envelope.WatchReady,
-    "watch_request": envelope.WatchRequest,
+    "capabilities": Capabilities,
+    "end_watch": EndWatch,
+    "error": Error,
+    "heartbeat": Heartbeat,
+    "heartbeat_ack": HeartbeatAck,
+    "hello": Hello,
+    "hello_ack": HelloAck,
+    "proxy_http": ProxyHttp,
+    "proxy_http_resp": ProxyHttpResp,
+    "signal_answer": SignalAnswer,
+    "signal_ice": SignalIce,
+    "signal_offer": SignalOffer,
+    "watch_ended": WatchEnded,
+    "watch_ready": WatchReady,
+    "watch_request": WatchRequest,
 }
 TO_A_VIEWER: dict[str, type[Payload]] = {
-    "hello": envelope.ViewerHello,
-    "hello_ack": envelope.ViewerHelloAck,
-    "watch_request": envelope.ViewerWatchRequest,
+    "hello": ViewerHello,
+    "hello_ack": ViewerHelloAck,
+    "watch_request": ViewerWatchRequest,
 }
 FRAME = {"type": "hello", "ts": "2026-01-01T12:00:00.000000", "payload": {"device_id": "a"}}
 
@@ -165,7 +163,7 @@ def test_depth_is_limited(opening: str, closing: str) -> None:
     def nested(depth: int) -> str:
         return '{"type":"a","payload":{"x":' + opening * depth + "1" + closing * depth + "}}"
 
-    inner = envelope.MAX_DEPTH - 2
+    inner = MAX_DEPTH - 2
     decode(nested(inner))
     for depth in (inner + 1, 500, 100_000):
         with pytest.raises(Refused, match=r"nested|recursion"):
@@ -264,7 +262,7 @@ def test_a_payload_is_limited_by_its_kind_both_ways() -> None:
 
 
 def test_the_largest_body_passes_and_a_frame_is_never_larger_than_a_reader_takes() -> None:
-    body = "A" * (envelope.MAX_BODY * 4 // 3 + 4)
+    body = "A" * (MAX_BODY * 4 // 3 + 4)
     decode(encode("proxy_http_resp", ProxyHttpResp("r", 200, {}, body)))
     for size in range(envelope.MAX_BYTES - 300, envelope.MAX_BYTES + 10, 10):
         try:
@@ -289,6 +287,6 @@ def test_no_secret_is_seen_in_a_representation() -> None:
         ViewerHello(secret),
         DataTicket(secret, 30, "/"),
         PairingCode("123456", "", 300),
-        WatchReady("s", "p2p", [envelope.IceServer("turn:x", "u", secret)]),
+        WatchReady("s", "p2p", [IceServer("turn:x", "u", secret)]),
     ]
     assert "s3cr3t" not in repr(shown) and "123456" not in repr(shown)

@@ -17,7 +17,8 @@ from procs.hub.devices.presence import GRACE_S, MAX_ASKED, REMEMBERED_S, Control
 from procs.hub.viewers import viewer_ws, watching
 from procs.hub.viewers.peer import Peer
 from procs.streams import Link
-from procs.wire.envelope import Hello, ProxyHttp
+from procs.wire.frames.connection import Hello
+from procs.wire.frames.device import ProxyHttp
 from procs.wire.mux1 import MuxLimits, Open
 from tests import hub_rig
 from tests.hub_rig import Http

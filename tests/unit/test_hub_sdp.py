@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from procs.errors import Refused
 from procs.hub.viewers import sdp
 from procs.webrtc_peer import offer as device
-from procs.wire.envelope import Candidate
+from procs.wire.webrtc import Candidate
 
 HEAD = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n"
 AUDIO = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=ice-ufrag:abcd\r\na=mid:0\r\na=recvonly\r\n"

@@ -21,7 +21,8 @@ from procs.hub.viewers.watches import (
     Watch,
     Watches,
 )
-from procs.wire.envelope import Candidate, SessionDescription, SignalIce, SignalOffer
+from procs.wire.frames.watch import SignalIce, SignalOffer
+from procs.wire.webrtc import Candidate, SessionDescription
 
 
 class Somebody:

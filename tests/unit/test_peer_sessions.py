@@ -10,7 +10,8 @@ import pytest
 from procs.messages.watch import Beat
 from procs.webrtc_peer import sessions
 from procs.webrtc_peer.sessions import Action, Fork, Kill, Over, Sessions, Tell, Template
-from procs.wire.envelope import IceServer, WatchRequest
+from procs.wire.frames.watch import WatchRequest
+from procs.wire.webrtc import IceServer
 
 SERVERS = [IceServer("stun:s"), IceServer(["turn:t"], "u", "c", "password")]
 

@@ -17,6 +17,8 @@ from procs.messages.warden import TunnelPeer, TunnelState, WatchSession
 from procs.warden.history import BUCKETS_S, Histogram
 from procs.warden.restarts import Restarts
 from procs.wire import envelope
+from procs.wire.frames import suite as frames
+from procs.wire.frames.suite import Recovery, Suite, SuiteEvent, WatchedStream
 from procs.wire.suite import Teller, told
 from procs.ws_link.ends import A_MINUTE, MAX_WAITING, Ends
 
@@ -36,9 +38,9 @@ def test_what_the_warden_says_passes_the_wire() -> None:
     recoveries = Recoveries([1] * (len(BUCKETS_S) + 1), 300.5, 61_000.0)
     process = msgspec.structs.replace(HUB, recoveries=recoveries, last_end="SIGKILL", last_end_at="2026-01-01T00:00Z")
     suite = told(state(process, "omega-0 is watched, and no byte has come for 7 s"), "now")
-    back = envelope.parse(envelope.decode(envelope.encode("suite", suite)), envelope.Suite)
+    back = envelope.parse(envelope.decode(envelope.encode("suite", suite)), Suite)
     assert back == suite
-    assert back.processes[0].recovery == envelope.Recovery(list(BUCKETS_S), recoveries.counts, 300.5, 61_000.0)
+    assert back.processes[0].recovery == Recovery(list(BUCKETS_S), recoveries.counts, 300.5, 61_000.0)
     assert back.processes[0].last_end_at == "2026-01-01T00:00"
 
 
@@ -48,15 +50,15 @@ def test_what_it_carries_passes_the_wire() -> None:
     tunnel = TunnelState(7, "tun0", peers=[BOB, TunnelPeer("eve", is_up=False, dropped={"lost": 0}, why="it is away")])
     suite = told(replace(state(), watching=[WATCHES, *others], tunnel=tunnel), "now")
     assert suite.watching == [
-        envelope.WatchedStream("door", 2, 1, 1, 4e6, 0.2),
-        envelope.WatchedStream("yard", 1, 0, 0, 2e6, 0.05),
+        WatchedStream("door", 2, 1, 1, 4e6, 0.2),
+        WatchedStream("yard", 1, 0, 0, 2e6, 0.05),
     ]
     bob, eve = suite.tunnel
     assert (bob.path, bob.remote, bob.round_trip_ms) == ("relayed", "192.0.2.1:9", 12.5)
-    assert eve == envelope.TunnelPeer("eve", why="it is away")
-    assert envelope.parse(envelope.decode(envelope.encode("suite", suite)), envelope.Suite) == suite
+    assert eve == frames.TunnelPeer("eve", why="it is away")
+    assert envelope.parse(envelope.decode(envelope.encode("suite", suite)), Suite) == suite
     old = envelope.of_payload("suite", b'{"at": "", "processes": []}')
-    assert envelope.parse(old, envelope.Suite) == envelope.Suite("", []), "of a device that says nothing of it"
+    assert envelope.parse(old, Suite) == Suite("", []), "of a device that says nothing of it"
 
 
 def test_however_much_it_carries_it_fits() -> None:
@@ -64,7 +66,7 @@ def test_however_much_it_carries_it_fits() -> None:
                       dropped={f"{n:02}{70 * 'r'}": 2**52 for n in range(20)}, sent_bits_per_s=1e300)  # fmt: skip
     sessions = [replace(WATCHES, stream=f"{n:0200}", bits_per_s=inf) for n in range(80)]
     suite = told(SuiteState([], [], watching=sessions, tunnel=TunnelState(7, "t", peers=[peer] * 80)), "now")
-    assert envelope.parse(envelope.decode(envelope.encode("suite", suite)), envelope.Suite) == suite
+    assert envelope.parse(envelope.decode(envelope.encode("suite", suite)), Suite) == suite
     assert len(suite.tunnel) == len(suite.watching) == 64 and len(suite.tunnel[0].dropped) == 16
 
 
@@ -132,9 +134,9 @@ def test_an_end_is_told_when_it_is_over() -> None:
     for line in (up("hub", 8), up("old", 9), up("odd", 0) | {"pid": "x", "ms": None}):
         ends.take(line)
     assert ends.due(1.0) == [
-        envelope.SuiteEvent("hub", 8, "SIGKILL", 300.0),
-        envelope.SuiteEvent("old", 9, "exit 3", 300.0),
-        envelope.SuiteEvent("odd", 0, "", None),
+        SuiteEvent("hub", 8, "SIGKILL", 300.0),
+        SuiteEvent("old", 9, "exit 3", 300.0),
+        SuiteEvent("odd", 0, "", None),
     ]
 
 

@@ -14,6 +14,8 @@ import pytest
 from procs.errors import ConfigError
 from procs.messages.work import JobDone, Ready
 from procs.wire import challenge, envelope
+from procs.wire.frames.device import MAX_BODY, DataTicketRequest, ProxyHttp
+from procs.wire.frames.suite import SuiteRestart
 from procs.ws_link import identity, jobs, options, outbox, streams
 from procs.ws_link.identity import Identity
 from procs.ws_link.jobs import Answer, Hand, Jobs
@@ -128,7 +130,7 @@ def test_the_suite_is_shown_only_where_both_sides_know_of_it() -> None:
     assert "suite" in json.loads(one.hello("", show_secret=False))["payload"]["caps"]
     assert one.received(frame("hello_ack", ACK | {"caps": ["suite"]}), 0.0) == [Connected(False, False, suite=True)]
     assert one.received(WATCH, 1.0) == [SuiteWatched(20)]
-    assert one.received(RESTART, 1.0) == [RestartAsked(envelope.SuiteRestart("hub", 7), "r")]
+    assert one.received(RESTART, 1.0) == [RestartAsked(SuiteRestart("hub", 7), "r")]
     for wrong in ({"for_s": 61}, {"for_s": -1}, {}):
         assert [type(event) for event in one.received(frame("suite_watch", wrong), 1.0)] == [Noted]
     for payload in ({"process": "hub", "pid": 0}, {"process": "", "pid": 7}, {"pid": 7}):
@@ -246,8 +248,8 @@ def test_replaced_and_told_to_wait() -> None:
 # ---- requests
 
 
-def asked(rid: str, method: str = "GET", **more: Any) -> envelope.ProxyHttp:
-    return envelope.ProxyHttp(rid=rid, method=method, **more)
+def asked(rid: str, method: str = "GET", **more: Any) -> ProxyHttp:
+    return ProxyHttp(rid=rid, method=method, **more)
 
 
 def ready(jobs: Jobs, worker: str = "0", pid: int = 1, capacity: int = 8, now: float = 0.0) -> list[jobs.Action]:
@@ -358,7 +360,7 @@ def test_endless_paths(path: str, is_endless: bool) -> None:
 def test_a_body_of_just_the_limit_passes() -> None:
     table = Jobs()
     ready(table)
-    body = bytes(envelope.MAX_BODY)
+    body = bytes(MAX_BODY)
     [hand] = table.take(asked("a", "POST", body_b64=base64.b64encode(body).decode()), 0.0)
     assert isinstance(hand, Hand) and hand.body == body
     [answer] = table.take(asked("b", "POST", body_b64=base64.b64encode(body + b"x").decode()), 0.0)
@@ -400,13 +402,13 @@ def test_the_outbox_is_bounded() -> None:
 def test_questions_are_asked_again_and_answered_once() -> None:
     questions = Questions()
     replies: list[envelope.Envelope | str] = []
-    text = questions.ask("data_ticket", envelope.DataTicketRequest(), 10.0, replies.append)
+    text = questions.ask("data_ticket", DataTicketRequest(), 10.0, replies.append)
     request_id = json.loads(text)["request_id"]
     assert [json.loads(again)["request_id"] for again in questions.again()] == [request_id]
     answer = envelope.decode(frame("data_ticket", {}, request_id=request_id))
     assert questions.answered(request_id, answer) and not questions.answered(request_id, answer)
     assert replies == [answer]
-    questions.ask("data_ticket", envelope.DataTicketRequest(), 10.0, replies.append)
+    questions.ask("data_ticket", DataTicketRequest(), 10.0, replies.append)
     questions.tick(10.0)
     assert replies[1:] == ["the hub did not answer in time"] and questions.again() == []
 
@@ -415,7 +417,7 @@ def test_open_questions_are_bounded() -> None:
     questions = Questions()
     replies: list[envelope.Envelope | str] = []
     for _ in range(MAX_OPEN + 1):
-        questions.ask("data_ticket", envelope.DataTicketRequest(), 10.0, replies.append)
+        questions.ask("data_ticket", DataTicketRequest(), 10.0, replies.append)
     assert replies == ["too many open questions"]
 
 

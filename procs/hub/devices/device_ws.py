@@ -22,7 +22,9 @@ from procs.hub.state import HUB, State, now
 from procs.hub.viewers import watching
 from procs.hub.viewers.peer import Peer, new_socket
 from procs.wire import challenge, envelope
-from procs.wire.envelope import Envelope, Hello
+from procs.wire.envelope import Envelope
+from procs.wire.frames.connection import Challenge, ChallengeResp, Error, HeartbeatAck, Hello, HelloAck
+from procs.wire.frames.device import Capabilities, DataTicket, DevicePresence, ProxyHttpResp
 from procs.wire.mux1 import MuxLimits
 
 STEP_S = 10.0  # for each frame of the introduction
@@ -148,11 +150,11 @@ async def _challenged(hub: State, peer: Peer, hello: Hello, kept: str, pair: str
         raise TurnedAway("Malformed hello")
     verifier = challenge.Verifier.from_text(kept)
     nonce = challenge.nonce()
-    await peer.send("challenge", envelope.Challenge(nonce))
+    await peer.send("challenge", Challenge(nonce))
     frame = await _step(peer, "challenge_resp", "Expected challenge_resp message")
     said = challenge.transcript(hello.device_id, hello.instance, hello.nonce, nonce)
     try:
-        is_right = challenge.check(verifier, said, envelope.parse(frame, envelope.ChallengeResp).proof)
+        is_right = challenge.check(verifier, said, envelope.parse(frame, ChallengeResp).proof)
     except Refused:
         is_right = False
     if not is_right:
@@ -177,15 +179,13 @@ def _wrong(hub: State, peer: Peer, pair: str) -> None:
     raise WrongCredential("Wrong credential")
 
 
-def _ack(hello: Hello, proven: _Proven) -> envelope.HelloAck:
+def _ack(hello: Hello, proven: _Proven) -> HelloAck:
     """The published answer; with more for who has asked for more."""
     time = envelope.timestamp()
     caps = [cap for cap in ("mux1", CAP) if cap in hello.caps]
     if "mux1" not in caps:
-        return envelope.HelloAck(hello.device_id, time, caps=caps, signature=proven.signature)
-    return envelope.HelloAck(
-        hello.device_id, time, caps=caps, mux=MuxLimits(), signature=proven.signature, data_path=DATA_PATH
-    )
+        return HelloAck(hello.device_id, time, caps=caps, signature=proven.signature)
+    return HelloAck(hello.device_id, time, caps=caps, mux=MuxLimits(), signature=proven.signature, data_path=DATA_PATH)
 
 
 def _arrived(hub: State, control: Control) -> None:
@@ -214,7 +214,7 @@ async def _serve(hub: State, control: Control) -> None:
                 await _take(hub, control, frame)
             except Refused as error:
                 peer.refuse("frame of a device", device=control.device_id, error=str(error))
-                await peer.send("error", envelope.Error(str(error)[:500]), question)
+                await peer.send("error", Error(str(error)[:500]), question)
     finally:
         _left(hub, control)
 
@@ -237,11 +237,11 @@ async def _take(hub: State, control: Control, frame: Envelope) -> None:
 
 
 async def _heartbeat(_: State, control: Control, frame: Envelope) -> None:
-    await control.peer.send("heartbeat_ack", envelope.HeartbeatAck(), frame.request_id, with_request_id=True)
+    await control.peer.send("heartbeat_ack", HeartbeatAck(), frame.request_id, with_request_id=True)
 
 
 async def _capabilities(hub: State, control: Control, frame: Envelope) -> None:
-    said = envelope.parse(frame, envelope.Capabilities)
+    said = envelope.parse(frame, Capabilities)
     if said.device_id != control.device_id:
         raise Refused("capabilities of another device")
     before, control.streams = control.streams, announced.streams(said.streams)
@@ -250,11 +250,11 @@ async def _capabilities(hub: State, control: Control, frame: Envelope) -> None:
 
 
 async def _presence(_: State, __: Control, frame: Envelope) -> None:
-    envelope.parse(frame, envelope.DevicePresence)
+    envelope.parse(frame, DevicePresence)
 
 
 async def _answered(_: State, control: Control, frame: Envelope) -> None:
-    response = envelope.parse(frame, envelope.ProxyHttpResp)
+    response = envelope.parse(frame, ProxyHttpResp)
     if not control.answered(response):
         raise Refused("proxy_http_resp to nobody: too late, twice, or of no request")
 
@@ -263,7 +263,7 @@ async def _data_ticket(hub: State, control: Control, frame: Envelope) -> None:
     if "mux1" not in control.caps:
         raise Refused("data_ticket without the capability mux1")
     ticket = hub.tickets.grant(control.device_id, control.instance, now())
-    await control.send("data_ticket", envelope.DataTicket(ticket, tickets.GOOD_FOR_S, DATA_PATH), frame.request_id)
+    await control.send("data_ticket", DataTicket(ticket, tickets.GOOD_FOR_S, DATA_PATH), frame.request_id)
 
 
 async def _pairing(hub: State, control: Control, frame: Envelope) -> None:

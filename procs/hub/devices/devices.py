@@ -18,7 +18,7 @@ from procs.hub.state import HUB, State, now
 from procs.hub.times import iso
 from procs.hub.viewers import watching
 from procs.wire import challenge
-from procs.wire.envelope import Id
+from procs.wire.scalars import Id
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=NAME)]
 Kind = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+\Z")]

@@ -20,7 +20,8 @@ from procs.hub.rest import answer, body, query, refusal, too_many
 from procs.hub.state import HUB, State, now
 from procs.hub.store.models import devices, pairing_codes
 from procs.hub.viewers import watching
-from procs.wire.envelope import AnyId, Paired, PairingCode
+from procs.wire.frames.device import Paired, PairingCode
+from procs.wire.scalars import AnyId
 
 TTL_S = 300
 TRIES = 20  # to find digits that nobody has

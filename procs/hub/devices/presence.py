@@ -12,7 +12,9 @@ from procs.errors import LinkLost, Refused
 from procs.hub.devices.announced import Stream
 from procs.hub.devices.suite_link import CAP, SuiteLink
 from procs.hub.viewers.peer import Peer
-from procs.wire.envelope import MAX_BYTES, Hello, Payload, ProxyHttp, ProxyHttpResp
+from procs.wire.envelope import MAX_BYTES, Payload
+from procs.wire.frames.connection import Hello
+from procs.wire.frames.device import ProxyHttp, ProxyHttpResp
 
 if TYPE_CHECKING:
     from procs.streams import Link

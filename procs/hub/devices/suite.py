@@ -26,7 +26,7 @@ from procs.hub.viewers.subscriptions import LEASE_S
 from procs.messages.requests import Look, Reply, Restart, SuiteState
 from procs.settings import run_dir
 from procs.wire import envelope
-from procs.wire.envelope import Suite, SuiteRestart, SuiteRestarted
+from procs.wire.frames.suite import Suite, SuiteEvent, SuiteRestart, SuiteRestarted
 from procs.wire.suite import told
 
 WARDEN_S = 2.0
@@ -170,7 +170,7 @@ async def answered(_: State, control: Control, frame: envelope.Envelope) -> None
 async def ended(hub: State, control: Control, frame: envelope.Envelope) -> None:
     """suite_event, of a device: kept among its events. Raises Refused."""
     _said(control)
-    event = envelope.parse(frame, envelope.SuiteEvent)
+    event = envelope.parse(frame, SuiteEvent)
     if hub.rates.suite_events.take(str(control.key), now()):
         raise Refused("too many suite_event")
     took_ms = "" if event.took_ms is None else f", back after {event.took_ms:.0f} ms"

@@ -8,7 +8,7 @@ from typing import Any
 
 from procs.errors import LinkLost, Refused
 from procs.hub.viewers.peer import Peer
-from procs.wire.envelope import Suite, SuiteRestart, SuiteRestarted, SuiteWatch
+from procs.wire.frames.suite import Suite, SuiteRestart, SuiteRestarted, SuiteWatch
 
 CAP = "suite"
 MAX_WAITING = 64  # of those who wait for one device

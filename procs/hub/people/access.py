@@ -20,7 +20,7 @@ from procs.hub.people.roles import OWNER, VIEWER, Role, lesser, may_ask, suffice
 from procs.hub.rates import network_of
 from procs.hub.rest import refusal, too_many
 from procs.hub.state import HUB, State, now
-from procs.wire import envelope
+from procs.wire.scalars import Id
 
 MAX_TOKEN = 256  # characters
 SESSION_COOKIE = "planaria_session"
@@ -139,7 +139,7 @@ async def session_of(request: web.Request, token: str, *kinds: Kind) -> Session 
 def is_id(text: str) -> bool:
     """Whether a device can be called so."""
     try:
-        msgspec.convert(text, envelope.Id)
+        msgspec.convert(text, Id)
     except msgspec.ValidationError:
         return False
     return True

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from procs.errors import LinkLost, Refused
 from procs.hub.devices.presence import Control
 from procs.hub.tunnel.tunnel import DEADLINE_S, Answer, Request, TunnelError
-from procs.wire.envelope import ProxyHttp
+from procs.wire.frames.device import ProxyHttp
 from procs.wire.mux1 import Head
 
 MAX_BODY = 1024 * 1024  # bytes

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
-from procs.wire.envelope import IceServer
+from procs.wire.webrtc import IceServer
 
 TTL_S = 86_400
 

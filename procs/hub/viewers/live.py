@@ -23,7 +23,9 @@ from procs.hub.state import State, now
 from procs.hub.viewers.peer import Viewer
 from procs.hub.viewers.subscriptions import LEASE_S, OWN, Heard, Looked, Page
 from procs.wire import envelope
-from procs.wire.envelope import Envelope, Subscribe, Suite
+from procs.wire.envelope import Envelope
+from procs.wire.frames.suite import Suite
+from procs.wire.frames.viewer import DeviceChanged, DeviceGone, Devices, Subscribe, ViewerEvent, ViewerSuite
 from procs.wire.suite import Teller
 
 EVERY_S = 1.0
@@ -62,7 +64,7 @@ async def _allowed(hub: State, viewer: Viewer, device_id: str) -> tuple[Device |
 async def _gone(viewer: Viewer, page: Page, device_id: str) -> None:
     page.suites.pop(device_id, None)
     page.events = {key: each for key, each in page.events.items() if each.device_id != device_id}
-    await viewer.peer.send("device_gone", envelope.DeviceGone(device_id))
+    await viewer.peer.send("device_gone", DeviceGone(device_id))
 
 
 async def tell(hub: State) -> None:
@@ -94,7 +96,7 @@ async def tell(hub: State) -> None:
 
 async def _tell_event(viewer: Viewer, heard: Heard | None, event: Event) -> None:
     if heard and (seen := seen_by(heard.role, event)):
-        await viewer.peer.send("event", envelope.ViewerEvent(heard.device_id, seen))
+        await viewer.peer.send("event", ViewerEvent(heard.device_id, seen))
 
 
 async def _check(hub: State, viewer: Viewer, page: Page) -> None:
@@ -127,16 +129,16 @@ async def _list(
             await _gone(viewer, page, device_id)
         for device_id, row in rows.items():
             if before.get(device_id) != hashes[device_id]:
-                await viewer.peer.send("device_changed", envelope.DeviceChanged(row))
+                await viewer.peer.send("device_changed", DeviceChanged(row))
 
 
 async def _tell_all(viewer: Viewer, rows: list[devices.Shown]) -> None:
     """As many as go into one frame, and each of the rest in one of its own."""
     sizes = itertools.accumulate(len(msgspec.json.encode(row)) for row in rows)
     many = sum(size <= FIRST_BYTES for size in sizes)
-    await viewer.peer.send("devices", envelope.Devices(rows[:many]))
+    await viewer.peer.send("devices", Devices(rows[:many]))
     for row in rows[many:]:
-        await viewer.peer.send("device_changed", envelope.DeviceChanged(row))
+        await viewer.peer.send("device_changed", DeviceChanged(row))
 
 
 def _hash(row: devices.Shown) -> int:
@@ -149,7 +151,7 @@ async def _tell_suites(hub: State, viewer: Viewer, page: Page) -> None:
         last = _last(hub, device_id)
         if last and teller.is_due(last, now()):
             its = suite.seen_by(role, last)
-            frame = envelope.ViewerSuite(device_id, its.at, its.processes, its.troubles, its.tunnel, its.watching)
+            frame = ViewerSuite(device_id, its.at, its.processes, its.troubles, its.tunnel, its.watching)
             await viewer.peer.send("suite", frame)
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from procs.errors import Refused
-from procs.wire.envelope import Candidate
+from procs.wire.webrtc import Candidate
 
 MAX_CANDIDATES = 64  # of one fragment
 MAX_LINE = 1024

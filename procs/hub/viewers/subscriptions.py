@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from procs.hub.devices.events import Event
 from procs.hub.people.roles import Role
-from procs.wire.envelope import Suite
+from procs.wire.frames.suite import Suite
 from procs.wire.suite import Teller
 
 if TYPE_CHECKING:

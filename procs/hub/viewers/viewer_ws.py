@@ -17,6 +17,7 @@ from procs.hub.viewers import live, watching
 from procs.hub.viewers.peer import Peer, Viewer, new_socket
 from procs.wire import envelope
 from procs.wire.envelope import Envelope
+from procs.wire.frames.connection import Error, HeartbeatAck, ViewerHello, ViewerHelloAck
 
 HELLO_S = 10.0
 SILENT_S = 60.0  # browsers answer pings by themselves
@@ -68,9 +69,7 @@ async def _introduced(hub: State, peer: Peer, request: web.Request, is_page: boo
     return None
 
 
-async def _hello(
-    hub: State, peer: Peer, request: web.Request, is_page: bool
-) -> tuple[envelope.ViewerHello, Session | None]:
+async def _hello(hub: State, peer: Peer, request: web.Request, is_page: bool) -> tuple[ViewerHello, Session | None]:
     async with asyncio.timeout(HELLO_S):
         text = await peer.receive()
         if text is None:
@@ -78,7 +77,7 @@ async def _hello(
         frame = envelope.decode(text)
         if frame.type != "hello":
             raise Refused(EXPECTED)
-        hello = envelope.parse(frame, envelope.ViewerHello)
+        hello = envelope.parse(frame, ViewerHello)
         if hello.token is not None:
             return hello, await hub.accounts.session(hello.token)
         if not is_page:
@@ -88,7 +87,7 @@ async def _hello(
 
 async def _acknowledge(viewer: Viewer) -> None:
     caps = [RESUMES] if viewer.can_resume else []
-    ack = envelope.ViewerHelloAck(str(viewer.session.user.id), envelope.timestamp(), caps)
+    ack = ViewerHelloAck(str(viewer.session.user.id), envelope.timestamp(), caps)
     await viewer.send("hello_ack", ack)
 
 
@@ -100,9 +99,9 @@ async def _serve(hub: State, viewer: Viewer) -> None:
                 await _take(hub, viewer, envelope.decode(text))
             except Refused as error:
                 viewer.peer.refuse("frame of a viewer", error=str(error))
-                await viewer.peer.send("error", envelope.Error(str(error)[:500]))
+                await viewer.peer.send("error", Error(str(error)[:500]))
             except StoreDown:
-                await viewer.peer.send("error", envelope.Error("Try again later"))
+                await viewer.peer.send("error", Error("Try again later"))
     finally:
         hub.viewers.discard(viewer)
         hub.subscriptions.pages.pop(viewer, None)
@@ -119,12 +118,12 @@ async def _take(hub: State, viewer: Viewer, frame: Envelope) -> None:
 
 
 async def _heartbeat(_: State, viewer: Viewer, frame: Envelope) -> None:
-    await viewer.peer.send("heartbeat_ack", envelope.HeartbeatAck(), frame.request_id, with_request_id=True)
+    await viewer.peer.send("heartbeat_ack", HeartbeatAck(), frame.request_id, with_request_id=True)
 
 
 async def _hello_again(hub: State, viewer: Viewer, frame: Envelope) -> None:
     """The token was renewed, and the connection goes on with it."""
-    token = envelope.parse(frame, envelope.ViewerHello).token
+    token = envelope.parse(frame, ViewerHello).token
     session = await hub.accounts.session(token) if token else None
     if session is None or session.user.id != viewer.session.user.id:
         viewer.peer.refuse("invalid or expired token")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from procs.hub.tunnel.views import View
-from procs.wire import envelope
+from procs.wire.frames.watch import SignalAnswer, SignalIce, SignalOffer
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -29,7 +29,7 @@ FOR_OWNERS = 8  # of these: whoever else watches can't keep them out
 MAX_HELD = 64  # candidates
 MAX_SAID = 256
 
-Signal = envelope.SignalOffer | envelope.SignalAnswer | envelope.SignalIce
+Signal = SignalOffer | SignalAnswer | SignalIce
 
 
 class Held:
@@ -49,11 +49,11 @@ class Held:
     @property
     def has_description(self) -> bool:
         """Whether it begins with an offer or an answer."""
-        return any(not isinstance(signal, envelope.SignalIce) for _, signal in self._frames[:1])
+        return any(not isinstance(signal, SignalIce) for _, signal in self._frames[:1])
 
     def add(self, kind: str, signal: Signal) -> None:
         """One more; those over MAX_HELD are lost, as candidates may be."""
-        if not isinstance(signal, envelope.SignalIce):
+        if not isinstance(signal, SignalIce):
             self._frames.clear()
         if len(self._frames) <= MAX_HELD:
             self._frames.append((kind, signal))

@@ -22,8 +22,21 @@ from procs.hub.viewers.peer import Viewer, Watcher
 from procs.hub.viewers.watches import RESUME, VIEWER, Kind, Watch
 from procs.wire import envelope
 from procs.wire.envelope import Envelope
+from procs.wire.frames.connection import Error
+from procs.wire.frames.watch import (
+    EndWatch,
+    SignalAnswer,
+    SignalIce,
+    SignalOffer,
+    ViewerWatchRequest,
+    WatchEnded,
+    WatchReady,
+    WatchRequest,
+    WatchResume,
+)
+from procs.wire.webrtc import IceServer
 
-_Signal = envelope.SignalOffer | envelope.SignalAnswer | envelope.SignalIce
+_Signal = SignalOffer | SignalAnswer | SignalIce
 OFFLINE = "Device is offline"
 NOT_FOUND = "Device not found"
 TOO_MANY = "Too many watch sessions"
@@ -35,7 +48,7 @@ class NoWatch(Exception):
     """No session begins; the text says why."""
 
 
-def ice_servers(hub: State, user_id: int) -> list[envelope.IceServer]:
+def ice_servers(hub: State, user_id: int) -> list[IceServer]:
     """What viewer and device may use to find each other."""
     chosen = hub.settings
     return ice.servers(chosen.stun_urls, chosen.turn_urls, chosen.turn_secret, f"viewer_{user_id}", time.time())
@@ -72,13 +85,13 @@ def _cut(hub: State, watch: Watch[Watcher]) -> None:
 
 async def _ask_device(hub: State, watch: Watch[Watcher], control: Control) -> None:
     servers = ice_servers(hub, watch.user_id)
-    asked = envelope.WatchRequest(watch.session_id, str(watch.user_id), servers, watch.stream)
+    asked = WatchRequest(watch.session_id, str(watch.user_id), servers, watch.stream)
     await control.send("watch_request", asked)
 
 
 async def request(hub: State, viewer: Viewer, frame: Envelope) -> None:
     """watch_request of a viewer: begin a session."""
-    wanted = envelope.parse(frame, envelope.ViewerWatchRequest)
+    wanted = envelope.parse(frame, ViewerWatchRequest)
     user, control = viewer.session.user, hub.presence.control(wanted.device_id)
     role = await _role(hub, user.id, wanted.device_id)
     if role is None:
@@ -107,13 +120,13 @@ async def _role(hub: State, user_id: int, device_id: str) -> Role | None:
 
 
 async def _ready(hub: State, viewer: Viewer, watch: Watch[Watcher], frame: Envelope) -> None:
-    ready = envelope.WatchReady(watch.session_id, "p2p", ice_servers(hub, watch.user_id))
+    ready = WatchReady(watch.session_id, "p2p", ice_servers(hub, watch.user_id))
     await viewer.send("watch_ready", ready, frame.request_id)
 
 
 async def resume(hub: State, viewer: Viewer, frame: Envelope) -> None:
     """watch_resume of a viewer: go on with a session of an earlier connection."""
-    session_id = envelope.parse(frame, envelope.WatchResume).session_id
+    session_id = envelope.parse(frame, WatchResume).session_id
     user = viewer.session.user
     watch = hub.watches.by_user(user.id, session_id, RESUME) if viewer.can_resume else None
     if watch is None or await _role(hub, user.id, watch.device_id) is None:
@@ -130,7 +143,7 @@ async def resume(hub: State, viewer: Viewer, frame: Envelope) -> None:
 
 async def from_viewer(hub: State, viewer: Viewer, frame: Envelope) -> None:
     """signal_offer, signal_ice: on to the device. Raises Refused."""
-    kind: type[_Signal] = envelope.SignalOffer if frame.type == "signal_offer" else envelope.SignalIce
+    kind: type[_Signal] = SignalOffer if frame.type == "signal_offer" else SignalIce
     signal = envelope.parse(frame, kind)
     watch = hub.watches.by_viewer(viewer, signal.session_id)
     if watch is None:
@@ -142,10 +155,10 @@ async def from_viewer(hub: State, viewer: Viewer, frame: Envelope) -> None:
 async def to_device(hub: State, watch: Watch[Watcher], kind: str, signal: _Signal) -> bool:
     """Hand on what a viewer says; False where the device is away, and won't be back in this session. Raises Refused for
     an offer that is too large."""
-    if isinstance(signal, envelope.SignalOffer):
+    if isinstance(signal, SignalOffer):
         if not watch.may_talk:
             heard = msgspec.structs.replace(signal.sdp, sdp=sdp.silenced(signal.sdp.sdp))
-            signal = envelope.SignalOffer(signal.session_id, heard)
+            signal = SignalOffer(signal.session_id, heard)
         envelope.encode(kind, signal)  # what no frame can carry must not be held, to be said to the device again
         watch.said.clear()
         watch.to_viewer.clear()
@@ -177,7 +190,7 @@ async def device_is_back(hub: State, control: Control) -> None:
 
 async def from_device(hub: State, control: Control, frame: Envelope) -> None:
     """signal_answer, signal_ice: on to the viewer. Raises Refused."""
-    kind: type[_Signal] = envelope.SignalAnswer if frame.type == "signal_answer" else envelope.SignalIce
+    kind: type[_Signal] = SignalAnswer if frame.type == "signal_answer" else SignalIce
     signal = envelope.parse(frame, kind)
     watch = hub.watches.by_device(control.device_id, signal.session_id)
     if watch is None:
@@ -187,7 +200,7 @@ async def from_device(hub: State, control: Control, frame: Envelope) -> None:
         return
     watch.settled_at = now()
     watch.to_viewer.add(frame.type, signal)
-    if isinstance(signal, envelope.SignalAnswer):
+    if isinstance(signal, SignalAnswer):
         watch.is_answered = True
         watch.to_device.clear()
     if watch.viewer is not None:
@@ -197,7 +210,7 @@ async def from_device(hub: State, control: Control, frame: Envelope) -> None:
 
 async def ended_by_viewer(hub: State, viewer: Viewer, frame: Envelope) -> None:
     """end_watch. Raises Refused."""
-    watch = hub.watches.by_viewer(viewer, envelope.parse(frame, envelope.EndWatch).session_id)
+    watch = hub.watches.by_viewer(viewer, envelope.parse(frame, EndWatch).session_id)
     if watch is None:
         raise Refused(NO_SESSION)
     await end(hub, watch, "user_ended", viewer=False)
@@ -205,7 +218,7 @@ async def ended_by_viewer(hub: State, viewer: Viewer, frame: Envelope) -> None:
 
 async def ended_by_device(hub: State, control: Control, frame: Envelope) -> None:
     """watch_ended of a device: it can't go on. Raises Refused."""
-    said = envelope.parse(frame, envelope.WatchEnded)
+    said = envelope.parse(frame, WatchEnded)
     watch = hub.watches.by_device(control.device_id, said.session_id)
     if watch is None:
         raise Refused(NO_SESSION)
@@ -223,7 +236,7 @@ async def end(
         hub.views.end(watch.view)
     hub.kept_watches.end(watch, reason)
     hub.spawn(hub.kept_watches.write())
-    said = envelope.WatchEnded(watch.session_id, reason)
+    said = WatchEnded(watch.session_id, reason)
     control = hub.presence.control(watch.device_id)
     if device and control and control.instance == watch.instance:
         with contextlib.suppress(LinkLost):
@@ -231,7 +244,7 @@ async def end(
     if viewer and watch.viewer is not None:
         with contextlib.suppress(LinkLost):
             more = "" if watch.kind == VIEWER else why
-            await watch.viewer.send("watch_ended", envelope.WatchEnded(watch.session_id, reason, more))
+            await watch.viewer.send("watch_ended", WatchEnded(watch.session_id, reason, more))
 
 
 async def end_all(hub: State, over: list[Watch[Watcher]], reason: str) -> None:
@@ -262,4 +275,4 @@ def sweep(hub: State, time_now: float) -> None:
 
 
 async def _say(viewer: Viewer, message: str, frame: Envelope) -> None:
-    await viewer.send("error", envelope.Error(message), frame.request_id)
+    await viewer.send("error", Error(message), frame.request_id)

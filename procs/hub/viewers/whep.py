@@ -22,6 +22,9 @@ from procs.hub.viewers import sdp, watching
 from procs.hub.viewers.peer import Watcher
 from procs.hub.viewers.watches import WHEP, Watch
 from procs.wire import envelope
+from procs.wire.frames.watch import SignalAnswer, SignalIce, SignalOffer, WatchEnded
+from procs.wire.scalars import StreamName
+from procs.wire.webrtc import Candidate, IceServer, SessionDescription
 
 ANSWER_S = 10.0  # for the device
 GATHER_S = 0.5
@@ -38,7 +41,7 @@ _QUOTED = re.compile(r'[^\x20-\x7e]|["\\]')
 class Wanted(msgspec.Struct):
     """Query of POST /api/devices/{id}/whep: which stream; the device chooses without."""
 
-    stream: envelope.StreamName = ""
+    stream: StreamName = ""
 
 
 class _Ended(Exception):
@@ -51,19 +54,19 @@ class _Player:
     def __init__(self) -> None:
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.ended = ""
-        self.candidates: list[envelope.Candidate] = []
+        self.candidates: list[Candidate] = []
         self.has_all = asyncio.Event()
 
     async def send(self, kind: str, payload: envelope.Payload, request_id: str | None = None) -> None:
         """What the device says, or the hub. Later than the answer it is for nobody."""
-        if isinstance(payload, envelope.SignalIce):
+        if isinstance(payload, SignalIce):
             if payload.candidate is None or not payload.candidate.candidate:
                 self.has_all.set()
             elif len(self.candidates) < sdp.MAX_CANDIDATES:
                 self.candidates.append(payload.candidate)
-        elif isinstance(payload, envelope.SignalAnswer) and not self.answer.done():
+        elif isinstance(payload, SignalAnswer) and not self.answer.done():
             self.answer.set_result(payload.sdp.sdp)
-        elif isinstance(payload, envelope.WatchEnded):
+        elif isinstance(payload, WatchEnded):
             self.ended = payload.why or payload.reason
             self.has_all.set()
             self.answer.cancel()  # of no effect on one that is there
@@ -112,8 +115,8 @@ async def post(request: web.Request) -> web.Response:
 
 async def _answer(hub: State, watch: Watch[Watcher], player: _Player, offer: str) -> str:
     """What the device says to an offer. Raises HTTPException, and then the session is over."""
-    description = envelope.SessionDescription("offer", offer)
-    signal, reason = envelope.SignalOffer(watch.session_id, description), "user_ended"
+    description = SessionDescription("offer", offer)
+    signal, reason = SignalOffer(watch.session_id, description), "user_ended"
     try:
         if not await watching.to_device(hub, watch, "signal_offer", signal):
             raise busy("Device offline", 5)
@@ -142,7 +145,7 @@ def _created(request: web.Request, watch: Watch[Watcher], text: str) -> web.Resp
     return made
 
 
-def _link(url: str, server: envelope.IceServer) -> str:
+def _link(url: str, server: IceServer) -> str:
     """An ICE server as WHEP has it."""
     said = f'<{url}>; rel="ice-server"'
     if server.username is None or server.credential is None:
@@ -163,7 +166,7 @@ async def patch(request: web.Request) -> web.Response:
     if watch.ufrag and name and name != watch.ufrag:
         raise refusal(web.HTTPUnprocessableEntity, "ICE can't be restarted: begin another session")
     for candidate in [*candidates, *([None] if is_all else [])]:
-        if not await watching.to_device(hub, watch, "signal_ice", envelope.SignalIce(watch.session_id, candidate)):
+        if not await watching.to_device(hub, watch, "signal_ice", SignalIce(watch.session_id, candidate)):
             raise busy("Device offline", 5)
     return web.Response(status=204)
 
