@@ -1,4 +1,4 @@
-"""Carries the messages of a Link (procs/streams.py) over one WebSocket, right on the transport of asyncio.
+"""Carries the messages of a Link (procs/streams/link.py) over one WebSocket, right on the transport of asyncio.
 
 For a tunnel in Python it is the number of wake-ups, system calls and copies a frame that binds: what waits goes out in
 one write, and what comes in is handed to the Link as it is read, without a queue or a task between.
@@ -18,7 +18,7 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from procs.errors import ConfigError, LinkLost, Refused
-from procs.streams import Link
+from procs.streams.link import Link
 from procs.wire import ws13
 
 MAX_MESSAGE = 1024 * 1024 + 8  # the largest frame of mux1 that can be agreed on

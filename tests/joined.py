@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from procs.errors import LinkLost, StreamReset
-from procs.streams import Link, Stream
+from procs.streams.link import Link
+from procs.streams.stream import Stream
 from procs.wire.mux1 import MuxLimits
 
 

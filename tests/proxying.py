@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from procs.proxy import options
 from procs.proxy.policy import Upstream
 from procs.proxy.worker import Worker
-from procs.streams import Link, Stream
+from procs.streams.link import Link
+from procs.streams.stream import Stream
 from procs.wire.mux1 import Head, MuxLimits, Open
 from tests.joined import Joined
 from tests.rig import free_port, until

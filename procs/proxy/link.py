@@ -1,4 +1,4 @@
-"""The data connection to the hub: one WebSocket, many streams (procs/streams.py), made again whenever it is lost."""
+"""The data connection to the hub: one WebSocket, many streams (procs/streams), made again whenever it is lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from procs import log
 from procs.carrier import Carrier, carry, dial
 from procs.errors import LinkLost, Refused
 from procs.messages.work import TicketGrant
-from procs.streams import Link, Stream
+from procs.streams.link import Link
+from procs.streams.stream import Stream
 from procs.wire.mux1 import SUBPROTOCOL, MuxLimits
 
 CONNECT_LIMIT_S = 10.0

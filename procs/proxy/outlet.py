@@ -9,7 +9,7 @@ from procs import log
 from procs.proxy.live import MAX_WAITING, Backlog, Splitter
 from procs.proxy.unit import Unit
 from procs.proxy.upstream import Answer
-from procs.streams import Stream
+from procs.streams.stream import Stream
 
 
 class Outlet:

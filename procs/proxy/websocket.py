@@ -15,7 +15,7 @@ from procs.errors import Refused, UpstreamFailed
 from procs.proxy.live import Messages
 from procs.proxy.outlet import Outlet, both
 from procs.proxy.policy import Allowed
-from procs.streams import Stream
+from procs.streams.stream import Stream
 from procs.wire import fields
 from procs.wire.mux1 import FIN, MORE, TEXT, Code, Head, cost
 

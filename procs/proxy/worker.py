@@ -18,7 +18,7 @@ from procs.proxy.live import Mjpeg, Splitter
 from procs.proxy.mp4 import Mp4
 from procs.proxy.policy import Allowed, Denied, Upstream
 from procs.proxy.upstream import Answer, Body, Pool, Request
-from procs.streams import Stream
+from procs.streams.stream import Stream
 from procs.wire import fields
 from procs.wire.mux1 import Code, Head
 

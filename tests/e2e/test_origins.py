@@ -18,7 +18,7 @@ import pytest
 from playwright.async_api import BrowserContext, Page, async_playwright
 
 from procs.hub.tunnel.origins import label_of
-from procs.streams import Stream
+from procs.streams.stream import Stream
 from procs.wire.mux1 import Head
 from tests import hub_rig
 from tests.e2e.chromium import ARGUMENTS

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from procs.proxy import go2rtc
-from procs.streams import Chunk, Stream
+from procs.streams.stream import Chunk, Stream
 from procs.wire.mux1 import DROPPED_BEFORE, FIN, KEY, MORE, TEXT, Code
 from tests import proxying, rig
 from tests.proxying import Hub

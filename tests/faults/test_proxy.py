@@ -21,7 +21,7 @@ from aiohttp import WSMsgType, web
 from procs import bus
 from procs.errors import LinkLost, StreamReset
 from procs.messages.work import Job, JobDone, Ready, TicketGrant, TicketRefused, TicketWanted, decode_from_worker
-from procs.streams import Link
+from procs.streams.link import Link
 from procs.wire.mux1 import Code, MuxLimits, Open
 from tests.joined import one_by_one
 from tests.proxying import Hub, request_of, rest, serving

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from procs import streams
 from procs.errors import LinkLost, Refused, StreamReset
-from procs.streams import Link, Stream
+from procs.streams.link import Link
+from procs.streams.stream import Stream
 from procs.wire import mux1
 from procs.wire.mux1 import FIN, MORE, TEXT, Code, Head, MuxLimits, Open, Type
 from tests.joined import one_by_one
@@ -186,7 +186,7 @@ class TwoSides(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.loop.set_debug(False)  # it would take ten times as long
-        self.patched = mock.patch.object(streams, "QUEUED", SHORT_QUEUE)
+        self.patched = mock.patch("procs.streams.stream.QUEUED", SHORT_QUEUE)
         self.patched.start()
         self.wires: tuple[deque[bytes], deque[bytes]] = deque(), deque()
         self.room = [asyncio.Event(), asyncio.Event()]

@@ -14,7 +14,7 @@ from procs.hub.devices import pairing
 from procs.hub.people import access
 from procs.hub.people.accounts import add_user
 from procs.hub.state import State
-from procs.streams import Link
+from procs.streams.link import Link
 from procs.wire.mux1 import MuxLimits
 from tests import hub_rig
 from tests.hub_rig import ADMIN_PASSWORD, Http, ask

@@ -12,7 +12,7 @@ import pytest
 
 from procs.hub.people.accounts import add_user
 from procs.hub.viewers import viewer_ws
-from procs.streams import Stream
+from procs.streams.stream import Stream
 from procs.wire.mux1 import Head
 from tests import hub_rig
 from tests.hub_rig import Http

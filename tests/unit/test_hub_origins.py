@@ -15,7 +15,7 @@ from procs.hub.devices import tickets
 from procs.hub.people.accounts import add_user
 from procs.hub.tunnel import origins
 from procs.hub.tunnel.origins import COOKIE, is_path, label_of
-from procs.streams import Stream
+from procs.streams.stream import Stream
 from procs.wire.mux1 import Head
 from tests import hub_rig
 from tests.hub_rig import Answer, Http, ask

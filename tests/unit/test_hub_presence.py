@@ -16,7 +16,7 @@ from procs.hub.devices import device_ws
 from procs.hub.devices.presence import GRACE_S, MAX_ASKED, REMEMBERED_S, Control, Presence
 from procs.hub.viewers import viewer_ws, watching
 from procs.hub.viewers.peer import Peer
-from procs.streams import Link
+from procs.streams.link import Link
 from procs.wire.frames.connection import Hello
 from procs.wire.frames.device import ProxyHttp
 from procs.wire.mux1 import MuxLimits, Open

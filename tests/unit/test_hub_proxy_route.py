@@ -16,7 +16,7 @@ from procs.hub import app as hub_app
 from procs.hub.devices import pairing
 from procs.hub.state import State
 from procs.hub.tunnel import proxy_route
-from procs.streams import Stream
+from procs.streams.stream import Stream
 from procs.wire.mux1 import MORE, Head
 from tests import hub_rig
 from tests.joined import Joined, quietly

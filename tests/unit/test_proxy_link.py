@@ -13,7 +13,8 @@ from procs import carrier
 from procs.errors import LinkLost
 from procs.messages.work import TicketGrant
 from procs.proxy import link
-from procs.streams import Link, Stream
+from procs.streams.link import Link
+from procs.streams.stream import Stream
 from procs.wire.mux1 import SUBPROTOCOL, MuxLimits, Open
 from tests.joined import one_by_one
 from tests.rig import free_port

@@ -12,7 +12,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from procs.errors import StreamReset
-from procs.streams import Stream
+from procs.streams.stream import Stream
 from procs.wire.mux1 import FIN, MORE, TEXT, Code
 from tests import proxying
 from tests.proxying import Hub, saying, serving, upstream

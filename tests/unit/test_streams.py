@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from procs import streams
 from procs.errors import LinkLost, Refused, StreamReset
-from procs.streams import Link, Stream
+from procs.streams.link import MAX_CONTROL, SHARED_FRAME, Link
+from procs.streams.stream import QUEUED, Stream
 from procs.wire import mux1
 from procs.wire.mux1 import DROPPED_BEFORE, FIN, KEY, MORE, TEXT, Code, Head, MuxLimits, Open, Type
 from tests.joined import Joined, one_by_one
@@ -319,9 +319,9 @@ def test_who_makes_us_queue_without_end_loses_the_connection() -> None:
         async with end() as one:
             one.gate.clear()
             await one.hears(GET_1)
-            for _ in range(streams.MAX_CONTROL + 10):
+            for _ in range(MAX_CONTROL + 10):
                 one.link.received(mux1.ping(b"12345678"))
-            assert len(one.link._controls) <= streams.MAX_CONTROL + 1
+            assert len(one.link._controls) <= MAX_CONTROL + 1
             with pytest.raises(LinkLost):
                 await one.accepted[0].read()
             await one.hears(mux1.opening(3, GET), b"anything")
@@ -445,7 +445,7 @@ def test_a_writer_waits_also_with_empty_messages() -> None:
                 before = count
                 await one.turns()
             flooding.cancel()
-            assert 1000 < count <= streams.QUEUED // mux1.MIN_COST + 1  # one is with the transport
+            assert 1000 < count <= QUEUED // mux1.MIN_COST + 1  # one is with the transport
 
     runs(run())
 
@@ -476,7 +476,7 @@ def test_a_lone_stream_has_large_frames_and_one_of_many_small_ones() -> None:
             assert max(len(frame.payload) for frame in await one.hears()) == 65_536
             await one.hears(mux1.opening(3, GET))
             await one.accepted[0].write(bytes(65_536))
-            assert max(len(frame.payload) for frame in await one.hears()) == streams.SHARED_FRAME
+            assert max(len(frame.payload) for frame in await one.hears()) == SHARED_FRAME
 
     runs(run())
 
@@ -526,7 +526,7 @@ def test_whoever_waits_hears_of_the_end() -> None:
             await one.hears(mux1.head(5, Head(200)))
             waits = [
                 asyncio.create_task(asked.head()),
-                asyncio.create_task(sending.write(bytes(2 * streams.QUEUED))),
+                asyncio.create_task(sending.write(bytes(2 * QUEUED))),
                 asyncio.create_task(reading.read()),
             ]
             await one.turns()

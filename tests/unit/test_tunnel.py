@@ -11,7 +11,8 @@ import pytest
 from procs.errors import Refused
 from procs.hub.tunnel import resume, tunnel
 from procs.hub.tunnel.tunnel import Answer, Request, Tunnel, TunnelError
-from procs.streams import Link, Stream
+from procs.streams.link import Link
+from procs.streams.stream import Stream
 from procs.wire.mux1 import Code, Head
 from tests.joined import Joined, quietly
 

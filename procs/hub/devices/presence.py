@@ -17,7 +17,7 @@ from procs.wire.frames.connection import Hello
 from procs.wire.frames.device import ProxyHttp, ProxyHttpResp
 
 if TYPE_CHECKING:
-    from procs.streams import Link
+    from procs.streams.link import Link
 
 MAX_ASKED = 64  # requests in flight to one device over its control connection
 GRACE_S = 5.0  # beyond a request's own time limit, in which the device says that it was up

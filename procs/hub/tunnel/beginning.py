@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from procs.errors import StreamReset
-from procs.streams import Stream
+from procs.streams.stream import Stream
 from procs.wire.mux1 import Code, Head
 
 GATHERED = 256 * 1024  # an answer up to this size is passed on whole or not at all

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from procs import log
 from procs.carrier import CLOSE_LIMIT_S, Carrier, carry
 from procs.hub.state import HUB, now
-from procs.streams import Link
+from procs.streams.link import Link
 from procs.wire.mux1 import SUBPROTOCOL, MuxLimits
 
 OURS = MuxLimits()

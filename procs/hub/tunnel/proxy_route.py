@@ -21,7 +21,7 @@ from procs.hub.state import HUB
 from procs.hub.tunnel import json_only, origins
 from procs.hub.tunnel.tunnel import DEADLINE_S, SENT_WITH, Answer, Request, Rest, Tunnel, TunnelError
 from procs.hub.tunnel.views import View
-from procs.streams import Stream
+from procs.streams.stream import Stream
 from procs.wire import fields
 from procs.wire.mux1 import FIN, MORE, TEXT, Code, cost
 

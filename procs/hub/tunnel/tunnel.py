@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple, Protocol
 
 from procs.errors import LinkLost, PlanariaError, Refused, StreamReset
 from procs.hub.tunnel import beginning, resume
-from procs.streams import Link, Stream
+from procs.streams.link import Link
+from procs.streams.stream import Stream
 from procs.wire.mux1 import Code, Head, Open
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
