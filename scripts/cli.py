@@ -23,6 +23,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from procs import rpc
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts import own_python
@@ -278,7 +280,7 @@ def _command(stream: str, command: Command) -> None:
         kind = "comes from elsewhere and takes no commands" if stream in plan.streams else "is no stream of this suite"
         raise ConfigError(f"STREAM={stream!r} (command line): {kind}; there are {', '.join(plan.producers) or 'none'}")
     _refuse_while_down()
-    with bus.Requester(ROOT / "run", bus.control_of(stream)) as requester:
+    with rpc.Requester(ROOT / "run", bus.control_of(stream)) as requester:
         try:
             requester.ask(command)
         except DeadlineExceeded as error:

@@ -19,6 +19,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from procs import rpc
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts import own_python
@@ -75,7 +77,7 @@ def show(code: PairingCode, device_id: str, url: str, in_colour: bool) -> None:
         print("  (on this machine: a phone does not get to this hub, which listens here alone)", flush=True)
 
 
-def connected(requester: bus.Requester) -> LinkState:
+def connected(requester: rpc.Requester) -> LinkState:
     """How the link is, once it is connected. Raises Unhealthy."""
     deadline, said = time.monotonic() + CONNECT_LIMIT_S, ""
     while time.monotonic() < deadline:
@@ -98,14 +100,14 @@ def _tell(now: str, before: str) -> str:
     return now
 
 
-def _state(requester: bus.Requester) -> LinkState:
+def _state(requester: rpc.Requester) -> LinkState:
     body = requester.ask(Describe()).body
     if not isinstance(body, LinkState):
         raise Unhealthy("ws_link is of another version; make up")
     return body
 
 
-def wait(requester: bus.Requester, code: PairingCode, show_left: bool) -> bool:
+def wait(requester: rpc.Requester, code: PairingCode, show_left: bool) -> bool:
     """Until the code was used (True), or has expired."""
     deadline = time.monotonic() + code.ttl
     while (left := deadline - time.monotonic()) > 0:
@@ -122,7 +124,7 @@ def wait(requester: bus.Requester, code: PairingCode, show_left: bool) -> bool:
 
 def pair(as_json: bool, environ: Mapping[str, str]) -> int:
     """Get a code, show it, wait. Raises PlanariaError."""
-    with bus.Requester(settings.run_dir(environ), bus.WS_LINK_STATE) as requester:
+    with rpc.Requester(settings.run_dir(environ), bus.WS_LINK_STATE) as requester:
         state = connected(requester)
         # Not to be sent twice: each asking makes a new code.
         code = requester.ask(Pair(), within_s=ASK_LIMIT_S, idempotent=False).body

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from procs import bus
+from procs import bus, rpc
 from procs.errors import BusError
 from procs.messages.requests import Describe, Description
 from scripts import suite
@@ -36,7 +36,7 @@ async def _ask(run_dir: Path, names: Iterable[str]) -> dict[str, Description]:
     async def ask(name: str) -> None:
         async with beside:
             try:
-                reply = await bus.ask(context, run_dir, bus.control_of(name), Describe(), within_s=ASK_LIMIT_S)
+                reply = await rpc.ask(context, run_dir, bus.control_of(name), Describe(), within_s=ASK_LIMIT_S)
             except BusError:
                 return
         if isinstance(reply.body, Description):

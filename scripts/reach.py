@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from procs import bus, proc
+from procs import bus, proc, rpc
 from procs.errors import BusError
 from procs.messages.requests import AudioState, Describe, LinkState
 from procs.messages.voice import VoiceState
@@ -113,7 +113,7 @@ def missing_voice(state: VoiceState | None) -> list[str]:
 
 
 def _described(root: Path, endpoint: str, kind: type[S], after: str = "") -> S | None:
-    with bus.Requester(root / "run", endpoint) as requester:
+    with rpc.Requester(root / "run", endpoint) as requester:
         try:
             body = requester.ask(Describe(after), within_s=ASK_LIMIT_S).body
         except BusError:

@@ -105,11 +105,11 @@ def producers(root: Path) -> list[Process]:
 def ask_warden(root: Path) -> SuiteState | None:
     """What the warden says of the suite; None while it does not answer."""
     # Imported here: scripts/down.py, which needs nothing that was installed, uses the rest of this file.
-    from procs import bus
+    from procs import bus, rpc
     from procs.errors import BusError
     from procs.messages.requests import Look, SuiteState
 
-    with bus.Requester(root / "run", bus.WARDEN_STATE) as requester:
+    with rpc.Requester(root / "run", bus.WARDEN_STATE) as requester:
         try:
             body = requester.ask(Look(), within_s=WARDEN_LIMIT_S).body
         except BusError:

@@ -11,7 +11,7 @@ from pathlib import Path
 import zmq
 from msgspec.structs import replace
 
-from procs import bus
+from procs import bus, rpc
 from procs.errors import Refused
 from procs.messages.requests import Command, Describe, Reply
 from procs.messages.voice import Do, Line, Listen, VoiceBeat, VoiceDevice, VoiceState, VoiceTold
@@ -23,7 +23,7 @@ Handle = Callable[[Command], Reply | None]
 def answering(run_dir: Path, endpoint: str, handle: Handle) -> Iterator[None]:
     """Somebody who answers at an endpoint. Gone at the end, and its socket's file with it."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    responder, ended = bus.Responder(context, run_dir, endpoint), threading.Event()
+    responder, ended = rpc.Responder(context, run_dir, endpoint), threading.Event()
 
     def serve() -> None:
         while not ended.is_set():

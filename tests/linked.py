@@ -12,7 +12,7 @@ from types import TracebackType
 
 import zmq
 
-from procs import bus
+from procs import bus, rpc
 from procs.errors import DeadlineExceeded
 from procs.messages import encode
 from procs.messages.requests import Describe, LinkState
@@ -32,7 +32,7 @@ life.run("ws_link", options.load, lambda s, alive: shell.serve(s, alive.run_dir,
 
 def state_of(run_dir: Path) -> LinkState | None:
     """What the ws_link of a run directory says; None while it says nothing."""
-    with bus.Requester(run_dir, bus.WS_LINK_STATE) as requester:
+    with rpc.Requester(run_dir, bus.WS_LINK_STATE) as requester:
         try:
             body = requester.ask(Describe(), within_s=2).body
         except DeadlineExceeded:

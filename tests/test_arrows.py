@@ -12,7 +12,7 @@ from procs.settings import ROOT
 # In this order: each may import only those before it.
 FLOOR = [
     *("errors", "prctl", "proc", "backoff", "settings", "pipes", "messages", "figures"),
-    *("log", "store", "locks", "journal", "unanswered", "bus", "line", "life", "brood"),
+    *("log", "store", "locks", "journal", "unanswered", "bus", "rpc", "line", "life", "brood"),
     *("wire", "streams", "carrier", "media", "agent"),
 ]
 ONLY_FROM_MAIN = {"life", "brood"}

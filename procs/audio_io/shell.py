@@ -22,7 +22,7 @@ from websockets.asyncio.server import serve as serve_websockets
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from procs import bus, log
+from procs import bus, log, rpc
 from procs.audio_io import makers, options
 from procs.audio_io.door import Alive
 from procs.audio_io.hold import Hold
@@ -79,7 +79,7 @@ class Shell:
         async with self._server(listening), asyncio.TaskGroup() as group:
             self._alive.serving()
             log.info("a backend can call", at=str(self._chosen.listens), tls=bool(self._chosen.cert))
-            group.create_task(bus.respond(state, self._answer))
+            group.create_task(rpc.respond(state, self._answer))
             group.create_task(self._hear())
             while True:
                 self._alive.beat()

@@ -58,7 +58,7 @@ def _serve(instance: str, run_dir: Path, wishes: Wishes, describe: Callable[[], 
     import msgspec
     import zmq
 
-    from procs import bus
+    from procs import bus, rpc
     from procs.messages.limits import MAX_REASON
     from procs.messages.requests import Bitrate, Command, Description, Keyframe, Reply
 
@@ -72,6 +72,6 @@ def _serve(instance: str, run_dir: Path, wishes: Wishes, describe: Callable[[], 
             return Reply(id=0, ok=True, body=msgspec.convert(told, Description))
         return None
 
-    responder = bus.Responder(zmq.Context.instance(), run_dir, bus.control_of(instance))
+    responder = rpc.Responder(zmq.Context.instance(), run_dir, bus.control_of(instance))
     while True:
         responder.serve(obey, wait_s=1.0)

@@ -13,7 +13,7 @@ import zmq.asyncio
 from aiohttp import web
 from msgspec.structs import replace
 
-from procs import bus, proc
+from procs import bus, proc, rpc
 from procs.errors import DeadlineExceeded, Refused
 from procs.hub import answers
 from procs.hub.devices import suite
@@ -181,7 +181,7 @@ async def _ask(command: Describe | Listen | Do, within_s: float) -> object:
     if not bus.path(run_dir(), bus.VOICE_STATE).exists():  # nobody has ever been there, and none need be waited for
         raise await _absent()
     try:
-        return (await bus.ask(context, run_dir(), bus.VOICE_STATE, command, within_s=within_s, idempotent=is_safe)).body
+        return (await rpc.ask(context, run_dir(), bus.VOICE_STATE, command, within_s=within_s, idempotent=is_safe)).body
     except DeadlineExceeded as error:
         if not error.retry:
             raise busy("The voice backend did not answer; listen whether it says it before you try again", 2) from None

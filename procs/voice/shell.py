@@ -16,7 +16,7 @@ import zmq
 import zmq.asyncio
 from aiohttp import web
 
-from procs import bus, line, log, proc
+from procs import bus, line, log, proc, rpc
 from procs import store as stores
 from procs.errors import ConfigError
 from procs.settings import Address
@@ -85,7 +85,7 @@ async def _run(settings: Voice, alive: Alive, brood: Brood) -> None:
         leader.look(),
         leader.tick(),
         leader.health.work(),
-        bus.respond(desk, Desk(leader, browsers).answer),
+        rpc.respond(desk, Desk(leader, browsers).answer),
         _beat(alive),
         _say_what_is_down(leader.health),
     )

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import zmq
 
-from procs import bus, journal, log, proc, settings
+from procs import bus, journal, log, proc, rpc, settings
 from procs.errors import ParentGone, Refused
 from procs.messages.requests import Command, Look, Reply, Restart
 from procs.messages.warden import Sounding, TunnelState, Watching, decode_to_warden
@@ -66,7 +66,7 @@ class _Loop:
         self._poller = zmq.Poller()
         self._poller.register(0, zmq.POLLIN)
         self._poller.register(self._beats, zmq.POLLIN)
-        self._asked = bus.Responder(context, self._run_dir, bus.WARDEN_STATE)
+        self._asked = rpc.Responder(context, self._run_dir, bus.WARDEN_STATE)
         self._is_told = False  # by supervisord, of what there is; until then whoever asks waits
         self._listener = Listener()
         self._policy = Policy(chosen.memory or {}, chosen.stall_limit_s, _escalations(self._run_dir))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import zmq.asyncio
 
-from procs import bus, log
+from procs import bus, log, rpc
 from procs.errors import BusError
 from procs.messages.requests import Bitrate, Command, Describe, Description, Keyframe
 
@@ -93,7 +93,7 @@ class Wishes:
     async def _ask(self, stream: str, command: Command) -> object:
         try:
             endpoint = bus.control_of(stream)
-            return (await bus.ask(self._context, self._run_dir, endpoint, command, within_s=ASK_LIMIT_S)).body
+            return (await rpc.ask(self._context, self._run_dir, endpoint, command, within_s=ASK_LIMIT_S)).body
         except BusError as error:
             log.debug("a producer was not to be asked", stream=stream, what=type(command).__name__, why=str(error))
             return None

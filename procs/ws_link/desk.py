@@ -10,7 +10,7 @@ from pathlib import Path
 import zmq
 import zmq.asyncio
 
-from procs import bus, log
+from procs import bus, log, rpc
 from procs.errors import Refused
 from procs.messages.requests import Command, Describe, Pair, PairingCode, Reply
 from procs.messages.work import JobDone, Ready, TicketGrant, TicketRefused, TicketWanted, decode_from_worker
@@ -78,7 +78,7 @@ class Desk:
 
     async def answer_state(self) -> None:
         """Answer at ws_link.state, for ever."""
-        await bus.respond(self._state_socket, self._obey)
+        await rpc.respond(self._state_socket, self._obey)
 
     def act(self, actions: Iterable[Action]) -> None:
         """Do what the pure part has decided."""

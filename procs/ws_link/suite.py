@@ -13,7 +13,7 @@ from pathlib import Path
 
 import zmq.asyncio
 
-from procs import bus, journal
+from procs import bus, journal, rpc
 from procs.errors import DeadlineExceeded, Refused
 from procs.messages.requests import Look, Reply, Restart, SuiteState
 from procs.wire import envelope
@@ -74,7 +74,7 @@ class Suite:
         return told(state, envelope.timestamp())
 
     async def _ask(self, command: Look | Restart, within_s: float) -> Reply:
-        return await bus.ask(self._context, self._run_dir, bus.WARDEN_STATE, command, within_s=within_s)
+        return await rpc.ask(self._context, self._run_dir, bus.WARDEN_STATE, command, within_s=within_s)
 
     def restart(self, asked: SuiteRestart, request_id: str) -> None:
         """Have a process killed, and answer."""

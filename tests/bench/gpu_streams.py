@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from procs import bus
+from procs import bus, rpc
 from procs.errors import BusError
 from procs.messages.requests import Describe, Description
 from procs.settings import ROOT
@@ -73,7 +73,7 @@ class Crowd:
     def described(self, number: int) -> Description | None:
         """What one says of itself; None as long as it says nothing."""
         try:
-            with bus.Requester(self._run_dir, bus.control_of(f"s-{number}")) as requester:
+            with rpc.Requester(self._run_dir, bus.control_of(f"s-{number}")) as requester:
                 return cast(Description, requester.ask(Describe(), within_s=2).body)
         except BusError:
             return None

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import zmq
 
-from procs import bus
+from procs import bus, rpc
 from procs.errors import ConfigError, DeadlineExceeded, Refused
 from procs.messages import MAX_BYTES, encode
 from procs.messages.requests import Bitrate, Command, Describe, Keyframe, Look, Reply, Request, SuiteState
@@ -21,8 +21,8 @@ from tests.rig import until
 SERVER = """
 import sys, zmq
 from pathlib import Path
-from procs import bus
-responder = bus.Responder(zmq.Context.instance(), Path(sys.argv[1]), "test.control")
+from procs import rpc
+responder = rpc.Responder(zmq.Context.instance(), Path(sys.argv[1]), "test.control")
 print("bound", flush=True)
 while True:
     responder.serve(lambda command: None, wait_s=10)
@@ -48,7 +48,7 @@ class Local:
     def __init__(self, run_dir: Path) -> None:
         self.got: list[Command] = []
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.responder = bus.Responder(self.context, run_dir, "test.control")
+        self.responder = rpc.Responder(self.context, run_dir, "test.control")
         self.ended = False
         self.troubles: list[str] = []
         self.thread = threading.Thread(target=self._serve)
@@ -74,14 +74,14 @@ class Local:
 
 
 def test_a_command_is_answered(run_dir: Path) -> None:
-    with Local(run_dir) as local, bus.Requester(run_dir, "test.control") as requester:
+    with Local(run_dir) as local, rpc.Requester(run_dir, "test.control") as requester:
         assert requester.ask(Keyframe()).ok
         assert requester.ask(Describe()).ok
         assert local.got == [Keyframe(), Describe()]
 
 
 def test_a_refusal_brings_its_reason_and_the_link_lives(run_dir: Path) -> None:
-    with Local(run_dir) as local, bus.Requester(run_dir, "test.control") as requester:
+    with Local(run_dir) as local, rpc.Requester(run_dir, "test.control") as requester:
         with pytest.raises(Refused, match="no such rate today"):
             requester.ask(Bitrate(bits_per_s=64_000))
         assert requester.ask(Keyframe()).ok
@@ -91,7 +91,7 @@ def test_a_refusal_brings_its_reason_and_the_link_lives(run_dir: Path) -> None:
 @pytest.mark.parametrize("frames", [[b"garbage"], [b""], [b"a", b"b"], [msgspec.msgpack.encode({"type": "request"})]])
 def test_garbage_is_refused_and_counted_and_the_server_lives(run_dir: Path, frames: list[bytes]) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    with Local(run_dir) as local, bus.Requester(run_dir, "test.control") as requester:
+    with Local(run_dir) as local, rpc.Requester(run_dir, "test.control") as requester:
         attacker = bus.connector(context, zmq.DEALER, run_dir, "test.control")
         assert attacker.poll(2000, zmq.POLLOUT)
         attacker.send_multipart(frames)
@@ -101,7 +101,7 @@ def test_garbage_is_refused_and_counted_and_the_server_lives(run_dir: Path, fram
 
 
 def test_an_answer_over_the_limit_is_a_refusal_and_the_server_lives(run_dir: Path) -> None:
-    with Local(run_dir) as local, bus.Requester(run_dir, "test.control") as requester:
+    with Local(run_dir) as local, rpc.Requester(run_dir, "test.control") as requester:
         local.troubles = ["x" * 1000] * 100
         with pytest.raises(Refused, match="over the limit"):
             requester.ask(Look())
@@ -111,7 +111,7 @@ def test_an_answer_over_the_limit_is_a_refusal_and_the_server_lives(run_dir: Pat
 
 def test_a_message_over_the_limit_is_not_even_taken_in(run_dir: Path) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    with Local(run_dir) as local, bus.Requester(run_dir, "test.control") as requester:
+    with Local(run_dir) as local, rpc.Requester(run_dir, "test.control") as requester:
         attacker = bus.connector(context, zmq.DEALER, run_dir, "test.control")
         assert attacker.poll(2000, zmq.POLLOUT)
         attacker.send(bytes(10 * MAX_BYTES))
@@ -133,7 +133,7 @@ def test_a_stale_command_does_not_act(run_dir: Path) -> None:
 
 
 def test_nobody_there_is_said_in_time_and_may_be_retried(run_dir: Path) -> None:
-    with bus.Requester(run_dir, "test.control") as requester:
+    with rpc.Requester(run_dir, "test.control") as requester:
         before = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=r"nobody there within 0.3 s") as caught:
             requester.ask(Keyframe(), within_s=0.3, idempotent=False)
@@ -142,7 +142,7 @@ def test_nobody_there_is_said_in_time_and_may_be_retried(run_dir: Path) -> None:
 
 def test_an_idempotent_request_survives_the_death_of_the_server(run_dir: Path) -> None:
     first = serve(run_dir)
-    with bus.Requester(run_dir, "test.control") as requester:
+    with rpc.Requester(run_dir, "test.control") as requester:
         assert requester.ask(Keyframe()).ok
         for _ in range(3):
             end(first)
@@ -157,7 +157,7 @@ def test_an_idempotent_request_survives_the_death_of_the_server(run_dir: Path) -
 
 def test_a_frozen_server_is_a_deadline_and_the_request_says_whether_to_retry(run_dir: Path) -> None:
     server = serve(run_dir)
-    with bus.Requester(run_dir, "test.control") as requester:
+    with rpc.Requester(run_dir, "test.control") as requester:
         assert requester.ask(Keyframe()).ok
         subprocess.run(["kill", "-STOP", str(server.pid)], check=True)
         with pytest.raises(DeadlineExceeded, match="no answer within") as caught:

@@ -15,7 +15,7 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from procs import bus
+from procs import bus, rpc
 from procs.errors import Refused
 from procs.messages import encode, tunnel, watch
 from procs.messages.requests import Bitrate, Command, Describe, Description, Keyframe, Reply
@@ -114,7 +114,7 @@ class Producer:
     def __init__(self, run_dir: Path, name: str) -> None:
         self.got: list[Command] = []
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._responder = bus.Responder(self._context, run_dir, bus.control_of(name))
+        self._responder = rpc.Responder(self._context, run_dir, bus.control_of(name))
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()

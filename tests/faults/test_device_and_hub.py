@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from procs import bus
+from procs import bus, rpc
 from procs.errors import Refused
 from procs.messages.requests import Pair, PairingCode
 from tests import warm
@@ -99,7 +99,7 @@ def camera() -> Iterator[Go2rtc]:
 
 def claim(hub: Hub, run_dir: Path) -> None:
     """Make the device of a run directory ours."""
-    with bus.Requester(run_dir, bus.WS_LINK_STATE) as requester:
+    with rpc.Requester(run_dir, bus.WS_LINK_STATE) as requester:
         code = requester.ask(Pair(), within_s=10, idempotent=False).body
     assert isinstance(code, PairingCode) and code.ttl == 300
     assert hub.json("POST", "/api/devices/pair", {"pairing_code": code.code})["device"]["device_id"]
@@ -181,13 +181,13 @@ def test_a_hub_that_lost_its_store_gets_to_know_the_device_anew(run_dir: Path, h
         link.until(lambda state: state.state == "connected", 30)
 
 
-def ask_for_ever(requester: bus.Requester) -> None:
+def ask_for_ever(requester: rpc.Requester) -> None:
     for _ in range(100):
         requester.ask(Pair(), within_s=5, idempotent=False)
 
 
 def test_a_device_that_asks_for_too_many_codes_is_told_so(run_dir: Path, hub: Hub) -> None:
-    with linked(run_dir, hub.backend) as link, bus.Requester(run_dir, bus.WS_LINK_STATE) as requester:
+    with linked(run_dir, hub.backend) as link, rpc.Requester(run_dir, bus.WS_LINK_STATE) as requester:
         link.until(lambda state: state.state == "connected")
         with pytest.raises(Refused, match="Too many pairing codes"):
             ask_for_ever(requester)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from procs import bus
+from procs import bus, rpc
 from procs.headless_agent.options import NO_NVENC, NO_SESSION
 from procs.messages.requests import Bitrate
 from procs.settings import ROOT
@@ -91,7 +91,7 @@ def test_it_obeys_while_it_runs(tmp_path: Path) -> None:
         assert idr() == [0, 1], "the first of each encoder"
         process.send_signal(signal.SIGUSR1)
         until(lambda: len(idr()) == 3, 10)
-        with bus.Requester(tmp_path, bus.control_of("told")) as requester:
+        with rpc.Requester(tmp_path, bus.control_of("told")) as requester:
             requester.ask(Bitrate(900_000), within_s=10)
         until(lambda: drivers.calls(log, "nvEncReconfigureEncoder"), 10)
         encoded = len(drivers.calls(log, "nvEncEncodePicture"))

@@ -18,7 +18,7 @@ from typing import cast
 
 import pytest
 
-from procs import bus, pipes
+from procs import bus, pipes, rpc
 from procs.errors import EncoderFailed, Refused
 from procs.headless_agent.libav import X264
 from procs.headless_agent.options import Producer
@@ -74,7 +74,7 @@ class Running:
 
     def ask(self, command: Keyframe | Bitrate | Describe) -> Description | None:
         """Send a command over the bus."""
-        with bus.Requester(self.run_dir, bus.control_of(self.instance)) as requester:
+        with rpc.Requester(self.run_dir, bus.control_of(self.instance)) as requester:
             body = requester.ask(command, within_s=10).body
         assert body is None or isinstance(body, Description)
         return body

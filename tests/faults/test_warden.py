@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import zmq
 
-from procs import bus, journal, proc
+from procs import bus, journal, proc, rpc
 from procs.errors import DeadlineExceeded, Refused
 from procs.messages import encode
 from procs.messages.requests import Look, ProcessState, Restart, SuiteState
@@ -124,7 +124,7 @@ supervisor.rpcinterface_factory=procs.warden.plugin:make
 
 def warden_says(run_dir: Path) -> list[ProcessState]:
     """The processes, as `cli.py status` is told."""
-    with bus.Requester(run_dir, bus.WARDEN_STATE) as requester, contextlib.suppress(DeadlineExceeded):
+    with rpc.Requester(run_dir, bus.WARDEN_STATE) as requester, contextlib.suppress(DeadlineExceeded):
         body = requester.ask(Look(), within_s=1.0).body
         assert isinstance(body, SuiteState)
         return body.processes
@@ -133,7 +133,7 @@ def warden_says(run_dir: Path) -> list[ProcessState]:
 
 def restart(run_dir: Path, process: str, pid: int) -> None:
     """Ask for one."""
-    with bus.Requester(run_dir, bus.WARDEN_STATE) as requester:
+    with rpc.Requester(run_dir, bus.WARDEN_STATE) as requester:
         assert requester.ask(Restart(process, pid, "restarted from the page"), within_s=10).ok
 
 
@@ -325,7 +325,7 @@ def test_a_new_warden_refuses_nothing_before_it_knows_what_there_is(run_dir: Pat
     try:
         sleeper = int(boss.stdout.readline())
         assert boss.stdout.readline() == b"READY\n"
-        with bus.Requester(run_dir, bus.WARDEN_STATE) as requester, pytest.raises(DeadlineExceeded):
+        with rpc.Requester(run_dir, bus.WARDEN_STATE) as requester, pytest.raises(DeadlineExceeded):
             requester.ask(Restart("sleeper", sleeper, "x"), within_s=0.5)
         row = {"name": "sleeper", "state": "RUNNING", "pid": sleeper, "since": 0, "restarts": 0}
         told = {"supervisord": boss.pid, "at": time.monotonic(), "processes": [row | {"failures": 0, "wait_s": 0}]}

@@ -16,7 +16,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
-from procs import bus
+from procs import bus, rpc
 from procs.errors import Refused
 from procs.messages.requests import Pair, PairingCode
 from procs.messages.work import JobDone, TicketGrant, TicketRefused
@@ -336,7 +336,7 @@ def test_a_pairing_code_is_got_from_old_and_new_hubs(run_dir: Path, secret: str)
     with (
         JsonHub(secret=secret) as hub,
         linked(run_dir, hub.backend, *ID, DEVICE_SECRET=SECRET) as link,
-        bus.Requester(run_dir, bus.WS_LINK_STATE) as requester,
+        rpc.Requester(run_dir, bus.WS_LINK_STATE) as requester,
     ):
         link.until(lambda state: state.state == "connected")
         assert requester.ask(Pair(), within_s=5, idempotent=False).body == PairingCode(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from procs import bus
+from procs import bus, rpc
 from procs.errors import Refused
 from procs.messages.requests import Describe
 from procs.messages.voice import Do, Listen, VoiceState, VoiceTold
@@ -106,7 +106,7 @@ def test_what_a_conversation_lacks_is_seen_wherever_one_looks(backend: Backend, 
     health = backend("GET", "/v1/health")
     assert (health.status, health.json["status"]) == (200, "degraded")
     assert health.json["message"] == f"kitchen: {why}"
-    with bus.Requester(backend.folder / "run", bus.VOICE_STATE) as asker:
+    with rpc.Requester(backend.folder / "run", bus.VOICE_STATE) as asker:
         state = asker.ask(Describe()).body
     assert isinstance(state, VoiceState)
     assert reach.missing_voice(state) == [f"voice device kitchen: {why}"], "as make status has it"
@@ -333,7 +333,7 @@ def test_the_bus_tells_of_more_devices_than_go_into_one_message(backend: Backend
     backend.write(*many)
     until(lambda: len(backend("GET", "/v1/devices").json["devices"]) == 100)
     found: list[str] = []
-    with bus.Requester(backend.folder / "run", bus.VOICE_STATE) as asker:
+    with rpc.Requester(backend.folder / "run", bus.VOICE_STATE) as asker:
         more, rounds = True, 0
         while more:
             body = asker.ask(Describe(found[-1] if found else "")).body
@@ -349,14 +349,14 @@ def test_a_service_that_hangs_holds_up_nobody_who_asks_over_the_bus(tmp_path: Pa
         port = hanging.getsockname()[1]
         environ = {"KYUTAI_STT_URL": f"ws://127.0.0.1:{port}", "KYUTAI_TTS_URL": "ws://127.0.0.1:1"}
         with voice_rig.backend(tmp_path, environ=environ | {"KYUTAI_LLM_URL": "http://127.0.0.1:1"}) as its:
-            with bus.Requester(its.folder / "run", bus.VOICE_STATE) as asker:
+            with rpc.Requester(its.folder / "run", bus.VOICE_STATE) as asker:
                 state = asker.ask(Describe(), within_s=ASK_S / 2).body
             assert isinstance(state, VoiceState) and state.services["stt"] == "it has not answered yet"
             assert its("GET", "/v1/health").json["message"].startswith(f"STT is down (ws://127.0.0.1:{port}: no answer")
 
 
 def test_the_bus_does_and_tells_what_rest_does(backend: Backend) -> None:
-    with bus.Requester(backend.folder / "run", bus.VOICE_STATE) as asker:
+    with rpc.Requester(backend.folder / "run", bus.VOICE_STATE) as asker:
         state = asker.ask(Describe()).body
         assert isinstance(state, VoiceState)
         assert (state.configured, state.problems, state.services["stt"]) == (True, [], "")

@@ -14,7 +14,7 @@ import zmq.asyncio
 from aiohttp import web
 from msgspec.structs import replace
 
-from procs import bus, proc
+from procs import bus, proc, rpc
 from procs.errors import DeadlineExceeded, LinkLost, Refused
 from procs.hub.devices.presence import Control
 from procs.hub.devices.suite_link import SuiteLink
@@ -153,7 +153,7 @@ def _placeless(text: str) -> str:
 
 
 async def _ask(command: Look | Restart, within_s: float) -> Reply:
-    return await bus.ask(zmq.asyncio.Context.instance(), run_dir(), bus.WARDEN_STATE, command, within_s=within_s)
+    return await rpc.ask(zmq.asyncio.Context.instance(), run_dir(), bus.WARDEN_STATE, command, within_s=within_s)
 
 
 async def took(hub: State, control: Control, frame: envelope.Envelope) -> None:
