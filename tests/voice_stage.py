@@ -30,6 +30,7 @@ from procs.voice.conversation.actions import (
 from procs.voice.conversation.latency import Left
 from procs.voice.conversation.talk import Conversation
 from procs.wire import realtime as wire
+from procs.wire.conversation import Instructions, Smalltalk
 
 RATE = 24_000
 WORD_S = 0.3  # of all that is said
@@ -53,7 +54,7 @@ class Stage:
         bot: Sequence[str | Exception] = ("Hello there.",),
         *,
         ours: bool = True,
-        instructions: wire.Instructions | None = None,
+        instructions: Instructions | None = None,
         silent: bool = False,
         lines: Sequence[Line] = (),
         voice: str = "Watercooler",
@@ -79,7 +80,7 @@ class Stage:
         self._steps = False
         self._began = self.now
         self.talk = Conversation(
-            instructions=None if silent else instructions or wire.Smalltalk(),
+            instructions=None if silent else instructions or Smalltalk(),
             voice=voice,
             lines=lines,
             ours=ours,

@@ -16,7 +16,7 @@ from procs.errors import Refused
 from procs.media.ogg import OggReader, OggWriter
 from procs.media.opuspackets import packet_samples
 from procs.wire import realtime as wire
-from procs.wire.realtime import AudioFrame
+from procs.wire.audio_frame import AudioFrame, pack_audio, parse_audio
 
 TOLD_EVERY_S = 0.2  # how far a response is, while it plays
 PACKETS_A_PAGE = 2
@@ -88,7 +88,7 @@ class Session:
         if self.is_ours:
             frame = AudioFrame(packet, self._seq, at, self._gap)
             self._seq, self._gap = self._seq + 1, False
-            return [Send(wire.pack_audio(frame))]
+            return [Send(pack_audio(frame))]
         self._page.append(packet)
         if len(self._page) < PACKETS_A_PAGE:
             return []
@@ -118,7 +118,7 @@ class Session:
     def _sound(self, data: bytes) -> Iterator[Action]:
         if not self.is_ours:
             raise Refused("a binary frame, which the published protocol does not have")
-        frame = wire.parse_audio(data)
+        frame = parse_audio(data)
         packet_samples(frame.packet)
         yield self._play(frame.packet, frame.timestamp, first=frame.first)
 

@@ -52,7 +52,7 @@ class VoiceSpec(msgspec.Struct, frozen=True, tag="voice_spec"):
     id: ConversationId
     run_dir: str
     services: Services
-    instructions: str  # JSON, as procs/wire/realtime.py has Instructions; "": a browser is going to say
+    instructions: str  # JSON, as procs/wire/conversation.py has Instructions; "": a browser is going to say
     voice: str = ""  # a name of voices.yaml, or of a voice of the synthesiser
     name: Annotated[str, msgspec.Meta(max_length=64)] = (
         ""  # of the device; "": a browser, whose frames the leader hands on

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_args
 import msgspec
 
 from procs.errors import Refused
-from procs.wire.realtime import Instructions, Language
+from procs.wire.conversation import Instructions, Language
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DEVICES = 1000

@@ -11,7 +11,7 @@ import msgspec
 import yaml
 
 from procs.errors import Refused
-from procs.wire.realtime import Instructions
+from procs.wire.conversation import Instructions
 
 DEFAULT = "Watercooler"
 # Of a synthesiser's own: ours, a path on its server, or one that was made of somebody's recording.

@@ -7,28 +7,20 @@ Every string, list and message has a limit. In an event of ours, sound is bytes:
 
 What is named `planaria.` is ours, and so are binary frames. They are used once both have said so: a backend offers the
 WebSocket subprotocols OFFERED, of which a device takes one by `chosen`. Under OURS text frames are the same events and
-those of ours, and sound goes in binary frames instead, one Opus packet of 20 or 40 ms each (numbers are big-endian):
-
-     0      1       2               4                               8
-     +------+-------+---------------+-------------------------------+-----------
-     | kind | flags | seq     (u16) | timestamp               (u32) | packet
-     +------+-------+---------------+-------------------------------+-----------
-
-kind 1 is Opus; bit 0 of flags marks the first packet of a response, or after a gap; seq counts packets and timestamp
-samples at 24 kHz, and both wrap.
+those of ours, and sound goes in binary frames instead (procs/wire/audio_frame.py).
 """
 
 from __future__ import annotations
 
 import random
 import string
-import struct
 from collections.abc import Iterable
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 
 from procs.errors import Refused
+from procs.wire.conversation import Outputs, Response, Session, Text
 from procs.wire.nesting import MAX_DEPTH, is_deep
 from procs.wire.scalars import Count, Number, Word
 
@@ -40,18 +32,11 @@ VERSION = 1  # of what is ours, in a hello
 RATE = 24_000  # samples a second of all sound, and ticks of a timestamp
 MAX_BYTES = 1024 * 1024  # of one message
 MAX_AUDIO = 192 * 1024  # bytes of sound in one event: 256 KiB of base64
-MAX_TEXT = 64 * 1024  # characters
-MAX_PACKET = 1275 * 3 + 7  # the largest that a frame of 60 ms makes (RFC 6716, 3.2)
-OPUS = 1
-FIRST = 1
-_HEADER = struct.Struct(">BBHI")
 _SHOWN = 300  # characters of a reason
 _LETTERS = string.ascii_letters + string.digits
 
 Id = Annotated[str, msgspec.Meta(max_length=512)]
-Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Audio = Annotated[bytes, msgspec.Meta(max_length=MAX_AUDIO)]
-Language = Literal["en", "fr", "en/fr", "fr/en"]
 
 
 class UnknownType(Refused):
@@ -62,71 +47,6 @@ def _made_id() -> str:
     return "event_" + "".join(random.choices(_LETTERS, k=21))
 
 
-class Constant(msgspec.Struct, frozen=True, tag="constant", omit_defaults=True):
-    """Instructions in the caller's own words."""
-
-    text: Text
-    language: Language | None = None
-
-
-class Smalltalk(msgspec.Struct, frozen=True, tag="smalltalk", omit_defaults=True):
-    """Chat; the usual."""
-
-    language: Language | None = None
-
-
-class GuessAnimal(msgspec.Struct, frozen=True, tag="guess_animal", omit_defaults=True):
-    """Twenty questions."""
-
-    language: Language | None = None
-
-
-class QuizShow(msgspec.Struct, frozen=True, tag="quiz_show", omit_defaults=True):
-    """A host who asks five questions."""
-
-    language: Language | None = None
-
-
-class News(msgspec.Struct, frozen=True, tag="news", omit_defaults=True):
-    """Talk about headlines."""
-
-    language: Language | None = None
-
-
-class Explanation(msgspec.Struct, frozen=True, tag="unmute_explanation"):
-    """Explain the system itself, in English."""
-
-
-Instructions = Constant | Smalltalk | GuessAnimal | QuizShow | News | Explanation
-
-
-class Session(msgspec.Struct, frozen=True):
-    """How a conversation is to be. A bot says nothing before it has had instructions once."""
-
-    allow_recording: bool
-    instructions: Instructions | None = None
-    voice: Text | None = None
-
-
-class ChatMessage(msgspec.Struct, frozen=True):
-    """One turn of a conversation."""
-
-    role: Word
-    content: Text
-
-
-History = Annotated[list[ChatMessage], msgspec.Meta(max_length=10_000)]
-
-
-class Response(msgspec.Struct, frozen=True):
-    """What the bot begins to say."""
-
-    status: Word = "in_progress"  # no other is ever sent
-    voice: Text | None = None
-    chat_history: History = []
-    object: Word = "realtime.response"
-
-
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an error says. In use as `type`: invalid_request_error, warning, and fatal, which is followed by a close."""
 
@@ -135,14 +55,6 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     code: Word | None = None
     param: Text | None = None
     details: Any = None
-
-
-class Outputs(msgspec.Struct, frozen=True):
-    """How the backend sees the conversation, for who looks into it."""
-
-    chat_history: History = []
-    debug_dict: dict[str, Any] = {}
-    debug_plot_data: list[Any] = []
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -367,28 +279,3 @@ def chosen(offered: Iterable[str]) -> str | None:
     """Which of the subprotocols that a backend offers a device takes; None: it speaks none of them."""
     theirs = set(offered)
     return next((name for name in OFFERED if name in theirs), None)
-
-
-class AudioFrame(NamedTuple):
-    """One Opus packet, with where it belongs."""
-
-    packet: bytes
-    seq: int
-    timestamp: int
-    first: bool = False
-
-
-def pack_audio(frame: AudioFrame) -> bytes:
-    """A binary frame. Counters wrap by themselves."""
-    flags = FIRST if frame.first else 0
-    return _HEADER.pack(OPUS, flags, frame.seq & 0xFFFF, frame.timestamp & 0xFFFF_FFFF) + frame.packet
-
-
-def parse_audio(data: bytes) -> AudioFrame:
-    """What a binary frame holds; flags not known here mean nothing. Raises Refused."""
-    if not _HEADER.size < len(data) <= _HEADER.size + MAX_PACKET:
-        raise Refused(f"binary frame of {len(data)} bytes")
-    kind, flags, seq, timestamp = _HEADER.unpack_from(data)
-    if kind != OPUS:
-        raise Refused(f"binary frame of unknown kind {kind}")
-    return AudioFrame(bytes(data[_HEADER.size :]), seq, timestamp, bool(flags & FIRST))

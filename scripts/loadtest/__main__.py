@@ -40,7 +40,7 @@ import uvloop
 
 from procs import settings
 from procs.errors import ConfigError, PlanariaError
-from procs.wire import realtime
+from procs.wire.conversation import Explanation, GuessAnimal, Instructions, News, QuizShow, Session, Smalltalk
 from scripts.loadtest import report, sounds
 from scripts.loadtest.backend import Backend
 from scripts.loadtest.caller import Place
@@ -48,12 +48,12 @@ from scripts.loadtest.crowd import run
 from scripts.loadtest.talk import Plan
 
 LEFT_OUT = ("barge-in", "cough", "reconnect")
-INSTRUCTIONS: dict[str, realtime.Instructions] = {
-    "unmute_explanation": realtime.Explanation(),  # replies that are long enough to be spoken over
-    "smalltalk": realtime.Smalltalk(),
-    "quiz_show": realtime.QuizShow(),
-    "guess_animal": realtime.GuessAnimal(),
-    "news": realtime.News(),
+INSTRUCTIONS: dict[str, Instructions] = {
+    "unmute_explanation": Explanation(),  # replies that are long enough to be spoken over
+    "smalltalk": Smalltalk(),
+    "quiz_show": QuizShow(),
+    "guess_animal": GuessAnimal(),
+    "news": News(),
 }
 MOST = 1000
 
@@ -112,7 +112,7 @@ def test(chosen: argparse.Namespace) -> int:
     first = backend.first_voice()  # before a wrong key fails each conversation
     voice = chosen.voice if chosen.voice is not None else first
     said = sounds.load(chosen.audio_dir)
-    session = realtime.Session(allow_recording=False, instructions=INSTRUCTIONS[chosen.instructions], voice=voice)
+    session = Session(allow_recording=False, instructions=INSTRUCTIONS[chosen.instructions], voice=voice)
     place = Place(backend.realtime_url, backend.key, session, said.silence)
     left = chosen.without
     plan = Plan(chosen.turns, "barge-in" not in left, "cough" not in left, "reconnect" not in left)

@@ -19,6 +19,7 @@ from procs.errors import PlanariaError, Refused
 from procs.media.ogg import OggReader, OggWriter
 from procs.media.opuspackets import packet_samples
 from procs.wire import realtime
+from procs.wire.conversation import Session
 from scripts.loadtest.figures import Heard, Spoken
 
 PAGE_S = 0.04
@@ -38,7 +39,7 @@ class Place(NamedTuple):
 
     url: str
     key: str
-    session: realtime.Session
+    session: Session
     silence: bytes
 
 
@@ -89,7 +90,7 @@ class Caller:
         except TimeoutError:
             raise Failed("the backend does not take the sound in real time") from None
 
-    async def update(self, session: realtime.Session) -> None:
+    async def update(self, session: Session) -> None:
         """Say how the conversation is to be."""
         await self._send(realtime.SessionUpdate(session=session))
 

@@ -20,6 +20,7 @@ from websockets.typing import Subprotocol
 from procs import life
 from procs.media.opus import Encoder
 from procs.wire import realtime as wire
+from procs.wire.audio_frame import AudioFrame, pack_audio
 from tests.rig import free_port
 
 PACKET = 480
@@ -40,7 +41,7 @@ async def _hear(ws: ServerConnection, sound_s: float) -> None:
     began = time.monotonic()
     with contextlib.suppress(ConnectionClosed):
         for number in range(round(sound_s * wire.RATE / PACKET)):
-            await ws.send(wire.pack_audio(wire.AudioFrame(_SILENCE, number, number * PACKET, not number)))
+            await ws.send(pack_audio(AudioFrame(_SILENCE, number, number * PACKET, not number)))
             await asyncio.sleep(max(0.0, began + (number + 1) * PACKET / wire.RATE - time.monotonic()))
 
 

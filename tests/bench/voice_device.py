@@ -26,6 +26,7 @@ from procs.audio_io.sound import BLOCK, BLOCK_S, RATE, Cursor, Pcm
 from procs.errors import Unhealthy
 from procs.media.opus import Encoder, packet_samples
 from procs.wire import realtime as wire
+from procs.wire.audio_frame import AudioFrame, pack_audio, parse_audio
 from tests.bench import signs
 from tests.bench.voice_fakes import LOUD
 from tests.rig import free_port
@@ -125,12 +126,12 @@ class Device:
         with contextlib.suppress(ConnectionClosed):
             while True:
                 if isinstance(frame, bytes):
-                    self._sound(wire.parse_audio(frame))
+                    self._sound(parse_audio(frame))
                 else:
                     self._heard(wire.decode(frame, wire.FROM_BACKEND))
                 frame = await ws.recv()
 
-    def _sound(self, frame: wire.AudioFrame) -> None:
+    def _sound(self, frame: AudioFrame) -> None:
         now = time.monotonic()
         self.sounds.append(now)
         if frame.first:
@@ -164,7 +165,7 @@ class Device:
                 at = began + (number + 1) * BLOCK_S
                 await asyncio.sleep(max(0.0, at - time.monotonic()))
                 packet = self._packet(began + number * BLOCK_S)
-                await ws.send(wire.pack_audio(wire.AudioFrame(packet, number, number * BLOCK, not number)))
+                await ws.send(pack_audio(AudioFrame(packet, number, number * BLOCK, not number)))
                 self.late_s = max(self.late_s, time.monotonic() - at)
                 before = await self._play(ws, before, number)
                 number += 1

@@ -21,7 +21,7 @@ from procs.speech.stt.gate import CHUNK
 from procs.speech.stt.hearing import Hearing
 from procs.speech.stt.pocket import Pocket
 from procs.wire import moshi, realtime
-from procs.wire.realtime import AudioFrame
+from procs.wire.audio_frame import AudioFrame, pack_audio, parse_audio
 from tests.bench.measure import percentile
 
 PACKETS_A_PAGE = 2  # as published
@@ -130,7 +130,7 @@ def events(packets: list[bytes]) -> Iterator[str]:
 def frames(packets: list[bytes]) -> Iterator[bytes]:
     """Ours, one packet each."""
     for number, packet in enumerate(packets):
-        yield realtime.pack_audio(AudioFrame(packet, number, number * BLOCK, not number))
+        yield pack_audio(AudioFrame(packet, number, number * BLOCK, not number))
 
 
 def through_json(packets: list[bytes]) -> int:
@@ -142,7 +142,7 @@ def through_json(packets: list[bytes]) -> int:
 
 def through_binary(packets: list[bytes]) -> int:
     """The same in binary frames."""
-    return sum(1 for frame in frames(packets) if realtime.parse_audio(frame).packet)
+    return sum(1 for frame in frames(packets) if parse_audio(frame).packet)
 
 
 def kbit_s(sizes: Iterator[int], seconds: float, each: int) -> float:

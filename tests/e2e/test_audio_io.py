@@ -20,6 +20,8 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 from procs.media.opus import Encoder
 from procs.settings import ROOT
 from procs.wire import realtime as wire
+from procs.wire.audio_frame import AudioFrame, pack_audio, parse_audio
+from procs.wire.conversation import Response
 from tests.audio_rig import Device, device, is_free, wav
 from tests.realtime_backend import RATE, Backend, Sound, is_in, pieces, tone
 from tests.rig import until
@@ -79,7 +81,7 @@ class Ours:
 
     def __init__(self, backend: Backend) -> None:
         self.backend, self.ws = backend, backend.ws
-        self.frames: list[wire.AudioFrame] = []
+        self.frames: list[AudioFrame] = []
         self.events: list[Any] = []
         self._seq = self._at = 0
         self._encoder = Encoder()
@@ -91,7 +93,7 @@ class Ours:
             assert time.monotonic() < deadline, self.events[-5:]
             frame = self.ws.recv(deadline - time.monotonic())
             if isinstance(frame, bytes):
-                self.frames.append(wire.parse_audio(frame))
+                self.frames.append(parse_audio(frame))
             else:
                 self.events.append(wire.decode(frame, wire.FROM_DEVICE))
         return found
@@ -102,12 +104,12 @@ class Ours:
 
     def created(self) -> None:
         """A response begins."""
-        self.ws.send(wire.encode(wire.ResponseCreated(response=wire.Response())))
+        self.ws.send(wire.encode(wire.ResponseCreated(response=Response())))
 
     def speak(self, sound: Sound) -> None:
         """Its sound, as fast as it goes."""
         for packet in self._encoder.encode(sound):
-            self.ws.send(wire.pack_audio(wire.AudioFrame(packet, self._seq, self._at)))
+            self.ws.send(pack_audio(AudioFrame(packet, self._seq, self._at)))
             self._seq, self._at = self._seq + 1, self._at + 480
 
     def is_now(self, response: int, state: str, heard_ms: float = 0) -> bool:

@@ -20,6 +20,7 @@ from procs.media.opus import Encoder
 from procs.messages.voice import MuteWanted, SayWanted, Services
 from procs.voice.child.hearing import NO_SOUND, SILENT_S
 from procs.wire import realtime as wire
+from procs.wire.audio_frame import AudioFrame, pack_audio
 from tests import voice_child
 from tests.realtime_backend import tone
 from tests.rig import free_port, until
@@ -126,7 +127,7 @@ def test_a_device_that_sends_no_sound_is_told_of_until_it_does_and_not_while_it_
     def is_well() -> bool:
         assert device.socket
         for number, packet in enumerate(packets):
-            device.socket.send(wire.pack_audio(wire.AudioFrame(packet, number, number * 480)))
+            device.socket.send(pack_audio(AudioFrame(packet, number, number * 480)))
         return not leader.beats["deaf"]["problem"]
 
     until(is_well, every_s=0.5)

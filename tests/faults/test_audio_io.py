@@ -19,6 +19,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from procs.wire import realtime as wire
+from procs.wire.audio_frame import AudioFrame, pack_audio
 from scripts import suite
 from tests.audio_rig import Device, device, is_free, wav
 from tests.clone import Clone
@@ -44,7 +45,7 @@ def rubbish() -> Iterator[str | bytes]:
     yield json.dumps({"type": "planaria.volume", "percent": 1000})
     for size in (0, 1, 7, 8, 9, 40, 2000):
         yield b"\x01" + some.randbytes(size)
-        yield wire.pack_audio(wire.AudioFrame(some.randbytes(size) or b"\x00", size, size))
+        yield pack_audio(AudioFrame(some.randbytes(size) or b"\x00", size, size))
 
 
 @pytest.mark.parametrize("subprotocol", ["realtime", wire.OURS])

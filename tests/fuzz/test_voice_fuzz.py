@@ -15,6 +15,7 @@ from procs.errors import Refused
 from procs.media import opus
 from procs.media.ogg import OggReader, OggWriter
 from procs.wire import moshi, realtime
+from procs.wire.audio_frame import pack_audio, parse_audio
 from tests import golden
 
 SIDES: list[realtime.Side[Any]] = [realtime.FROM_BACKEND, realtime.FROM_BROWSER, realtime.FROM_DEVICE]
@@ -76,8 +77,8 @@ def test_any_message_of_a_service(data: bytes | str) -> None:
 @given(data=st.binary(max_size=20))
 def test_any_binary_frame(data: bytes) -> None:
     with suppress(Refused):
-        frame = realtime.parse_audio(data)
-        assert realtime.parse_audio(realtime.pack_audio(frame)) == frame
+        frame = parse_audio(data)
+        assert parse_audio(pack_audio(frame)) == frame
 
 
 PACKETS = [b"\x48" + bytes((number,)) * 40 for number in range(12)]

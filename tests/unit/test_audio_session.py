@@ -16,6 +16,7 @@ from procs.audio_io.sound import Cursor, Figures, SoundState
 from procs.errors import ConfigError
 from procs.media.ogg import OggReader, OggWriter
 from procs.wire import realtime as wire
+from procs.wire.audio_frame import AudioFrame, pack_audio, parse_audio
 
 PACKET = bytes((0x48, 1, 2, 3))  # 20 ms, by its first byte
 STATE = SoundState(
@@ -68,7 +69,7 @@ def test_rubbish_is_told_and_counted_and_not_answered_by_a_flood() -> None:
     error = {"type": "error", "error": {"type": "invalid_request_error", "message": "no"}}
     assert told(session, error, 9.0) == [], "two that do not understand each other fall silent"
     published = Session(ours=False, serial=1)
-    rubbish.append(wire.pack_audio(wire.AudioFrame(PACKET, 0, 0)))
+    rubbish.append(pack_audio(AudioFrame(PACKET, 0, 0)))
     assert [type(action) for each in rubbish for action in told(published, each)] == [Wrong] * 6
     assert published.refused.total() == 6
 
@@ -111,7 +112,7 @@ def test_what_is_not_sent_leaves_a_gap() -> None:
     session = Session(ours=True, serial=1)
     session.microphone(PACKET, 480)
     session.skipped(960)
-    frames = [wire.parse_audio(bytes(session.microphone(PACKET, 480)[0].frame)) for _ in range(2)]  # type: ignore[arg-type]
+    frames = [parse_audio(bytes(session.microphone(PACKET, 480)[0].frame)) for _ in range(2)]  # type: ignore[arg-type]
     assert [(f.seq, f.timestamp, f.first) for f in frames] == [(1, 1440, True), (2, 1920, False)]
 
 

@@ -10,7 +10,9 @@ import pytest
 
 from procs.errors import Refused
 from procs.wire import realtime
-from procs.wire.realtime import FROM_BACKEND, FROM_BROWSER, FROM_DEVICE, AudioFrame, Side, UnknownType
+from procs.wire.audio_frame import MAX_PACKET, AudioFrame, pack_audio, parse_audio
+from procs.wire.conversation import ChatMessage, Constant, Outputs, Session
+from procs.wire.realtime import FROM_BACKEND, FROM_BROWSER, FROM_DEVICE, Side, UnknownType
 from tests.golden import Said, transcript
 
 SOUND = base64.b64encode(b"OggS\0\2" + bytes(40)).decode()
@@ -40,8 +42,8 @@ def test_a_published_event_is_read_and_written_as_it_stands(said: Said) -> None:
         (realtime.Volume(70), FROM_BACKEND),
         (realtime.AudioDelta(bytes(range(256))), FROM_BACKEND),
         (realtime.Transcription("", event_id="event_1"), FROM_BACKEND),
-        (realtime.AdditionalOutputs(realtime.Outputs([], {"timing": {"x": None}}, [{"t": 1}])), FROM_BACKEND),
-        (realtime.SessionUpdate(realtime.Session(True, realtime.Constant("Hi", "fr/en"), None)), FROM_BROWSER),
+        (realtime.AdditionalOutputs(Outputs([], {"timing": {"x": None}}, [{"t": 1}])), FROM_BACKEND),
+        (realtime.SessionUpdate(Session(True, Constant("Hi", "fr/en"), None)), FROM_BROWSER),
     ],
     ids=lambda each: type(each).__name__,
 )
@@ -85,7 +87,7 @@ def test_a_type_that_is_unknown_or_of_another_side_is_told_apart_and_unknown_fie
 
 
 def test_an_event_that_would_be_refused_is_not_written() -> None:
-    too_long = realtime.AdditionalOutputs(realtime.Outputs([realtime.ChatMessage("user", "x" * 60_000)] * 20))
+    too_long = realtime.AdditionalOutputs(Outputs([ChatMessage("user", "x" * 60_000)] * 20))
     for event in (too_long, realtime.TextDelta("\ud800")):
         with pytest.raises(Refused):
             realtime.encode(event)
@@ -98,10 +100,10 @@ def test_the_better_subprotocol_is_taken_of_what_is_offered() -> None:
 
 
 def test_a_binary_frame_is_as_drawn_and_counters_wrap() -> None:
-    data = realtime.pack_audio(AudioFrame(b"\x08opus", 0x1_0203, 0x1_0405_0607, first=True))
+    data = pack_audio(AudioFrame(b"\x08opus", 0x1_0203, 0x1_0405_0607, first=True))
     assert data == b"\x01\x01\x02\x03\x04\x05\x06\x07\x08opus"
-    assert realtime.parse_audio(data) == AudioFrame(b"\x08opus", 0x0203, 0x0405_0607, True)
-    assert not realtime.parse_audio(b"\x01\xfe" + data[2:]).first
-    for poor in (b"", data[:8], b"\x02" + data[1:], data[:8] + bytes(realtime.MAX_PACKET + 1)):
+    assert parse_audio(data) == AudioFrame(b"\x08opus", 0x0203, 0x0405_0607, True)
+    assert not parse_audio(b"\x01\xfe" + data[2:]).first
+    for poor in (b"", data[:8], b"\x02" + data[1:], data[:8] + bytes(MAX_PACKET + 1)):
         with pytest.raises(Refused):
-            realtime.parse_audio(poor)
+            parse_audio(poor)

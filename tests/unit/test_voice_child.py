@@ -19,6 +19,7 @@ from procs.voice.child.kept import PRE_ROLL, Kept
 from procs.voice.child.sound import Microphone, Speaker
 from procs.wire import moshi
 from procs.wire import realtime as wire
+from procs.wire.audio_frame import AudioFrame, pack_audio, parse_audio
 from tests.realtime_backend import decoded, is_in, pieces, tone
 
 PACKETS = Encoder(frame_ms=20).encode(tone(1.0))
@@ -38,7 +39,7 @@ def append(ogg: bytes) -> str:
 
 def frames(packets: list[bytes], timestamps: list[int]) -> list[bytes]:
     return [
-        wire.pack_audio(wire.AudioFrame(packet, seq, timestamp))
+        pack_audio(AudioFrame(packet, seq, timestamp))
         for seq, (packet, timestamp) in enumerate(zip(packets, timestamps, strict=True))
     ]
 
@@ -101,8 +102,8 @@ def test_what_only_ours_know_is_said_to_ours_only() -> None:
 
 def test_sound_goes_to_ours_a_packet_a_frame_with_its_place() -> None:
     far = ours()
-    told = [wire.parse_audio(frame) for frame in far.sound(PACKETS[:2], first=True) if isinstance(frame, bytes)]
-    told += [wire.parse_audio(frame) for frame in far.sound(PACKETS[2:3], first=True) if isinstance(frame, bytes)]
+    told = [parse_audio(frame) for frame in far.sound(PACKETS[:2], first=True) if isinstance(frame, bytes)]
+    told += [parse_audio(frame) for frame in far.sound(PACKETS[2:3], first=True) if isinstance(frame, bytes)]
     assert [(its.seq, its.timestamp, its.first) for its in told] == [(0, 0, True), (1, 480, False), (2, 960, True)]
     assert [its.packet for its in told] == PACKETS[:3]
 

@@ -22,10 +22,11 @@ from procs.voice.child import device as link
 from procs.voice.child.device import Device
 from procs.voice.child.far_end import Frame
 from procs.wire import realtime as wire
+from procs.wire.conversation import Session, Smalltalk
 from tests.rig import free_port
 from tests.voice_ends import until
 
-SESSION = wire.Session(allow_recording=False, instructions=wire.Smalltalk(), voice="Watercooler")
+SESSION = Session(allow_recording=False, instructions=Smalltalk(), voice="Watercooler")
 HELLO = wire.encode(wire.Hello(name="d", echo="none"))
 
 

@@ -16,7 +16,7 @@ from procs.voice.child import llm, stt, tts
 from procs.voice.child.figures import Figures
 from procs.voice.child.kept import MOST, PRE_ROLL
 from procs.voice.conversation.actions import Ask
-from procs.wire.realtime import ChatMessage
+from procs.wire.conversation import ChatMessage
 from tests.rig import free_port
 from tests.voice_ends import Message, Model, Speech, hears, pack, services, speaks, step, until
 

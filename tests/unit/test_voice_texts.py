@@ -17,21 +17,31 @@ from procs.voice.conversation.actions import Action
 from procs.voice.conversation.history import BUDGET, HELLO, History
 from procs.voice.conversation.prompts import QUESTIONS, Prompt
 from procs.voice.conversation.words import Rechunker, are_nods, covered, is_goodbye, speakable
-from procs.wire import realtime as wire
+from procs.wire.conversation import (
+    ChatMessage,
+    Constant,
+    Explanation,
+    GuessAnimal,
+    Instructions,
+    Language,
+    News,
+    QuizShow,
+    Smalltalk,
+)
 
 NOON = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 PUBLISHED = ["Watercooler", "Quiz show", "Gertrude", "Dev (news)", "Explanation", "Charles", "Développeuse", "Fabieng"]
-KINDS: list[wire.Instructions] = [
-    wire.Constant("Sing."),
-    wire.Smalltalk(),
-    wire.GuessAnimal(),
-    wire.QuizShow(),
-    wire.News(),
-    wire.Explanation(),
+KINDS: list[Instructions] = [
+    Constant("Sing."),
+    Smalltalk(),
+    GuessAnimal(),
+    QuizShow(),
+    News(),
+    Explanation(),
 ]
 
 
-def prompt(instructions: wire.Instructions, seed: int = 1, headlines: list[str] | None = None) -> Prompt:
+def prompt(instructions: Instructions, seed: int = 1, headlines: list[str] | None = None) -> Prompt:
     return Prompt(instructions, llm_name="parrot-7", seed=seed, time=NOON, headlines=headlines)
 
 
@@ -39,7 +49,7 @@ def prompt(instructions: wire.Instructions, seed: int = 1, headlines: list[str] 
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
-def test_a_prompt_is_whole_and_leaves_room_for_the_conversation(kind: wire.Instructions) -> None:
+def test_a_prompt_is_whole_and_leaves_room_for_the_conversation(kind: Instructions) -> None:
     made = prompt(kind, headlines=["A headline that says something"])
     assert "{" not in made.system and "parrot-7" in made.system and "bye" in made.system
     assert len(made.system) < BUDGET / 2
@@ -47,41 +57,41 @@ def test_a_prompt_is_whole_and_leaves_room_for_the_conversation(kind: wire.Instr
 
 
 @pytest.mark.parametrize("language", ["en", "fr", "en/fr", "fr/en"])
-@pytest.mark.parametrize("kind", [wire.Smalltalk, wire.GuessAnimal, wire.QuizShow, wire.News])
-def test_a_prompt_says_which_languages_are_spoken(kind: type[wire.Smalltalk], language: wire.Language) -> None:
+@pytest.mark.parametrize("kind", [Smalltalk, GuessAnimal, QuizShow, News])
+def test_a_prompt_says_which_languages_are_spoken(kind: type[Smalltalk], language: Language) -> None:
     made = prompt(kind(language))
     told = texts.of("fr" if language.startswith("fr") else "en")
     assert made.texts is told and told.languages[language] in made.system
 
 
 def test_without_a_language_both_are_spoken() -> None:
-    assert texts.of("en").languages["en/fr"] in prompt(wire.Smalltalk()).system
+    assert texts.of("en").languages["en/fr"] in prompt(Smalltalk()).system
 
 
-@pytest.mark.parametrize("kind", [wire.Smalltalk(), wire.GuessAnimal(), wire.QuizShow("fr")])
-def test_what_is_drawn_by_lot_is_drawn_once_a_conversation(kind: wire.Instructions) -> None:
+@pytest.mark.parametrize("kind", [Smalltalk(), GuessAnimal(), QuizShow("fr")])
+def test_what_is_drawn_by_lot_is_drawn_once_a_conversation(kind: Instructions) -> None:
     assert prompt(kind, 7).system == prompt(kind, 7).system
     assert len({prompt(kind, seed).system for seed in range(20)}) > 3
 
 
 def test_a_quiz_has_five_different_questions_with_their_answers() -> None:
-    asked = [line for line in prompt(wire.QuizShow()).system.splitlines() if line.startswith("Question ")]
+    asked = [line for line in prompt(QuizShow()).system.splitlines() if line.startswith("Question ")]
     assert len(set(asked)) == QUESTIONS and all("Answer: " in line for line in asked)
 
 
 def test_headlines_are_lines_of_a_list_and_at_most_ten() -> None:
-    made = prompt(wire.News(), headlines=[f"Headline number {n}\nof many" for n in range(30)])
+    made = prompt(News(), headlines=[f"Headline number {n}\nof many" for n in range(30)])
     lines = [line for line in made.system.splitlines() if line.startswith("- ")]
     assert len(lines) == 10 and all(line.endswith("of many") for line in lines)
 
 
 def test_without_headlines_it_is_small_talk_with_an_apology() -> None:
-    made = prompt(wire.News()).system
+    made = prompt(News()).system
     assert "could not be fetched" in made and "It is 2026-01-01, 12:00" in made
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
-def test_the_embedded_model_understands_what_it_is_asked(kind: wire.Instructions) -> None:
+def test_the_embedded_model_understands_what_it_is_asked(kind: Instructions) -> None:
     made = prompt(kind)
     talk = situation.of([("system", made.system), ("user", HELLO)], made.metadata, 1, NOON)
     assert talk.kind == made.metadata["instructions"]["type"]
@@ -199,7 +209,7 @@ def messages(*turns: tuple[str, str]) -> list[tuple[str, str]]:
 
 
 def test_a_lone_prompt_is_followed_by_a_hello() -> None:
-    assert history().messages("be kind") == [wire.ChatMessage("system", "be kind"), wire.ChatMessage("user", HELLO)]
+    assert history().messages("be kind") == [ChatMessage("system", "be kind"), ChatMessage("user", HELLO)]
 
 
 def test_messages_are_cleaned_up() -> None:

@@ -13,6 +13,7 @@ from procs.messages.voice import Line, Role
 from procs.voice.conversation.actions import Ask, Drop, FlushEars, Keep, Sound, Tell
 from procs.voice.conversation.history import BUDGET, HELLO
 from procs.wire import realtime as wire
+from procs.wire.conversation import Constant, News, QuizShow
 from tests.golden import transcript
 from tests.voice_stage import ASKED_S, MIDNIGHT, SENT_S, SPEAKER_S, SPOKEN_S, WORD_S, Stage
 
@@ -59,7 +60,7 @@ def test_it_is_silent_until_it_is_told_what_to_be() -> None:
     stage.says("is anybody there")
     stage.run(10)
     assert stage.asked == [] and stage.dialogue == []
-    stage.do(stage.talk.update(wire.QuizShow(), "Quiz show", stage.now))
+    stage.do(stage.talk.update(QuizShow(), "Quiz show", stage.now))
     stage.run(4)
     assert stage.dialogue == ["bot: " + GREETING]
     assert stage.events(wire.ResponseCreated)[0].response.voice == "Quiz show"
@@ -451,8 +452,8 @@ def test_an_update_changes_voice_and_prompt_from_the_next_reply_on() -> None:
     stage = Stage(["Hi.", "Oui."])
     stage.begin(3)
     with pytest.raises(Refused, match="must be one of Watercooler"):
-        stage.talk.update(wire.News(), "Nobody", stage.now)
-    stage.do(stage.talk.update(wire.Constant("Answer like a pirate.", "fr"), "espeak:fr", stage.now))
+        stage.talk.update(News(), "Nobody", stage.now)
+    stage.do(stage.talk.update(Constant("Answer like a pirate.", "fr"), "espeak:fr", stage.now))
     stage.says("hello")
     stage.run(5)
     assert len(stage.asked) == 2 and "Answer like a pirate." in stage.asked[1].messages[0].content

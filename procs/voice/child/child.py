@@ -45,6 +45,7 @@ from procs.voice.child.lease import Lease
 from procs.voice.child.llm import LanguageModel
 from procs.voice.child.tasks import die_of_errors, spawn
 from procs.wire import realtime as wire
+from procs.wire.conversation import Instructions, News, Session
 
 BEAT_S = 1.0
 HANG_S = 5.0  # the longest that the loop may stand still
@@ -97,7 +98,7 @@ class Child:
         self._errors = collections.deque[float](maxlen=ERRORS_A_SECOND)
         self._lease = Lease(spec.until)
         self._soon: asyncio.TimerHandle | None = None
-        self._updates: asyncio.Queue[wire.Session] = asyncio.Queue(4)
+        self._updates: asyncio.Queue[Session] = asyncio.Queue(4)
 
     async def run(self) -> None:
         """Until it is over."""
@@ -127,8 +128,8 @@ class Child:
         self._ready.set_result(Drive(spec, self._model, self._figures, self, headlines))
         self._take_early()
 
-    async def _headlines(self, instructions: wire.Instructions | None) -> list[str] | None:
-        is_news = isinstance(instructions, wire.News)
+    async def _headlines(self, instructions: Instructions | None) -> list[str] | None:
+        is_news = isinstance(instructions, News)
         return await news.headlines(self._spec.services.news_key) if is_news else None
 
     async def _serve(self) -> None:
@@ -137,7 +138,7 @@ class Child:
         if not spec.name:
             await self.opened(wire.PUBLISHED)
             return
-        session = wire.Session(allow_recording=False, instructions=instructions_of(spec), voice=spec.voice or None)
+        session = Session(allow_recording=False, instructions=instructions_of(spec), voice=spec.voice or None)
         await self._lease.held()
         self._device = Device(spec, session, self)
         await self._device.run()

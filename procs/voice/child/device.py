@@ -22,6 +22,7 @@ from procs.messages.voice import VoiceSpec
 from procs.voice.child.dial import Failed, dial, trusting, why
 from procs.voice.child.far_end import Frame
 from procs.wire import realtime as wire
+from procs.wire.conversation import Session
 
 CONNECT_S = 10.0
 FIRST_S = 0.5  # for a device that is not ours to lend to say so; one that says nothing is ours to speak to
@@ -61,7 +62,7 @@ class Owner(Protocol):
 class Device:
     """The link."""
 
-    def __init__(self, spec: VoiceSpec, session: wire.Session, owner: Owner) -> None:
+    def __init__(self, spec: VoiceSpec, session: Session, owner: Owner) -> None:
         self._spec, self._session, self._owner = spec, session, owner
         self.state: State = "connecting"
         self.problem = ""

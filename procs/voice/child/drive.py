@@ -26,8 +26,9 @@ from procs.voice.child.tasks import spawn
 from procs.voice.conversation import actions
 from procs.voice.conversation.talk import Conversation
 from procs.wire import realtime as wire
+from procs.wire.conversation import Instructions, Session
 
-_INSTRUCTIONS: msgspec.json.Decoder[wire.Instructions] = msgspec.json.Decoder(wire.Instructions)
+_INSTRUCTIONS: msgspec.json.Decoder[Instructions] = msgspec.json.Decoder(Instructions)
 _DETECTOR = onset.silero()  # loaded by the zygote: each child has a copy of its own, as fresh as this one
 SOONEST_S = 0.002  # a conversation that always wants the next tick at once still lets others live
 
@@ -132,7 +133,7 @@ class Drive:
         """What a device of ours has played."""
         self._do(self._conversation.playback(event, time.monotonic()))
 
-    def update(self, session: wire.Session, headlines: Sequence[str] | None) -> None:
+    def update(self, session: Session, headlines: Sequence[str] | None) -> None:
         """A browser says how it is to be. Raises Refused for a voice that nobody knows."""
         voice = voices.find(session.voice).voice if session.voice else self._voice
         now = time.monotonic()
@@ -287,7 +288,7 @@ class Drive:
         self._do(self._conversation.tick(time.monotonic()))
 
 
-def instructions_of(spec: VoiceSpec) -> wire.Instructions | None:
+def instructions_of(spec: VoiceSpec) -> Instructions | None:
     """Those of a spec. Raises Refused."""
     if not spec.instructions:
         return None

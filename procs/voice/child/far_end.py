@@ -13,6 +13,7 @@ from procs.errors import Refused
 from procs.media.ogg import OggReader, OggWriter
 from procs.media.opuspackets import packet_samples
 from procs.wire import realtime as wire
+from procs.wire.audio_frame import AudioFrame, pack_audio, parse_audio
 
 PACKETS_A_PAGE = 2
 MAX_LOST = 2 * wire.RATE  # samples: a timestamp further off is no loss; something was begun anew
@@ -59,7 +60,7 @@ class FarEnd:
     def _sound(self, data: bytes) -> list[Took]:
         if not self.is_ours:
             raise Refused("a binary frame, which the published protocol does not have")
-        frame = wire.parse_audio(data)
+        frame = parse_audio(data)
         samples = packet_samples(frame.packet)
         lost = 0 if self._expected is None else (frame.timestamp - self._expected) % _WRAP
         self._expected = (frame.timestamp + samples) % _WRAP
@@ -89,7 +90,7 @@ class FarEnd:
         frames: list[Frame] = []
         for packet in packets:
             if self.is_ours:
-                frames.append(wire.pack_audio(wire.AudioFrame(packet, self._seq, self._sent, first)))
+                frames.append(pack_audio(AudioFrame(packet, self._seq, self._sent, first)))
                 self._seq, first = self._seq + 1, False
             else:
                 frames += self._paged(packet)

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 from procs.messages.voice import Line
 from procs.wire import moshi, realtime
+from procs.wire.conversation import ChatMessage
 
 
 class Ask(NamedTuple):
     """Ask the language model; its words come back as `llm_word`, its end as `llm_done` or `llm_failed`."""
 
     reply: int
-    messages: list[realtime.ChatMessage]
+    messages: list[ChatMessage]
     temperature: float
     metadata: dict[str, Any]  # instructions, for models that know them
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from procs.messages.voice import Line, Role
 from procs.voice.conversation.actions import Action, Keep
 from procs.voice.conversation.words import CUT, SILENCE
-from procs.wire.realtime import ChatMessage
+from procs.wire.conversation import ChatMessage
 
 KEPT = 200  # lines
 BUDGET = 12_000  # characters that a request holds at most, the system prompt among them: about 3,000 tokens

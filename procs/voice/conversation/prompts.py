@@ -11,7 +11,7 @@ import msgspec
 
 from procs.voice.conversation import texts
 from procs.voice.conversation.texts import Texts
-from procs.wire import realtime as wire
+from procs.wire.conversation import Constant, Explanation, GuessAnimal, Instructions, News, QuizShow, Smalltalk
 
 QUESTIONS = 5
 HEADLINES = 10
@@ -23,7 +23,7 @@ class Prompt:
 
     def __init__(
         self,
-        instructions: wire.Instructions,
+        instructions: Instructions,
         *,
         llm_name: str,
         seed: int,
@@ -49,34 +49,34 @@ class Prompt:
         )
 
 
-def _language(instructions: wire.Instructions) -> str:
-    if isinstance(instructions, wire.Explanation):
+def _language(instructions: Instructions) -> str:
+    if isinstance(instructions, Explanation):
         return "en"
     return instructions.language or "en/fr"
 
 
 def _wish(
-    instructions: wire.Instructions,
+    instructions: Instructions,
     told: Texts,
     chance: random.Random,
     time: datetime,
     headlines: Sequence[str] | None,
 ) -> str:
     match instructions:
-        case wire.Constant(text=text):
+        case Constant(text=text):
             return text
-        case wire.Explanation():
+        case Explanation():
             return told.explanation
-        case wire.QuizShow():
+        case QuizShow():
             return _quiz(told, chance)
-        case wire.GuessAnimal():
+        case GuessAnimal():
             game = told.guess_animal
             return game.style.format(easy=chance.choice(game.easy), hard=chance.choice(game.hard))
-        case wire.News() if headlines:
+        case News() if headlines:
             return _news(told, chance, headlines)
-        case wire.News():
+        case News():
             return f"{told.news.none.strip()}\n{_smalltalk(told, chance, time)}"
-        case wire.Smalltalk():
+        case Smalltalk():
             return _smalltalk(told, chance, time)
 
 

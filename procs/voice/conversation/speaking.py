@@ -14,6 +14,7 @@ from procs.voice.conversation.playing import Playing
 from procs.voice.conversation.reply import Reply
 from procs.voice.conversation.words import CUT
 from procs.wire import realtime as wire
+from procs.wire.conversation import ChatMessage, Outputs, Response
 
 MOST_WAITING = 8  # announcements
 STUCK_S = 45.0  # without anything of a reply: longer than all that is waited for
@@ -38,9 +39,7 @@ class Speaking:
 
     # Something to say
 
-    def ask(
-        self, messages: list[wire.ChatMessage], metadata: dict[str, Any], voice: tuple[str, str], now: float
-    ) -> None:
+    def ask(self, messages: list[ChatMessage], metadata: dict[str, Any], voice: tuple[str, str], now: float) -> None:
         """Have the model reply. `voice`: its name, and as the synthesiser knows it."""
         self._count += 1
         temperature = TEMPERATURE if self._asked else FIRST_TEMPERATURE
@@ -83,7 +82,7 @@ class Speaking:
         self._responses += 1
         if self.reply is not None:
             self.reply.response = self._responses
-        shown = wire.Response(voice=voice, chat_history=self._history.spoken)
+        shown = Response(voice=voice, chat_history=self._history.spoken)
         self._out.append(Tell(wire.ResponseCreated(response=shown)))
 
     # How it goes
@@ -145,7 +144,7 @@ class Speaking:
 
     def _end(self, reply: Reply) -> None:
         reply.has_ended = True
-        outputs = wire.Outputs(chat_history=self._history.spoken, debug_dict=self._debug())
+        outputs = Outputs(chat_history=self._history.spoken, debug_dict=self._debug())
         self._out += [Tell(wire.AdditionalOutputs(args=outputs)), Tell(wire.AudioDone())]
 
     def _finish(self, reply: Reply, now: float) -> None:

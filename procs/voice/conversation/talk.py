@@ -29,6 +29,7 @@ from procs.voice.conversation.turns import Turn, Turns
 from procs.voice.onset import OFFSET_S
 from procs.wire import moshi
 from procs.wire import realtime as wire
+from procs.wire.conversation import Instructions
 
 __all__ = ["Conversation", "Turn"]
 
@@ -40,7 +41,7 @@ class Conversation:
     def __init__(
         self,
         *,
-        instructions: wire.Instructions | None,
+        instructions: Instructions | None,
         voice: str,
         lines: Sequence[Line],
         ours: bool,
@@ -83,7 +84,7 @@ class Conversation:
 
     def update(
         self,
-        instructions: wire.Instructions | None,
+        instructions: Instructions | None,
         voice: str | None,
         now: float,
         headlines: Sequence[str] | None = None,
@@ -99,7 +100,7 @@ class Conversation:
                 self._greet(now)
         return self._done(now)
 
-    def _instruct(self, instructions: wire.Instructions) -> None:
+    def _instruct(self, instructions: Instructions) -> None:
         self._turns.prompt = Prompt(
             instructions, llm_name=self._llm_name, seed=self._seed, time=self._wall(), headlines=self._headlines
         )
