@@ -22,6 +22,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from procs.environment import from_environment
+from procs.flags import command_line, parse_flags
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts import hidden_secret, own_python
@@ -75,11 +78,11 @@ class Child(NamedTuple):
 
 def options(argv: Sequence[str], environ: Mapping[str, str]) -> Link:
     """The device's settings. Raises ConfigError, also without an id."""
-    parser = settings.command_line("agent", "The device's side alone.", (__doc__ or "").partition("\n\n")[2])
+    parser = command_line("agent", "The device's side alone.", (__doc__ or "").partition("\n\n")[2])
     parser.add_argument("--camera", action="store_const", const="1", help="without --device-id one is made and kept")
     parser.add_argument("--device-secret", metavar="SECRET", help="as published, but better set DEVICE_SECRET")
-    flags = settings.parse_flags(parser, Link, argv)
-    environment, env_file = settings.from_environment(environ)
+    flags = parse_flags(parser, Link, argv)
+    environment, env_file = from_environment(environ)
     chosen = settings.load(Link, Layers(flags, environment, env_file))
     if not chosen.device_id and "camera" not in flags:
         raise ConfigError("--device-id (or DEVICE_ID): must be given; or --camera, with which one is made and kept")

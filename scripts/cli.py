@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from procs import rpc
+from procs.flags import command_line
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -32,13 +33,14 @@ from scripts import own_python
 if __name__ == "__main__":
     own_python.become()
 
-from procs import bus, log, proc, settings
+from procs import bus, log, proc
 from procs.capture import place
 from procs.errors import ConfigError, DeadlineExceeded, LinkLost, PlanariaError, Unhealthy
 from procs.keeper import start
 from procs.keeper.pace import Row
+from procs.kinds import BITRATE
 from procs.messages.requests import Bitrate, Command, Keyframe
-from procs.settings import BITRATE, ROOT
+from procs.settings import ROOT
 from procs.warden import options as warden
 from scripts import (
     addresses,
@@ -289,7 +291,7 @@ def _command(stream: str, command: Command) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = settings.command_line("cli.py", "The suite from a shell.", (__doc__ or "").partition("\n\n")[2])
+    parser = command_line("cli.py", "The suite from a shell.", (__doc__ or "").partition("\n\n")[2])
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for verb in (up, status, logs, password, keyframe, bitrate):
         sub = verbs.add_parser(verb.__name__, help=(verb.__doc__ or "").rstrip("."), description=verb.__doc__)

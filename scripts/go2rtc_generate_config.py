@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from procs.flags import command_line, parse_flags
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts import own_python
@@ -28,7 +30,7 @@ if __name__ == "__main__":
 
 import yaml
 
-from procs import proc, settings
+from procs import proc
 from procs.errors import ConfigError, PlanariaError
 from procs.settings import ROOT
 from scripts import exec_sources
@@ -127,7 +129,7 @@ def _refuse_live(out: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the file; 2 for a wrong setting."""
-    parser = settings.command_line(
+    parser = command_line(
         "go2rtc_generate_config", "Write go2rtc's configuration.", (__doc__ or "").partition("\n\n")[2]
     )
     out_of = os.environ.get("METABONK_GO2RTC_CONFIG") or "run/go2rtc.yaml"
@@ -138,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--gop-cache", action="store_true", help="for a go2rtc that has one (`make up` finds out itself)"
     )
     try:
-        flags = settings.parse_flags(parser, Suite, sys.argv[1:] if argv is None else argv)
+        flags = parse_flags(parser, Suite, sys.argv[1:] if argv is None else argv)
         out = flags.pop("out")
         gop_cache = bool(flags.pop("gop_cache"))
         plan = load_plan(ROOT, os.environ, flags)

@@ -19,7 +19,8 @@ if __name__ == "__main__":
     own_python.become()
 
 from procs.errors import ConfigError, NotHere
-from procs.settings import ROOT, command_line
+from procs.flags import command_line
+from procs.settings import ROOT
 from scripts import gpu_report
 from scripts.status import print_table
 

@@ -17,8 +17,8 @@ from procs import proc
 from procs.carrier import DISTRUST
 from procs.errors import ConfigError, Unhealthy
 from procs.headless_agent.options import Producer
+from procs.kinds import Address
 from procs.messages.warden import TunnelState
-from procs.settings import Address
 from scripts import listeners, reach, reasons, roles, speaking, suite, tunnel_state
 from scripts.suite_settings import Plan, Suite, next_step
 

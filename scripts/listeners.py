@@ -12,7 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from procs.errors import ConfigError
-from procs.settings import Address
+from procs.kinds import Address
 
 LET_GO_S = 3.0
 LOOK_EVERY_S = 0.05

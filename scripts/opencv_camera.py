@@ -11,8 +11,8 @@ import sys
 
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from procs import settings
 from procs.errors import ConfigError, NotHere
+from procs.flags import command_line
 
 EXAMPLES = """\
   scripts/opencv_camera.py --device 0 | ffplay -
@@ -21,7 +21,7 @@ EXAMPLES = """\
 
 def main() -> int:
     """Read and write until one side ends. Returns 2 for wrong words, 3 without OpenCV or a camera."""
-    parser = settings.command_line("opencv_camera", (__doc__ or "").splitlines()[0], EXAMPLES)
+    parser = command_line("opencv_camera", (__doc__ or "").splitlines()[0], EXAMPLES)
     parser.add_argument("--device", default="0", help="number of a camera, or whatever else OpenCV opens")
     parser.add_argument("--fps", type=int, default=30)
     parser.add_argument("--bitrate", default="2M")

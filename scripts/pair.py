@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from procs import rpc
+from procs.flags import command_line
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -154,7 +155,7 @@ def pair(as_json: bool, environ: Mapping[str, str]) -> int:
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Pair, or say in one line why not."""
     try:
-        parser = settings.command_line("pair", "Pair this device with a user.", (__doc__ or "").partition("\n\n")[2])
+        parser = command_line("pair", "Pair this device with a user.", (__doc__ or "").partition("\n\n")[2])
         parser.add_argument("--json", action="store_true", help="JSON lines, for programs")
         return pair(parser.parse_args(list(argv)).json, environ)
     except PlanariaError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from procs.settings import Address, Kind
+from procs.kinds import Address, Kind
 
 PROGRAMS = {
     "hub": ("hub",),

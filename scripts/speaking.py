@@ -6,7 +6,8 @@ import contextlib
 import http.client
 from collections.abc import Sequence
 
-from procs.settings import ROOT, Address
+from procs.kinds import Address
+from procs.settings import ROOT
 from procs.speech import options
 from scripts.suite_settings import Plan
 

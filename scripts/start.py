@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from procs.errors import ConfigError, NotHere, PlanariaError, Unhealthy  # noqa: E402
-from procs.settings import command_line  # noqa: E402
+from procs.flags import command_line  # noqa: E402
 
 ASK_LIMIT_S = 3.0
 COMPOSE = "docker/docker-compose.go2rtc.exec.yml"

@@ -26,9 +26,11 @@ from typing import Any
 
 from procs import settings
 from procs.audio_io.options import Audio
+from procs.environment import from_environment
 from procs.errors import ConfigError, NotHere
 from procs.headless_agent.options import Producer, check, need_encoder
-from procs.settings import ADDRESS, NAME, PATH, SWITCH, Address, Kind, Layers, one_of, option, seconds, whole
+from procs.kinds import ADDRESS, NAME, PATH, SWITCH, Address, Kind, matching, one_of, seconds, whole
+from procs.settings import Layers, option
 from procs.speech import options as speech_options
 from procs.speech.options import Speech
 from procs.voice.options import Voice
@@ -47,7 +49,7 @@ PROFILES: dict[str, dict[str, str]] = {
 }  # fmt: skip
 # ${NAME} may stand in it; no other { } may, since go2rtc replaces ${...} too.
 _SOURCE = re.compile(r"(rtsp|rtsps|rtmp|rtmps|http|https)://([^\s#'\"{}\\]|\$\{\w+\})+")
-_LOGIN = settings.matching(r"[!-z|~]*", "printable ASCII without blanks, { or }")
+_LOGIN = matching(r"[!-z|~]*", "printable ASCII without blanks, { or }")
 
 
 def _parse_template(text: str) -> str:
@@ -195,7 +197,7 @@ class Plan:
 
 def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Plan:
     """Read and check everything. Raises ConfigError, or NotHere for what is not built yet."""
-    environment, env_file = settings.from_environment(environ, root)
+    environment, env_file = from_environment(environ, root)
     # One that is set but empty is as good as not set; processes of the suite read no .env themselves.
     merged = {**env_file, **{name: value for name, value in environment.items() if value or name not in env_file}}
     path = Path(merged.get("PLANARIA_SETTINGS") or root / SETTINGS_FILE)

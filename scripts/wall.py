@@ -25,8 +25,9 @@ from procs.carrier import trust
 from procs.errors import ConfigError
 from procs.hub import options as hub_options
 from procs.hub.options import Hub
+from procs.kinds import Address
 from procs.proxy import options as proxy
-from procs.settings import Address, Layers
+from procs.settings import Layers
 from procs.webrtc_peer import options as watch
 from procs.webrtc_peer.options import Peer
 from procs.wire import challenge

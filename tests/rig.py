@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from procs.settings import ROOT, Address
+from procs.kinds import Address
+from procs.settings import ROOT
 from scripts import go2rtc_binary, health
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg
 from scripts.suite_settings import Suite, load_plan

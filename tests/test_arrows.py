@@ -11,9 +11,9 @@ from procs.settings import ROOT
 
 # In this order: each may import only those before it.
 FLOOR = [
-    *("errors", "prctl", "proc", "backoff", "settings", "pipes", "messages", "figures"),
-    *("log", "store", "locks", "journal", "unanswered", "bus", "rpc", "line", "life", "brood"),
-    *("wire", "streams", "carrier", "media", "agent"),
+    *("errors", "prctl", "proc", "backoff", "kinds", "settings", "environment", "flags"),
+    *("pipes", "messages", "figures", "log", "store", "locks", "journal", "unanswered"),
+    *("bus", "rpc", "line", "life", "brood", "wire", "streams", "carrier", "media", "agent"),
 ]
 ONLY_FROM_MAIN = {"life", "brood"}
 # The loops of these two name the type of what they beat.

@@ -12,8 +12,10 @@ from procs.agent.network import Tunnel
 from procs.agent.settings import AgentSettings
 from procs.audio_io.options import Audio
 from procs.capture.options import Capture
+from procs.environment import OUR_ENV
 from procs.headless_agent.options import Producer
 from procs.hub.options import Hub
+from procs.kinds import Address
 from procs.proxy.options import Proxy
 from procs.settings import ROOT
 from procs.speech.options import Speech
@@ -82,10 +84,10 @@ def test_every_variable_of_ours_is_declared_and_explained() -> None:
         "PLANARIA_SETTINGS",
         "PLANARIA_SUITE",
     }
-    assert declared | by_hand == settings.OUR_ENV
+    assert declared | by_hand == OUR_ENV
     internal = {"PLANARIA_FOREGROUND", "PLANARIA_PARENT", "PLANARIA_SUITE"}
     example = (ROOT / ".env.example").read_text()
-    missing = [name for name in settings.OUR_ENV - internal if not re.search(rf"^#? ?{name}=", example, re.M)]
+    missing = [name for name in OUR_ENV - internal if not re.search(rf"^#? ?{name}=", example, re.M)]
     assert not missing, f".env.example does not explain {missing}"
 
 
@@ -106,7 +108,7 @@ def test_each_port_of_a_second_checkout_is_named() -> None:
         for cls in (Audio, Hub, Speech, Suite, Voice)
         for opt in settings.options_of(cls).values()
         for name in opt.env
-        if isinstance(opt.default, settings.Address) or name in ("PORT", "PLANARIA_AUDIO_PORT")
+        if isinstance(opt.default, Address) or name in ("PORT", "PLANARIA_AUDIO_PORT")
     }
     assert said and set(re.findall(r"`([A-Z0-9_]+)`", said[1])) == ports
 

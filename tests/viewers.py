@@ -17,8 +17,8 @@ from typing import BinaryIO, NamedTuple
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from procs.kinds import Address
 from procs.media import annexb, sei
-from procs.settings import Address
 
 READ_LIMIT_S = 15.0
 KEEPALIVE_S = 20.0  # go2rtc gives up on a client of RTSP that says nothing for a minute

@@ -22,6 +22,7 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.sdp import candidate_from_sdp
 
 from procs import bus
+from procs.kinds import Address
 from procs.media import sei
 from procs.messages.watch import (
     Beat,
@@ -34,7 +35,6 @@ from procs.messages.watch import (
     Unit,
     decode_from_child,
 )
-from procs.settings import Address
 from procs.webrtc_peer import fanout, pull
 from procs.webrtc_peer.outlets import Outlets
 from procs.webrtc_peer.rtsp_login import Server

@@ -26,7 +26,8 @@ from procs.agent.netlink import Interface, Network
 from procs.agent.packets import MIN_MTU4, MIN_MTU6, overlap
 from procs.agent.reach import Reach
 from procs.errors import ConfigError
-from procs.settings import ALL_PORTS, PATH, PORTS, SWITCH, TEXT, Kind, matching, option, whole
+from procs.kinds import ALL_PORTS, PATH, PORTS, SWITCH, TEXT, Kind, matching, whole
+from procs.settings import option
 
 NAME = "tunnel.json"
 MAX_PEERS = 64

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from procs import log, settings
+from procs.environment import from_environment
 from procs.errors import ConfigError
-from procs.settings import ALL_PORTS, PATH, PORTS, SWITCH, Kind, Layers, matching, one_of, option
+from procs.kinds import ALL_PORTS, PATH, PORTS, SWITCH, Kind, matching, one_of
+from procs.settings import Layers, option
 
 MODES = ("chat", "json", "bytes", "tun")
 MAX_URLS = 16  # of ICE servers
@@ -120,7 +122,7 @@ def load_settings(
 ) -> AgentSettings:
     """Settings of this agent; `flags` are a caller's, by field, and win. Raises ConfigError, also for an agent without
     a name or a place to meet, unless that `is_partial`."""
-    environment, env_file = settings.from_environment(os.environ if environ is None else environ)
+    environment, env_file = from_environment(os.environ if environ is None else environ)
     name = environment.get("AGENT_CONFIG") or env_file.get("AGENT_CONFIG") or ""
     document, servers = _read_file(Path(name).expanduser()) if name else ({}, ())
     found = settings.load(AgentSettings, Layers(flags or {}, environment, env_file, document, name))

@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from procs import log, settings
+from procs.environment import from_environment
 from procs.errors import ConfigError
-from procs.settings import PATH, SWITCH, TEXT, Address, Kind, Layers, matching, one_of, option, seconds, whole
+from procs.flags import command_line, parse_flags
+from procs.kinds import PATH, SWITCH, TEXT, Address, Kind, matching, one_of, seconds, whole
+from procs.settings import Layers, option
 
 EXAMPLES = """\
   python -m procs.audio_io
@@ -116,13 +119,13 @@ class Audio(settings.Settings):
 
 def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Audio:
     """Settings of this process. Raises ConfigError, and SystemExit once it has listed what there is."""
-    parser = settings.command_line("audio_io", "This machine's microphone and speaker, for a voice backend.", EXAMPLES)
+    parser = command_line("audio_io", "This machine's microphone and speaker, for a voice backend.", EXAMPLES)
     parser.usage = "python -m procs.audio_io [OPTION ...]"
     listed = "show microphones and speakers, and end"
     parser.add_argument("--list-devices", action="store_const", const="1", help=listed)
     parser.add_argument("--json", action="store_const", const="1", help="that list for programs")
-    flags = settings.parse_flags(parser, Audio, list(sys.argv[1:] if argv is None else argv))
-    environment, env_file = settings.from_environment(os.environ if environ is None else environ)
+    flags = parse_flags(parser, Audio, list(sys.argv[1:] if argv is None else argv))
+    environment, env_file = from_environment(os.environ if environ is None else environ)
     chosen = settings.load(Audio, Layers(flags, environment, env_file))
     if "list_devices" in flags:
         from procs.audio_io import devices  # here: it needs what only this role has installed

@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from procs import settings
+from procs.environment import from_environment
 from procs.errors import ConfigError
-from procs.settings import NAME, PATH, SWITCH, Layers, one_of, option, seconds, whole
+from procs.flags import command_line, parse_flags, plain_flags
+from procs.kinds import NAME, PATH, SWITCH, one_of, seconds, whole
+from procs.settings import Layers, option
 
 EXAMPLES = """\
   python -m procs.capture -- ffmpeg -v error -f v4l2 -i /dev/video0 -c:v libx264 -tune zerolatency -f mpegts pipe:1
@@ -60,12 +63,12 @@ class Capture(settings.Settings):
 def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Capture:
     """Settings of this process. Raises ConfigError."""
     own, command = _parted(list(sys.argv[1:] if argv is None else argv))
-    flags = settings.plain_flags(Capture, own)
+    flags = plain_flags(Capture, own)
     if flags is None:
-        parser = settings.command_line("capture", "The pictures of any command, as MPEG-TS for go2rtc.", EXAMPLES)
+        parser = command_line("capture", "The pictures of any command, as MPEG-TS for go2rtc.", EXAMPLES)
         parser.usage = "python -m procs.capture [OPTION ...] -- COMMAND [ARGUMENT ...]"
-        flags = settings.parse_flags(parser, Capture, own)
-    environment, env_file = settings.from_environment(os.environ if environ is None else environ)
+        flags = parse_flags(parser, Capture, own)
+    environment, env_file = from_environment(os.environ if environ is None else environ)
     chosen = settings.load(Capture, Layers(flags, environment, env_file)).but(command=command)
     if not command or not command[0]:
         raise ConfigError("no command: it comes after --; capture --help has examples")

@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from procs import settings
+from procs.environment import from_environment
 from procs.errors import ConfigError, NotHere
-from procs.settings import BITRATE, NAME, PATH, SWITCH, Layers, one_of, option, seconds, whole
+from procs.flags import command_line, parse_flags, plain_flags
+from procs.kinds import BITRATE, NAME, PATH, SWITCH, Kind, matching, one_of, seconds, whole
+from procs.settings import Layers, option
 
 # Without blanks in front, a path; go2rtc's configuration takes it as one word.
-AUDIO = settings.matching(r"none|tone|[^-\s].*", "none, tone, or the path of a file")
+AUDIO = matching(r"none|tone|[^-\s].*", "none, tone, or the path of a file")
 MAX_PES_BITS = 480_000  # a picture over 65,535 bytes has no PES length, and go2rtc would hold it for a frame
 
 # Encoders that take what the GPU has drawn where it lies, and the packages they need: {package: module}.
@@ -124,7 +127,7 @@ class Producer(settings.Settings):
     )
     bufsize: int = option(
         0,
-        settings.Kind(lambda t: 0 if t == "0" else BITRATE.parse(t), f"0 (chosen by bit rate), or {BITRATE.allowed}"),
+        Kind(lambda t: 0 if t == "0" else BITRATE.parse(t), f"0 (chosen by bit rate), or {BITRATE.allowed}"),
         env=("PLANARIA_BUFSIZE", "METABONK_NVENC_BUFSIZE"),
         help="rate control buffer in bits; 0: a tenth of a second",
     )
@@ -159,13 +162,11 @@ class Producer(settings.Settings):
 def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Producer:
     """Settings of this process. Raises ConfigError."""
     argv = sys.argv[1:] if argv is None else argv
-    flags = settings.plain_flags(Producer, argv)
+    flags = plain_flags(Producer, argv)
     if flags is None:
-        parser = settings.command_line(
-            "headless_agent", "One stream of H.264 on stdout, for go2rtc's exec: source.", EXAMPLES
-        )
-        flags = settings.parse_flags(parser, Producer, argv)
-    environment, env_file = settings.from_environment(os.environ if environ is None else environ)
+        parser = command_line("headless_agent", "One stream of H.264 on stdout, for go2rtc's exec: source.", EXAMPLES)
+        flags = parse_flags(parser, Producer, argv)
+    environment, env_file = from_environment(os.environ if environ is None else environ)
     chosen = settings.load(Producer, Layers(flags, environment, env_file))
     if chosen.encoder in ON_GPU:
         chosen = chosen.but(renderer="egl")

@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from procs import settings
+from procs.environment import from_environment
 from procs.errors import ConfigError
-from procs.settings import ADDRESS, PATH, SWITCH, TEXT, Address, Kind, Layers, matching, one_of, option, whole
+from procs.flags import command_line, parse_flags
+from procs.kinds import ADDRESS, PATH, SWITCH, TEXT, Address, Kind, matching, one_of, whole
+from procs.settings import Layers, option
 
 ADMIN = "admin"  # the first account
 PASSWORD_FILE = "admin-password"  # in the run directory, until somebody has seen it
@@ -152,9 +155,9 @@ class Hub(settings.Settings):
 
 def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Hub:
     """Settings of this process. Raises ConfigError."""
-    parser = settings.command_line("hub", "Devices and people meet here.", EXAMPLES)
-    flags = settings.parse_flags(parser, Hub, list(sys.argv[1:] if argv is None else argv))
-    environment, env_file = settings.from_environment(os.environ if environ is None else environ)
+    parser = command_line("hub", "Devices and people meet here.", EXAMPLES)
+    flags = parse_flags(parser, Hub, list(sys.argv[1:] if argv is None else argv))
+    environment, env_file = from_environment(os.environ if environ is None else environ)
     chosen = settings.load(Hub, Layers(flags, environment, env_file))
     if chosen.signaling_tokens_file:
         more = _tokens_in(chosen.signaling_tokens_file)

@@ -27,7 +27,8 @@ from procs.hub.options import Hub, refuse_open_air, tls
 from procs.hub.signalling import signal_ws
 from procs.hub.state import State, now
 from procs.hub.viewers import live, viewer_ws, watching
-from procs.settings import Address, run_dir
+from procs.kinds import Address
+from procs.settings import run_dir
 from procs.store import Store
 
 BACKLOG = 4096  # a whole fleet may come back at once

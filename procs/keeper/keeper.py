@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 from procs import journal, life, locks, log, prctl, proc, settings
 from procs.errors import ConfigError, Unhealthy
+from procs.flags import command_line
 from procs.keeper import ending, start
 from procs.keeper.pace import Row
 from procs.keeper.watch import Death, Watch
@@ -54,7 +55,7 @@ class Parent(NamedTuple):
 def load() -> Parent:
     """Look at our parent before anything else. Raises ConfigError for a keeper that supervisord did not start."""
     if sys.argv[1:]:
-        settings.command_line("keeper", "Starts supervisord again.", "  supervisord starts it: make up").parse_args()
+        command_line("keeper", "Starts supervisord again.", "  supervisord starts it: make up").parse_args()
     if "SUPERVISOR_ENABLED" not in os.environ or proc.MARK not in os.environ:
         raise ConfigError("the keeper is started by supervisord: make up")
     pid = os.getppid()

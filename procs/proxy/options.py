@@ -25,12 +25,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from procs import settings
+from procs import kinds, settings
 from procs.carrier import trust
+from procs.environment import from_environment
 from procs.errors import ConfigError
+from procs.flags import command_line, parse_flags
+from procs.kinds import PATH, SWITCH, Kind, matching, whole
 from procs.proxy import go2rtc
 from procs.proxy.policy import FLAGS, METHODS, Rule, Upstream, Value
-from procs.settings import PATH, SWITCH, Kind, Layers, option, whole
+from procs.settings import Layers, option
 
 NAME = "proxy.json"
 UPSTREAM_KEYS = ("url", "prefix", "rules", "max_upload")
@@ -102,9 +105,9 @@ class Proxy(settings.Settings):
 def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Proxy:
     """Settings of this process. Raises ConfigError."""
     environ = os.environ if environ is None else environ
-    parser = settings.command_line("proxy", "Carries requests of the hub to go2rtc.", "  python -m procs.proxy")
-    flags = settings.parse_flags(parser, Proxy, sys.argv[1:] if argv is None else argv)
-    environment, env_file = settings.from_environment(environ)
+    parser = command_line("proxy", "Carries requests of the hub to go2rtc.", "  python -m procs.proxy")
+    flags = parse_flags(parser, Proxy, sys.argv[1:] if argv is None else argv)
+    environment, env_file = from_environment(environ)
     path = settings.run_dir(environ) / NAME
     document = settings.written(path)
     others = upstreams(document.pop("upstreams", {}), f"{path}: upstreams")
@@ -131,12 +134,12 @@ def upstreams(section: Any, where: str) -> tuple[Upstream, ...]:
 def _upstream(name: str, section: Any, where: str) -> Upstream:
     if name == "go2rtc":
         raise ConfigError(f"{where}: go2rtc is one already; GO2RTC_HTTP says where it is")
-    _value(settings.NAME, {"name": name}, "name", where)
+    _value(kinds.NAME, {"name": name}, "name", where)
     if not isinstance(section, dict):
         raise ConfigError(f"{where}: must be 'key: value' lines: {', '.join(UPSTREAM_KEYS)}")
     settings.refuse_unknown_keys(section, UPSTREAM_KEYS, where)
     at: Origin = _value(ORIGIN, section, "url", where, secret=True)
-    prefix: str = _value(settings.matching(_PREFIX.pattern, "a path such as /files"), section, "prefix", where)
+    prefix: str = _value(matching(_PREFIX.pattern, "a path such as /files"), section, "prefix", where)
     if any(segment in (".", "..") for segment in prefix.split("/")) or f"{prefix}/".startswith("/api/"):
         raise ConfigError(f"prefix={prefix!r} ({where}): must be a path of its own, not go2rtc's /api")
     limit = _value(SIZE, section, "max_upload", where) if "max_upload" in section else 1 << 20

@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from procs import settings
+from procs.environment import from_environment
 from procs.errors import ConfigError
-from procs.settings import ADDRESS, PATH, SWITCH, Address, Kind, Layers, matching, option, seconds, whole
+from procs.flags import command_line, parse_flags
+from procs.kinds import ADDRESS, PATH, SWITCH, Address, Kind, matching, seconds, whole
+from procs.settings import Layers, option
 
 PROGRAMS = ("stt", "tts", "llm")
 LONG_KEY = 16
@@ -91,14 +94,14 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         for line in EXAMPLES.splitlines()
         if program in line.partition(" -m procs.speech ")[2] or " -m " not in line
     ]
-    parser = settings.command_line("python -m procs.speech", "Hears, speaks and answers.", "\n".join(examples))
+    parser = command_line("python -m procs.speech", "Hears, speaks and answers.", "\n".join(examples))
     parser.usage = f"python -m procs.speech {program or '|'.join(PROGRAMS)} [OPTION ...]"
     parser.add_argument("program", choices=PROGRAMS, help="which of the three; it comes first, and --help after it")
     others = (each for named, its in _OWN.items() if program and named != program for each in its)
-    flags = settings.parse_flags(parser, Speech, argv, {*others} - {*_OWN.get(program, ())})
+    flags = parse_flags(parser, Speech, argv, {*others} - {*_OWN.get(program, ())})
     if flags.pop("program") != program:
         raise ConfigError(f"which of the three has to come first: {parser.usage}")
-    environment, env_file = settings.from_environment(os.environ if environ is None else environ)
+    environment, env_file = from_environment(os.environ if environ is None else environ)
     return check(settings.load(Speech, Layers(flags, environment, env_file)), program)
 
 

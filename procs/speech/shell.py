@@ -10,7 +10,7 @@ from aiohttp import web
 
 from procs import log
 from procs.errors import ConfigError
-from procs.settings import Address
+from procs.kinds import Address
 from procs.speech import door
 from procs.speech.options import Speech
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from procs import settings
 from procs.agent import network
 from procs.agent.network import Tunnel
+from procs.environment import from_environment
+from procs.flags import command_line, parse_flags
 from procs.settings import Layers
 
 EXAMPLES = """\
@@ -22,9 +24,9 @@ exit codes: 2 bad option, 3 no /dev/net/tun or nft, or not allowed to use it, 1 
 def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Tunnel:
     """Settings of this process. Raises ConfigError."""
     environ = os.environ if environ is None else environ
-    parser = settings.command_line("tun_pump", "Owns the tunnel's interface.", EXAMPLES)
-    flags = settings.parse_flags(parser, Tunnel, sys.argv[1:] if argv is None else argv)
-    environment, env_file = settings.from_environment(environ)
+    parser = command_line("tun_pump", "Owns the tunnel's interface.", EXAMPLES)
+    flags = parse_flags(parser, Tunnel, sys.argv[1:] if argv is None else argv)
+    environment, env_file = from_environment(environ)
     path = settings.run_dir(environ) / network.NAME
     document = settings.written(path)
     return network.check(settings.load(Tunnel, Layers(flags, environment, env_file, document, str(path))))

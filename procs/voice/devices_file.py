@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from procs.errors import Refused
-from procs.settings import matching
+from procs.kinds import matching
 from procs.voice import config, doubts
 from procs.voice.config import Device, FindVoice, Parsed
 

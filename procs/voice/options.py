@@ -10,9 +10,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from procs import settings
+from procs.environment import from_environment
 from procs.errors import ConfigError
+from procs.flags import command_line, parse_flags
+from procs.kinds import ADDRESS, PATH, SWITCH, TEXT, Address, Kind, matching, one_of, whole
 from procs.messages.voice import Services
-from procs.settings import ADDRESS, PATH, SWITCH, TEXT, Address, Kind, Layers, matching, one_of, option, whole
+from procs.settings import Layers, option
 
 LONG_KEY = 16
 MAX_INSTANCES = 16
@@ -172,10 +175,10 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     """Settings of this process. Raises ConfigError."""
     environ = os.environ if environ is None else environ
     about = "Calls devices, listens, thinks and speaks. HUGGING_FACE_HUB_TOKEN is taken, and not used."
-    parser = settings.command_line("python -m procs.voice", about, EXAMPLES)
+    parser = command_line("python -m procs.voice", about, EXAMPLES)
     parser.usage = "python -m procs.voice [OPTION ...]"
-    flags = settings.parse_flags(parser, Voice, sys.argv[1:] if argv is None else argv, _HIDDEN)
-    environment, env_file = settings.from_environment(environ)
+    flags = parse_flags(parser, Voice, sys.argv[1:] if argv is None else argv, _HIDDEN)
+    environment, env_file = from_environment(environ)
     chosen = check(settings.load(Voice, Layers(flags, environment, env_file)))
     return chosen if chosen.store else chosen.but(store=f"sqlite:///{settings.run_dir(environ) / 'voice.sqlite'}")
 

@@ -19,7 +19,7 @@ from aiohttp import web
 from procs import bus, line, log, proc, rpc
 from procs import store as stores
 from procs.errors import ConfigError
-from procs.settings import Address
+from procs.kinds import Address
 from procs.voice import leader as leading
 from procs.voice import memory as remembering
 from procs.voice import rest, voices

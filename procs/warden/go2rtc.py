@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from procs.errors import Refused
-from procs.settings import Address
+from procs.kinds import Address
 
 ASK_EVERY_S = 1.0
 ASK_AGAIN_S = 0.02  # while it is away, and later less often: so exactly do we know when it is back

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from procs import log
-from procs.settings import Address
+from procs.kinds import Address
 from procs.warden.history import BUCKETS_S, Histogram
 
 TYPE = "text/plain; version=0.0.4; charset=utf-8"

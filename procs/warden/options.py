@@ -7,7 +7,9 @@ import sys
 from collections.abc import Mapping
 
 from procs import settings
-from procs.settings import ADDRESS, TEXT, Address, Kind, Layers, option, seconds
+from procs.flags import command_line
+from procs.kinds import ADDRESS, TEXT, Address, Kind, seconds
+from procs.settings import Layers, option
 from procs.warden.limits import LIMITS
 
 NAME = "warden.json"
@@ -39,7 +41,7 @@ class Warden(settings.Settings):
 
 def load() -> Warden:
     """Settings of this process. Raises ConfigError."""
-    parser = settings.command_line("warden", "Finds what hangs.", "  supervisord starts it, as supervisord.conf says")
+    parser = command_line("warden", "Finds what hangs.", "  supervisord starts it, as supervisord.conf says")
     parser.parse_args(sys.argv[1:])
     path = settings.run_dir() / NAME
     return settings.load(Warden, Layers(document=settings.written(path, is_needed=True), document_name=str(path)))

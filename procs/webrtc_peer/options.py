@@ -15,7 +15,10 @@ from procs import settings
 from procs.agent import network
 from procs.agent.network import Tunnel
 from procs.agent.settings import AgentSettings, load_settings
-from procs.settings import ADDRESS, ALL_PORTS, PORTS, SWITCH, Address, Kind, Layers, matching, option
+from procs.environment import from_environment
+from procs.flags import command_line, parse_flags
+from procs.kinds import ADDRESS, ALL_PORTS, PORTS, SWITCH, Address, Kind, matching
+from procs.settings import Layers, option
 from procs.webrtc_peer.rtsp_login import Server, User
 
 NAME = "webrtc_peer.json"
@@ -105,9 +108,9 @@ class Peer(settings.Settings):
 def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Peer:
     """Settings of this process. Raises ConfigError."""
     environ = os.environ if environ is None else environ
-    parser = settings.command_line("webrtc_peer", "Shows streams to viewers, over WebRTC.", EXAMPLES)
-    flags = settings.parse_flags(parser, Peer, sys.argv[1:] if argv is None else argv)
-    environment, env_file = settings.from_environment(environ)
+    parser = command_line("webrtc_peer", "Shows streams to viewers, over WebRTC.", EXAMPLES)
+    flags = parse_flags(parser, Peer, sys.argv[1:] if argv is None else argv)
+    environment, env_file = from_environment(environ)
     path = settings.run_dir(environ) / NAME
     found = settings.load(Peer, Layers(flags, environment, env_file, settings.written(path), str(path)))
     path = settings.run_dir(environ) / network.NAME

@@ -11,8 +11,11 @@ from pathlib import Path
 
 from procs import settings
 from procs.carrier import trust
-from procs.settings import PATH as FILE
-from procs.settings import SWITCH, Kind, Layers, matching, option
+from procs.environment import from_environment
+from procs.flags import command_line, parse_flags, plain_flags
+from procs.kinds import PATH as FILE
+from procs.kinds import SWITCH, Kind, matching
+from procs.settings import Layers, option
 
 PATH = "/ws/device"
 EXAMPLES = """\
@@ -97,12 +100,12 @@ class Link(settings.Settings):
 def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Link:
     """Settings of this process. Raises ConfigError."""
     own = list(sys.argv[1:] if argv is None else argv)
-    flags = settings.plain_flags(Link, own)
+    flags = plain_flags(Link, own)
     if flags is None:
-        parser = settings.command_line("ws_link", "A device's control connection to its hub.", EXAMPLES)
+        parser = command_line("ws_link", "A device's control connection to its hub.", EXAMPLES)
         parser.usage = "python -m procs.ws_link [OPTION ...]"
-        flags = settings.parse_flags(parser, Link, own)
-    environment, env_file = settings.from_environment(os.environ if environ is None else environ)
+        flags = parse_flags(parser, Link, own)
+    environment, env_file = from_environment(os.environ if environ is None else environ)
     chosen = settings.load(Link, Layers(flags, environment, env_file))
     if chosen.ca:
         trust(chosen.ca)

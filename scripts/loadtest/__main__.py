@@ -38,8 +38,8 @@ from pathlib import Path
 
 import uvloop
 
-from procs import settings
 from procs.errors import ConfigError, PlanariaError
+from procs.flags import command_line
 from procs.wire.conversation import Explanation, GuessAnimal, Instructions, News, QuizShow, Session, Smalltalk
 from scripts.loadtest import report, sounds
 from scripts.loadtest.backend import Backend
@@ -76,7 +76,7 @@ def left_out(text: str) -> frozenset[str]:
 def options(argv: Sequence[str]) -> argparse.Namespace:
     """What the command line says. Raises ConfigError."""
     head, _, rest = (__doc__ or "").partition("\n\n")
-    parser = settings.command_line("loadtest_voice", " ".join(head.split()), rest)
+    parser = command_line("loadtest_voice", " ".join(head.split()), rest)
     parser.add_argument("--server-url", metavar="URL", default="ws://127.0.0.1:8010", help="default %(default)s")
     parser.add_argument("--n-workers", metavar="N", type=number, default=1, help="users at once (default 1)")
     parser.add_argument("--n-conversations", metavar="N", type=number, help="in all (default: one for each user)")

@@ -7,7 +7,8 @@ import json
 import sys
 
 from procs.errors import NotHere, PlanariaError
-from procs.settings import ROOT, command_line
+from procs.flags import command_line
+from procs.settings import ROOT
 from scripts import suite
 from tests.bench.measure import Result, Size
 

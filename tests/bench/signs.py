@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from procs.errors import Unhealthy
-from procs.settings import Address
+from procs.kinds import Address
 from tests.viewers import RtspViewer
 
 T = TypeVar("T")

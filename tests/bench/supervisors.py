@@ -16,7 +16,8 @@ from pathlib import Path
 
 from procs import proc
 from procs.errors import Unhealthy
-from procs.settings import ADDRESS, ROOT
+from procs.kinds import ADDRESS
+from procs.settings import ROOT
 from scripts import go2rtc_binary, suite
 from scripts.capture_programs import FOLDER
 from tests import rig

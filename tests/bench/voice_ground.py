@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from procs.errors import Unhealthy
-from procs.settings import ROOT, Address
+from procs.kinds import Address
+from procs.settings import ROOT
 from tests import conversing, rig, voice_rig
 from tests.bench import signs, wall
 from tests.voice_rig import Backend

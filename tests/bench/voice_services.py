@@ -15,7 +15,7 @@ from websockets.exceptions import WebSocketException
 
 from procs.audio_io.sound import RATE, Pcm
 from procs.errors import Refused, Unhealthy
-from procs.settings import Address
+from procs.kinds import Address
 from procs.wire import moshi
 from tests import rig
 from tests.bench import signs, wall

@@ -18,7 +18,8 @@ import yaml
 
 from procs import proc
 from procs.errors import Unhealthy
-from procs.settings import ADDRESS, ROOT
+from procs.kinds import ADDRESS
+from procs.settings import ROOT
 from scripts import suite
 from tests.clone import Clone
 from tests.faults import invariants

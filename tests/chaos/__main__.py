@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from procs.errors import PlanariaError
-from procs.settings import command_line
+from procs.flags import command_line
 from scripts import suite
 from tests.chaos.report import Report
 from tests.chaos.runner import Runner

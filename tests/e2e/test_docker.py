@@ -24,7 +24,8 @@ import yaml
 from procs import proc
 from procs.hub.options import Hub
 from procs.keeper import start
-from procs.settings import ROOT, Address, options_of
+from procs.kinds import Address
+from procs.settings import ROOT, options_of
 from procs.speech.options import Speech
 from procs.voice.options import Voice
 from scripts import go2rtc_binary

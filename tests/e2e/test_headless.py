@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from procs import proc
-from procs.settings import ROOT, Address
+from procs.kinds import Address
+from procs.settings import ROOT
 from scripts import suite
 from scripts.capture_programs import PROGRAM
 from tests import rig

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from procs.settings import Address
+from procs.kinds import Address
 from tests.clone import Clone
 from tests.e2e import page_rig
 from tests.e2e.page_rig import Person, Site

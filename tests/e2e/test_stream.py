@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from procs.settings import ROOT, Address
+from procs.kinds import Address
+from procs.settings import ROOT
 from scripts import go2rtc_binary
 from tests import rig
 from tests.decoding import code_of, frames_of, seen_in

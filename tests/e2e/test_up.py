@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from procs import proc
-from procs.settings import Address
+from procs.kinds import Address
 from scripts import health, suite
 from scripts.suite_settings import Suite
 from tests.clone import Clone, link_venv, said

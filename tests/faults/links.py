@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from procs.settings import Address
+from procs.kinds import Address
 
 _PIECE = 65536
 _LOOK_EVERY_S = 0.01

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from procs import proc
 from procs.errors import Unhealthy
-from procs.settings import Address
+from procs.kinds import Address
 from scripts import health, reach, roles, suite
 from scripts.suite_settings import Plan, load_plan
 from tests.clone import EVERY_ROLE, Clone

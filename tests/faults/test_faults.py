@@ -17,7 +17,8 @@ import pytest
 import zmq
 
 from procs import bus, proc
-from procs.settings import ROOT, Address
+from procs.kinds import Address
+from procs.settings import ROOT
 from tests.faults import disks, faults, invariants, links
 from tests.faults.faults import CannotFault
 from tests.faults.invariants import Broken, Census, Seen

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from procs import proc
-from procs.settings import Address
+from procs.kinds import Address
 from scripts import suite
 from tests.clone import Clone
 from tests.faults import disks, faults, links

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from procs.settings import Address
+from procs.kinds import Address
 from tests import conversing, device_minimal
 from tests.conversing import Speech, Voice
 from tests.device_minimal import Device

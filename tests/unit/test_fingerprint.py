@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from procs import settings
+from procs.environment import OUR_ENV
 from procs.settings import ROOT, Settings
 from scripts import roles
 from scripts.fingerprint import NOT_READ, fingerprint, variables
@@ -42,7 +43,7 @@ def plan(folder: Path, chosen: str = EVERYTHING) -> Plan:
 
 
 def test_every_variable_that_a_process_reads_counts(tmp_path: Path) -> None:
-    names = (settings.OUR_ENV | declared() | explained()) - INTERNAL - {*NOT_READ}
+    names = (OUR_ENV | declared() | explained()) - INTERNAL - {*NOT_READ}
     assert {"KYUTAI_LLM_URL", "NEWSAPI_API_KEY", "HOST", "PORT", "LOG_LEVEL", "REMOTE_DEVICES_CONFIG"} <= names
     found = plan(tmp_path)
     counted = variables(dataclasses.replace(found, environment=dict.fromkeys(names, "x")))

@@ -8,7 +8,7 @@ import pytest
 
 from procs.errors import ConfigError
 from procs.hub.options import Hub, load, refuse_open_air
-from procs.settings import Address
+from procs.kinds import Address
 
 
 def test_by_default_it_is_for_this_machine_alone() -> None:

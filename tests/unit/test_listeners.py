@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from procs.errors import ConfigError
-from procs.settings import Address
+from procs.kinds import Address
 from scripts import listeners
 
 

@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procs import settings
+from procs.environment import from_environment, read_env_file, refuse_unknown_variables
 from procs.errors import ConfigError
-from procs.settings import ADDRESS, BITRATE, NAME, SWITCH, Address, Layers, load, one_of, option, seconds, whole
+from procs.flags import command_line, parse_flags, plain_flags
+from procs.kinds import ADDRESS, BITRATE, NAME, SWITCH, Address, one_of, seconds, whole
+from procs.settings import Layers, load, option
 from scripts.suite_settings import Suite
 
 
@@ -132,22 +135,22 @@ def test_wrong_seconds(text: str) -> None:
 
 
 def test_an_unknown_variable_of_ours_is_refused_and_others_are_left_alone() -> None:
-    settings.refuse_unknown_variables({"HOME": "/", "METABONK_ANYTHING": "1", "PLANARIA_RUN_DIR": "x"}, "environment")
+    refuse_unknown_variables({"HOME": "/", "METABONK_ANYTHING": "1", "PLANARIA_RUN_DIR": "x"}, "environment")
     with pytest.raises(
         ConfigError, match=r"PLANARIA_RUNDIR: unknown variable \(environment\); did you mean PLANARIA_RUN_DIR"
     ):
-        settings.refuse_unknown_variables({"PLANARIA_RUNDIR": "x"}, "environment")
+        refuse_unknown_variables({"PLANARIA_RUNDIR": "x"}, "environment")
 
 
 def test_a_wrong_log_style_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"PLANARIA_LOG='xml' \(environment\): must be one of json, text"):
-        settings.from_environment({"PLANARIA_LOG": "xml"}, tmp_path)
+        from_environment({"PLANARIA_LOG": "xml"}, tmp_path)
 
 
 def test_a_secret_has_no_flag() -> None:
-    parser = settings.command_line("x", "x", "x")
+    parser = command_line("x", "x", "x")
     with pytest.raises(ConfigError, match="unrecognized arguments: --password"):
-        settings.parse_flags(parser, Suite, ["--password", "hunter2"])
+        parse_flags(parser, Suite, ["--password", "hunter2"])
     with pytest.raises(ConfigError) as caught:
         load(Suite, Layers(document={"password": ["hunter2"]}))
     assert "hunter2" not in str(caught.value)
@@ -157,24 +160,24 @@ def test_a_secret_has_no_flag() -> None:
     st.lists(st.sampled_from(["--size", "--loud", "--word", "--siz", "--size=4", "--", "-", "-3", "", "a", "4", "a b"]))
 )
 def test_plain_flags_are_what_argparse_makes_of_them(argv: list[str]) -> None:
-    plain = settings.plain_flags(Toy, argv)
+    plain = plain_flags(Toy, argv)
     if plain is not None:
-        assert plain == settings.parse_flags(settings.command_line("x", "x", "x"), Toy, argv)
+        assert plain == parse_flags(command_line("x", "x", "x"), Toy, argv)
 
 
 def test_only_pairs_are_plain_flags() -> None:
-    assert settings.plain_flags(Toy, ["--size", "4", "--word", "b", "--size", "6"]) == {"size": "6", "word": "b"}
-    assert settings.plain_flags(Toy, []) == {}
+    assert plain_flags(Toy, ["--size", "4", "--word", "b", "--size", "6"]) == {"size": "6", "word": "b"}
+    assert plain_flags(Toy, []) == {}
     for other in (["--loud"], ["--help"], ["--size"], ["--size", "-3"], ["--size=4", "x"], ["4", "--size"]):
-        assert settings.plain_flags(Toy, other) is None
-    assert settings.plain_flags(Suite, ["--password", "hunter2"]) is None
+        assert plain_flags(Toy, other) is None
+    assert plain_flags(Suite, ["--password", "hunter2"]) is None
 
 
 def test_env_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / ".env"
-    assert settings.read_env_file(path) == {}
+    assert read_env_file(path) == {}
     path.write_text("# comment\nA=1\nexport B='two words'\nMETABONK_SIZE=\n")
-    assert settings.read_env_file(path) == {"A": "1", "B": "two words", "METABONK_SIZE": ""}
+    assert read_env_file(path) == {"A": "1", "B": "two words", "METABONK_SIZE": ""}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +186,7 @@ def test_env_file_is_read(tmp_path: Path) -> None:
 def test_a_broken_env_file_names_the_line_and_no_secret(tmp_path: Path, broken: str) -> None:
     (tmp_path / ".env").write_text(broken)
     with pytest.raises(ConfigError, match="line 2") as caught:
-        settings.read_env_file(tmp_path / ".env")
+        read_env_file(tmp_path / ".env")
     assert "\n" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
@@ -191,7 +194,7 @@ def test_a_broken_env_file_names_the_line_and_no_secret(tmp_path: Path, broken: 
 def test_an_env_file_of_bytes_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"A=\xff\xfe")
     with pytest.raises(ConfigError, match="cannot be read"):
-        settings.read_env_file(tmp_path / ".env")
+        read_env_file(tmp_path / ".env")
 
 
 def test_run_dir_is_ours_alone(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from procs.errors import ConfigError
-from procs.settings import ROOT, Address
+from procs.kinds import Address
+from procs.settings import ROOT
 from procs.speech import options
 from scripts import capture_programs, roles, speaking
 from scripts.suite_settings import load_plan

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from procs import proc
-from procs.settings import Address
+from procs.kinds import Address
 from scripts import listeners
 from tests.rig import until
 

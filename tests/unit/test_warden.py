@@ -19,8 +19,9 @@ from msgspec import structs
 
 from procs import journal, proc
 from procs.errors import ConfigError, Refused
+from procs.kinds import Address
 from procs.messages.warden import Heartbeat
-from procs.settings import Address, Layers, load
+from procs.settings import Layers, load
 from procs.warden import go2rtc, metrics, notify, relatives, state, table
 from procs.warden.history import Down, History, Up
 from procs.warden.listener import Listener, answer
