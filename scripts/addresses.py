@@ -7,7 +7,7 @@ from pathlib import Path
 from procs.audio_io.token import FILE as AUDIO_TOKEN
 from procs.ws_link import identity
 from scripts import speaking
-from scripts.suite_settings import Plan
+from scripts.plan import Plan
 
 
 def show(run_dir: Path, plan: Plan, password: str) -> None:

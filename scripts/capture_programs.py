@@ -11,7 +11,7 @@ import shlex
 from pathlib import Path
 
 from scripts import roles
-from scripts.suite_settings import Plan
+from scripts.plan import Plan
 
 FOLDER = "run/supervisor.d"  # supervisord.conf includes what is in it
 HEAD = "; Written by `make up` from the captures of planaria.yaml.\n"

@@ -60,7 +60,7 @@ from scripts.fingerprint import fingerprint
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg, to_yaml, write_atomically
 from scripts.peer import known
 from scripts.peer import parser as between_agents
-from scripts.suite_settings import Plan, load_plan
+from scripts.plan import Plan, load_plan
 
 UNDER_SYSTEMD = "NOTIFY_SOCKET"  # set where systemd starts us (scripts/planaria.service)
 

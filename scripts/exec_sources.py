@@ -9,7 +9,8 @@ from pathlib import Path
 from procs import settings
 from procs.errors import ConfigError
 from procs.headless_agent.options import Producer
-from scripts.suite_settings import Plan, Suite
+from scripts.plan import Plan
+from scripts.suite_settings import Suite
 
 PRODUCER = "scripts/go2rtc_exec_headless_agent.sh"
 FILE = "scripts/go2rtc_exec_file.sh"

@@ -14,7 +14,7 @@ from procs.proxy.options import Proxy
 from procs.voice.options import Voice
 from procs.webrtc_peer.options import Peer
 from procs.ws_link.options import Link
-from scripts.suite_settings import Plan
+from scripts.plan import Plan
 
 # What is read by these names though no class declares them, and what other programs read.
 _PREFIXES = "PLANARIA_", "METABONK_", "SSL_CERT_"

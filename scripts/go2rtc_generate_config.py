@@ -34,7 +34,8 @@ from procs import proc
 from procs.errors import ConfigError, PlanariaError
 from procs.settings import ROOT
 from scripts import exec_sources
-from scripts.suite_settings import Plan, Suite, load_plan
+from scripts.plan import Plan, load_plan
+from scripts.suite_settings import Suite
 
 # What viewers and go2rtc's own player pages use. Not here: config, restart, exit, log, exec, ffmpeg, discovery.
 PAGES = ["/"]

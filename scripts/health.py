@@ -20,7 +20,9 @@ from procs.headless_agent.options import Producer
 from procs.kinds import Address
 from procs.messages.warden import TunnelState
 from scripts import listeners, reach, reasons, roles, speaking, suite, tunnel_state
-from scripts.suite_settings import Plan, Suite, next_step
+from scripts.plan import Plan
+from scripts.stream_settings import next_step
+from scripts.suite_settings import Suite
 
 ASK_LIMIT_S = 2.0
 DESCRIBE_LIMIT_S = 20.0  # a cold producer on a slow machine

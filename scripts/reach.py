@@ -17,7 +17,7 @@ from procs.errors import BusError
 from procs.messages.requests import AudioState, Describe, LinkState
 from procs.messages.voice import VoiceState
 from scripts import listeners
-from scripts.suite_settings import Plan
+from scripts.plan import Plan
 
 S = TypeVar("S", LinkState, AudioState, VoiceState)
 ASK_LIMIT_S = 2.0

@@ -10,7 +10,7 @@ from typing import Any
 
 from procs.errors import ConfigError, NotHere
 from scripts import suite
-from scripts.suite_settings import Plan
+from scripts.plan import Plan
 
 TAIL_BYTES = 256 * 1024
 AGAIN = 2  # so many failures in a row

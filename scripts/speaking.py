@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from procs.kinds import Address
 from procs.settings import ROOT
 from procs.speech import options
-from scripts.suite_settings import Plan
+from scripts.plan import Plan
 
 ASK_LIMIT_S = 2.0
 PROGRAMS = tuple(f"speech_{program}" for program in options.PROGRAMS)

@@ -14,7 +14,7 @@ import msgspec
 from procs import proc
 from procs.messages.requests import LinkState, ProcessState, SuiteState
 from scripts import capture_programs, health, producing, reach, reasons, speaking, suite, tunnel_state
-from scripts.suite_settings import Plan
+from scripts.plan import Plan
 
 NO_DEVICES = "not configured: there is no devices.json (README: A backend that talks)"
 WELL = ("SERVING", "RUNNING", "STARTING")

@@ -25,7 +25,8 @@ from procs.kinds import Address
 from procs.settings import ROOT
 from scripts import go2rtc_binary, health
 from scripts.go2rtc_generate_config import configuration, find_ffmpeg
-from scripts.suite_settings import Suite, load_plan
+from scripts.plan import load_plan
+from scripts.suite_settings import Suite
 
 T = TypeVar("T")
 _given: set[int] = set()

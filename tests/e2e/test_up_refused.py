@@ -16,7 +16,8 @@ import yaml
 from procs.errors import PlanariaError
 from procs.headless_agent.options import no_nvidia_driver
 from scripts import suite
-from scripts.suite_settings import load_plan, next_step
+from scripts.plan import load_plan
+from scripts.stream_settings import next_step
 from tests import hub_rig, nat
 from tests.clone import Clone, said
 from tests.peer_rig import ALONE

@@ -14,7 +14,7 @@ from procs import proc
 from procs.errors import Unhealthy
 from procs.kinds import Address
 from scripts import health, reach, roles, suite
-from scripts.suite_settings import Plan, load_plan
+from scripts.plan import Plan, load_plan
 from tests.clone import EVERY_ROLE, Clone
 from tests.faults import invariants
 from tests.faults.far_end import FarEnd

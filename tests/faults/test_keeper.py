@@ -18,7 +18,8 @@ from procs import journal, locks, proc
 from procs.keeper import start
 from procs.settings import ROOT
 from scripts import health, suite
-from scripts.suite_settings import Suite, load_plan
+from scripts.plan import load_plan
+from scripts.suite_settings import Suite
 from tests.clone import Clone
 from tests.rig import clean_environ, until
 

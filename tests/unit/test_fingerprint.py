@@ -14,7 +14,7 @@ from procs.environment import OUR_ENV
 from procs.settings import ROOT, Settings
 from scripts import roles
 from scripts.fingerprint import NOT_READ, fingerprint, variables
-from scripts.suite_settings import Plan, load_plan
+from scripts.plan import Plan, load_plan
 
 EVERYTHING = " ".join(sorted(roles.PROGRAMS))
 INTERNAL = {"PLANARIA_FOREGROUND", "PLANARIA_PARENT", "PLANARIA_SUITE"}

@@ -16,7 +16,7 @@ from scripts import exec_go2rtc, roles
 from scripts.capture_programs import files
 from scripts.exec_sources import exec_line, producer_words
 from scripts.go2rtc_generate_config import ALLOW_PATHS, configuration, main, to_yaml, write_atomically
-from scripts.suite_settings import load_plan
+from scripts.plan import load_plan
 from tests.rig import clean_environ
 
 HERE = Path("/srv/planaria")

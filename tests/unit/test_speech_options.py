@@ -13,7 +13,7 @@ from procs.kinds import Address
 from procs.settings import ROOT
 from procs.speech import options
 from scripts import capture_programs, roles, speaking
-from scripts.suite_settings import load_plan
+from scripts.plan import load_plan
 from tests.rig import clean_environ
 
 KEY = "a-key-that-nobody-guesses"

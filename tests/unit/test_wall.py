@@ -12,7 +12,7 @@ from supervisor.options import ServerOptions
 from procs.errors import ConfigError
 from scripts import addresses, roles
 from scripts.fingerprint import fingerprint
-from scripts.suite_settings import Plan, load_plan
+from scripts.plan import Plan, load_plan
 
 
 def plan(folder: Path, document: str = "{}", env_file: str = "", **environ: str) -> Plan:
