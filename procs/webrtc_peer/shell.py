@@ -1,5 +1,5 @@
-"""The leader: signalling between ws_link and the children, a child for each session, their streams; and the tunnel's
-peers (calls.py)."""
+"""The leader: signals passed on between the hub and the children, a child for each session, their streams; and the
+tunnel's peers (calls.py)."""
 
 from __future__ import annotations
 
@@ -24,21 +24,18 @@ from procs.messages.watch import (
     KeyframeWanted,
     PacketsWanted,
     RateWanted,
-    SessionsReady,
     Signal,
-    SignalTaken,
     Takes,
     Unit,
     decode_from_child,
-    decode_to_peer,
 )
-from procs.unanswered import Seen, Unanswered
 from procs.webrtc_peer import go2rtc
 from procs.webrtc_peer.encoders import Forks
 from procs.webrtc_peer.feeds import Feeds
 from procs.webrtc_peer.figures import Figures
 from procs.webrtc_peer.options import STREAM, Peer
 from procs.webrtc_peer.sessions import Action, Fork, Kill, Over, Sessions, Tell, Template
+from procs.webrtc_peer.signalling import Signalling
 from procs.webrtc_peer.wishes import Wishes
 from procs.wire import envelope
 from procs.wire.frames.watch import WatchRequest
@@ -47,10 +44,7 @@ if TYPE_CHECKING:
     from procs.webrtc_peer.calls import Calls
 
 NAME = "webrtc_peer"
-READY_EVERY_S = 1.0
-READY_AGAIN_S = 0.02  # while ws_link is not there: it is to know of us before a viewer asks
 TICK_S = 0.1
-SIGNALS_KEPT_S = 30.0  # a viewer waits no longer for an answer, whatever became of ws_link
 
 
 class Alive(Protocol):
@@ -88,12 +82,11 @@ class Shell:
     def __init__(self, settings: Peer, alive: Alive, brood: Brood) -> None:
         self._settings, self._alive, self._brood = settings, alive, brood
         context, run_dir = zmq.asyncio.Context.instance(), alive.run_dir
-        self._link = bus.work_connector(context, run_dir, NAME, bus.WS_LINK_SESSIONS)
+        self._signalling = Signalling(context, run_dir, self._signalled)
         self._warden = bus.connector(context, zmq.PUSH, run_dir, bus.WARDEN_HEARTBEAT)
         self._figures = Figures()
         self._wishes = Wishes(context, run_dir)
         self._sessions = Sessions(Template(str(run_dir), settings.udp_range, settings.rtsp_at))
-        self._out, self._seen = Unanswered(SIGNALS_KEPT_S), Seen()
         self._first_stream = ""
         self._calls = _calls(settings, run_dir, brood)
 
@@ -105,8 +98,8 @@ class Shell:
         works = (
             self._beat(),
             self._brood.watch(self._alive.serving, self._born, self._ended),
-            self._announce(),
-            self._hear_link(),
+            self._signalling.announce(lambda: self._sessions.ids),
+            self._signalling.hear(),
             self._tick(),
             self._feeds.tick(),
             self._feeds.watch(),
@@ -125,26 +118,6 @@ class Shell:
             await asyncio.sleep(1.0)
 
     # Towards the hub
-
-    async def _announce(self) -> None:
-        while True:
-            sent = bus.send_work(self._link, SessionsReady(os.getpid(), self._sessions.ids))
-            await asyncio.sleep(READY_EVERY_S if sent else READY_AGAIN_S)
-
-    async def _hear_link(self) -> None:
-        while True:
-            _, data, body = await bus.receive_work(self._link)
-            try:
-                message = decode_to_peer(data)
-                if isinstance(message, SignalTaken):
-                    self._out.taken(message.id)
-                    continue
-                if self._seen.is_new(message.id):
-                    log.debug("frame of the hub", kind=message.kind, session=message.session_id)
-                    await self._signalled(message, body)
-                bus.send_work(self._link, SignalTaken(message.id))
-            except Refused as reason:
-                log.warning("malformed bus message", reason=str(reason))
 
     async def _signalled(self, message: Signal, body: bytes) -> None:
         now = time.monotonic()
@@ -263,8 +236,8 @@ class Shell:
             self._feeds.look(now)
             for session_id in self._sessions.ids:
                 self._pass(session_id)
-            self._out.late(now)
-            self._flush(now)
+            self._signalling.late(now)
+            self._signalling.flush(now)
 
     def _act(self, actions: Iterable[Action]) -> None:
         for action in actions:
@@ -275,17 +248,12 @@ class Shell:
             elif isinstance(action, Kill):
                 self._brood.kill(action.child)
             elif isinstance(action, Tell):
-                self._out.add(action.kind, action.session_id, action.body, time.monotonic())
+                self._signalling.add(action.kind, action.session_id, action.body, time.monotonic())
             elif isinstance(action, Over):
                 _log_end(action)
                 self._figures.over(action.session_id)
                 self._feeds.close(action.session_id)
-        self._flush(time.monotonic())
-
-    def _flush(self, now: float) -> None:
-        for sent in self._out.due(now):
-            if not bus.send_work(self._link, sent.signal, sent.body):
-                return
+        self._signalling.flush(time.monotonic())
 
 
 def _calls(settings: Peer, run_dir: Path, brood: Brood) -> Calls | None:
