@@ -43,6 +43,7 @@ def test_settings_never_change() -> None:
     ("modules", "slow"),
     [
         ("procs.headless_agent.__main__", {"inspect", "dataclasses", "asyncio"}),  # PyAV, imported later, needs two
+        ("procs.headless_agent.producer, procs.headless_agent.control", {"zmq", "msgspec"}),  # after the first frame
         ("procs.capture.__main__, procs.capture.fifo, procs.capture.framing", {"inspect", "dataclasses", "asyncio"}),
         ("procs.keeper.__main__", {"inspect", "dataclasses", "asyncio"}),
         ("scripts.cli", {"sqlalchemy", "aiohttp", "aiortc"}),  # for `make status`, which people and programs repeat
