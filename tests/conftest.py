@@ -15,6 +15,7 @@ import pytest
 from scripts import suite
 from tests import rig
 from tests.clone import Clone
+from tests.examples import some_of
 
 # Where the environment tells Python not to keep what it compiles, every process of ours that a test starts would
 # compile all of it anew, and every worker all tests. (`make up` writes the bytecode, too.)
@@ -22,7 +23,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 # A busy machine says nothing of the code, and no time is asserted in a test.
-hypothesis.settings.register_profile("planaria", deadline=None)
+hypothesis.settings.register_profile("planaria", deadline=None, max_examples=some_of(100))
 hypothesis.settings.load_profile("planaria")
 
 

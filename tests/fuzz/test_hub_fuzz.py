@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests import fleet, golden, hub_rig
+from tests.examples import some_of
 from tests.hub_rig import Process, Talker
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=40)
@@ -73,7 +74,7 @@ def talkers(hub: Process) -> Iterator[list[Talker]]:
         yield [device, viewer]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=some_of(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(said=st.lists(frames(), min_size=1, max_size=5), who=st.integers(0, 1))
 def test_any_frames(hub: Process, talkers: list[Talker], said: list[str | bytes], who: int) -> None:
     talker = talkers[who]
@@ -83,7 +84,7 @@ def test_any_frames(hub: Process, talkers: list[Talker], said: list[str | bytes]
     assert hub.process.poll() is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=some_of(60), deadline=None)
 @given(said=frames(), path=st.sampled_from(["/ws/device", "/ws/viewer", "/ws/signal"]))
 def test_any_first_frame(hub: Process, said: str | bytes, path: str) -> None:
     with connect(hub.ws(path), compression=None, close_timeout=1, proxy=None) as ws:
@@ -94,7 +95,7 @@ def test_any_first_frame(hub: Process, said: str | bytes, path: str) -> None:
     assert code == 1008 and reason
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=some_of(100), deadline=None)
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]),
     path=st.sampled_from(PATHS),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from procs.agent.lane.slices import Incoming, outgoing
 from procs.agent.lane.vnet import HEAD, MOST_SEGMENTS, PLAIN, shape
 from procs.wire.records import OVERHEAD, Opener, Sealer
+from tests.examples import some_of
 from tests.segmenting import ACK, CWR, FIN, PSH, TCP, UDP, cut, frame
 
 SECRET = bytes(range(24))
@@ -47,7 +48,7 @@ def packets(incoming: Incoming) -> list[bytes]:
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=some_of(150), deadline=None)
 @given(st.lists(FRAMES, min_size=1, max_size=6), st.lists(st.tuples(CHANGES, st.integers(0, 1 << 30)), min_size=1))
 def test_whatever_the_path_does_only_packets_of_ours_come_and_each_once(
     frames: list[bytes], changes: list[tuple[str, int]]
@@ -104,7 +105,7 @@ TEXTS = st.binary(max_size=60) | st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=some_of(300), deadline=None)
 @given(
     st.lists(st.tuples(TAILS, st.lists(st.integers(0, 200) | st.just(100), max_size=6)) | TEXTS, max_size=8), st.data()
 )

@@ -19,6 +19,7 @@ from procs.streams.link import Link
 from procs.streams.stream import Stream
 from procs.wire import mux1
 from procs.wire.mux1 import FIN, MORE, TEXT, Code, Head, MuxLimits, Open, Type
+from tests.examples import some_of
 from tests.joined import one_by_one
 
 GET = Open("http", "GET", "/")
@@ -386,4 +387,4 @@ class TwoSides(RuleBasedStateMachine):
 
 
 TestTwoSides = TwoSides.TestCase
-TestTwoSides.settings = settings(deadline=None, max_examples=50, stateful_step_count=40)
+TestTwoSides.settings = settings(deadline=None, max_examples=some_of(50), stateful_step_count=40)

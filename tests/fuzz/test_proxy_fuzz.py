@@ -18,6 +18,7 @@ from procs.proxy.mp4 import Mp4
 from procs.proxy.policy import Allowed, Denied
 from procs.proxy.unit import Unit
 from procs.wire.mux1 import DROPPED_BEFORE, KEY
+from tests.examples import some_of
 
 FILES = {"url": "http://127.0.0.1:1", "prefix": "/files", "rules": ["GET /pub/**?*"]}
 ALL = (go2rtc.upstream("127.0.0.1", 1984), *options.upstreams({"files": FILES}, "test"))
@@ -76,7 +77,7 @@ def understood(target: str) -> set[str]:
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=some_of(400), deadline=None)
 @given(
     st.sampled_from(["GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "get", "X"]), rooted | targets, st.booleans()
 )
@@ -96,7 +97,7 @@ def test_no_target_leads_elsewhere(method: str, target: str, websocket: bool) ->
         assert not any(":" in name.split("/")[0] and re.match(r"[a-z]+:", name) for name in found.streams)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=some_of(300), deadline=None)
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_locations_stay_below_the_device(here: str, there: str) -> None:
     target = "/" + here.replace("?", "").replace("#", "")
@@ -104,7 +105,7 @@ def test_locations_stay_below_the_device(here: str, there: str) -> None:
     assert moved is None or not moved.startswith("/")
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=some_of(250), deadline=None)
 @given(
     st.lists(
         st.sampled_from(
@@ -184,7 +185,7 @@ boxes = st.recursive(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=some_of(250), deadline=None)
 @given(boxes | st.binary(max_size=200), st.integers(1, 50))
 def test_any_video_passes_whole(data: bytes, step: int) -> None:
     for splitter in (Mp4(), Mjpeg()):
@@ -195,7 +196,7 @@ def test_any_video_passes_whole(data: bytes, step: int) -> None:
         assert messages.unit(data, is_text=is_text).data == data
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=some_of(300), deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 3)), max_size=60))
 def test_whatever_is_left_out_pictures_go_on_with_a_keyframe(steps: list[tuple[bool, bool, int]]) -> None:
     backlog, seen, put, now = Backlog(late_s=0.5, max_waiting=50), [], 0, 0.0

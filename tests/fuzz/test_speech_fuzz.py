@@ -15,6 +15,7 @@ from procs.speech.llm import chat, respond, situation
 from procs.speech.stt import files
 from procs.speech.tts import timing, voices
 from procs.speech.tts.clauses import LONGEST_BREAK_S, LONGEST_WORD, Clauses, spoken
+from tests.examples import some_of
 
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
 words = st.text(max_size=30) | st.sampled_from(
@@ -42,7 +43,7 @@ instructions = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=some_of(150))
 @given(st.lists(words, max_size=30))
 def test_no_word_is_lost_between_clauses(messages: list[str]) -> None:
     clauses = Clauses()
@@ -57,7 +58,7 @@ def test_no_word_is_lost_between_clauses(messages: list[str]) -> None:
                 assert len(plain) <= LONGEST_WORD and not set(plain) & set(" \0\n\x1b[]<>`") and plain.isprintable()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=some_of(100))
 @given(st.lists(phone, max_size=20), st.lists(st.lists(phone, max_size=4), max_size=8), st.text(max_size=40))
 def test_words_are_in_order_whatever_is_heard(names: list[str], alone: list[list[str]], rubbish: str) -> None:
     heard = [timing.Phone(name, at / 10, (at + 1) / 10) for at, name in enumerate(names)]
@@ -71,7 +72,7 @@ def test_words_are_in_order_whatever_is_heard(names: list[str], alone: list[list
         voices.of(rubbish)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=some_of(200))
 @given(
     st.lists(st.tuples(st.booleans(), said), max_size=12),
     instructions | st.none(),
@@ -88,7 +89,7 @@ def test_there_is_always_an_answer(
         messages += [("assistant", answer), ("user", "...")]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=some_of(100))
 @given(
     st.binary()
     | st.dictionaries(
@@ -107,7 +108,7 @@ def test_a_request_is_read_or_refused(body: bytes) -> None:
 @given(
     st.sampled_from([b"RIFF", b"OggS", b"fLaC", b"ID3", b"\xff\xfb", b"\x1a\x45\xdf\xa3", b""]), st.binary(max_size=400)
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=some_of(60), deadline=None)
 def test_a_file_is_sound_or_refused(begin: bytes, rest: bytes) -> None:
     with suppress(Refused):
         assert all(piece.dtype == "int16" for piece in files.decoded(begin + rest))

@@ -17,6 +17,7 @@ from procs.media.ogg import OggReader, OggWriter
 from procs.wire import moshi, realtime
 from procs.wire.audio_frame import pack_audio, parse_audio
 from tests import golden
+from tests.examples import some_of
 
 SIDES: list[realtime.Side[Any]] = [realtime.FROM_BACKEND, realtime.FROM_BROWSER, realtime.FROM_DEVICE]
 SERVICES: list[moshi.Side[Any]] = [moshi.TO_STT, moshi.FROM_STT, moshi.TO_TTS, moshi.FROM_TTS]
@@ -32,7 +33,7 @@ services = st.sampled_from(["Audio", "OggOpus", "Init", "Marker", "Ready", "Word
 fields = st.sampled_from(["pcm", "data", "id", "text", "start_time", "prs", "step_idx", "embeddings", "shape"])
 
 
-@settings(deadline=None, max_examples=150)  # a busy machine
+@settings(deadline=None, max_examples=some_of(150))  # a busy machine
 @given(
     data=st.binary()
     | st.builds(lambda kind, rest: json.dumps({"type": kind} | rest).encode(), kinds, st.dictionaries(names, anything))
@@ -50,7 +51,7 @@ def test_any_event(data: bytes) -> None:
             assert realtime.decode(realtime.encode(event), side) == event
 
 
-@settings(deadline=None, max_examples=150)  # a busy machine
+@settings(deadline=None, max_examples=some_of(150))  # a busy machine
 @given(
     data=st.binary()
     | st.text()
@@ -96,7 +97,7 @@ def test_whatever_stands_between_pages_every_page_is_read(cuts: list[int], junk:
     assert [each.packet for each in found] == PACKETS
 
 
-@settings(deadline=None, max_examples=200)  # a busy machine
+@settings(deadline=None, max_examples=some_of(200))  # a busy machine
 @given(
     data=st.binary()
     | st.builds(
@@ -116,7 +117,7 @@ def test_any_bytes_are_an_ogg_stream(data: bytes) -> None:
 DECODER = opus.Decoder()
 
 
-@settings(deadline=None, max_examples=200)  # a busy machine
+@settings(deadline=None, max_examples=some_of(200))  # a busy machine
 @given(packet=st.binary(max_size=120) | st.builds(lambda rest: b"\x48" + rest, st.binary(min_size=1, max_size=99)))
 def test_any_packet_is_decoded_or_refused(packet: bytes) -> None:
     with suppress(Refused):

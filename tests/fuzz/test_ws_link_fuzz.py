@@ -15,6 +15,7 @@ from procs.wire.frames.device import ProxyHttp
 from procs.ws_link import jobs, streams
 from procs.ws_link.identity import Identity
 from procs.ws_link.link import End, Noted, Session
+from tests.examples import some_of
 
 ME = Identity("d", "s", "0123456789abcdef")
 KEYS = challenge.keys(ME.secret, ME.device_id)
@@ -36,7 +37,7 @@ FRAMES = st.fixed_dictionaries(
 
 
 @given(st.lists(FRAMES.map(json.dumps) | st.text() | st.binary().map(lambda b: b.decode("latin1")), max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=some_of(300), deadline=None)
 def test_no_frame_is_an_exception(texts: list[str]) -> None:
     one = Session(ME, KEYS, 0.0, has_suite=True)
     one.hello("", show_secret=False)
@@ -49,7 +50,7 @@ def test_no_frame_is_an_exception(texts: list[str]) -> None:
 
 
 @given(VALUES | st.dictionaries(st.text(), st.fixed_dictionaries({"producers": VALUES, "consumers": VALUES})))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=some_of(200), deadline=None)
 def test_whatever_go2rtc_says_can_be_announced(listed: Any) -> None:
     told = streams.announced(listed)
     streams.substance(told)
@@ -66,7 +67,7 @@ STEPS = st.one_of(
 
 
 @given(st.lists(STEPS, max_size=80))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=some_of(300), deadline=None)
 def test_each_request_is_answered_exactly_once(steps: list[tuple[str, int, Any, int]]) -> None:
     table, now, rids = jobs.Jobs(), 0.0, Counter[str]()
     answered, handed = Counter[str](), Counter[str]()

@@ -14,6 +14,7 @@ from procs.agent.joining import datagrams, iovs
 from procs.agent.lane import vnet
 from procs.agent.lane.vnet import PLAIN
 from procs.agent.packets import checksum
+from tests.examples import some_of
 from tests.unit.test_vnet import frame
 
 TCP = 6
@@ -133,7 +134,7 @@ def test_one_with_a_wrong_sum_of_its_header_stands_alone() -> None:
     assert counts(row) == [1, 1, 1]
 
 
-@settings(max_examples=200)
+@settings(max_examples=some_of(200))
 @given(st.lists(st.binary(min_size=1, max_size=120), max_size=5), st.sampled_from([0x45, 0x60, 0x4F, 0x40, 0x65]))
 def test_garbage_of_a_peer_goes_as_it_is(garbage: list[bytes], first: int) -> None:
     packets = [bytes((first,)) + each for each in garbage]
@@ -159,7 +160,7 @@ def unnumbered(packet: bytes) -> bytes:
     return packet[:4] + packet[6:10] + packet[12:]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=some_of(200), deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from([4, 6]), st.integers(1, 2), st.sampled_from([1, 80, 900]), st.integers(1, 80)),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from procs.agent.pipe import UNCONFIRMED, Pipe
 from procs.errors import LinkLost, Refused
+from tests.examples import some_of
 
 
 class Side:
@@ -54,7 +55,7 @@ def carry(sides: list[Side], chance: random.Random, breaks: int) -> None:
             lasts -= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=some_of(60), deadline=None)
 @given(seed=st.integers(0, 2**32), sizes=st.tuples(st.integers(0, 1_500_000), st.integers(0, 300_000)))
 def test_nothing_is_lost_wherever_it_breaks(seed: int, sizes: tuple[int, int]) -> None:
     chance = random.Random(seed)
@@ -101,7 +102,7 @@ def test_what_breaks_the_rules_is_refused(poor: str | bytes) -> None:
 pieces = st.builds(lambda at, data: at.to_bytes(8, "big") + data, st.integers(0, 9), st.binary(min_size=1, max_size=4))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=some_of(200), deadline=None)
 @given(st.lists(st.text(max_size=60) | st.binary(max_size=20) | pieces, max_size=8))
 def test_any_messages(messages: list[str | bytes]) -> None:
     pipe = Pipe()

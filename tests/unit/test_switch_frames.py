@@ -12,6 +12,7 @@ from procs.agent.lane import vnet
 from procs.agent.lane.vnet import HEAD, NEEDS_CSUM, PLAIN, Iov
 from procs.agent.packets import checksum
 from procs.agent.switch import Switch, Traffic
+from tests.examples import some_of
 from tests.unit.test_packets import BOB4, BOB6, DONT_FRAGMENT, ME4, ME6, is_whole, syn, tcp_sum
 from tests.unit.test_switch import EVE4, TUNNEL
 from tests.unit.test_vnet import frame
@@ -172,7 +173,7 @@ def test_two_small_ones_that_came_as_one_go_on_as_two(version: int) -> None:
     assert len(found) == 2 and all(each.startswith(PLAIN) and is_whole(each[HEAD:]) for each in found)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=some_of(300), deadline=None)
 @given(
     st.sampled_from([4, 6]),
     st.sampled_from([TCP, UDP]),

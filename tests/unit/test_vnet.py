@@ -24,6 +24,7 @@ from procs.agent.lane.vnet import (
     shape,
 )
 from procs.agent.packets import checksum, is_whole
+from tests.examples import some_of
 
 ADDRESSES = {4: bytes(range(1, 9)), 6: ip_address("fd77::1").packed + ip_address("fd77::2").packed}
 FIN, PSH, ACK, CWR = 1, 8, 16, 128
@@ -79,7 +80,7 @@ CASES = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=some_of(300), deadline=None)
 @given(CASES, st.integers(70, 1500))
 def test_each_segment_is_as_if_it_had_been_sent_alone(case: tuple, step: int) -> None:  # type: ignore[type-arg]
     version, protocol, data, at, number, flags, more, partial = case
@@ -97,7 +98,7 @@ def test_each_segment_is_as_if_it_had_been_sent_alone(case: tuple, step: int) ->
         assert shape(given_, len(given_)) == Shape(unpack_from("<H", given_, 2)[0], step, len(expected))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=some_of(100), deadline=None)
 @given(CASES)
 def test_a_sum_that_was_left_to_us_is_made(case: tuple) -> None:  # type: ignore[type-arg]
     version, protocol, data, at, number, flags, more, _ = case
@@ -150,7 +151,7 @@ def test_what_does_not_add_up_is_no_frame(version: int, protocol: int) -> None:
     assert not is_one({HEAD + length_at: 0, HEAD + length_at + 1: headers - (version == 6) * 40}, HEAD + headers)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=some_of(300), deadline=None)
 @given(st.sampled_from([4, 6]), st.sampled_from([6, 17]), st.lists(st.tuples(st.integers(0, 79), st.integers(0, 255))))
 def test_nothing_breaks_on_garbage(version: int, protocol: int, changes: list[tuple[int, int]]) -> None:
     changed = bytearray(frame(version, protocol, bytes(200), 90))
