@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(bool(nat.why_not() or not os.access("/dev/net/tu
 HERE, THERE = "10.77.0.1", "10.77.0.2"
 HERE6, THERE6 = "fd77::1", "fd77::2"
 MTU = 1380
+PAUSE_S = 0.01  # after each half a megabyte or so: more says no more, and takes two processors
 # Datagrams of the lane begin with this byte; what is no such one is the session's.
 DROP = (
     "table inet test {{ chain in {{ type filter hook input priority 0; iifname wan udp dport > 1024 {what} drop; }}; }}"
@@ -90,6 +91,7 @@ class Stream:
             with contextlib.suppress(OSError):
                 self._here.sendall(piece)
             self._sent.update(piece)
+            time.sleep(PAUSE_S)
         with contextlib.suppress(OSError):
             self._here.shutdown(socket.SHUT_WR)
 
