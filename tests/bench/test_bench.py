@@ -139,6 +139,7 @@ def test_the_watch_bench_too() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason=nat.why_not())
 @pytest.mark.needs("ip", "nsenter")
+@pytest.mark.long
 def test_the_channel_bench_too() -> None:
     keeps_to(CHANNEL, result_of("channel"))
 

@@ -72,6 +72,7 @@ def test_pictures_and_faults(tmp_path: Path) -> None:
 
 
 @needs_fakes
+@pytest.mark.long
 def test_streams_where_nvenc_works(tmp_path: Path) -> None:
     found = gpu_tests(
         tmp_path, "nvenc_is_refused or auto_takes or side_by_side or obeys", drivers.environ(PYTHONPATH=CV_CUDA)
