@@ -90,6 +90,16 @@ make_venv() {
         [ "$each" = .venv/stamp ] || rm -rf "$each" 2>/dev/null || true
     done
     "$python" -m venv .venv || stop "$python could not make .venv (see above): mend that, or name another: PYTHON=..."
+    has_quick_pip || renew_pip
+}
+
+# Older ones take twice as long to choose where the locks leave no choice: 64 s of a processor for `dev`, not 39.
+has_quick_pip() { .venv/bin/python -c 'import sys, pip; sys.exit(int(pip.__version__.split(".")[0]) < 24)'; }
+
+# Where that one can't be had, the old one does.
+renew_pip() {
+    echo 'pip==26.3 --hash=sha256:f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13' |
+        pip install --retries 0 -r /dev/stdin 2>/dev/null || true
 }
 
 has_nvidia_driver() {

@@ -12,7 +12,7 @@ import pytest
 REPO = Path(__file__).parents[2]
 TOOLS = ("sh", "cat", "cksum", "dirname", "flock", "grep", "id", "ln", "mkdir", "mv", "readlink", "rm")
 
-# Logs what it is asked for, and fails where a file of that name says so: too-old, no-ensurepip, pip-fails,
+# Logs what it is asked for, and fails where a file of that name says so: too-old, no-ensurepip, slow-pip, pip-fails,
 # die-in-download, die-in-pip (which installs). What has no wheel is downloaded as what no-wheel says.
 FAKE_PYTHON = """#!/bin/sh
 here={here}
@@ -21,6 +21,7 @@ case "$*" in
     -V) echo Python 3.99 ;;
     *'import venv, ensurepip'*) [ ! -e "$here/no-ensurepip" ] ;;
     *version_info*) [ ! -e "$here/too-old" ] ;;
+    *'import sys, pip'*) [ ! -e "$here/slow-pip" ] ;;
     '-m venv .venv') mkdir -p .venv/bin; ln -s "$0" .venv/bin/python ;;
     '-m pip download'*)
         if [ -e "$here/die-in-download" ]; then kill -9 "$PPID"; fi
@@ -99,6 +100,17 @@ def test_the_first_run_installs_the_locked_requirements(machine: Machine) -> Non
     assert "installing requirements.txt" in done.stderr
     (pip,) = pip_calls(machine.asked())
     assert "--require-hashes -r requirements.txt" in pip
+
+
+@pytest.mark.parametrize("trouble", ["", "pip-fails"])
+def test_a_slow_pip_is_replaced_where_a_quick_one_can_be_had(machine: Machine, trouble: str) -> None:
+    machine.has("slow-pip")
+    if trouble:
+        machine.has(trouble)
+    done = machine.bootstrap()
+    first, second = pip_calls(machine.asked())
+    assert "--require-hashes" in first and first.endswith("-r /dev/stdin") and second.endswith("-r requirements.txt")
+    assert (done.returncode, done.stderr.count("ERROR")) == ((1, 1) if trouble else (0, 0)), "the second's alone"
 
 
 def test_the_second_run_is_silent_and_starts_no_python(machine: Machine) -> None:
