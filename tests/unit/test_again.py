@@ -12,6 +12,7 @@ from procs.settings import ROOT
 from tests import again
 from tests.rig import clean_environ
 
+PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "-p xdist.plugin"}  # the others cost a start 0.3 s
 # Each fails so many times, in its call or when it is taken down.
 TESTS = """
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_what_fails_is_tried_twice_more_and_alone(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.again", "0", "-q"],
         cwd=tmp_path,
-        env=clean_environ(PYTHONPATH=str(ROOT)),
+        env=clean_environ(PYTHONPATH=str(ROOT), **PLUGINS),
         stdout=subprocess.PIPE,
         text=True,
         timeout=60,
