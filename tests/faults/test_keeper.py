@@ -24,7 +24,8 @@ from tests.clone import Clone
 from tests.rig import clean_environ, until
 
 pytestmark = pytest.mark.timeout(300)  # alone, the first one installs from the package index
-TURNS = 20 if os.environ.get("PLANARIA_LONG") else 8
+IS_LONG = bool(os.environ.get("PLANARIA_LONG"))
+TURNS, KILLS, CAUGHT = (20, 6, 3) if IS_LONG else (3, 4, 1)
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
 
 
@@ -96,7 +97,7 @@ def test_a_killed_supervisord_is_back_with_everything_once(up: Clone) -> None:
 def test_it_comes_back_however_often_and_soon_it_is_killed(up: Clone) -> None:
     """Also within the 2 s in which the former keeper still watches and the next one waits."""
     chance = random.Random(SEED)
-    for _ in range(6):
+    for _ in range(KILLS):
         old = kill_supervisord(up)
         until(lambda old=old: proc.supervisord(up.root) not in (0, old), 10)  # type: ignore[misc]
         time.sleep(chance.uniform(0, 0.5))
@@ -157,7 +158,7 @@ def test_a_keeper_killed_while_the_new_supervisord_waits_leaves_nothing(up: Clon
         else:
             until(lambda: watching(up))
         suite.kill_all(up.root)
-        if caught == 3:
+        if caught == CAUGHT:
             return
     assert caught, "it was always told before we looked"
 
