@@ -71,17 +71,27 @@ def camera() -> Iterator[Go2rtc]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def serving(camera: Go2rtc, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[JsonHub, Agent]]:
+    """One with its hub, for all who leave it as it is."""
+    run_dir = tmp_path_factory.mktemp("serving") / "run"
+    run_dir.mkdir(mode=0o700)
+    with JsonHub() as hub, agent(run_dir, "--device-id", "pi-cam-001", *flags(hub, camera)) as running:
+        assert hub.connected(30)
+        yield hub, running
+
+
 def flags(hub: JsonHub, camera: Go2rtc) -> list[str]:
     return ["--backend", hub.backend, "--go2rtc-http", camera.url("").rstrip("/")]
 
 
-def test_the_published_command_serves_go2rtc_through_a_published_hub(run_dir: Path, camera: Go2rtc) -> None:
-    with JsonHub() as hub, agent(run_dir, "--device-id", "pi-cam-001", *flags(hub, camera)) as running:
-        status, _, body = hub.ask("/api/streams")
-        assert status == 200 and "omega-0" in json.loads(body)
-        assert hub.ask("/api/config")[0] == 403
-        assert hub.ask("/api/exit", "POST")[0] == 403
-        assert "[ws] connected to the hub" in running.logged() and "[go2rtc] go2rtc answers" in running.logged()
+def test_the_published_command_serves_go2rtc_through_a_published_hub(serving: tuple[JsonHub, Agent]) -> None:
+    hub, running = serving
+    status, _, body = hub.ask("/api/streams")
+    assert status == 200 and "omega-0" in json.loads(body)
+    assert hub.ask("/api/config")[0] == 403
+    assert hub.ask("/api/exit", "POST")[0] == 403
+    assert "[ws] connected to the hub" in running.logged() and "[go2rtc] go2rtc answers" in running.logged()
 
 
 def test_whatever_dies_is_back_and_a_get_does_not_notice(run_dir: Path, camera: Go2rtc) -> None:
@@ -179,36 +189,34 @@ def pair(run_dir: Path, *flags: str, stdout: int = subprocess.PIPE) -> subproces
     )
 
 
-def test_a_code_is_shown_until_somebody_has_used_it(run_dir: Path, camera: Go2rtc) -> None:
-    with JsonHub() as hub, agent(run_dir, "--device-id", "pi-cam-001", *flags(hub, camera)):
-        hub.connected(30)
-        shown, machine = pair(run_dir), pair(run_dir, "--json")
-        assert machine.stdout
-        told = json.loads(machine.stdout.readline())
-        url = f"http{hub.backend.removeprefix('ws').removesuffix('/ws/device')}/#/pair/123456"
-        assert told == hub.pairing_code | {"hub": hub.backend, "device_id": "pi-cam-001", "url": url}
-        time.sleep(1)
-        assert machine.poll() is None, "it waits"
-        hub.send("paired", {"code": "123456"})
-        rest, _ = machine.communicate(timeout=10)
-        assert (machine.returncode, json.loads(rest)["paired"]) == (0, True)
-        text, _ = shown.communicate(timeout=10)
-        assert shown.returncode == 0 and "pi-cam-001 is paired" in text
-        assert large("123456") in text and url in text and "5:00" in text and "\x1b" not in text
+def test_a_code_is_shown_until_somebody_has_used_it(serving: tuple[JsonHub, Agent]) -> None:
+    hub, running = serving
+    shown, machine = pair(running.run_dir), pair(running.run_dir, "--json")
+    assert machine.stdout
+    told = json.loads(machine.stdout.readline())
+    url = f"http{hub.backend.removeprefix('ws').removesuffix('/ws/device')}/#/pair/123456"
+    assert told == hub.pairing_code | {"hub": hub.backend, "device_id": "pi-cam-001", "url": url}
+    time.sleep(1)
+    assert machine.poll() is None, "it waits"
+    hub.send("paired", {"code": "123456"})
+    rest, _ = machine.communicate(timeout=10)
+    assert (machine.returncode, json.loads(rest)["paired"]) == (0, True)
+    text, _ = shown.communicate(timeout=10)
+    assert shown.returncode == 0 and "pi-cam-001 is paired" in text
+    assert large("123456") in text and url in text and "5:00" in text and "\x1b" not in text
 
 
-def test_a_terminal_shows_a_qr_code_of_where_to_use_it(run_dir: Path, camera: Go2rtc) -> None:
-    with JsonHub() as hub, agent(run_dir, "--device-id", "pi-cam-001", *flags(hub, camera)):
-        hub.connected(30)
-        ours, terminal = pty.openpty()
-        asked = pair(run_dir, stdout=terminal)
-        os.close(terminal)
-        said = b""
-        while b"good for" not in said:
-            said += os.read(ours, 65536)
-        asked.kill()
-        asked.communicate()
-        os.close(ours)
+def test_a_terminal_shows_a_qr_code_of_where_to_use_it(serving: tuple[JsonHub, Agent]) -> None:
+    hub, running = serving
+    ours, terminal = pty.openpty()
+    asked = pair(running.run_dir, stdout=terminal)
+    os.close(terminal)
+    said = b""
+    while b"good for" not in said:
+        said += os.read(ours, 65536)
+    asked.kill()
+    asked.communicate()
+    os.close(ours)
     url = f"http{hub.backend.removeprefix('ws').removesuffix('/ws/device')}/#/pair/123456"
     text = said.decode().replace("\r\n", "\n")
     assert large("123456") in text and url in text
@@ -218,12 +226,11 @@ def test_a_terminal_shows_a_qr_code_of_where_to_use_it(run_dir: Path, camera: Go
     assert rows[: len(wanted)] == wanted and len(rows) - len(wanted) in (0, 1)
 
 
-def test_a_code_that_nobody_uses_expires(run_dir: Path, camera: Go2rtc) -> None:
-    with JsonHub() as hub, agent(run_dir, "--device-id", "pi-cam-001", *flags(hub, camera)):
-        hub.connected(30)
-        hub.pairing_code |= {"ttl": 2}
-        text, _ = (asked := pair(run_dir)).communicate(timeout=15)
-        assert asked.returncode == 1 and "expired" in text
+def test_a_code_that_nobody_uses_expires(serving: tuple[JsonHub, Agent], monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, running = serving
+    monkeypatch.setattr(hub, "pairing_code", hub.pairing_code | {"code": "654321", "ttl": 2})  # the other was used
+    text, _ = (asked := pair(running.run_dir)).communicate(timeout=15)
+    assert asked.returncode == 1 and "expired" in text
 
 
 @pytest.mark.long
