@@ -65,7 +65,9 @@ def samples(frame: av.VideoFrame) -> list[bytes]:
     return [rows[0], rows[1][::2], rows[1][1::2]] if is_nv12 else rows
 
 
-@pytest.mark.parametrize(("width", "height"), [(640, 360), (322, 242), (146, 50), (1918, 1078)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(640, 360), (322, 242), (146, 50), pytest.param(1918, 1078, marks=pytest.mark.long)]
+)
 def test_what_is_decoded_is_what_the_shader_packed_with_the_overlay(
     run_dir: Path, log: Path, width: int, height: int
 ) -> None:
