@@ -210,7 +210,7 @@ class Subject:
 
 
 STAY = ("supervisord", "warden", "keeper", "go2rtc")  # they see the others come and go, and must not grow by that
-DESCRIPTORS_MORE, FILES_MORE = 3, 3  # a leak of one a restart is more than three times that
+DESCRIPTORS_MORE, FILES_MORE = 3, 3  # a leak of one a restart is three times that
 MEMORY_MORE = {"go2rtc": 16e6}  # Go collects its garbage when it likes
 OTHERS_MORE = 4e6
 ROUND_S, GROWN_UP_S = 20.0, 3.0
