@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import shutil
 import sys
@@ -21,6 +22,9 @@ from tests.examples import some_of
 # compile all of it anew, and every worker all tests. (`make up` writes the bytecode, too.)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# What is collected stays: to look through it for what does not costs each worker a second.
+gc.disable()
 
 # A busy machine says nothing of the code, and no time is asserted in a test.
 hypothesis.settings.register_profile("planaria", deadline=None, max_examples=some_of(100))
@@ -44,6 +48,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for place, path in enumerate(paths)
     }
     items.sort(key=lambda item: began[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """From here on there is garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
