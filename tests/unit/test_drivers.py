@@ -131,6 +131,7 @@ def test_an_encoder_that_is_not_there_is_not_opened(
     assert all(call.result for call in drivers.calls(log, "nvEncEncodePicture"))
 
 
+@pytest.mark.long  # gcc for four libraries
 def test_several_that_build_at_the_same_time_share_one_folder(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from tests import drivers; print(drivers.built())"]
     env = {**drivers.environ(), "TMPDIR": str(tmp_path)}
