@@ -46,7 +46,10 @@ class TunDevice:
             with contextlib.suppress(OSError):
                 fcntl.ioctl(self.fd, _SETOFFLOAD, sum(_OFFLOADS[word] for word in most))
                 return most
-        fcntl.ioctl(self.fd, _SETOFFLOAD, 0)
+        try:
+            fcntl.ioctl(self.fd, _SETOFFLOAD, 0)
+        except OSError as error:
+            raise self._gone(error) from None
         return ()
 
     def start(self, take: Take) -> None:
@@ -100,8 +103,11 @@ class TunDevice:
             if not self._is_offloaded:  # nothing large is on its way any more, and less room takes less time
                 self._room = self._max_packet
         except OSError as error:
-            raise NotHere(f"{self.name}: {error.strerror}: somebody has removed it") from None
+            raise self._gone(error) from None
         return found
+
+    def _gone(self, error: OSError) -> NotHere:
+        return NotHere(f"{self.name}: {error.strerror}: somebody has removed it")
 
     def write(self, iovs: Iterable[vnet.Iov]) -> None:
         """Give them to the kernel."""

@@ -5,6 +5,7 @@ core = AgentCore(settings, client, can=transport.caps, way=transport.port)
 core.on_session = transport.join
 transport.start()
 transport.join(await core.connect_to("bob"))
+await transport.wait()
 
 The supervised suite does the same in two processes (tun_pump, and a child of webrtc_peer for each session).
 """
@@ -12,10 +13,11 @@ The supervised suite does the same in two processes (tun_pump, and a child of we
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_interface
 
 from procs import log
@@ -62,6 +64,7 @@ class PeerTunnel:
         self._learned: dict[str, int] = {}  # of which of its connections
         self._left_at: dict[str, float] = {}
         self._keyed: dict[str, str] = {}  # by which key of its own each peer was known as its lane was agreed
+        self._doing: list[asyncio.Future[None]] = []
 
     @property
     def caps(self) -> Caps:
@@ -74,11 +77,18 @@ class PeerTunnel:
 
     def start(self) -> None:
         """Carry packets from now on, in the running event loop."""
-        self._loop = asyncio.get_running_loop()
         self.port.start()
         self._forwarder.start()
-        self._look()
-        self._tick()
+        doing = (self._every(LOOK_S, self._look), self._every(TICK_S, self._tick))
+        self._doing = [self.port.broken, *map(asyncio.ensure_future, doing)]
+        self._doing += [self.device.broken] if self.device.broken else []
+
+    async def wait(self) -> None:
+        """Until it is closed. Raises whatever ends it before: NotHere where somebody has removed the interface, after
+        which nothing is carried any more. Any number may wait, once it has started."""
+        done, _ = await asyncio.wait(self._doing, return_when=asyncio.FIRST_COMPLETED)
+        for each in done:
+            each.result()
 
     def join(self, session: PeerSession) -> None:
         """Carry this peer's packets, whatever connections its session has. Raises Refused for one whom nothing is
@@ -102,9 +112,16 @@ class PeerTunnel:
 
     def close(self) -> None:
         """Have no interface any more. One that is killed leaves it, for the next one to go on with."""
-        self.device.persist(on=False)
+        with contextlib.suppress(OSError):  # somebody has removed it
+            self.device.persist(on=False)
         self.device.close()
         self.port.close()
+
+    async def _every(self, pause_s: float, do: Callable[[], None]) -> None:
+        """Until the interface is closed."""
+        while self.device.fd >= 0:
+            do()
+            await asyncio.sleep(pause_s)
 
     def _look(self) -> None:
         """What sessions have become: they fall to another plane, and their peers come back as others, or never."""
@@ -120,8 +137,6 @@ class PeerTunnel:
                 del self._keyed[peer]  # what was agreed with the owner of another key is void
                 self._lanes.drop(peer)
                 session.datagrams.lane(self._lanes.nonce(peer))
-        if self.device.fd >= 0:
-            self._loop.call_later(LOOK_S, self._look)
 
     def _give_back(self, now: float) -> None:
         """The addresses of those who have left, for whoever wants them."""
@@ -154,8 +169,6 @@ class PeerTunnel:
         for peer, session in self._sessions.items():
             if self._switch.allowed(peer):
                 self._switch.takes(peer, self._mtu(peer, session))
-        if self.device.fd >= 0:
-            self._loop.call_later(TICK_S, self._tick)
 
     def _mtu(self, peer: str, session: PeerSession) -> int:
         return min(self._lanes.mtu(peer), session.caps.mtu) if self._lanes.is_up(peer) else session.datagrams.mtu

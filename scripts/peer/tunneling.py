@@ -61,10 +61,7 @@ async def _carry(core: AgentCore, arguments: argparse.Namespace, transport: Peer
         transport.join(session)
         await connected(core, arguments)
         session.on_state = _teller(arguments)
-    assert transport.device.broken
-    done, _ = await asyncio.wait((transport.device.broken, transport.port.broken), return_when=asyncio.FIRST_COMPLETED)
-    for each in done:
-        each.result()
+    await transport.wait()
 
 
 def _join(arguments: argparse.Namespace, transport: PeerTunnel, session: PeerSession) -> None:

@@ -18,8 +18,8 @@ from procs.agent import ice, netlink, tun, tunnel
 from procs.agent.caps import Caps
 from procs.agent.device import TunDevice
 from procs.agent.network import Tunnel
-from procs.agent.tunnel import LEASE_S, LOOK_S, PeerTunnel, claimed
-from procs.errors import ConfigError, Refused
+from procs.agent.tunnel import LEASE_S, LOOK_S, TICK_S, PeerTunnel, claimed
+from procs.errors import ConfigError, NotHere, Refused
 from tests import nat
 from tests.agents import meeting, until
 from tests.nat import Place
@@ -106,6 +106,48 @@ def test_one_interface_serves_many_peers(places: dict[str, Place], tmp_path: Pat
             ends[name].close()
             with places[name].entered():
                 assert netlink.link("mvp-tun0") is None, "who ends in peace leaves nothing"
+
+    asyncio.run(work())
+
+
+def remove(place: Place, name: str = "mvp-tun0") -> None:
+    """As somebody does who tidies up."""
+    with place.entered():
+        made = netlink.link(name)
+        assert made
+        netlink.delete_link(made.number)
+
+
+@pytest.mark.parametrize("finds", ["reading", "switching offloads"])
+def test_who_waits_is_told_that_the_interface_has_gone(places: dict[str, Place], finds: str) -> None:
+    async def work() -> None:
+        with places["alice"].entered():
+            end = PeerTunnel(tunnel_of("alice"))
+        end.start()
+        waiting = [asyncio.create_task(end.wait()) for _ in range(2)]
+        await asyncio.sleep(3 * TICK_S)
+        assert not any(each.done() for each in waiting)
+        if finds != "reading":  # it is not read where a port is full
+            end.device.pause()
+            end._forwarder._is_offloaded = True
+        remove(places["alice"])
+        for each in waiting:
+            with pytest.raises(NotHere, match=r"^mvp-tun0: .*: somebody has removed it$"):
+                await asyncio.wait_for(each, 5)
+        end.close()
+
+    asyncio.run(work())
+
+
+def test_waiting_ends_where_the_tunnel_is_closed(places: dict[str, Place]) -> None:
+    async def work() -> None:
+        with places["alice"].entered():
+            end = PeerTunnel(tunnel_of("alice"))
+        end.start()
+        waiting = asyncio.create_task(end.wait())
+        await asyncio.sleep(0)
+        end.close()
+        await asyncio.wait_for(waiting, 5)
 
     asyncio.run(work())
 
