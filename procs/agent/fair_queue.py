@@ -10,7 +10,7 @@ keeps before the interface. Within a flow the order stays.
 from __future__ import annotations
 
 from collections import deque
-from operator import attrgetter
+from heapq import heapify, heapreplace
 
 TURN_BYTES, TURN_FRAMES = 1 << 18, 64  # of the event loop's turn
 QUANTUM = 66_000  # bytes of a flow's turn: no frame is larger
@@ -90,12 +90,14 @@ class FairQueue:
         return Flow(left if left > 0 else left + QUANTUM)
 
     def _lost(self) -> Frames:
+        """Frame by frame of whoever is the fullest then: nobody loses one who has less waiting than another."""
         lost: Frames = {}
-        for fullest in sorted(self._flows.values(), key=attrgetter("bytes"), reverse=True):
-            while fullest.frames and self.bytes > MOST_BYTES:
-                self._move(fullest, lost)
-            if self.bytes <= MOST_BYTES:
-                break
+        fullest = [(-flow.bytes, key) for key, flow in self._flows.items()]
+        heapify(fullest)
+        while self.bytes > MOST_BYTES:
+            key = fullest[0][1]
+            self._move(flow := self._flows[key], lost)
+            heapreplace(fullest, (-flow.bytes, key))
         return lost
 
     def take(self) -> Frames:

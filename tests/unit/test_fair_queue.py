@@ -154,6 +154,17 @@ def test_the_fullest_flow_loses_its_oldest_and_nobody_else_anything() -> None:
     assert of(2, 5000) in went and len(went) == 401 - len(lost["bob"])
 
 
+def test_those_that_are_equally_full_lose_equally() -> None:
+    queue = FairQueue(APART)
+    ports, each = range(1, 11), MOST_BYTES // BULK // 10
+    assert not queue.add({"bob": [of(port) for port in ports for _ in range(each)] + [of(11, 5000)]})
+    lost = queue.add({"bob": [of(port) for port in ports for _ in range(4)]})["bob"]
+    went = in_line(taken(queue))
+    assert len(lost) > each, "as much as one of them had"
+    assert {sum(flow_of(frame) == flow_of(of(port)) for frame in went) for port in ports} == {each, each + 1}
+    assert of(11, 5000) in went
+
+
 def test_the_fullest_is_who_has_most_waiting_and_not_who_has_had_most() -> None:
     queue = FairQueue(APART)
     for _ in range(2):
