@@ -6,13 +6,18 @@ import itertools
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 
 from procs.settings import ROOT
 from tests.chaos import schedule
 from tests.chaos.report import Report, Row
+from tests.faults.faults import Fault
+from tests.faults.subject import Subject
 
 POSSIBLE = {
     "supervisord": ("killed", "frozen", "looping", "hung", "leaking"),
@@ -63,6 +68,31 @@ def test_a_storm_leaves_somebody_who_can_start_the_rest(seed: int) -> None:
 def test_pauses_lie_on_both_sides_of_startsecs() -> None:
     pauses = [round_.pause_s for round_ in rounds(1, 200)]
     assert min(pauses) < 0.5 and max(pauses) > 1.5
+
+
+class Slow(Subject):
+    """A hub that is another one at the third look, and answers a while later than it is asked."""
+
+    def __init__(self) -> None:
+        self.watching, self.asked = (), 0
+        self._looks = iter([7, 7, 8])
+
+    def targets(self) -> dict[str, int]:
+        return {"hub": next(self._looks)}
+
+    def why_unhealthy(self, gone: Mapping[str, int] | None = None, since_ns: int = 0) -> str:
+        assert next(self._looks, None) is None, "whoever is not there is asked"
+        self.asked += 1
+        threading.Event().wait(0.2)
+        return "" if self.asked > 1 else "hub: it does not serve yet"
+
+
+def test_who_is_slow_to_answer_does_not_hide_when_there_was_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    paused_s: list[float] = []
+    monkeypatch.setattr(time, "sleep", paused_s.append)
+    found = Slow().recover({"hub": Fault(7, time.monotonic_ns(), -1)}, 30)
+    assert found.missing == "" and set(found.new_pid_ms) == {"hub"}
+    assert max(paused_s) < 0.2, "to wait for an answer takes no processor"
 
 
 def row(target: str = "go2rtc", number: int = 1, **more: object) -> Row:

@@ -183,11 +183,13 @@ class Subject:
         found = Recovery()
         all_new_ns = 0
         while True:
-            began = time.monotonic()
+            used_s = time.thread_time()
             self._note_new_pids(gone, first_ns, found)
-            if len(found.new_pid_ms) == len(gone):  # what the old ones have sent last is no sign of the new ones
-                all_new_ns = all_new_ns or time.monotonic_ns()
-            found.missing = self.why_unhealthy(gone, all_new_ns)
+            if waited_for := gone.keys() - found.new_pid_ms.keys():  # nobody is asked: who is dead lets us wait
+                found.missing = f"no new {', '.join(sorted(waited_for))}"
+            else:
+                all_new_ns = all_new_ns or time.monotonic_ns()  # what the old ones have sent last is no sign of the new
+                found.missing = self.why_unhealthy(gone, all_new_ns)
             now_ms = (time.monotonic_ns() - first_ns) / 1e6
             found.gap_ms = max((each.gap_ms(first_ns) for each in self.watching), default=0.0)
             if all_new_ns and not found.missing:
@@ -195,10 +197,10 @@ class Subject:
                 return found
             if now_ms > within_s * 1000:
                 return found
-            # To look takes a while where there are many processes; what comes back needs the processor more than we.
+            # To look takes work where there are many processes; what comes back needs the processor more than we.
             # And what takes seconds need not be known to the hundredth.
             waited_s = now_ms / 1000
-            time.sleep(max(LOOK_EVERY_S, 3 * (time.monotonic() - began), min(SELDOM_S, waited_s / 10)))
+            time.sleep(max(LOOK_EVERY_S, 3 * (time.thread_time() - used_s), min(SELDOM_S, waited_s / 10)))
 
     def _note_new_pids(self, gone: Mapping[str, int], first_ns: int, found: Recovery) -> None:
         if len(found.new_pid_ms) < len(gone):
