@@ -20,7 +20,6 @@ from OpenSSL import SSL
 from procs.agent.udp import BatchTransport
 
 DATAGRAMS_A_STEP = 256
-RELAY_WAITING = 512  # datagrams on their way into a TURN client, which has no bound of its own
 PACKETS_A_SACK = 2
 _RECORD = b"\x17\xfe\xfd"  # of application data, in DTLS 1.2
 _NOTHING = b"\xff"  # a datagram of no protocol
@@ -116,7 +115,8 @@ class Dtls:
         pair = self._connection._nominated.get(1)
         for run, step in runs(self._pending()):
             count = -(-len(run) // step)
-            lost += count - (0 if pair is None else _hand_over(pair.protocol.transport, run, step, pair.remote_addr))
+            transport: Any = pair.protocol.transport if pair else None  # ours, whatever it is
+            lost += count - (transport.send_cut(run, step, pair.remote_addr) if pair else 0)
         self.dropped += lost
         return lost
 
@@ -257,26 +257,3 @@ def runs(records: bytes) -> list[tuple[bytes, int]]:
     if at > start:
         found.append((records[start:at] if start else records, step))
     return found
-
-
-def _hand_over(transport: Any, run: bytes, step: int, to: tuple[str, int]) -> int:
-    """How many of these datagrams a transport took: ours all at once, a TURN client one by one."""
-    if isinstance(transport, BatchTransport):
-        return transport.send_cut(run, step, to)
-    taken = 0
-    for start in range(0, len(run), step):
-        if _relay_waiting(transport) >= RELAY_WAITING:
-            break
-        transport.sendto(run[start : start + step], to)
-        taken += 1
-    return taken
-
-
-def _relay_waiting(transport: Any) -> int:
-    """Datagrams that a TURN client still has, roughly."""
-    inner = getattr(transport, "_TurnTransport__inner_protocol", None)
-    if inner is None:
-        return 0
-    tasks: set[object] = transport._TurnTransport__send_tasks
-    waiting_bytes: int = inner.transport.get_write_buffer_size()
-    return len(tasks) + waiting_bytes // 1500

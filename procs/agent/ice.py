@@ -4,7 +4,7 @@ aioice gathers everything before it lets anybody answer, and a silent server cos
 bound first, which takes no time, and what STUN and TURN add (ice_servers.py) goes into the same `Connection` while it
 already checks. The other side's end of candidates is never told to aioice: it would give up while our relay is still
 to come; the lease of the session (child.py) says when to give up. Private names of aioice 0.13 are used here, in
-ice_servers.py and nomination.py, and nowhere else.
+ice_servers.py, relay.py and nomination.py, and nowhere else.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from aiortc.rtcicetransport import parse_stun_turn_uri
 
 from procs import log
 from procs.agent.ice import preference
+from procs.agent.relay import RelayTransport
 
 T = TypeVar("T")
 SERVER_S = 5.0  # a server that has not answered by then is not used
@@ -38,13 +39,9 @@ async def gather_more(connection: Connection, servers: Sequence[dict[str, Any]],
 
 
 def let_go(protocol: StunProtocol) -> None:
-    """Of a relay that is being closed, without a word of its TURN server: aioice waits for one for a minute, in which
-    it holds a socket, and the rest of the connection is not closed."""
-    if isinstance(transport := protocol.transport, TurnTransport):
-        sending: set[asyncio.Task[None]] = transport._TurnTransport__send_tasks  # type: ignore[attr-defined]
-        leaving: asyncio.Task[None] | None = transport._TurnTransport__close_task  # type: ignore[attr-defined]
-        for task in (*sending, *([leaving] if leaving else [])):
-            task.cancel()
+    """Of a relay that is being closed, without a word of its TURN server."""
+    if isinstance(protocol.transport, RelayTransport):
+        protocol.transport.let_go()
 
 
 def _servers(servers: Sequence[dict[str, Any]]) -> tuple[list[tuple[str, int]], list[dict[str, Any]]]:
@@ -84,13 +81,16 @@ async def _reflexive(protocol: StunProtocol, stuns: list[tuple[str, int]], found
 
 
 async def _relayed(connection: Connection, turns: list[dict[str, Any]], found: Found) -> None:
-    def allocation(server: dict[str, Any]) -> Coroutine[Any, Any, tuple[Candidate, StunProtocol]]:
-        return relayed_candidate(
+    async def allocation(server: dict[str, Any]) -> tuple[Candidate, StunProtocol]:
+        relayed, protocol = await relayed_candidate(
             component=1,
             hide_related_address=False,
             protocol_factory=lambda: StunProtocol(connection),
             **server,
         )
+        assert isinstance(protocol.transport, TurnTransport)
+        protocol.transport = RelayTransport(protocol.transport, protocol)
+        return relayed, protocol
 
     def unused(relay: tuple[Candidate, StunProtocol]) -> None:
         relay[1].transport.close()
