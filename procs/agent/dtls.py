@@ -75,8 +75,9 @@ class Dtls:
 
     # --- out ------------------------------------------------------------------------------------------
 
-    def write(self, texts: Sequence[bytes]) -> int:
-        """Send each as a record, now. How many went out, or wait for a socket that is full for a moment."""
+    def write(self, texts: Sequence[bytes], *, ahead: bool = False) -> int:
+        """Send each as a record, now. How many went out, or wait for a socket that is full for a moment, or for their
+        turn at a relay; `ahead` of those."""
         if self._transport.state != "connected":
             self.dropped += len(texts)
             return 0
@@ -85,7 +86,7 @@ class Dtls:
         except SSL.Error:  # an alert of the other side has ended it, as aiortc is about to find out
             self.dropped += len(texts)
             return 0
-        return len(texts) - self._flush()
+        return len(texts) - self._flush(ahead=ahead)
 
     def _encrypt(self, texts: Sequence[bytes]) -> None:
         write, session = _SSL.SSL_write, self._session._ssl
@@ -109,14 +110,17 @@ class Dtls:
         """In the place of RTCDtlsTransport._write_ssl, which would cut records in two."""
         self._flush()
 
-    def _flush(self) -> int:
+    def _flush(self, *, ahead: bool = False) -> int:
         """Hand all records over; how many could not be."""
         self._flushing, lost = False, 0
         pair = self._connection._nominated.get(1)
         for run, step in runs(self._pending()):
-            count = -(-len(run) // step)
             transport: Any = pair.protocol.transport if pair else None  # ours, whatever it is
-            lost += count - (transport.send_cut(run, step, pair.remote_addr) if pair else 0)
+            if pair and ahead:
+                for start in range(0, len(run), step):
+                    transport.sendto(run[start : start + step], pair.remote_addr)
+            else:
+                lost += -(-len(run) // step) - (transport.send_cut(run, step, pair.remote_addr) if pair else 0)
         self.dropped += lost
         return lost
 

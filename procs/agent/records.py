@@ -23,7 +23,7 @@ _IP = frozenset((*range(0x40, 0x50), *range(0x60, 0x70)))  # how its packets beg
 
 class Records:
     """Packets over one DTLS session. `on_packets`, `on_answer` and `on_hello` (of lane/keying.py) may be set at any
-    time."""
+    time. What is ours goes ahead of packets that wait: a probe behind a flood would say that nothing passes."""
 
     mtu = MTU
 
@@ -47,11 +47,11 @@ class Records:
     def probe(self) -> None:
         """Ask the other side for an answer, both as long as a packet can be: a path may be too narrow for those."""
         self._probe += 1
-        self.dtls.write([_padded(PROBE, self._probe.to_bytes(_NUMBER_BYTES, "big"))])
+        self.dtls.write([_padded(PROBE, self._probe.to_bytes(_NUMBER_BYTES, "big"))], ahead=True)
 
     def hello(self, text: bytes) -> None:
         """Tell the other side this of the lane."""
-        self.dtls.write([HELLO + text])
+        self.dtls.write([HELLO + text], ahead=True)
 
     def _take(self, texts: list[bytes]) -> None:
         packets = [each for each in texts if each[0] in _IP]
@@ -67,7 +67,8 @@ class Records:
     def _control(self, text: bytes) -> None:
         number = text[1 : 1 + _NUMBER_BYTES]
         if text[:1] == PROBE:
-            self.dtls.write([_padded(ANSWER, number)[: len(text)]])  # no longer than what asks for it
+            # No longer than what asks for it.
+            self.dtls.write([_padded(ANSWER, number)[: len(text)]], ahead=True)
         elif text[:1] == ANSWER and 0 <= self._probe - int.from_bytes(number, "big") < RECENT:
             self.on_answer()
         elif text[:1] == HELLO:

@@ -17,7 +17,7 @@ from procs.agent import ice
 from procs.agent.dtls import _Acks
 from procs.agent.packing import OPTIONS, Packing
 from procs.agent.records import FRAME, MTU, PROBE, Records
-from procs.agent.udp import UdpTransport
+from procs.agent.udp import Address, BatchTransport, UdpTransport
 from tests.channel_pair import LIMIT_S, Side, pair
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -142,6 +142,37 @@ def test_every_second_packet_is_acknowledged_the_last_of_a_batch_and_each_while_
     association._sack_misordered.add(9)
     asyncio.run(acks.take([b""] * 7))
     assert association.sacks == 12
+
+
+class Jammed(BatchTransport):
+    """A relay before which all stands that waits for its turn."""
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__(protocol, {})
+        self.below = protocol.transport
+
+    def send_cut(self, data: bytes, step: int, to: Address) -> int:
+        return -(-len(data) // step)
+
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        self.below.sendto(data, addr)
+
+
+def test_probes_do_not_wait_behind_packets(run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with pair() as (here, there):
+            near, _, got = both(here, there)
+            protocol = here.dtls.transport._connection._nominated[1].protocol
+            protocol.transport = jammed = Jammed(protocol)
+            answers: list[None] = []
+            near.on_answer = lambda: answers.append(None)
+            near.send(packets(20))
+            near.probe()
+            await until(lambda: bool(answers))
+            assert not got
+            protocol.transport = jammed.below
+
+    run(work())
 
 
 def test_garbage_forged_records_and_a_probe_leave_the_session_as_it_was() -> None:
