@@ -22,9 +22,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from procs.environment import from_environment
-from procs.flags import command_line, parse_flags
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts import hidden_secret, own_python
@@ -34,7 +31,9 @@ if __name__ == "__main__":
     own_python.become()
 
 from procs import backoff, settings
+from procs.environment import from_environment
 from procs.errors import ConfigError, PlanariaError
+from procs.flags import command_line, parse_flags
 from procs.settings import ROOT, Layers
 from procs.ws_link.options import Link
 

@@ -23,9 +23,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from procs import rpc
-from procs.flags import command_line
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts import own_python
@@ -33,9 +30,10 @@ from scripts import own_python
 if __name__ == "__main__":
     own_python.become()
 
-from procs import bus, log, proc
+from procs import bus, log, proc, rpc
 from procs.capture import place
 from procs.errors import ConfigError, DeadlineExceeded, LinkLost, PlanariaError, Unhealthy
+from procs.flags import command_line
 from procs.keeper import start
 from procs.keeper.pace import Row
 from procs.kinds import BITRATE

@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from procs.flags import command_line, parse_flags
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts import own_python
@@ -32,6 +30,7 @@ import yaml
 
 from procs import proc
 from procs.errors import ConfigError, PlanariaError
+from procs.flags import command_line, parse_flags
 from procs.settings import ROOT
 from scripts import exec_sources
 from scripts.plan import Plan, load_plan

@@ -19,9 +19,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from procs import rpc
-from procs.flags import command_line
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts import own_python
@@ -31,8 +28,9 @@ if __name__ == "__main__":
 
 import segno
 
-from procs import bus, settings
+from procs import bus, rpc, settings
 from procs.errors import DeadlineExceeded, PlanariaError, Unhealthy
+from procs.flags import command_line
 from procs.messages.requests import Describe, LinkState, Pair, PairingCode
 
 CONNECT_LIMIT_S = 15.0
