@@ -257,9 +257,13 @@ def test_a_frame_that_a_later_packet_has_overtaken_is_still_one(monkeypatch: pyt
     run, step = outgoing(sealer, [FRAMES["TCP, IPv4"]], SIZE)[0]
     (late,) = outgoing(sealer, [PACKED["whole, IPv4"]], SIZE)
     incoming.take(memoryview(late[0]), late[1])
-    one_by_one: list[memoryview] = []
-    opened = incoming._opener.open
-    monkeypatch.setattr(incoming._opener, "open", lambda datagram: (one_by_one.append(datagram), opened(datagram))[1])
+    one_by_one, opened = list[memoryview](), incoming._opener.open
+
+    def noting(datagram: memoryview) -> tuple[int, bytes] | None:
+        one_by_one.append(datagram)
+        return opened(datagram)
+
+    monkeypatch.setattr(incoming._opener, "open", noting)
     incoming.take(memoryview(run), step)
     assert [b"".join(iov) for iov in incoming.frames()] == [PACKED["whole, IPv4"], FRAMES["TCP, IPv4"]]
     assert len(one_by_one) == 1, "the others are opened at once"
