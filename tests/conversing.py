@@ -10,8 +10,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from procs.settings import ROOT
-from tests import audio_rig, speech_rig, spoken
+from tests import audio_rig, speech_rig, spoken, voice_rig, warm
 from tests.audio_rig import Device
 from tests.rig import children, clean_environ, free_port, until
 from tests.speech_rig import Service
 from tests.spoken import RATE, Sound
+from tests.warm import Forked
 
 LIMIT_S = 20.0
 SPEECH = ("stt", "tts", "llm")
@@ -92,14 +90,12 @@ class Voice:
     folder: Path
     port: int
     environ: dict[str, str]
-    process: subprocess.Popen[bytes] = field(init=False)
+    process: Forked = field(init=False)
 
     def start(self) -> None:
         """Start it; `wait` waits until it answers."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "procs.voice"], cwd=ROOT, stdout=log, stderr=log, env=self.environ
-            )
+            self.process = warm.start(voice_rig.VOICE, voice_rig.WARM, self.environ, stdout=log, stderr=log)
 
     def wait(self) -> None:
         """Until it answers."""

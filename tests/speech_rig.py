@@ -6,8 +6,6 @@ import contextlib
 import http.client
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from procs.settings import ROOT
+from tests import warm
 from tests.rig import clean_environ, free_port, until
+from tests.warm import Forked
 
 LIMIT_S = 30.0
+_SERVICES = " ".join(f"procs.speech.{which}.service" for which in ("stt", "tts", "llm"))
+WARM = f"procs.speech.stt.birth procs.speech.shell {_SERVICES}"
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Service:
 
     which: str
     port: int
-    process: subprocess.Popen[bytes]
+    process: Forked
     log: Path
 
     @property
@@ -61,13 +62,9 @@ def service(which: str, run_dir: Path, *, port: int = 0, **environ: str) -> Iter
     run_dir.mkdir(mode=0o700, exist_ok=True)
     log = run_dir / f"speech-{which}-{time.monotonic_ns()}.log"
     with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "procs.speech", which, f"--{which}", f"127.0.0.1:{port}"],
-            cwd=ROOT,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=clean_environ(PLANARIA_RUN_DIR=str(run_dir), **environ),
-        )
+        words = ["-m", "procs.speech", which, f"--{which}", f"127.0.0.1:{port}"]
+        environ = clean_environ(PLANARIA_RUN_DIR=str(run_dir), **environ)
+        process = warm.start(words, WARM, environ, stdout=out, stderr=out)
     started = Service(which, port, process, log)
     try:
         until(lambda: _answers(started), LIMIT_S)

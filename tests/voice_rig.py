@@ -8,8 +8,6 @@ import http.client
 import http.server
 import json
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -22,11 +20,13 @@ from urllib.parse import quote
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from procs.settings import ROOT
+from tests import warm
 from tests.rig import clean_environ, free_port, until
+from tests.warm import Forked
 
 LIMIT_S = 20.0
 VOICE = ("-m", "procs.voice")
+WARM = "procs.voice.birth procs.voice.shell"
 # The same with children that only dial and beat (tests/voice_children.py).
 BARE = (
     "-c",
@@ -58,7 +58,7 @@ class Backend:
     environ: dict[str, str]
     command: tuple[str, ...] = VOICE
     port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] = field(init=False)
+    process: Forked = field(init=False)
 
     @property
     def file(self) -> Path:
@@ -79,21 +79,15 @@ class Backend:
     def start(self) -> None:
         """Start it; `wait` waits until it serves."""
         with self.log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, *self.command],
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                env=clean_environ(
-                    PLANARIA_RUN_DIR=str(self.folder / "run"),
-                    REMOTE_DEVICES_CONFIG=str(self.file),
-                    HOST="127.0.0.1",
-                    PORT=str(self.port),
-                    PLANARIA_LOG="json",
-                    **self.environ,
-                ),
+            environ = clean_environ(
+                PLANARIA_RUN_DIR=str(self.folder / "run"),
+                REMOTE_DEVICES_CONFIG=str(self.file),
+                HOST="127.0.0.1",
+                PORT=str(self.port),
+                PLANARIA_LOG="json",
+                **self.environ,
             )
+            self.process = warm.start(self.command, WARM, environ, stdout=out, stderr=out)
 
     def wait(self) -> None:
         """Until it serves."""

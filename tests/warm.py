@@ -1,11 +1,11 @@
 """Processes of ours that are there at once: forked from one that has imported what they need and done nothing else.
 
-A hub takes 0.7 s of a processor to import what it needs, and the tests start a hundred of them. What is forked here is
-a process of its own that runs `python -m ...` or `python -c ...` from its first line on, with its own arguments,
-environment and descriptors; only the imports are done already. How one starts from nothing is seen where `make up`
-does it, and where a test starts Python itself.
+A hub takes 0.7 s of a processor to import what it needs, and the tests start a hundred of them; a voice backend and a
+recogniser take a second. What is forked here is a process of its own that runs `python -m ...` or `python -c ...` from
+its first line on, with its own arguments, environment and descriptors; only the imports are done already. How one
+starts from nothing is seen where `make up` does it, and where a test starts Python itself.
 
-python -m tests.warm DESCRIPTOR MODULE: be the one that has imported MODULE, and fork what is asked for over a socket.
+python -m tests.warm DESCRIPTOR MODULES: be the one that has imported MODULES, and fork what is asked for over a socket.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 import types
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ from tests import nat
 
 _ORDER_BYTES = 128 * 1024
 _ours: dict[tuple[str, bool], socket.socket] = {}
+_one_at_a_time = threading.Lock()  # tests start processes beside each other
 
 
 class Forked:
@@ -71,43 +73,49 @@ class Forked:
 
 def start(
     words: Sequence[str],
-    module: str,
+    modules: str,
     environ: Mapping[str, str],
     *,
     stdin: int = subprocess.DEVNULL,
     stdout: IO[bytes] | None = None,
     stderr: IO[bytes],
 ) -> Forked:
-    """Run Python with these arguments at the repository's root. `module`: what is to be imported already."""
+    """Run Python with these arguments at the repository's root. `modules`: what is to be imported already, with blanks
+    between."""
     order = json.dumps({"words": words, "environ": dict(environ)}).encode()
     reports, told = os.pipe()
     with open(os.devnull, "r+b", buffering=0) as nothing, open("/proc/thread-self/ns/net") as network:
         given = nothing.fileno() if stdin == subprocess.DEVNULL else stdin
         descriptors = [given, (stdout or nothing).fileno(), stderr.fileno(), told, network.fileno()]
-        socket.send_fds(_zygote(module, is_marked=proc.MARK in environ), [order], descriptors)
+        socket.send_fds(_zygote(modules, is_marked=proc.MARK in environ), [order], descriptors)
     os.close(told)
     return Forked(reports)
 
 
-def _zygote(module: str, *, is_marked: bool) -> socket.socket:
-    """The way to the one that has imported it: with the mark of a suite in its environment or without, since some look
-    for that while they are imported. It ends when this process does."""
-    key = module, is_marked
-    if key not in _ours:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("PLANARIA_")}
-        running = subprocess.Popen(
-            [sys.executable, "-m", "tests.warm", str(theirs.fileno()), module],
-            cwd=ROOT,
-            env=environ | ({proc.MARK: "test"} if is_marked else {}),
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        theirs.close()
-        _ours[key] = ours
-        atexit.register(_end, ours, running)
-    return _ours[key]
+def _zygote(modules: str, *, is_marked: bool) -> socket.socket:
+    """The way to the one that has imported them: with the mark of a suite in its environment or without, since some
+    look for that while they are imported. It ends when this process does."""
+    key = modules, is_marked
+    with _one_at_a_time:
+        if key not in _ours:
+            _ours[key] = _begun(modules, is_marked=is_marked)
+        return _ours[key]
+
+
+def _begun(modules: str, *, is_marked: bool) -> socket.socket:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PLANARIA_")}
+    running = subprocess.Popen(
+        [sys.executable, "-m", "tests.warm", str(theirs.fileno()), modules],
+        cwd=ROOT,
+        env=environ | ({proc.MARK: "test"} if is_marked else {}),
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    theirs.close()
+    atexit.register(_end, ours, running)
+    return ours
 
 
 def _end(ours: socket.socket, running: subprocess.Popen[bytes]) -> None:
@@ -118,8 +126,9 @@ def _end(ours: socket.socket, running: subprocess.Popen[bytes]) -> None:
 # --- the one that forks ---------------------------------------------------------------------------------
 
 
-def _serve(orders: socket.socket, module: str) -> NoReturn:
-    importlib.import_module(module)
+def _serve(orders: socket.socket, modules: str) -> NoReturn:
+    for module in modules.split():
+        importlib.import_module(module)
     gc.freeze()  # what is there is not written to by each child's garbage collection
     living: dict[int, tuple[int, int]] = {}  # pidfd -> pid, whom to tell of its end
     while True:
