@@ -21,6 +21,8 @@ INSTANCE = "camera-instance-1"
 
 
 class _Freezable(Pattern):
+    """Fifteen pictures a second: each costs a processor three times, drawn, encoded and shown."""
+
     def __init__(self, camera: Camera) -> None:
         super().__init__()
         self._camera = camera
@@ -28,6 +30,7 @@ class _Freezable(Pattern):
     async def recv(self) -> av.VideoFrame:
         while self._camera.is_frozen:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+        await self.next_timestamp()  # of the one that is left out
         self.frame = self._camera.next_frame()
         return await super().recv()
 

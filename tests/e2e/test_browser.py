@@ -18,22 +18,22 @@ from tests import rig
 from tests.e2e.chromium import chromium
 from tests.rig import until
 
-# Draws what the player, or another picture, shows into a canvas and returns its luma: base64 of width * height bytes.
-LUMA = """picture => {
+# Draws the lowest ninth of what the player, or another picture, shows into a canvas, where its barcode is, and returns
+# its luma: base64 of width * height / 9 bytes.
+STRIP = """picture => {
   const shown = picture ?? document.querySelector('video');
   const width = shown?.videoWidth ?? shown?.naturalWidth, height = shown?.videoHeight ?? shown?.naturalHeight;
   if (!width || shown.readyState < 2) return null;
-  const canvas = document.createElement('canvas');
-  canvas.width = width; canvas.height = height;
+  const lines = Math.floor(height * 4 / 36), canvas = new OffscreenCanvas(width, lines);
   const context = canvas.getContext('2d', {willReadFrequently: true});
-  context.drawImage(shown, 0, 0);
-  const rgba = context.getImageData(0, 0, canvas.width, canvas.height).data;
-  const luma = new Uint8Array(canvas.width * canvas.height);
+  context.drawImage(shown, 0, lines - height);
+  const rgba = context.getImageData(0, 0, width, lines).data;
+  const luma = new Uint8Array(width * lines);
   for (let i = 0; i < luma.length; i++)
     luma[i] = 0.2126 * rgba[4 * i] + 0.7152 * rgba[4 * i + 1] + 0.0722 * rgba[4 * i + 2];
   let text = '';
   for (let i = 0; i < luma.length; i += 8192) text += String.fromCharCode(...luma.subarray(i, i + 8192));
-  return {width: canvas.width, height: canvas.height, luma: btoa(text)};
+  return {width, height, luma: btoa(text)};
 }"""
 
 # Mean red, green and blue of what the player shows between a third and two thirds of its height.
@@ -58,12 +58,14 @@ class Shown(NamedTuple):
 
 def shown(where: Page | Locator) -> Shown | None:
     """Read the picture off the page's player, or off an image; None while there is none that can be read."""
-    answer = where.evaluate(LUMA)
+    answer = where.evaluate(STRIP)
     if not answer:
         return None
     width, height = answer["width"], answer["height"]
     try:
-        return Shown(width, height, barcode.read(base64.b64decode(answer["luma"]), width, height, width))
+        above, _ = barcode.strip(width, height)
+        luma = bytes(above * width) + base64.b64decode(answer["luma"])
+        return Shown(width, height, barcode.read(luma, width, height, width))
     except Refused:
         return None
 

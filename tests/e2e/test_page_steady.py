@@ -35,15 +35,23 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
             yield running
 
 
-@pytest.fixture
-def ann(browser: Browser, hub: Process) -> Iterator[Person]:
-    """The admin."""
+@pytest.fixture(scope="module")
+def admin(browser: Browser, hub: Process) -> Person:
+    """Signed in."""
     person = Person(browser, f"http://{LOCAL}:{hub.port}")
     person.enter(ADMIN_PASSWORD)
-    person.sees("Devices")
-    yield person
-    person.close()
-    assert not person.alarms
+    person.leave()
+    return person
+
+
+@pytest.fixture
+def ann(admin: Person) -> Iterator[Person]:
+    """The same, before the list of devices."""
+    admin.go()
+    admin.sees("Devices")
+    yield admin
+    admin.context.set_offline(False)
+    admin.leave()
 
 
 def boxes(found: Locator) -> list[object]:

@@ -48,14 +48,22 @@ def leader(hub: Process) -> Iterator[Leader]:
         yield running
 
 
-@pytest.fixture
-def ann(browser: Browser, hub: Process, leader: Leader) -> Iterator[Person]:
-    """The admin, signed in."""
+@pytest.fixture(scope="module")
+def admin(browser: Browser, hub: Process) -> Person:
+    """Signed in."""
     person = Person(browser, f"http://{LOCAL}:{hub.port}", reduced_motion="reduce")
     person.enter(ADMIN_PASSWORD)
-    yield person
-    assert person.alarms == []
-    person.close()
+    person.leave()
+    return person
+
+
+@pytest.fixture
+def ann(admin: Person, leader: Leader) -> Iterator[Person]:
+    """The same, before the list of devices."""
+    admin.go()
+    expect(tab(admin)).to_be_visible()
+    yield admin
+    admin.leave()
 
 
 def tab(person: Person) -> Locator:
