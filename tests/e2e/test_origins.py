@@ -10,12 +10,12 @@ import json
 import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from playwright.async_api import BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from procs.hub.tunnel.origins import label_of
 from procs.streams.stream import Stream
@@ -163,20 +163,36 @@ async def tls_in_front(port: int, folder: Path) -> AsyncIterator[int]:
         server.close()
 
 
-@contextlib.asynccontextmanager
-async def browser() -> AsyncIterator[BrowserContext]:
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    """The event loop of all tests here: their browser lives in it."""
+    with asyncio.Runner() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser(runner: asyncio.Runner) -> Iterator[Browser]:
     """A browser for which every host is this machine."""
+    opened = chromium()
+    yield runner.run(opened.__aenter__())
+    runner.run(opened.__aexit__(None, None, None))
+
+
+@contextlib.asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """The same until the end of the block."""
     async with async_playwright() as playwright:
         found = await playwright.chromium.launch(
             executable_path=shutil.which("chromium"),
             args=[*ARGUMENTS, "--host-resolver-rules=MAP *.test 127.0.0.1", "--disable-popup-blocking"],
         )
-        yield await found.new_context(ignore_https_errors=True)
+        yield found
         await found.close()
 
 
 @contextlib.asynccontextmanager
-async def ground(folder: Path, way: str) -> AsyncIterator[Ground]:
+async def ground(browser: Browser, folder: Path, way: str) -> AsyncIterator[Ground]:
+    """Everything of this way; the browser as somebody who has just come."""
     scheme, host, suffix, settings = WAYS[way]
     address: list[str] = []
 
@@ -189,7 +205,7 @@ async def ground(folder: Path, way: str) -> AsyncIterator[Ground]:
         if way == "https":
             port = await stack.enter_async_context(tls_in_front(port, folder))
         address.append(f"{scheme}://{host}:{port}")
-        context = await stack.enter_async_context(browser())
+        context = await stack.enter_async_context(await browser.new_context(ignore_https_errors=True))
         found = Ground(viewer, address[0], f"{scheme}://{label_of('cam')}.{suffix}:{port}", context)
         login = {"username": "admin", "password": hub_rig.ADMIN_PASSWORD}
         assert (await at_hub(found, "/api/session", "POST", login))[0] == 200
@@ -214,9 +230,11 @@ async def attacked(page: Page, address: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("way", ["http", pytest.param("https", marks=pytest.mark.long)])
-def test_a_hostile_device_gets_nothing_of_the_hub(tmp_path: Path, way: str) -> None:
+def test_a_hostile_device_gets_nothing_of_the_hub(
+    runner: asyncio.Runner, browser: Browser, tmp_path: Path, way: str
+) -> None:
     async def main() -> None:
-        async with ground(tmp_path, way) as found:
+        async with ground(browser, tmp_path, way) as found:
             assert (await at_hub(found, "/api/devices"))[0] == 200, "nobody is signed in"
             came = await attacked(await found.context.new_page(), f"{found.hub}{CAM}/page.html")
             assert came.pop("origin") == found.own
@@ -226,13 +244,15 @@ def test_a_hostile_device_gets_nothing_of_the_hub(tmp_path: Path, way: str) -> N
             assert json.loads(listed)[0]["device_name"] == "cam"
             assert json.loads((await at_hub(found, "/api/session"))[1])["user"]["username"] == "admin"
 
-    asyncio.run(main())
+    runner.run(main())
 
 
 @pytest.mark.parametrize("way", ["https", pytest.param("http", marks=pytest.mark.long)])
-def test_a_picture_with_a_script_and_a_redirect_are_the_devices_own(tmp_path: Path, way: str) -> None:
+def test_a_picture_with_a_script_and_a_redirect_are_the_devices_own(
+    runner: asyncio.Runner, browser: Browser, tmp_path: Path, way: str
+) -> None:
     async def main() -> None:
-        async with ground(tmp_path, way) as found:
+        async with ground(browser, tmp_path, way) as found:
             page = await found.context.new_page()
             await page.goto(f"{found.hub}{CAM}/image.svg")
             assert await page.evaluate("origin") == found.own
@@ -242,7 +262,7 @@ def test_a_picture_with_a_script_and_a_redirect_are_the_devices_own(tmp_path: Pa
                 assert led and page.url == f"{found.hub}/api/devices"
                 assert await page.evaluate("document.contentType") == "application/json"
 
-    asyncio.run(main())
+    runner.run(main())
 
 
 async def served(page: Page) -> str:
@@ -250,9 +270,9 @@ async def served(page: Page) -> str:
     return str(await page.evaluate("fetch(location).then(answer => answer.text())"))
 
 
-def test_without_own_origins_nothing_of_a_device_runs(tmp_path: Path) -> None:
+def test_without_own_origins_nothing_of_a_device_runs(runner: asyncio.Runner, browser: Browser, tmp_path: Path) -> None:
     async def main() -> None:
-        async with ground(tmp_path, "off") as found:
+        async with ground(browser, tmp_path, "off") as found:
             page = await found.context.new_page()
             for path, title in (("/still.html", "idle"), ("/image.svg", "a")):
                 await page.goto(f"{found.hub}{CAM}{path}")
@@ -261,12 +281,14 @@ def test_without_own_origins_nothing_of_a_device_runs(tmp_path: Path) -> None:
                 assert await page.title() == title, "a script of the device ran at the hub"
                 assert (await at_hub(found, f"{CAM}{path}"))[0] == 200
 
-    asyncio.run(main())
+    runner.run(main())
 
 
-def test_a_devices_page_that_is_open_ends_with_the_log_in(tmp_path: Path) -> None:
+def test_a_devices_page_that_is_open_ends_with_the_log_in(
+    runner: asyncio.Runner, browser: Browser, tmp_path: Path
+) -> None:
     async def main() -> None:
-        async with ground(tmp_path, "http") as found:
+        async with ground(browser, tmp_path, "http") as found:
             page = await found.context.new_page()
             await page.goto(f"{found.hub}{CAM}/still.html")
             look = "fetch('/x').then(answer => answer.status)"
@@ -276,4 +298,4 @@ def test_a_devices_page_that_is_open_ends_with_the_log_in(tmp_path: Path) -> Non
             await page.goto(f"{found.hub}{CAM}/still.html")
             assert page.url == f"{found.hub}/#/devices/cam"
 
-    asyncio.run(main())
+    runner.run(main())
