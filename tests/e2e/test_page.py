@@ -140,7 +140,10 @@ def test_a_stream_plays(ann: Person, site: Site) -> None:
     expect(ann.page.locator("video")).to_have_count(0)
 
 
-@pytest.mark.parametrize("lack", ["RTCPeerConnection", "RTCPeerConnection.prototype.setLocalDescription"])
+@pytest.mark.parametrize(
+    "lack",
+    ["RTCPeerConnection", pytest.param("RTCPeerConnection.prototype.setLocalDescription", marks=pytest.mark.long)],
+)  # the second begins as a test of test_page_watch_suite.py does
 def test_where_webrtc_gives_no_picture_it_comes_through_the_hub(browser: Browser, site: Site, lack: str) -> None:
     """A browser that has none, or may not use it; nobody presses anything."""
     bob = Person(browser, site.url)
@@ -241,6 +244,7 @@ def killed(site: Site) -> Iterator[None]:
         os.kill(after, signal.SIGCONT)
 
 
+@pytest.mark.long  # a walk of who can't use a mouse is in test_page_access.py, too
 def test_by_keyboard_alone(browser: Browser, site: Site) -> None:
     """Sign in, open a device, share it, restart a process; where the focus is can be seen at every step."""
     ben = Person(browser, site.url)

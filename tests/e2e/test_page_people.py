@@ -121,18 +121,12 @@ _ASK = """async ([method, path, body]) =>
   (await fetch(path, {method, body: body && JSON.stringify(body)})).status"""
 
 
-def test_a_viewer_watches(bob: Person, site: Site) -> None:
+def test_a_viewer_watches_until_the_share_is_taken_away(bob: Person, ann: Person, site: Site) -> None:
+    """While he plays a stream: the device is gone from his page by itself, and nothing more of it comes."""
     bob.view(site.device_id)
     bob.press("Play omega-0")
     first = bob.frame_after()
     assert bob.frame_after(first.code.frame).code.time_us > first.code.time_us
-
-
-def test_a_share_that_is_taken_away_ends_what_he_looks_at(bob: Person, ann: Person, site: Site) -> None:
-    """While he plays a stream: the device is gone from his page by itself, and nothing more of it comes."""
-    bob.view(site.device_id)
-    bob.press("Play omega-0")
-    bob.frame_after()
     take_away(ann, site)
     bob.sees("No such device")
     expect(bob.page.locator("video")).to_have_count(0)

@@ -127,13 +127,20 @@ def person(hub: Process, browser: Browser, *permissions: str) -> Person:
     return found
 
 
-@pytest.fixture
-def ann(hub: Process, browser: Browser) -> Iterator[Person]:
+@pytest.fixture(scope="module")
+def listener(hub: Process, browser: Browser) -> Person:
     """Who lets the page use her microphone."""
     found = person(hub, browser, "microphone")
-    yield found
-    found.close()
-    assert found.alarms == []
+    found.leave()
+    return found
+
+
+@pytest.fixture
+def ann(listener: Person) -> Iterator[Person]:
+    """The same, before the device."""
+    listener.go(f"#/devices/{DEVICE}")
+    yield listener
+    listener.leave()
 
 
 def tile(ann: Person, stream: str) -> Locator:
@@ -160,7 +167,7 @@ def is_left(served: Go2rtc, stream: str) -> bool:
         return not json.load(answer)["consumers"]
 
 
-@pytest.mark.parametrize("stream", [OWN, FAR])
+@pytest.mark.parametrize("stream", [pytest.param(OWN, marks=pytest.mark.long), FAR])  # of what is said to OWN: below
 def test_who_presses_the_button_is_heard_at_the_camera_until_it_is_pressed_again(
     ann: Person, ear: Path, running_go2rtc: list[Go2rtc], stream: str
 ) -> None:
