@@ -35,9 +35,9 @@ def status(clone: Clone) -> dict[str, Any]:
     return answer
 
 
-def running(clone: Clone) -> set[str]:
-    """The processes that status shows."""
-    return {process["name"] for process in status(clone)["processes"]}
+def names(found: dict[str, Any]) -> set[str]:
+    """Of the processes that status shows."""
+    return {process["name"] for process in found["processes"]}
 
 
 def log_in(clone: Clone, password: str) -> int:
@@ -55,11 +55,12 @@ def test_a_hub_alone_needs_no_go2rtc_and_keeps_its_accounts(down: Clone) -> None
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("sign in admin ")]
     password = line.split()[3]
     assert "rtsp://" not in done.stdout and "proxy/" not in done.stdout, "what is not here is not praised"
-    assert running(down) == COMMON | {"hub"}
-    assert status(down)["hub"] == {
+    found = status(down)
+    assert names(found) == COMMON | {"hub"}
+    assert found["hub"] == {
         "url": f"http://{down.hub}/", "devices_online": 0, "data_links": 0, "viewers": 0, "said": ""
     }  # fmt: skip
-    assert (status(down)["device"], status(down)["streams"], status(down)["degraded"]) == (None, [], [])
+    assert (found["device"], found["streams"], found["degraded"]) == (None, [], [])
     table = down.make("status").stdout
     assert "DEVICES ONLINE" in table and "go2rtc" not in table and "STREAM" not in table
     assert not (down.root / "run/go2rtc").is_symlink(), "nothing was fetched that does not run"
@@ -95,8 +96,8 @@ def test_a_device_whose_hub_is_away_comes_up_and_says_so(down: Clone, tmp_path: 
     done = up(down, "device streams", BACKEND_URL=backend)
     said = f"hub {backend}: connecting for"
     assert said in done.stdout and "scripts/pair.py" in done.stdout and "sign in" not in done.stdout
-    assert running(down) == COMMON | DEVICE | {"go2rtc"}
     found = status(down)
+    assert names(found) == COMMON | DEVICE | {"go2rtc"}
     assert found["hub"] is None and [each for each in found["degraded"] if each.startswith(said)]
     assert (found["device"]["state"], found["device"]["hub"]) == ("connecting", backend)
     assert found["device"]["sessions"] == 0 and "WATCH SESSIONS" in down.make("status").stdout
@@ -105,15 +106,17 @@ def test_a_device_whose_hub_is_away_comes_up_and_says_so(down: Clone, tmp_path: 
     none = down.cli("password")
     assert none.returncode == 2 and "the role hub is off here" in none.stderr
     with hub_rig.process(tmp_path / "hub", PLANARIA_HUB=down.hub) as hub:
-        until(lambda: status(down)["device"]["state"] == "connected", 40)
-        assert status(down)["degraded"] == [] and hub.metric("devices_online") == 1
+        until(lambda: hub.metric("devices_online") == 1, 40)
+        found = until(lambda: now if (now := status(down))["device"]["state"] == "connected" else None)
+        assert found["degraded"] == []
 
 
 def test_a_device_of_a_go2rtc_elsewhere(down: Clone) -> None:
     backend, go2rtc = f"ws://127.0.0.1:{free_port()}/ws/device", f"http://127.0.0.1:{free_port()}"
     done = up(down, "device tun", BACKEND_URL=backend, GO2RTC_HTTP=go2rtc)
-    assert running(down) == COMMON | DEVICE | {"tun_pump"}
-    assert status(down)["tunnel"]["interface"] == "", "idle: not configured"
+    found = status(down)
+    assert names(found) == COMMON | DEVICE | {"tun_pump"}
+    assert found["tunnel"]["interface"] == "", "idle: not configured"
     assert f"go2rtc {go2rtc}: [Errno 111] Connection refused: there is nothing to be reached" in done.stdout
     assert "rtsp://" not in done.stdout
     assert down.cli("status").returncode == 0
