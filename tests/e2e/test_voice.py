@@ -127,18 +127,21 @@ def test_two_devices_are_greeted_and_asked_and_answered(cast: Cast, tmp_path: Pa
         )
         voice.post("/v1/devices", conversing.entry("kitchen", kitchen.port, TEXT, "slt"))
         voice.post("/v1/devices", conversing.entry("hall", hall.port, TEXT, BOT))
+        asked, found, told, played = list[str](), list[str](), list[str](), list[str]()  # in words, at both
         for name, device, questions in (("kitchen", kitchen, KITCHEN), ("hall", hall, HALL)):
             until(lambda: len(voice.texts(name, "assistant")) == 3 and voice.is_quiet(name), 2 * LIMIT_S)  # noqa: B023
             voice.post(f"/v1/devices/{name}/disable")
             assert [line["role"] for line in voice.lines(name)] == ["assistant", "user"] * 2 + ["assistant"]
             said, answers = voice.texts(name, "user"), voice.texts(name, "assistant")
-            rate = wrong(words(" ".join(questions)), words(" ".join(said)))
-            played = cast.speech.transcribed(device.played(), tmp_path)
-            again = wrong(words(" ".join(answers)), played)
-            print(f"{name}: word error rate {rate:.2f} of the user's, {again:.2f} of the bot's", said, answers, played)
+            asked += words(" ".join(questions))
+            found += words(" ".join(said))
+            told += words(" ".join(answers))
+            played += cast.speech.transcribed(device.played(), tmp_path)
             assert answers[0] == WELCOME and answers[-1].endswith("bye!")
             assert all(answer in TEXT for answer in answers[:-1]), "the question was understood"
-            assert rate <= MOST_WRONG and again <= MOST_WRONG
+        rate, again = wrong(asked, found), wrong(told, played)
+        print(f"word error rate {rate:.2f} of the users', {again:.2f} of the bots'", asked, found, told, played)
+        assert rate <= MOST_WRONG and again <= MOST_WRONG
 
 
 @pytest.fixture(scope="module")
