@@ -120,12 +120,15 @@ class Brood:
 
     def _reports(self) -> list[_Pong | _Born | _Ended]:
         found: list[_Pong | _Born | _Ended] = []
-        with contextlib.suppress(BlockingIOError):
+        try:
             while data := self._sock.recv(MAX_SPEC):
                 found.append(_REPORTS.decode(data))
                 self._heard_at = time.monotonic()
-            raise ZygoteLost("the zygote is gone")
-        return found
+        except BlockingIOError:
+            return found
+        except ConnectionResetError:  # killed with orders that it had not read
+            pass
+        raise ZygoteLost("the zygote is gone")
 
     def _send(self, order: _Fork | _Kill | _Ping) -> None:
         try:

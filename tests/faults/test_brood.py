@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from procs import proc
+from procs.brood import Brood
 from procs.errors import ZygoteLost
 from procs.settings import ROOT
 from tests.rig import clean_environ, until
@@ -96,6 +99,16 @@ def staying(leader: Leader, child: str, path: Path) -> tuple[int, int, str]:
     pid, parent, opened = path.read_text().split()
     assert int(pid) == int(words[2])
     return int(pid), int(parent), opened
+
+
+def test_a_zygote_that_had_not_read_its_last_orders_is_gone_like_any() -> None:
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    family = Brood(ours, 0)
+    family.kill("child")
+    its.close()  # unread, so that we are told of a reset
+    with ours, pytest.raises(ZygoteLost, match="is gone"):
+        asyncio.run(family.watch(lambda: None, lambda *_: None, lambda *_: None))
 
 
 def test_children_are_of_the_zygote_and_inherit_nothing(tmp_path: Path) -> None:
