@@ -27,6 +27,7 @@ from pathlib import Path
 from procs import proc
 
 CLOCK = "FAULTS_CLOCK"  # names the file that says by how many seconds a process's clock is wrong
+DYING_S = 1.0
 LEAK_BYTES, LEAK_MAX_BYTES = 4_000_000, 1_200_000_000  # each 20 ms; not to bring the machine down where nobody acts
 HANG, LOOP, LEAK = (signal.SIGRTMIN + number for number in (5, 6, 7))
 
@@ -172,10 +173,18 @@ def together(pids: Mapping[str, int], kinds: Mapping[str, str]) -> Iterator[dict
             try:
                 done[name] = stack.enter_context(KINDS[kinds[name]](pids[name]))
             except CannotFault:
-                if proc.is_alive(pids[name]):
+                if not _is_dying(pids[name]):
                     raise
                 done[name] = Fault(pids[name], time.monotonic_ns(), -1)
         yield done
+
+
+def _is_dying(pid: int) -> bool:
+    """Whether it is gone in a moment: one whose parent was just killed may have no memory any more and not be dead."""
+    until = time.monotonic() + DYING_S
+    while proc.is_alive(pid) and time.monotonic() < until:
+        time.sleep(0.01)
+    return not proc.is_alive(pid)
 
 
 def possible(pid: int) -> tuple[str, ...]:

@@ -417,3 +417,12 @@ def test_a_keeper_hands_over_to_its_successor_and_to_nobody_else() -> None:
     assert [each.kind for each in invariants.broken(seen, Path("/x"))] == ["handover"]
     seen[12] = Seen(10, "S", keeper, "keeper", False)
     assert [each.kind for each in invariants.broken(seen, Path("/x"))] == ["copy"], "two of one supervisord"
+
+
+def test_one_that_is_dying_by_what_was_done_to_another_counts_as_hit() -> None:
+    with subprocess.Popen(["sleep", "60"]) as its:
+        dying = threading.Timer(0.1, its.kill)
+        dying.start()
+        with faults.together({"its": its.pid}, {"its": "looping"}) as done:
+            assert done["its"].pid == its.pid
+        dying.join()
