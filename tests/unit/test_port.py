@@ -198,7 +198,7 @@ def test_what_is_marked_is_read_first_and_is_not_lost_with_what_is_not(runs: Cal
 
 
 @pytest.mark.parametrize("host", HOSTS)
-@pytest.mark.parametrize(("mark", "is_first"), [(0x48, True), (0x4B, True), (0x50, False), (0xB8, False)])
+@pytest.mark.parametrize(("mark", "is_first"), [(0x90, True), (0x93, True), (0x98, False), (0xB8, False)])
 def test_a_mark_is_six_bits_and_what_routers_say_of_their_queues_is_none_of_it(
     host: str, mark: int, is_first: bool
 ) -> None:
@@ -243,6 +243,13 @@ def test_what_is_marked_is_handed_over_before_bulk_is_read_and_ends_its_turn(hos
     assert events[:8] == ["marked", "all", "bulk", "bulk", "marked", "all", "others", "bulk"]
 
 
+def test_what_is_marked_is_urgent_to_our_own_interface_too() -> None:
+    ((level, option, mark),) = SPARSE[socket.AF_INET]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(level, option, mark)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY) == 6, "TC_PRIO_INTERACTIVE"
+
+
 @pytest.mark.parametrize("host", HOSTS)
 def test_what_is_marked_leaves_and_arrives_as_such(host: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -259,7 +266,7 @@ def test_what_is_marked_leaves_and_arrives_as_such(host: str) -> None:
                 assert port.send_records(RECORD * 3, 100, to, is_sparse=is_sparse) is Sent.YES
                 for _ in range(3):
                     _, ((_, what, value),), _, _ = peer.recvmsg(200, 100)
-                    assert (what, value[0]) == (kind, 0x48 if is_sparse else 0), "AF21"
+                    assert (what, value[0]) == (kind, 0x90 if is_sparse else 0), "AF42"
 
     asyncio.run(on_one(scenario))
 

@@ -2,9 +2,13 @@
 for datagrams that their sender has marked as of sparse flows (procs/agent/fair_queue.py).
 
 The kernel sorts them, by a filter (SO_ATTACH_REUSEPORT_CBPF, socket(7)): what is sparse neither waits behind megabytes
-of others' bulk nor is lost with them. The mark is a DSCP (RFC 2474), AF21, low-latency data (RFC 4594), so that routers
-that know it do the same, and no network interface joins what is marked with what is not. Anybody may set it, and any
-network take it away: it says which queue, and nothing else. A kernel without such filters has all in one.
+of others' bulk nor is lost with them. The mark is a DSCP (RFC 2474), AF42, which is for conferences (RFC 4594), so
+that routers that know it do the same, and no network interface joins what is marked with what is not. Anybody may set
+it, and any network take it away: it says which queue, and nothing else. A kernel without such filters has all in one.
+
+Not every DSCP that stands for little delay gets it. Linux still reads them as RFC 1349 would, and thereby has datagrams
+of IPv4 under AF21 wait in the interface's own queue (pfifo_fast, the kernel's default) for all that is not marked, for
+ever where that fills the link; Wi-Fi looks at the three highest bits. AF42 is urgent by each of these readings.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # Python's socket module lacks these,
 _SO_ATTACH_REUSEPORT_CBPF = 51
 _IP_PKTINFO, _IP_TOS, _IPV6_TCLASS = 8, 1, 67
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
-_CLASS = 0x48  # AF21, with the two bits of ECN behind it
+_CLASS = 0x90  # AF42, with the two bits of ECN behind it
 SPARSE: dict[int, tuple[Ancillary, ...]] = {  # what sets the mark
     socket.AF_INET: ((socket.IPPROTO_IP, _IP_TOS, struct.pack("=i", _CLASS)),),
     socket.AF_INET6: ((socket.IPPROTO_IPV6, _IPV6_TCLASS, struct.pack("=i", _CLASS)),),
