@@ -56,7 +56,9 @@ MAGIC = 0xF1
 HEAD, TAG = 13, 16
 OVERHEAD = HEAD + TAG
 SECRET = 24  # bytes of a direction's secret: index, salt, key
-WINDOW = 8192  # how far behind the newest a record may come
+# How far behind the newest a record may come. Those of sparse flows pass all that waits for its receiver: megabytes of
+# others' in its socket (agent/lane/sockets.py), of slices as small as they may be, and what finds no room behind those.
+WINDOW = 1 << 19
 REKEY_RECORDS = 1 << 25  # from here on other keys are to be had
 MOST_RECORDS = 1 << 26  # of one key
 _BLOCK = 256  # counters that differ in their last byte only; WINDOW is a multiple of it
@@ -102,7 +104,7 @@ class Opener:
         self._start, self._salt = bytes([MAGIC]) + secret[:4], secret[4:8]
         aead = AESGCM(secret[8:SECRET])
         self._decrypt, self._decrypt_into = aead.decrypt, aead.decrypt_into
-        self._seen = [-1] * WINDOW  # of those that share a place, the last that was accepted
+        self._seen = bytearray(WINDOW)  # of those that share a place, the last accepted: counter // WINDOW + 1
 
     def open(self, datagram: memoryview) -> tuple[int, bytes] | None:
         """Counter and text of a record that is genuine and new."""
@@ -110,7 +112,7 @@ class Opener:
         if start != self._start or counter >= MOST_RECORDS:
             self.forged += 1
             return None
-        if counter <= self.newest - WINDOW or self._seen[counter % WINDOW] == counter:
+        if counter <= self.newest - WINDOW or self._seen[counter % WINDOW] == counter // WINDOW + 1:
             self.replayed += 1
             return None
         try:
@@ -118,7 +120,7 @@ class Opener:
         except InvalidTag:
             self.forged += 1
             return None
-        self._seen[counter % WINDOW] = counter
+        self._seen[counter % WINDOW] = counter // WINDOW + 1
         self.newest = max(self.newest, counter)
         return counter, text
 
@@ -138,19 +140,15 @@ class Opener:
         except InvalidTag:
             pass
         at = first % WINDOW
-        self._seen[at : at + done] = range(first, first + done)
+        self._seen[at : at + done] = bytes([first // WINDOW + 1]) * done
         self.newest = max(self.newest, first + done - 1)
         return done
 
     def _new(self, first: int, count: int) -> int:
         """How many of these, which are not too old, come before one that was accepted already."""
-        if first > self.newest:
-            return count
         at = first % WINDOW
-        for number, seen in enumerate(self._seen[at : at + count]):
-            if seen == first + number:
-                return number
-        return count
+        found = self._seen.find(first // WINDOW + 1, at, at + count)
+        return count if found < 0 else found - at
 
 
 def _counters(first: int, count: int) -> tuple[bytes, list[bytes]]:

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from procs.agent.lane.slices import Incoming, outgoing
+from procs.agent.lane.sockets import IN_BYTES
 from procs.settings import ROOT
 from procs.wire import records
 from procs.wire.records import HEAD, MAGIC, MOST_RECORDS, OVERHEAD, REKEY_RECORDS, WINDOW, Opener, Sealer, index_of
@@ -207,11 +208,62 @@ def test_records_of_another_key_are_forgeries() -> None:
         assert opener.forged == (1 if place < 4 else 2)
 
 
-def test_each_is_taken_once_however_they_come() -> None:
+SMALL = 1024  # a window that few records fill
+
+
+def test_no_two_records_of_a_key_that_share_a_place_are_one_and_blocks_are_whole() -> None:
+    assert MOST_RECORDS // WINDOW + 1 < 256 and WINDOW % 256 == 0 and MOST_RECORDS % 256 == 0
+
+
+ENDS = [(SMALL, 0), (SMALL, 894), (SMALL, 204_500), (WINDOW, WINDOW - 300), (WINDOW, MOST_RECORDS - 4096)]
+
+
+@pytest.mark.parametrize(("window", "first"), ENDS)
+def test_runs_in_any_order_repeated_changed_and_lost_are_taken_as_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, window: int, first: int
+) -> None:
+    """Against all counters that were accepted, in a set. The first of a run is opened, and those that follow it."""
+    monkeypatch.setattr(records, "WINDOW", window)
+    dice = random.Random(first)
+    sealer, opener = pair(first)
+    datagrams, accepted, newest, replayed, forged = sealed(sealer, 4096), set[int](), -1, 0, 0
+    for at in range(0, 4096, 20):
+        start = max(0, at - dice.choice((0, 0, 40, 300, SMALL - 20, SMALL, SMALL + 90)))
+        run = [*range(start, min(4096, start + dice.choice((1, 30, 64))))]
+        if dice.random() < 0.5:  # one is repeated, one comes in the wrong place, one is lost
+            run.insert(dice.randrange(len(run)), dice.choice(run))
+            run.insert(dice.randrange(len(run)), max(0, at - dice.randrange(90)))
+            del run[dice.randrange(len(run))]
+        wrong = dice.randrange(128)
+        views = [memoryview(bytes(datagrams[n][:-1]) + bytes([datagrams[n][-1] ^ (n % 128 == wrong)])) for n in run]
+        expected = list[int]()
+        for number in run:
+            if first + number <= newest - window or first + number in accepted:
+                replayed += 1
+            elif number % 128 == wrong:
+                forged += 1
+            else:
+                expected.append(first + number)
+                accepted.add(first + number)
+                newest = max(newest, first + number)
+        got, place = list[int](), 0
+        while place < len(views):
+            opened, place = opener.open(views[place]), place + 1
+            if opened:
+                done = followed(opener, views[place:], opened[0] + 1)
+                got += range(opened[0], opened[0] + 1 + done)
+                place += done
+        assert got == expected
+        assert (opener.newest, opener.replayed, opener.forged) == (newest, replayed, forged)
+    assert len(accepted) > 2000 and replayed > 1000 and forged > 10
+
+
+def test_each_is_taken_once_however_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "WINDOW", SMALL)
     sealer, opener = pair()
-    datagrams = sealed(sealer, 3 * WINDOW)
+    datagrams = sealed(sealer, 3 * SMALL)
     shuffled = random.Random(1)
-    order = sorted(range(len(datagrams)), key=lambda n: n + shuffled.random() * (WINDOW - 1))
+    order = sorted(range(len(datagrams)), key=lambda n: n + shuffled.random() * (SMALL - 1))
     for n in order:
         assert opener.open(datagrams[n]) == (n, b"%100d" % n), "delayed by less than the window"
         if n % 100 == 0:
@@ -222,14 +274,23 @@ def test_each_is_taken_once_however_they_come() -> None:
 
 def test_what_is_older_than_the_window_is_refused_and_what_is_just_in_it_is_taken() -> None:
     sealer, opener = pair()
-    datagrams = sealed(sealer, WINDOW + 2)
-    assert opener.open(datagrams[WINDOW])
+    datagrams = sealed(sealer, 3)
+    sealer.count = WINDOW
+    late = sealed(sealer, 2)
+    assert opener.open(late[0])
     assert opener.open(datagrams[0]) is None
     assert opener.open(datagrams[1])
-    assert opener.open(datagrams[WINDOW + 1])
+    assert opener.open(late[1])
     assert opener.open(datagrams[2])
     assert opener.open(datagrams[1]) is None
     assert (opener.replayed, opener.forged, opener.newest) == (2, 0, WINDOW + 1)
+
+
+def test_what_is_read_first_has_nothing_refused_that_waits_in_the_other_socket() -> None:
+    sealer, opener = pair()
+    waiting = sealed(sealer, 1)
+    sealer.count += 2 * IN_BYTES // 64  # the kernel gives twice as much as is asked for; no slice of TCP is smaller
+    assert opener.open(sealed(sealer, 1)[0]) and opener.open(waiting[0])
 
 
 def test_a_key_seals_so_many_and_no_more() -> None:
