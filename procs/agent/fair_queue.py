@@ -64,7 +64,7 @@ class FairQueue:
 
     def _is_sparse(self, frame: bytes, now: float, left: int) -> bool:
         """By the virtual scheduling of ITU-T I.371. No frame of a flow passes another: after one that was not sparse,
-        none is until that has surely arrived."""
+        none is until that has left and had time to arrive."""
         key = hash(flow_of(frame)) % self._most_flows
         due = max(now, self._due.get(key, 0.0)) + len(frame) / SPARSE_BYTES_S
         is_sparse = left > 0 and due - now <= BURST_S and key not in self._flows
@@ -100,7 +100,7 @@ class FairQueue:
             heapreplace(fullest, (-flow.bytes, key))
         return lost
 
-    def take(self) -> Frames:
+    def take(self, now: float) -> Frames:
         """What goes now: a turn of the event loop, or all there is."""
         taken: Frames = {}
         left, count = TURN_BYTES, TURN_FRAMES
@@ -113,10 +113,10 @@ class FairQueue:
                 flow.left -= size
                 left, count = left - size, count - 1
             if not flow.frames or flow.left <= 0:
-                self._end(turns, flow)
+                self._end(turns, flow, now)
         return taken
 
-    def _end(self, turns: deque[int], flow: Flow) -> None:
+    def _end(self, turns: deque[int], flow: Flow, now: float) -> None:
         """That of the first of these."""
         key = turns.popleft()
         if flow.frames:
@@ -125,6 +125,7 @@ class FairQueue:
         else:
             del self._flows[key]
             self._left[key] = flow.left
+            self._due[key] = now + BURST_S + CALM_S  # it may have waited for longer than that
         if turns is self._old:
             self._round -= 1
             if self._round <= 0:

@@ -30,7 +30,10 @@ class Forwarder:
         self._device, self._switch, self._lanes, self._elsewhere = device, switch, lanes, elsewhere
         self._is_offloaded, self._joins = False, False
         self._queue = FairQueue()
-        lanes.on_frames, lanes.on_room = self._from_lane, self.start
+        # While the port is full nothing leaves, and the time of flows stands still: what they had sent has not arrived.
+        self._full_at: float | None = None
+        self._stood_s = 0.0
+        lanes.on_frames, lanes.on_room = self._from_lane, self._has_room
 
     def start(self) -> None:
         """Read the interface from now on, in the running event loop."""
@@ -55,18 +58,26 @@ class Forwarder:
         found, answers = self._switch.sort(frames)
         if answers:
             self._device.write(answers)
-        sparse, found = queue.part(found, time.monotonic())
+        now = time.monotonic() - self._stood_s
+        sparse, found = queue.part(found, now)
         for peer, its in sparse.items():
             self._to_peer(peer, its, is_sparse=True)
         if queue or sum(map(len, frames)) > TURN_BYTES:
             for peer, lost in queue.add(found).items():
                 self._switch.sent(peer, lost, 0)
-            found = queue.take()
+            found = queue.take(now)
         for peer, its in found.items():
             self._to_peer(peer, its)
         if self._lanes.is_full:
+            self._full_at = time.monotonic()
             self._device.pause()
         return bool(queue)
+
+    def _has_room(self) -> None:
+        if self._full_at is not None:
+            self._stood_s += time.monotonic() - self._full_at
+            self._full_at = None
+        self.start()
 
     def _to_peer(self, peer: str, frames: list[bytes], *, is_sparse: bool = False) -> None:
         if self._lanes.is_up(peer):

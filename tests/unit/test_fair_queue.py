@@ -36,7 +36,7 @@ def taken(queue: FairQueue) -> list[list[bytes]]:
     """All there is, turn by turn."""
     turns = []
     while queue:
-        turns.append([each for frames in queue.take().values() for each in frames])
+        turns.append([each for frames in queue.take(0.0).values() for each in frames])
     return turns
 
 
@@ -61,10 +61,10 @@ def test_a_flow_keeps_its_order_and_all_of_it_goes() -> None:
 def test_what_has_nothing_waiting_goes_before_bulk() -> None:
     queue = FairQueue(APART)
     queue.add({"bob": [of(1)] * 30})
-    queue.take()
+    queue.take(0.0)
     few = [of(2, 10), of(3, 10)]
     queue.add({"bob": few[:1], "eve": few[1:]})
-    turn = queue.take()
+    turn = queue.take(0.0)
     assert turn["bob"][0] == few[0] and turn["eve"] == few[1:]
 
 
@@ -82,23 +82,23 @@ def test_flows_of_which_much_waits_share_by_bytes() -> None:
 def test_a_flood_of_flows_leaves_others_half_of_each_turn() -> None:
     queue = FairQueue(APART)
     queue.add({"bob": [of(1)] * 60})
-    queue.take()
+    queue.take(0.0)
     for number in range(8):
         queue.add({"eve": [of(2 + number * TURN_FRAMES + each, 10) for each in range(TURN_FRAMES)]})
-        assert sum(map(len, queue.take().get("bob", ()))) >= BULK
+        assert sum(map(len, queue.take(0.0).get("bob", ()))) >= BULK
 
 
 def test_a_new_flow_does_not_wait_for_as_many_small_frames_as_a_large_one_has_bytes() -> None:
     queue = FairQueue(APART)
     queue.add({"bob": [of(1)] * 30})
-    queue.take()
+    queue.take(0.0)
     flood, ping = [of(2, 1)] * 40, of(3, 10)
     queue.add({"eve": flood})
-    queue.take()
+    queue.take(0.0)
     queue.add({"eve": flood, "bob": [ping]})
     turns: list[dict[str, list[bytes]]] = []
     while not turns or ping not in turns[-1].get("bob", ()):
-        turns.append(queue.take())
+        turns.append(queue.take(0.0))
         queue.add({"eve": flood})
     assert len(turns) <= 2
 
@@ -109,7 +109,7 @@ def test_who_is_emptied_in_each_turn_has_no_more_than_its_share() -> None:
     went = {"bob": 0, "eve": 0}
     for number in range(120):
         queue.add({"eve": [of(99)] * 2 if number >= 20 else []})  # as all others have had a turn
-        turn = queue.take()
+        turn = queue.take(0.0)
         queue.add({"bob": turn.get("bob", [])})
         for peer, frames in turn.items():
             went[peer] += len(frames)
@@ -121,7 +121,7 @@ def test_what_a_flow_loses_is_not_taken_from_its_turns() -> None:
     sizes = {1: 0, 2: 0}
     for number in range(200):
         queue.add({"bob": [of(1)] * 6 + [of(2, 9000)] * 58})
-        turn = queue.take()["bob"]
+        turn = queue.take(0.0)["bob"]
         for each in turn if number >= 80 else ():
             sizes[each[31]] += len(each)
     assert queue.bytes > MOST_BYTES - TURN_BYTES - 2 * BULK  # it has been full, and the second was the fullest
@@ -170,7 +170,7 @@ def test_the_fullest_is_who_has_most_waiting_and_not_who_has_had_most() -> None:
     for _ in range(2):
         queue.add({"eve": [of(1)] * 200})
         while queue.bytes > 8 * BULK:
-            queue.take()
+            queue.take(0.0)
     lost = queue.add({"bob": [of(2)] * (MOST_BYTES // BULK)})
     assert set(lost) == {"bob"}
 
@@ -179,13 +179,13 @@ def test_who_has_had_its_turn_is_first_again_once_all_others_have() -> None:
     queue = FairQueue(APART)
     queue.add({"bob": [of(port) for port in range(2, 22)] * 12})
     for _ in range(15):
-        queue.take()
+        queue.take(0.0)
     queue.add({"eve": [of(1)] * 2})
-    assert len(queue.take()["eve"]) == 2
+    assert len(queue.take(0.0)["eve"]) == 2
     for _ in range(15):
-        queue.take()
+        queue.take(0.0)
     queue.add({"eve": [of(1, 10)]})
-    assert next(iter(queue.take())) == "eve"
+    assert next(iter(queue.take(0.0))) == "eve"
 
 
 def test_as_many_flows_as_there_may_be() -> None:
@@ -252,6 +252,18 @@ def test_no_frame_passes_another_of_its_flow_and_none_goes_faster_than_sparse_on
         for at, size in went[start : start + 300]:
             sent += size
             assert sent <= (at - begins + BURST_S) * SPARSE_BYTES_S + 1
+
+
+def test_nothing_is_sparse_of_a_flow_that_has_waited_before_what_waited_has_arrived() -> None:
+    queue = FairQueue(APART)
+    assert queue.part({"bob": [of(1)] * 9}, 1000) == ({}, {"bob": [of(1)] * 9})
+    queue.add({"bob": [of(1)] * 9})
+    left = 1000.0
+    while queue:
+        left += 1
+        queue.take(left)
+    assert not is_sparse(queue, of(1, 10), left + 0.001)
+    assert is_sparse(queue, of(1, 10), left + 0.001 + 2 * CALM_S)
 
 
 def test_nothing_is_sparse_of_a_flow_that_waits_nor_beyond_a_turn_of_them() -> None:

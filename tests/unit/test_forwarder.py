@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from ipaddress import ip_interface, ip_network
 from typing import Any
@@ -141,6 +142,24 @@ def test_a_sparse_flow_goes_before_bulk_that_came_before_it() -> None:
     assert lanes.sent[0] == PLAIN + OUT and lanes.sent[1:3] == bulk[:2] and lanes.sparse == [PLAIN + OUT]
     device.take([PLAIN + OUT])
     assert lanes.sparse == [PLAIN + OUT] * 2 and switch.traffic["bob"].sent_packets == 2 + 60 * (len(lanes.sent) - 2)
+
+
+def test_what_has_waited_for_the_port_is_passed_by_nothing_of_its_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, lanes, _, _, _ = forwarding()
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    lanes.are_up = lanes.is_full = True
+    few = frame(4, TCP, bytes(100), 1000)
+    device.take([frame(4, TCP, bytes(60_000), 1000)])
+    now[0] += 1
+    lanes.is_full = False
+    lanes.on_room()
+    device.take([few])
+    assert not lanes.sparse
+    now[0] += 0.5
+    lanes.on_room()  # it has been full for others only
+    device.take([few])
+    assert lanes.sparse == [few]
 
 
 def test_what_a_turn_has_no_room_for_waits_and_others_pass_it() -> None:
