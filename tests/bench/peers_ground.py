@@ -122,23 +122,26 @@ def pair(
 ) -> Iterator[Pair]:
     """Two ends of this kind, a module of this folder and its words, or the far one of another. `tunnel`: name, address
     and MTU, at each end."""
-    ends: list[subprocess.Popen[str]] = []
-    try:
+    with tempfile.TemporaryDirectory(prefix="planaria-bench-") as folder, ExitStack() as stack:
+        environ = {**os.environ, "TMPDIR": folder}  # they are killed, and leave what they have there
+        ends: list[subprocess.Popen[str]] = []
         for at, (place, role) in enumerate(((wire.near, OFFER), (wire.far, "answer"))):
             module, *words = (program, far or program)[at]
             name, address, mtu = tunnel[at] if tunnel else ("", "", 0)
             interface = [name, f"{address}/24", str(mtu)] if tunnel else []
             command = place.command(sys.executable, "-m", f"tests.bench.{module}", role, *words, *interface)
-            ends.append(subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1, text=True))
+            ends.append(subprocess.Popen(command, cwd=ROOT, env=environ, stdin=-1, stdout=-1, text=True))
+            stack.callback(_end, ends[-1])
         yield Pair(ends)
-    finally:
-        for end in ends:
-            end.kill()
-            end.wait()
-            for pipe in (end.stdin, end.stdout):
-                with contextlib.suppress(OSError):  # what was still to be said to it
-                    assert pipe
-                    pipe.close()
+
+
+def _end(end: subprocess.Popen[str]) -> None:
+    end.kill()
+    end.wait()
+    for pipe in (end.stdin, end.stdout):
+        with contextlib.suppress(OSError):  # what was still to be said to it
+            assert pipe
+            pipe.close()
 
 
 def _configure(place: Place, name: str, address: str, mtu: int) -> None:
