@@ -27,7 +27,6 @@ RULES = [
     "GET,HEAD /file/*", "GET /chunked/*", "POST /count?n", "GET /slow?s", "GET /endless endless", "GET /drip/*",
     "GET /bomb", "GET /bad/*", "GET,POST /echo?*", "POST /upload upload",
 ]  # fmt: skip
-ENDS = ("hub", "ws_link", "proxy")  # of the connections between device and hub
 MAX_UPLOAD = 60 << 20
 SMALL_UPLOAD = 1 << 20
 
@@ -120,9 +119,8 @@ class Ground:
         assert state and state.state == "connected", state
         lines = (self.root / "run/log/hub.log").read_text(errors="replace").splitlines()
         over = sum("data connection over" in line and self.device_id in line for line in lines)
-        held = invariants.locks_held(self.root / "run")
-        ends = [(name, pid) for pid, names in held.items() for name in names if name.startswith(ENDS)]
-        return state.reconnects, over, tuple(sorted(ends))
+        pids = {name: pid for name, pid in self.pids().items() if name.partition("_")[0] in ("hub", "ws", "proxy")}
+        return state.reconnects, over, tuple(sorted(pids.items()))
 
     def is_whole(self) -> bool:
         """Whether the device is connected with both of its proxies."""
