@@ -97,6 +97,7 @@ def test_who_speaks_over_an_answer_stops_it_and_only_what_was_heard_is_remembere
     assert abs(len(words(f"{story} {answer}")) - len(played)) <= 3, "no more and no less than was heard"
 
 
+@pytest.mark.long  # unit/test_voice_turn.py has what is no word, and the test above what is
 def test_a_cough_and_a_short_sound_cost_nothing_of_an_answer(cast: Cast, listening: Person, tmp_path: Path) -> None:
     voice = cast.voice
     began = tell(voice, listening, ASK_STORY)

@@ -33,7 +33,7 @@ pytestmark = [
 ]
 PUBLISHED = "pi-cam-001"
 KILLED = ("webrtc_peer", "ws_link", "hub", "go2rtc", "go2rtc/headless_agent")
-VIEWERS, MORE = 20, (300 if os.environ.get("PLANARIA_LONG") else 10)
+VIEWERS, MORE = (20, 300) if os.environ.get("PLANARIA_LONG") else (8, 10)
 AT_ONCE = 20
 PROXIES = 2  # of the suite
 RELEASED_S = 40.0  # the longest lease, and a busy machine
@@ -132,7 +132,7 @@ def test_a_published_device_without_trickle_is_seen_by_that_viewer_and_in_chromi
     assert plays(report) and report["path"] == player.path_of(said) == "relayed", (report, said)
 
 
-def test_twenty_viewers_of_one_pull(world: World, hub: Process, camera: Camera, token: str) -> None:
+def test_many_viewers_of_one_pull(world: World, hub: Process, camera: Camera, token: str) -> None:
     """No encoder but the camera's own, whatever their number. They go without a goodbye."""
     with watch_rig.blind(world.device, hub, token, DEVICE, VIEWERS) as viewers:
         assert len(camera.sessions()) == VIEWERS
