@@ -71,6 +71,12 @@ class FairQueue:
         self._due[key] = due if is_sparse else now + BURST_S + CALM_S
         return is_sparse
 
+    def has_left(self, found: Frames, now: float) -> None:
+        """These, which were not sparse, only now."""
+        for frames in found.values():
+            for frame in frames:
+                self._due[hash(flow_of(frame)) % self._most_flows] = now + BURST_S + CALM_S
+
     def add(self, found: Frames) -> Frames:
         """More that waits; what is lost for it."""
         for peer, frames in found.items():

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from procs.agent import joining
 from procs.agent.device import TunDevice
-from procs.agent.fair_queue import TURN_BYTES, FairQueue
+from procs.agent.fair_queue import TURN_BYTES, FairQueue, Frames
 from procs.agent.lane import vnet
 from procs.agent.lane.lanes import Lanes
 from procs.agent.network import Tunnel
@@ -30,9 +30,7 @@ class Forwarder:
         self._device, self._switch, self._lanes, self._elsewhere = device, switch, lanes, elsewhere
         self._is_offloaded, self._joins = False, False
         self._queue = FairQueue()
-        # While the port is full nothing leaves, and the time of flows stands still: what they had sent has not arrived.
-        self._full_at: float | None = None
-        self._stood_s = 0.0
+        self._held: Frames = {}  # what was last sent, as the port was full
         lanes.on_frames, lanes.on_room = self._from_lane, self._has_room
 
     def start(self) -> None:
@@ -58,7 +56,7 @@ class Forwarder:
         found, answers = self._switch.sort(frames)
         if answers:
             self._device.write(answers)
-        now = time.monotonic() - self._stood_s
+        now = time.monotonic()
         sparse, found = queue.part(found, now)
         for peer, its in sparse.items():
             self._to_peer(peer, its, is_sparse=True)
@@ -69,14 +67,13 @@ class Forwarder:
         for peer, its in found.items():
             self._to_peer(peer, its)
         if self._lanes.is_full:
-            self._full_at = time.monotonic()
+            self._held = found
             self._device.pause()
         return bool(queue)
 
     def _has_room(self) -> None:
-        if self._full_at is not None:
-            self._stood_s += time.monotonic() - self._full_at
-            self._full_at = None
+        self._queue.has_left(self._held, time.monotonic())
+        self._held = {}
         self.start()
 
     def _to_peer(self, peer: str, frames: list[bytes], *, is_sparse: bool = False) -> None:

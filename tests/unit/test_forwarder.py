@@ -149,11 +149,14 @@ def test_what_has_waited_for_the_port_is_passed_by_nothing_of_its_flow(monkeypat
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     lanes.are_up = lanes.is_full = True
-    few = frame(4, TCP, bytes(100), 1000)
-    device.take([frame(4, TCP, bytes(60_000), 1000)])
-    now[0] += 1
+    few, other = frame(4, TCP, bytes(100), 1000), frame(4, TCP, bytes(5000), 1000, ports=(7, 7))
+    for _ in range(9):
+        device.take([frame(4, TCP, bytes(60_000), 1000), other])
+        now[0] += 1
+        lanes.on_room()
+    assert lanes.sparse == [other] * 9, "it has its rate though the port is always full"
+    lanes.sparse.clear()
     lanes.is_full = False
-    lanes.on_room()
     device.take([few])
     assert not lanes.sparse
     now[0] += 0.5

@@ -60,7 +60,7 @@ class Lanes:
         self._port, self._clock = port, clock
         self._lanes: dict[str, Lane] = {}
         self._pairs: dict[bytes, tuple[Lane, Pair]] = {}  # by the index that their records come with
-        self._waiting: deque[tuple[Lane, Run, bool]] = deque()  # of no more than one call of send
+        self._waiting: deque[tuple[Lane, Run, bool]] = deque()  # of no more than one turn of the interface
         self._batch: tuple[Lane, Pair] | None = None  # whose frames are coming
         self._bytes = 0  # of it
         self._sender: Address | None = None  # of the newest of it
