@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from procs.messages.tunnel import NO_SERVER_YET, OF_SERVER
+from procs.messages.tunnel import OF_SERVER, UNDECIDED
 from procs.messages.warden import TunnelState
 from procs.warden.tunnel import REFUSED
 
@@ -18,7 +18,7 @@ _REFUSED = re.compile(rf"{OF_SERVER}(.*\btokens?\b.*)")
 
 def is_told(said: TunnelState) -> bool:
     """Whether the signalling server has answered, or it is known that it does not; also where nobody is to be met."""
-    return not said.peers or any(its.is_up or its.why not in ("", NO_SERVER_YET) for its in said.peers)
+    return not said.peers or any(its.is_up or its.why not in UNDECIDED for its in said.peers)
 
 
 def why_refused(said: TunnelState) -> str:

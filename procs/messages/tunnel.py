@@ -15,8 +15,14 @@ Host = Annotated[str, msgspec.Meta(max_length=64)]  # an address
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 PeerKey = Annotated[str, msgspec.Meta(max_length=44)]
 
-# How PeerAway says what is wrong where the signalling server is.
+# Why a peer is down while it is not known whether it can be met. The first two are tun_pump's, which has heard nothing.
+NOT_TRIED_YET = "not tried yet"
+SESSION_GONE = "what had its session is gone, and is being started again"
 NO_SERVER_YET = "no answer from the signalling server yet"
+UNDECIDED = (NOT_TRIED_YET, SESSION_GONE, NO_SERVER_YET)
+# The signalling server has taken us: something of this peer came by it.
+NO_SESSION_YET = "no session with it yet"
+# How PeerAway says what is wrong where the signalling server is.
 OF_SERVER = "the signalling server: "
 
 

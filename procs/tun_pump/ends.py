@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from procs.agent.conduit import Conduit
-from procs.messages.tunnel import PeerUp
+from procs.messages.tunnel import NOT_TRIED_YET, SESSION_GONE, PeerUp
 
 SILENT_S = 3.0
 
@@ -17,7 +17,7 @@ class End:
         self.conduit = Conduit()
         self.until = until
         self.up: PeerUp | None = None  # the last one
-        self.why = ""  # there is none
+        self.why = NOT_TRIED_YET  # there is none
         self.pid = 0  # of who has it, or is about to
         self.most = 65535  # bytes of a packet that the peer takes, as was said last
         self.key = ""  # by which the peer has proven who it is, or is let in
@@ -66,7 +66,7 @@ class Ends:
         """Those that have just fallen silent, told once."""
         found = [peer for peer, end in self._of.items() if (end.up or end.pid) and now >= end.until]
         for peer in found:
-            self._of[peer].up, self._of[peer].pid = None, 0
+            self._of[peer].up, self._of[peer].pid, self._of[peer].why = None, 0, SESSION_GONE
         return found
 
     def is_there(self, peer: str, now: float) -> bool:

@@ -32,6 +32,7 @@ from procs.agent.settings import AgentSettings
 from procs.errors import PlanariaError, Refused
 from procs.messages.tunnel import (
     NO_SERVER_YET,
+    NO_SESSION_YET,
     OF_SERVER,
     AgentFrame,
     Arrive,
@@ -125,6 +126,8 @@ class TunnelSession:
             if isinstance(message, Signalling):
                 self._signalling_is(message)
             elif isinstance(frame := signal.decode(body), Routed | Error):
+                if self._why == NO_SERVER_YET or self._why.startswith(OF_SERVER):  # it has taken us by now
+                    self._why = NO_SESSION_YET
                 self._session.take(frame)
         except Refused as reason:
             log.warning("malformed bus message", reason=str(reason))

@@ -16,7 +16,7 @@ from procs.agent import nft
 from procs.agent.switch import Traffic
 from procs.errors import Refused
 from procs.messages import MAX_BYTES, decode, encode
-from procs.messages.tunnel import NO_SERVER_YET, OF_SERVER, PeerUp
+from procs.messages.tunnel import NO_SERVER_YET, NOT_TRIED_YET, OF_SERVER, SESSION_GONE, UNDECIDED, PeerUp
 from procs.messages.warden import TunnelPeer, TunnelState, decode_to_warden
 from procs.tun_pump.ends import End, Ends
 from procs.tun_pump.rates import Rate, Rates
@@ -177,16 +177,26 @@ def test_a_token_that_is_refused_is_told_from_a_server_that_is_not_there() -> No
     def said(*whys: str) -> TunnelState:
         return msgspec.structs.replace(SAID, peers=[TunnelPeer(f"p{i}", False, why=why) for i, why in enumerate(whys)])
 
-    for why in ("", NO_SERVER_YET):
+    for why in UNDECIDED:
         assert not tunnel_state.is_told(said(why, why))
     away = said(f"{OF_SERVER}nobody there: Connection refused", NO_SERVER_YET)
     assert tunnel_state.is_told(away) and not tunnel_state.why_refused(away)
     for words in ("invalid token", "the server answers 401: a wrong token?"):
-        refused = said("", OF_SERVER + words)
+        refused = said(NOT_TRIED_YET, OF_SERVER + words)
         why = tunnel_state.why_refused(refused)
         assert f"({words}): set SIGNALING_TOKEN " in why
-        assert tunnel_state.away(msgspec.to_builtins(refused)) == [f"tunnel to p1: {why}"]
+        assert tunnel_state.away(msgspec.to_builtins(refused))[1:] == [f"tunnel to p1: {why}"]
     assert tunnel_state.is_told(said()) and tunnel_state.is_told(SAID)
+
+
+def test_who_is_down_has_a_reason_from_the_first_moment_and_when_its_session_is_gone() -> None:
+    ends, switch = Ends(["bob"], 1.0), SimpleNamespace(traffic={"bob": Traffic()})
+    rows = Rows(ends, cast(Any, switch), cast(Any, NoLanes()))
+    assert rows.of("bob", 1.0).why == NOT_TRIED_YET
+    ends.away("bob", "it sleeps", 2.0)
+    assert rows.of("bob", 2.0).why == "it sleeps"
+    ends.listens("bob", 7, 3.0)
+    assert ends.gone(30.0) == ["bob"] and rows.of("bob", 30.0).why == SESSION_GONE
 
 
 def test_garbage_is_counted_on_whoever_has_the_session() -> None:
