@@ -105,6 +105,8 @@ def wait(root: Path, plan: Plan, limit_s: float, say: Callable[[str], None], sin
             raise Unhealthy(f"{why}{last_words(root, _program_of(why))}")
         time.sleep(LOOK_EVERY_S)
     _settle(root, plan)
+    if "tun" in plan.suite.roles:
+        _meet(root, plan, deadline, say)
     if (said := _tunnel(root, plan)) and (why := tunnel_state.why_refused(said)):
         raise ConfigError(f"tunnel: {why}")
     if "streams" not in plan.suite.roles:
@@ -131,11 +133,24 @@ def _is_settled(root: Path, plan: Plan) -> bool:
     if (audio := reach.audio_state(root) if "audio" in plan.suite.roles else None) and reach.opens(audio):
         return False
     seen = suite.ask_warden(root)
-    if "tun" in plan.suite.roles and not (seen and seen.tunnel and tunnel_state.is_told(seen.tunnel)):
-        return False
     programs = {name for role in plan.suite.roles for name in roles.PROGRAMS[role]}
     ours = [each for each in seen.processes if each.name.partition(":")[0] in programs] if seen else []
     return bool(ours) and all(each.state == "SERVING" for each in ours)
+
+
+def _meet(root: Path, plan: Plan, deadline: float, say: Callable[[str], None]) -> None:
+    """Return when the signalling server has taken or refused us, or is known not to answer: only then can be told
+    whether it takes our token. If it says nothing for so long, that is for `status` to say."""
+    if _is_met(root, plan):
+        return
+    say("waiting for an answer of the signalling server")
+    while time.monotonic() < deadline and not _is_met(root, plan):
+        time.sleep(SETTLE_EVERY_S)
+
+
+def _is_met(root: Path, plan: Plan) -> bool:
+    said = _tunnel(root, plan)
+    return said is not None and tunnel_state.is_told(said)
 
 
 def _tunnel(root: Path, plan: Plan) -> TunnelState | None:

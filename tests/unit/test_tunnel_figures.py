@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import math
 import struct
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,7 +16,7 @@ import pytest
 
 from procs.agent import nft
 from procs.agent.switch import Traffic
-from procs.errors import Refused
+from procs.errors import ConfigError, Refused
 from procs.messages import MAX_BYTES, decode, encode
 from procs.messages.tunnel import NO_SERVER_YET, NOT_TRIED_YET, OF_SERVER, SESSION_GONE, UNDECIDED, PeerUp
 from procs.messages.warden import TunnelPeer, TunnelState, decode_to_warden
@@ -23,7 +25,7 @@ from procs.tun_pump.rates import Rate, Rates
 from procs.tun_pump.rows import Rows
 from procs.warden.tunnel import Tunnelled
 from procs.warden.watching import FRESH_S
-from scripts import tunnel_state
+from scripts import health, suite, tunnel_state
 
 BOB = TunnelPeer(
     "bob",
@@ -187,6 +189,30 @@ def test_a_token_that_is_refused_is_told_from_a_server_that_is_not_there() -> No
         assert f"({words}): set SIGNALING_TOKEN " in why
         assert tunnel_state.away(msgspec.to_builtins(refused))[1:] == [f"tunnel to p1: {why}"]
     assert tunnel_state.is_told(said()) and tunnel_state.is_told(SAID)
+
+
+@pytest.mark.parametrize(("limit_s", "code"), [(60.0, "token of ours"), (6.0, "")])
+def test_up_judges_once_the_signalling_server_has_said_something_or_its_time_is_over(
+    monkeypatch: pytest.MonkeyPatch, limit_s: float, code: str
+) -> None:
+    """By a clock of its own: the answer is there after ten seconds."""
+    now, plan = [0.0], SimpleNamespace(suite=SimpleNamespace(roles={"tun"}), is_off=lambda _: False)
+
+    def seen(_root: Path) -> Any:
+        why = OF_SERVER + "invalid token" if now[0] > 10 else NO_SERVER_YET if now[0] > 5 else NOT_TRIED_YET
+        peers = [TunnelPeer("bob", is_up=False, why=why)]
+        serving = SimpleNamespace(name="tun_pump", state="SERVING")
+        return SimpleNamespace(processes=[serving], tunnel=msgspec.structs.replace(SAID, peers=peers))
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(suite, "ask_warden", seen)
+    monkeypatch.setattr(health, "why_not_serving", lambda *_: "")
+    monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    with pytest.raises(ConfigError, match=code) if code else contextlib.nullcontext():
+        health.wait(Path(), cast(Any, plan), limit_s, lambda _: None)
+    assert now[0] < 12 and (code or now[0] > 5)
 
 
 def test_who_is_down_has_a_reason_from_the_first_moment_and_when_its_session_is_gone() -> None:
