@@ -130,4 +130,6 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
     twice = sorted(name for name in set(plan.streams) if plan.streams.count(name) > 1)
     if twice:
         raise ConfigError(f"{twice[0]}: is named as two kinds of stream in {path}: rename one, or set workers or mode")
+    if {"device", "streams"} <= suite.roles:
+        wall.refuse_unknown_stream(through, suite.api, plan.streams)
     return plan

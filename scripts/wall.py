@@ -12,7 +12,7 @@ tunnel: {address: 10.77.0.1/24, peers: {bob: {allowed: 10.77.0.2/32}}}    as pro
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -45,6 +45,7 @@ class Wall(NamedTuple):
     hub: Hub
     link: Link
     watch: dict[str, str]  # what webrtc_peer has to know of go2rtc
+    first: tuple[str, str]  # the stream that is shown to who asks for none, and where that was set; "" where it was not
     upstreams: dict[str, Any]
     tunnel: dict[str, str]  # as run/tunnel.json is to have it
     variables: dict[str, str]
@@ -107,7 +108,8 @@ def load(
     own = {"backend": backend_of(hub.listen)} if "hub" in roles else {}
     device = {"go2rtc_http": f"http://{go2rtc}", **own, **sections["device"]}
     link = settings.load(Link, Layers({}, environment, env_file, device, f"{name}: device"))
-    settings.load(Peer, Layers({}, environment, env_file, sections["watch"], f"{name}: watch"))
+    watched = Layers({}, environment, env_file, sections["watch"], f"{name}: watch")
+    first = settings.load(Peer, watched).stream, settings.places_set(Peer, watched).get("stream", "")
     if "device" in roles and link.ca:
         trust(link.ca)
     if hub.cert and {"hub", "device"} <= roles and link.backend == backend_of(hub.listen):
@@ -126,4 +128,12 @@ def load(
     for cls, section in ((Hub, sections["hub"]), (Link, device), (Peer, sections["watch"])):
         variables |= settings.variables(cls, section, environment, env_file)
     watch_of = {"rtsp": str(rtsp), **login} if "streams" in roles else dict(login)
-    return Wall(hub, link, watch_of, sections["upstreams"], tunnel, variables)
+    return Wall(hub, link, watch_of, first, sections["upstreams"], tunnel, variables)
+
+
+def refuse_unknown_stream(through: Wall, go2rtc: Address, streams: Sequence[str]) -> None:
+    """Raise ConfigError where who asks for no stream would be shown one that our go2rtc does not have. What another has
+    is not known."""
+    name, where = through.first
+    if name and name not in streams and through.link.go2rtc_http == f"http://{go2rtc}":
+        raise ConfigError(f"stream={name!r} ({where}): is no stream; there are {', '.join(streams) or 'none'}")

@@ -49,6 +49,19 @@ def test_a_variable_is_stronger_than_the_file(tmp_path: Path) -> None:
     assert not found.wall.is_own_hub
 
 
+def test_a_first_stream_must_be_one_of_those_that_there_are(tmp_path: Path) -> None:
+    document = "{workers: 1, captures: {screen: 'cat x'}, sources: {door: 'rtsp://192.0.2.7/1'}, watch: {stream: %s}}"
+    for name in ("omega-0", "screen", "door", "''"):
+        assert plan(tmp_path, document % name)
+    there = "is no stream; there are omega-0, screen, door$"
+    with pytest.raises(ConfigError, match=rf"stream='nosuch' \(.*planaria\.yaml: watch\): {there}"):
+        plan(tmp_path, document % "nosuch")
+    with pytest.raises(ConfigError, match=rf"stream='nosuch' \(PLANARIA_WATCH_STREAM, environment\): {there}"):
+        plan(tmp_path, document % "door", PLANARIA_WATCH_STREAM="nosuch")
+    for elsewhere in ({"GO2RTC_HTTP": "http://192.0.2.7:1984"}, {"PLANARIA_ROLES": "device"}):
+        assert plan(tmp_path, document % "nosuch", **elsewhere), "what another go2rtc has is not known"
+
+
 def test_a_hub_that_could_not_start_is_refused_before_anything_is_ended(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be a loopback address without TLS"):
         plan(tmp_path, PLANARIA_HUB="0.0.0.0:8443")
