@@ -38,6 +38,8 @@ def gather(root: Path, plan: Plan) -> dict[str, Any]:
     voice = reach.voice_state(root) if "voice" in plan.suite.roles else None
     troubles = seen.troubles if seen else ["the warden does not answer"]
     tunnel = msgspec.to_builtins(seen.tunnel) if seen and "tun" in plan.suite.roles else None
+    if tunnel and not tunnel["interface"]:
+        tunnel["needs"] = tunnel_state.needs(plan.wall.agent)
     return {
         "processes": processes,
         "hub": _hub(plan) if "hub" in plan.suite.roles else None,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from procs.agent.settings import AgentSettings
 from procs.messages.tunnel import OF_SERVER, UNDECIDED
 from procs.messages.warden import TunnelState
 from procs.warden.tunnel import REFUSED
 
-NOT_CONFIGURED = (
-    "not configured: it needs its address and its peers under `tunnel:` in planaria.yaml (README: A tunnel to peers)"
-)
+PLACE = "its address and its peers under `tunnel:` in planaria.yaml"
 COLUMNS = ("PEER", "STATE", "PLANE", "PATH", "ADDRESS", "MTU", "ROUND TRIP", "SENT", "RECEIVED", "REKEYS", "DROPPED")
 _REFUSED = re.compile(rf"{OF_SERVER}(.*\btokens?\b.*)")
 
@@ -25,6 +24,13 @@ def why_refused(said: TunnelState) -> str:
     """What is wrong with our token for the signalling server, and what to do; "" if nothing is, as far as is known."""
     found = [match[1] for its in said.peers if (match := _REFUSED.match(its.why))]
     return _in_words(found[0]) if found else ""
+
+
+def needs(agent: AgentSettings) -> list[str]:
+    """What a machine without a tunnel lacks for one."""
+    told = {"AGENT_ID": agent.agent_id, "SIGNALING_URL": agent.signaling_url}
+    lacked = " and ".join(variable for variable, value in told.items() if not value)
+    return [PLACE, f"{lacked} in .env"] if lacked else [PLACE]
 
 
 def away(tunnel: dict[str, Any]) -> list[str]:
@@ -45,7 +51,9 @@ def _in_words(refusal: str) -> str:
 
 def notes(tunnel: dict[str, Any]) -> list[str]:
     """What there is to be said below the table: where it is, and why a peer's packets go by another plane than 3."""
-    where = f"{tunnel['interface']} {' '.join(tunnel['addresses'])}" if tunnel["interface"] else NOT_CONFIGURED
+    where = f"{tunnel['interface']} {' '.join(tunnel['addresses'])}"
+    if not tunnel["interface"]:
+        where = f"not configured: it needs {', and '.join(tunnel['needs'])} (README: A tunnel to peers)"
     slow = [each for each in tunnel["peers"] if each["slow"]]
     return [
         f"tunnel: {where}{_at_port(tunnel)}",

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from procs import settings
 from procs.agent import network
 from procs.agent.network import Tunnel
+from procs.agent.settings import AgentSettings
 from procs.agent.settings import load_settings as load_agent
 from procs.carrier import trust
 from procs.errors import ConfigError
@@ -48,6 +49,7 @@ class Wall(NamedTuple):
     first: tuple[str, str]  # the stream that is shown to who asks for none, and where that was set; "" where it was not
     upstreams: dict[str, Any]
     tunnel: dict[str, str]  # as run/tunnel.json is to have it
+    agent: AgentSettings  # of this machine, as far as they are set; none are read without the role tun
     variables: dict[str, str]
 
     @property
@@ -122,13 +124,14 @@ def load(
     tunnel = network.document_of(sections["tunnel"], f"{name}: tunnel")
     where = f"{name}: tunnel"
     told = network.check(settings.load(Tunnel, Layers(document=tunnel, document_name=where)), where)
-    if "tun" in roles and told.allowed:
-        load_agent({**env_file, **environment})
+    agent = AgentSettings()
+    if "tun" in roles:
+        agent = load_agent({**env_file, **environment}, is_partial=not told.allowed)
     variables: dict[str, str] = {}
     for cls, section in ((Hub, sections["hub"]), (Link, device), (Peer, sections["watch"])):
         variables |= settings.variables(cls, section, environment, env_file)
     watch_of = {"rtsp": str(rtsp), **login} if "streams" in roles else dict(login)
-    return Wall(hub, link, watch_of, first, sections["upstreams"], tunnel, variables)
+    return Wall(hub, link, watch_of, first, sections["upstreams"], tunnel, agent, variables)
 
 
 def refuse_unknown_stream(through: Wall, go2rtc: Address, streams: Sequence[str]) -> None:

@@ -117,6 +117,7 @@ def test_a_device_of_a_go2rtc_elsewhere(down: Clone) -> None:
     found = status(down)
     assert names(found) == COMMON | DEVICE | {"tun_pump"}
     assert found["tunnel"]["interface"] == "", "idle: not configured"
+    assert "AGENT_ID and SIGNALING_URL in .env" in done.stdout
     assert f"go2rtc {go2rtc}: [Errno 111] Connection refused: there is nothing to be reached" in done.stdout
     assert "rtsp://" not in done.stdout
     assert down.cli("status").returncode == 0

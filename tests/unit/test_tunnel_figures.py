@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from procs.agent import nft
+from procs.agent.settings import AgentSettings
 from procs.agent.switch import Traffic
 from procs.errors import ConfigError, Refused
 from procs.messages import MAX_BYTES, decode, encode
@@ -173,6 +174,17 @@ def test_why_a_peer_is_on_another_plane_stands_below_and_is_no_trouble() -> None
         "tunnel to bob: by plane 2, as its pings are not answered",
     ]
     assert tunnel_state.away(found) == ["tunnel to eve: it sleeps"]
+
+
+def test_a_machine_without_a_tunnel_is_told_all_that_it_needs_for_one() -> None:
+    nobody = AgentSettings()
+    found = msgspec.to_builtins(TunnelState(7, "")) | {"needs": tunnel_state.needs(nobody)}
+    assert tunnel_state.notes(found) == [
+        "tunnel: not configured: it needs its address and its peers under `tunnel:` in planaria.yaml, and AGENT_ID and"
+        " SIGNALING_URL in .env (README: A tunnel to peers)"
+    ]
+    somebody = nobody.but(agent_id="alice", signaling_url="ws://h/1")
+    assert tunnel_state.needs(somebody) == [tunnel_state.PLACE]
 
 
 def test_a_token_that_is_refused_is_told_from_a_server_that_is_not_there() -> None:

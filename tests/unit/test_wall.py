@@ -135,6 +135,12 @@ def test_a_change_of_the_agents_variables_is_one_of_the_suite_with_a_tunnel(tmp_
     assert word("device") == word("device", **{variable: other}), "whom nobody reads is no change"
 
 
+def test_whoever_has_no_tunnel_yet_may_lack_a_name_and_not_have_a_wrong_one(tmp_path: Path) -> None:
+    assert plan(tmp_path, PLANARIA_ROLES="tun", AGENT_ID="alice").wall.agent.agent_id == "alice"
+    with pytest.raises(ConfigError, match="AGENT_ID='a b'"):
+        plan(tmp_path, PLANARIA_ROLES="tun", AGENT_ID="a b")
+
+
 def test_another_token_in_a_hubs_file_is_a_change(tmp_path: Path) -> None:
     (tmp_path / "supervisord.conf").touch()
     file = tmp_path / "tokens"
