@@ -48,7 +48,6 @@ from scripts import (
     health,
     listeners,
     service,
-    speaking,
     suite,
     voice,
     wall,
@@ -133,21 +132,9 @@ def _prepare_if_needed(plan: Plan) -> bool:
 
 
 def _refuse_taken(plan: Plan, ours: Collection[int] = ()) -> None:
-    chosen = plan.suite
-    if "hub" in chosen.roles:
-        listeners.refuse_taken("hub: listen", "PLANARIA_HUB", plan.wall.hub.listen, ours=ours)
-    if "streams" in chosen.roles:
-        listeners.refuse_taken("api", "PLANARIA_GO2RTC_API", chosen.api, ours=ours)
-        listeners.refuse_taken("rtsp", "PLANARIA_GO2RTC_RTSP", chosen.rtsp, ours=ours)
-        listeners.refuse_taken("webrtc", "PLANARIA_GO2RTC_WEBRTC", chosen.webrtc, udp=True, ours=ours)
-    for program in speaking.programs(plan):
-        variable = f"PLANARIA_SPEECH_{program.upper()}"
-        listeners.refuse_taken("", variable, plan.speech.listen(program), ours=ours)
-    if "voice" in chosen.roles:
-        listeners.refuse_taken("voice: port", "PORT", plan.voice.listens, ours=ours)
-    if "audio" in chosen.roles:
-        listeners.refuse_taken("audio: port", "PLANARIA_AUDIO_PORT", plan.audio.listens, ours=ours)
-    listeners.refuse_taken("metrics", "PLANARIA_METRICS", chosen.metrics, ours=ours)
+    for each in plan.listeners:
+        if each.tcp:  # tun_pump, which has a port of UDP alone, says itself that it is taken
+            listeners.refuse_taken(each, ours)
 
 
 def _files(plan: Plan) -> tuple[dict[str, str], Path | None]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import itertools
 import os
 import socket
 import sys
 import time
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from procs.errors import ConfigError
 from procs.kinds import Address
@@ -18,14 +20,44 @@ LET_GO_S = 3.0
 LOOK_EVERY_S = 0.05
 
 
-def refuse_taken(key: str, variable: str, address: Address, *, udp: bool = False, ours: Collection[int] = ()) -> None:
-    """Raise ConfigError if somebody listens at an address already, and say who. `key`: in planaria.yaml, "" for what
-    has none; `ours`: pids that may.
+class Listener(NamedTuple):
+    """One of ours, and how its address is set."""
+
+    key: str  # in planaria.yaml, "" for what has none there
+    variable: str
+    address: Address
+    tcp: bool = True
+    udp: bool = False
+
+    def __str__(self) -> str:
+        """As an error has it."""
+        said = f"{self.key}={self.address} (planaria.yaml, or {self.variable})"
+        return said if self.key else f"{self.variable}={self.address}"
+
+    def meets(self, other: Listener) -> bool:
+        """Whether only one of the two can listen."""
+        hosts, kinds = {self.address.host, other.address.host}, (self.tcp and other.tcp, self.udp and other.udp)
+        is_same = len(hosts) == 1 or "::" in hosts or ("0.0.0.0" in hosts and not any(":" in each for each in hosts))
+        return self.address.port == other.address.port and any(kinds) and is_same
+
+
+def refuse_shared(ours: Collection[Listener]) -> None:
+    """Raise ConfigError if two of ours are to listen at the same place."""
+    for one, other in itertools.combinations(ours, 2):
+        if one.meets(other):
+            raise ConfigError(
+                f"{one} and {other}: only one of them can listen there; choose another port for the other"
+            )
+
+
+def refuse_taken(wanted: Listener, ours: Collection[int] = ()) -> None:
+    """Raise ConfigError if somebody listens at an address already, and say who. `ours`: pids that may.
 
     One at which nobody listens, or a socket of nobody's, is tried again for a moment: the kernel is not yet done with
     connections of before, or with a process that ends: that has given up its descriptors before its sockets close.
     """
-    kinds = [socket.SOCK_STREAM] + ([socket.SOCK_DGRAM] if udp else [])
+    address = wanted.address
+    kinds = [socket.SOCK_STREAM] * wanted.tcp + [socket.SOCK_DGRAM] * wanted.udp
     until = time.monotonic() + LET_GO_S
     for kind in kinds:
         while why := _why_not_bound(address, kind):
@@ -35,8 +67,7 @@ def refuse_taken(key: str, variable: str, address: Address, *, udp: bool = False
             if not holder and time.monotonic() < until:
                 time.sleep(LOOK_EVERY_S)
                 continue
-            said = f"{key}={address} (planaria.yaml, or {variable})" if key else f"{variable}={address}"
-            raise ConfigError(f"{said}: {why}{described(holder)}; choose another port")
+            raise ConfigError(f"{wanted}: {why}{described(holder)}; choose another port")
 
 
 def _why_not_bound(address: Address, kind: int) -> str:

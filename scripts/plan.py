@@ -29,7 +29,8 @@ from procs.settings import Layers
 from procs.speech import options as speech_options
 from procs.speech.options import Speech
 from procs.voice.options import Voice
-from scripts import roles, settings_file, stream_settings, voice, wall
+from scripts import listeners, roles, settings_file, stream_settings, voice, wall
+from scripts.listeners import Listener
 from scripts.suite_settings import PROFILES, Suite, check
 
 SETTINGS_FILE = "planaria.yaml"
@@ -67,6 +68,27 @@ class Plan:
     def is_off(self, process: str) -> bool:
         """Whether a process, as supervisorctl names it, is not to run here."""
         return roles.is_off(process, self.suite.roles, self.without)
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """What of the roles that are on listens."""
+        its, speech = self.suite, self.speech
+        of_role = {
+            "hub": [Listener("hub: listen", "PLANARIA_HUB", self.wall.hub.listen)],
+            "streams": [
+                Listener("api", "PLANARIA_GO2RTC_API", its.api),
+                Listener("rtsp", "PLANARIA_GO2RTC_RTSP", its.rtsp),
+                Listener("webrtc", "PLANARIA_GO2RTC_WEBRTC", its.webrtc, udp=True),
+            ],
+            "voice": [
+                *(Listener("", f"PLANARIA_SPEECH_{one.upper()}", speech.listen(one)) for one in speech.on),
+                Listener("voice: port", "PORT", self.voice.listens),
+            ],
+            "audio": [Listener("audio: port", "PLANARIA_AUDIO_PORT", self.audio.listens)],
+            "tun": [Listener("tunnel: port", "PLANARIA_TUN_PORT", self.wall.tunnel_at, tcp=False, udp=True)],
+        }
+        found = [each for role, many in of_role.items() if role in its.roles for each in many if each.address.port]
+        return [*found, Listener("metrics", "PLANARIA_METRICS", its.metrics)]
 
     def for_warden(self) -> str:
         """What run/warden.json is to hold."""
@@ -130,6 +152,7 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
     twice = sorted(name for name in set(plan.streams) if plan.streams.count(name) > 1)
     if twice:
         raise ConfigError(f"{twice[0]}: is named as two kinds of stream in {path}: rename one, or set workers or mode")
+    listeners.refuse_shared(plan.listeners)
     if {"device", "streams"} <= suite.roles:
         wall.refuse_unknown_stream(through, suite.api, plan.streams)
     return plan

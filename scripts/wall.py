@@ -49,6 +49,7 @@ class Wall(NamedTuple):
     first: tuple[str, str]  # the stream that is shown to who asks for none, and where that was set; "" where it was not
     upstreams: dict[str, Any]
     tunnel: dict[str, str]  # as run/tunnel.json is to have it
+    tunnel_at: Address  # of UDP, where peers reach it; port 0: one that is free
     agent: AgentSettings  # of this machine, as far as they are set; none are read without the role tun
     variables: dict[str, str]
 
@@ -123,7 +124,7 @@ def load(
     proxy.upstreams(sections["upstreams"], f"{name}: upstreams")
     tunnel = network.document_of(sections["tunnel"], f"{name}: tunnel")
     where = f"{name}: tunnel"
-    told = network.check(settings.load(Tunnel, Layers(document=tunnel, document_name=where)), where)
+    told = network.check(settings.load(Tunnel, Layers({}, environment, env_file, tunnel, where)), where)
     agent = AgentSettings()
     if "tun" in roles:
         agent = load_agent({**env_file, **environment}, is_partial=not told.allowed)
@@ -131,7 +132,8 @@ def load(
     for cls, section in ((Hub, sections["hub"]), (Link, device), (Peer, sections["watch"])):
         variables |= settings.variables(cls, section, environment, env_file)
     watch_of = {"rtsp": str(rtsp), **login} if "streams" in roles else dict(login)
-    return Wall(hub, link, watch_of, first, sections["upstreams"], tunnel, agent, variables)
+    tunnel_at = Address("0.0.0.0", told.port if told.address else 0)
+    return Wall(hub, link, watch_of, first, sections["upstreams"], tunnel, tunnel_at, agent, variables)
 
 
 def refuse_unknown_stream(through: Wall, go2rtc: Address, streams: Sequence[str]) -> None:

@@ -149,11 +149,6 @@ def test_a_file_is_played_by_our_wrapper_and_ffmpeg_itself_may_not_be_run(tmp_pa
             generated(tmp_path, {"sources": {"film": bad}})
 
 
-def test_listeners_must_differ(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="must be four different ones"):
-        generated(tmp_path, {"api": "127.0.0.1:8554"})
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
