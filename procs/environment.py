@@ -46,11 +46,20 @@ OUR_ENV = frozenset({
 })  # fmt: skip
 
 
+_PREFIX = "PLANARIA_"
+
+
 def refuse_unknown_variables(variables: Mapping[str, str], where: str) -> None:
     """Raise ConfigError if a PLANARIA_* variable is none of ours. Other people's variables are left alone."""
     for name in variables:
-        if name.startswith("PLANARIA_") and name not in OUR_ENV:
-            raise ConfigError(f"{name}: unknown variable ({where}){nearest(name, OUR_ENV)}")
+        if name.startswith(_PREFIX) and name not in OUR_ENV:
+            raise ConfigError(f"{name}: unknown variable ({where}){_meant(name)}")
+
+
+def _meant(name: str) -> str:
+    """What somebody may have meant: by what stands behind the prefix, which alone makes any two of ours look alike."""
+    close = nearest(name.removeprefix(_PREFIX), [each.removeprefix(_PREFIX) for each in OUR_ENV])
+    return f"; did you mean {_PREFIX}{close}?" if close else "; .env.example lists ours"
 
 
 def read_env_file(path: Path) -> dict[str, str]:

@@ -164,18 +164,19 @@ def parse(opt: Option, key: str, value: Any, where: str) -> Any:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """What somebody who wrote this may have meant, to be put behind its error."""
+    """What somebody who wrote this may have meant; "" if it is near to none."""
     import difflib
 
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known keys: {', '.join(sorted(known))}"
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), "")
 
 
 def refuse_unknown_keys(document: Mapping[Any, Any], known: Iterable[str], where: str) -> None:
     """Raise ConfigError if a file has a key that is none of the known ones."""
     for key in document:
         if key not in known:
-            raise ConfigError(f"{key!r}: unknown key in {where}{nearest(str(key), known)}")
+            close = nearest(str(key), known)
+            meant = f"did you mean {close}?" if close else f"known keys: {', '.join(sorted(known))}"
+            raise ConfigError(f"{key!r}: unknown key in {where}; {meant}")
 
 
 def run_dir(environ: Mapping[str, str] = os.environ) -> Path:

@@ -143,6 +143,21 @@ def test_an_unknown_variable_of_ours_is_refused_and_others_are_left_alone() -> N
         refuse_unknown_variables({"PLANARIA_RUNDIR": "x"}, "environment")
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("PLANARIA_FOO", "; .env.example lists ours"),
+        ("PLANARIA_UDP", "; .env.example lists ours"),
+        ("PLANARIA_LOGS", "; did you mean PLANARIA_LOG?"),
+        ("PLANARIA_BITRATE", "; did you mean PLANARIA_HEADLESS_BITRATE?"),
+    ],
+)
+def test_only_a_variable_that_is_near_beyond_its_prefix_is_suggested(name: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        refuse_unknown_variables({name: "x"}, "environment")
+    assert str(caught.value).endswith(said)
+
+
 def test_a_wrong_log_style_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"PLANARIA_LOG='xml' \(environment\): must be one of json, text"):
         from_environment({"PLANARIA_LOG": "xml"}, tmp_path)
