@@ -19,13 +19,25 @@ from procs.agent.settings import AgentSettings
 from procs.agent.switch import Traffic
 from procs.errors import ConfigError, Refused
 from procs.messages import MAX_BYTES, decode, encode
-from procs.messages.tunnel import NO_SERVER_YET, NOT_TRIED_YET, OF_SERVER, SESSION_GONE, UNDECIDED, PeerUp
+from procs.messages.tunnel import (
+    NO_SERVER_YET,
+    NO_SESSION_YET,
+    NOT_TRIED_YET,
+    OF_SERVER,
+    SESSION_GONE,
+    UNDECIDED,
+    AgentFrame,
+    PeerUp,
+    TunnelSpec,
+)
 from procs.messages.warden import TunnelPeer, TunnelState, decode_to_warden
 from procs.tun_pump.ends import End, Ends
 from procs.tun_pump.rates import Rate, Rates
 from procs.tun_pump.rows import Rows
 from procs.warden.tunnel import Tunnelled
 from procs.warden.watching import FRESH_S
+from procs.webrtc_peer.tunnel_child import TunnelSession
+from procs.wire import signal
 from scripts import health, suite, tunnel_state
 
 BOB = TunnelPeer(
@@ -235,6 +247,16 @@ def test_who_is_down_has_a_reason_from_the_first_moment_and_when_its_session_is_
     assert rows.of("bob", 2.0).why == "it sleeps"
     ends.listens("bob", 7, 3.0)
     assert ends.gone(30.0) == ["bob"] and rows.of("bob", 30.0).why == SESSION_GONE
+
+
+@pytest.mark.parametrize("before", [NO_SERVER_YET, f"{OF_SERVER}nobody there: Connection refused"])
+def test_what_comes_of_a_peer_shows_that_the_server_has_taken_us(tmp_path: Path, before: str) -> None:
+    child = TunnelSession(TunnelSpec("alice", "bob", str(tmp_path), (50000, 50100), [], 1380, [], "first-use", False))
+    child._why, taken = before, list[Any]()
+    child._session = cast(Any, SimpleNamespace(take=taken.append))
+    answer = signal.Answer("bob", "alice", "x", "an-id")
+    child._told("", encode(AgentFrame("bob")), signal.encode(answer).encode())
+    assert (taken, child._why) == ([answer], NO_SESSION_YET)
 
 
 def test_garbage_is_counted_on_whoever_has_the_session() -> None:
