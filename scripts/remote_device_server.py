@@ -23,11 +23,13 @@ PYTHON = ROOT / ".venv/bin/python"
 
 def main() -> None:
     """Go on as audio_io."""
-    done = subprocess.run(["sh", str(ROOT / "scripts/bootstrap.sh"), "voice"], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)  # it has said why
+    python = str(PYTHON)
+    if {"-h", "--help"} & {*sys.argv}:
+        python = python if PYTHON.exists() else sys.executable  # any can tell
+    elif code := subprocess.run(["sh", str(ROOT / "scripts/bootstrap.sh"), "voice"], check=False).returncode:
+        sys.exit(code)  # it has said why
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    os.execve(PYTHON, [str(PYTHON), "-m", "procs.audio_io", *sys.argv[1:]], environ)
+    os.execve(python, [python, "-m", "procs.audio_io", *sys.argv[1:]], environ)
 
 
 if __name__ == "__main__":

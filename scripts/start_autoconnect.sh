@@ -34,15 +34,16 @@ case " $* " in
     ;;
 esac
 
-sh scripts/bootstrap.sh voice
-REMOTE_DEVICES_CONFIG=$file PYTHONPATH=$PWD
+REMOTE_DEVICES_CONFIG=$file PYTHONPATH=$PWD python=.venv/bin/python
 export REMOTE_DEVICES_CONFIG PYTHONPATH
 case " $* " in
 *" -h "* | *" --help "*)
-    .venv/bin/python -m procs.voice "$@" | sed "s|python -m procs.voice|scripts/start_autoconnect.sh|"
+    [ -x "$python" ] || python=python3 # any can tell
+    "$python" -m procs.voice "$@" | sed "s|python -m procs.voice|scripts/start_autoconnect.sh|"
     exit
     ;;
 esac
+sh scripts/bootstrap.sh voice
 PLANARIA_PARENT=$PPID
 export PLANARIA_PARENT
-exec .venv/bin/python -m procs.voice "$@"
+exec "$python" -m procs.voice "$@"

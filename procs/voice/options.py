@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from procs import settings
@@ -14,8 +15,10 @@ from procs.environment import from_environment
 from procs.errors import ConfigError
 from procs.flags import command_line, parse_flags
 from procs.kinds import ADDRESS, PATH, SWITCH, TEXT, Address, Kind, matching, one_of, whole
-from procs.messages.voice import Services
 from procs.settings import Layers, option
+
+if TYPE_CHECKING:
+    from procs.messages.voice import Services
 
 LONG_KEY = 16
 MAX_INSTANCES = 16
@@ -144,6 +147,8 @@ class Voice(settings.Settings):
     @property
     def services(self) -> Services:
         """Where conversations hear, speak and think."""
+        from procs.messages.voice import Services  # here: --help needs nothing installed
+
         llm_key = self.llm_key or ("" if self.llm else self.speech_key)
         return Services(
             stt=list(self.stt) or [_near("ws", self.near_stt)],
