@@ -99,7 +99,7 @@ has_quick_pip() { .venv/bin/python -c 'import sys, pip; sys.exit(int(pip.__versi
 # Where that one can't be had, the old one does.
 renew_pip() {
     echo 'pip==26.3 --hash=sha256:f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13' |
-        pip install --retries 0 -r /dev/stdin 2>/dev/null || true
+        pip install -qq --retries 0 -r /dev/stdin 2>/dev/null || true
 }
 
 has_nvidia_driver() {
@@ -109,7 +109,38 @@ has_nvidia_driver() {
 pip() {
     verb=$1
     shift
-    .venv/bin/python -m pip "$verb" -qq --disable-pip-version-check --no-input --require-hashes "$@"
+    .venv/bin/python -m pip "$verb" --progress-bar off --disable-pip-version-check --no-input --require-hashes "$@"
+}
+
+# The same, with its words in .venv/pip.log and .venv/pip.err, and ours meanwhile on how far it is.
+shown_pip() {
+    code=0 began=$(date +%s)
+    tell_progress 9>&- &
+    pip "$@" >.venv/pip.log 2>.venv/pip.err || code=$?
+    kill $! 2>/dev/null || true
+    wait $! 2>/dev/null || true
+    [ ! -t 2 ] || printf '\r\033[K' >&2
+    [ $code = 0 ] || return $code
+    say "$1: done in $(($(date +%s) - began)) s"
+}
+
+pip_does='s/^Collecting \([^ ;]*\).*/collecting \1/p
+    s|^Processing [^ ]*/\([^ /-]*\).*|collecting \1|p
+    s/^Installing collected .*/installing what was collected/p'
+
+# On a terminal one line that is written anew each second, elsewhere a line every 10 s. It ends with this shell.
+tell_progress() {
+    told=$began
+    while sleep 1 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+        now=$(date +%s)
+        doing=$(sed -n "$pip_does" .venv/pip.log | tail -n 1)
+        if [ -t 2 ]; then
+            printf '\r\033[Kbootstrap: %s: %s s' "${doing:-pip begins}" $((now - began)) >&2
+        elif [ $((now - told)) -ge 10 ]; then
+            say "${doing:-pip begins}: $((now - began)) s so far"
+            told=$now
+        fi
+    done
 }
 
 # Words for pip: each lock, or with `--missing` those that the stamp does not have as finished.
@@ -120,12 +151,20 @@ as_options() {
 }
 
 failed() {
+    # pip says of each attempt what broke it, in 300 characters, and at last that there is no such version.
+    why=$(sed -n "/Retry(total=0.* broken by/{ s/.* broken by '//; s/.*\[Errno [-0-9]*\] //; s/['\"()].*//; p; q; }" .venv/pip.err)
+    if [ -n "$why" ]; then
+        say "the package index can't be reached ($why): mend the network, or name a proxy (HTTPS_PROXY) or another index" \
+            "(PIP_INDEX_URL), then run this again"
+        exit 1
+    fi
+    cat .venv/pip.err >&2
     say "pip could not install $locks (see above): mend that, then run this again"
     exit 1
 }
 
 install() {
-    cost='up to a minute the first time'
+    cost='a minute the first time, on a slow machine several'
     case "$had/$locks" in
         *cuda.txt*/*) ;;
         */*cuda.txt*)
@@ -141,13 +180,13 @@ install() {
     if in_place; then
         what=$(as_options --missing) from='--no-index --find-links .venv/download'
         # shellcheck disable=SC2086  # several words
-        pip download --dest .venv/download $what || failed
+        shown_pip download --dest .venv/download $what || failed
         # What has no wheel is built, by tools that come from the index.
         for built in .venv/download/*.tar.gz .venv/download/*.zip; do [ ! -e "$built" ] || from=${from#--no-index }; done
     fi
     unfinished
     # shellcheck disable=SC2086  # several words
-    pip install $from $what || {
+    shown_pip install $from $what || {
         # A pip that fails, unlike one that is killed, takes back what it began: without a network the venv stays.
         .venv/bin/python -c 'import pip' 2>/dev/null && { place; echo "had:$had"; } | write_stamp
         failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,10 +11,14 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parents[2]
-TOOLS = ("sh", "cat", "cksum", "dirname", "flock", "grep", "id", "ln", "mkdir", "mv", "readlink", "rm")
+TOOLS = (
+    *("sh", "cat", "cksum", "date", "dirname", "flock", "grep", "id", "ln", "mkdir", "mv", "readlink", "rm", "sed"),
+    "tail",
+)
 
-# Logs what it is asked for, and fails where a file of that name says so: too-old, no-ensurepip, slow-pip, pip-fails,
-# die-in-download, die-in-pip (which installs). What has no wheel is downloaded as what no-wheel says.
+# Logs what it is asked for, and fails where a file of that name says so: too-old, no-ensurepip, slow-pip, pip-fails
+# (with what that holds), die-in-download, die-in-pip (which installs). What has no wheel is downloaded as what no-wheel
+# says. `until-told` holds a word that must be in `told` before an installation ends.
 FAKE_PYTHON = """#!/bin/sh
 here={here}
 echo "$*" >>"$here/log"
@@ -30,7 +35,12 @@ case "$*" in
         if [ -e "$here/no-wheel" ]; then cat <"$here/no-wheel" >".venv/download/thing-1.tar.gz"; fi ;;
     '-m pip install'*)
         if [ -e "$here/die-in-pip" ]; then kill -9 "$PPID"; fi
-        if [ -e "$here/pip-fails" ]; then echo 'ERROR: no such thing' >&2; exit 1; fi ;;
+        if [ -e "$here/until-told" ]; then
+            echo 'Collecting thing==1.2 (from -r requirements.txt (line 3))'
+            turns=0
+            until grep -q "$(cat "$here/until-told")" "$here/told" || [ $((turns += 1)) = 9999 ]; do :; done
+        fi
+        if [ -e "$here/pip-fails" ]; then cat "$here/pip-fails" >&2; echo 'ERROR: no such thing' >&2; exit 1; fi ;;
 esac
 """
 
@@ -382,3 +392,58 @@ def test_pip_that_fails_is_shown_and_tried_again_in_the_same_venv(machine: Machi
     asked = machine.asked()
     assert len(pip_calls(asked)) == 1
     assert "-m venv .venv" not in asked
+
+
+BROKEN = "WARNING: Retrying (Retry(total={}, connect=None)) after connection broken by '{}': /simple/thing/\n"
+UNREACHED = (
+    # pip 23 and pip 26
+    "NewConnectionError('<HTTPSConnection at 0x7f>: Failed to establish: [Errno -3] Temporary failure in resolution')",
+    "NameResolutionError(\"HTTPSConnection(host='x'): Failed ([Errno -3] Temporary failure in resolution)\")",
+)
+
+
+@pytest.mark.parametrize("said", UNREACHED)
+def test_an_index_that_cannot_be_reached_is_one_line_with_the_cause(machine: Machine, said: str) -> None:
+    lines = [BROKEN.format(left, said) for left in (1, 0, 1, 0)]
+    (machine.folder / "pip-fails").write_text("".join(lines))
+    done = machine.bootstrap()
+    assert done.returncode == 1
+    _, _, last = done.stderr.splitlines()
+    assert last.startswith("bootstrap: the package index can't be reached (Temporary failure in resolution): ")
+
+
+def test_a_connection_that_broke_once_is_not_what_it_failed_of(machine: Machine) -> None:
+    (machine.folder / "pip-fails").write_text(BROKEN.format(4, UNREACHED[0]))
+    assert "ERROR: no such thing" in machine.bootstrap().stderr
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_it_tells_how_far_pip_is_and_how_long_it_took(machine: Machine, is_terminal: bool) -> None:
+    """A clock that goes 5 s at each look."""
+    (machine.folder / "until-told").write_text("20 s")
+    for name, text in {
+        "date": f"echo . >>{machine.folder}/looks; echo $((5 * $(grep -c . {machine.folder}/looks)))",
+        "sleep": "exit 0",
+    }.items():
+        (machine.path / name).unlink(missing_ok=True)
+        (machine.path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (machine.path / name).chmod(0o755)
+    ours, theirs = os.openpty() if is_terminal else os.pipe()
+    command = [machine.root / "scripts/bootstrap.sh"]
+    with (
+        (machine.folder / "told").open("wb", 0) as told,
+        subprocess.Popen(command, env={"PATH": str(machine.path)}, stderr=theirs, stdout=theirs) as running,
+        contextlib.suppress(OSError),  # a terminal without a program
+    ):
+        os.close(theirs)
+        while said := os.read(ours, 4096):
+            told.write(said)
+    os.close(ours)
+    assert running.returncode == 0
+    shown = (machine.folder / "told").read_bytes()
+    if is_terminal:
+        assert b"\r\033[Kbootstrap: collecting thing==1.2: 20 s\r" in shown
+    else:
+        assert b"\nbootstrap: collecting thing==1.2: 20 s so far\n" in shown and b"\r" not in shown
+        assert b"15 s" not in shown, "each 10 s"
+    assert b"bootstrap: install: done in" in shown
