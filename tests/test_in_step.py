@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
+from fnmatch import fnmatch
 
 import msgspec
 
@@ -116,3 +117,10 @@ def test_each_port_of_a_second_checkout_is_named() -> None:
 def readme() -> str:
     """All of it."""
     return (ROOT / "README.md").read_text()
+
+
+def test_what_people_are_told_to_make_with_openssl_is_never_added_to_git() -> None:
+    ignored = [line for line in (ROOT / ".gitignore").read_text().splitlines() if line]
+    texts = readme() + (ROOT / "procs/hub/options.py").read_text()
+    made = [name for pair in re.findall(r"-keyout (\S+) -out (\S+)", texts) for name in pair]
+    assert len(made) == 4 and all(any(fnmatch(name, each) for each in ignored) for name in made)
