@@ -188,8 +188,13 @@ def status(arguments: argparse.Namespace) -> None:
         _agent_alone(arguments, agent)
         return
     plan = _running_plan()
-    _refuse_while_down()
-    answer = show_status.gather(ROOT, plan) | ({"agent": agent} if agent else {})
+    try:
+        _refuse_while_down()
+        answer = {"state": "up"} | show_status.gather(ROOT, plan) | ({"agent": agent} if agent else {})
+    except Unhealthy as error:
+        if arguments.json:
+            print(json.dumps({"state": "down", "said": str(error)}))
+        raise
     if arguments.json:
         print(json.dumps(answer))
     else:
@@ -215,7 +220,7 @@ def _refuse_while_down() -> None:
 def _agent_alone(arguments: argparse.Namespace, agent: dict[str, Any]) -> None:
     """An agent needs no suite. Raises LinkLost when its server does not answer."""
     if arguments.json:
-        print(json.dumps({"agent": agent, "suite": None}))
+        print(json.dumps({"state": "down", "agent": agent, "suite": None}))
     else:
         known.show_agent(agent)
         print("the suite is down; make up starts it")

@@ -21,7 +21,7 @@ WELL = ("SERVING", "RUNNING", "STARTING")
 
 
 def gather(root: Path, plan: Plan) -> dict[str, Any]:
-    """The object that `status --json` prints. What nobody tells is None. Raises Unhealthy without a supervisord."""
+    """What `status --json` prints of one that is up. What nobody knows is None. Raises Unhealthy if it is down."""
     seen = suite.ask_warden(root)
     by_name = {process.name: process for process in seen.processes} if seen else {}
     pid = proc.supervisord(root)

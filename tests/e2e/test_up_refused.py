@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import shutil
 import socket
@@ -168,6 +169,12 @@ def test_every_set_of_options_is_tried(down: Clone) -> None:
 def test_a_command_while_the_suite_is_down_says_so(down: Clone, words: tuple[str, ...]) -> None:
     done = down.cli(*words)
     assert (done.returncode, said(done)) == (8, ["planaria: the suite is down; make up starts it"])
+
+
+def test_the_status_of_a_suite_that_is_down_is_an_object_for_programs(down: Clone) -> None:
+    done = down.cli("status", "--json")
+    assert (done.returncode, said(done)) == (8, ["planaria: the suite is down; make up starts it"])
+    assert json.loads(done.stdout) == {"state": "down", "said": "the suite is down; make up starts it"}
 
 
 def test_an_encoder_that_cannot_be_had_is_named_with_where_it_was_set(tmp_path: Path) -> None:
