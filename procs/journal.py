@@ -3,13 +3,13 @@ is known whoever was killed in between. Durable against kills, not against a pow
 
 | field   | meaning                                                                                         |
 |---------|-------------------------------------------------------------------------------------------------|
-| time    | as in our logs                                                                                  |
+| time    | when it ended, or served again, as in our logs; a line may be written a second later            |
 | process | as `make status` names it                                                                       |
 | event   | "down": it ended, or was ended; "up": it serves again                                           |
 | kind    | of a "down": why, in one word; those that the warden ended itself: stopped, silent, memory, ... |
 | reason  | the same in words                                                                               |
 | pid     | of the process that went down or came up                                                        |
-| ms      | of an "up": from its death until it served                                                      |
+| ms      | of an "up": from its death, of some in a row the first, until it served                         |
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,20 @@ MAX_BYTES = 1_000_000  # then the file becomes events.jsonl.1, and what that hel
 
 
 def append(
-    run_dir: Path, *, process: str, event: str, pid: int, kind: str = "", reason: str = "", ms: float | None = None
+    run_dir: Path,
+    *,
+    process: str,
+    event: str,
+    pid: int,
+    kind: str = "",
+    reason: str = "",
+    ms: float | None = None,
+    at: float | None = None,
 ) -> None:
-    """Add a line. Never raises: supervision goes on where a disk is full."""
-    line: dict[str, Any] = {"time": log.timestamp(), "process": process, "event": event, "pid": pid}
+    """Add a line about what was `at` that time of the monotonic clock (default: now). Never raises: supervision goes on
+    where a disk is full."""
+    ago_s = 0.0 if at is None else time.monotonic() - at
+    line: dict[str, Any] = {"time": log.timestamp(time.time() - ago_s), "process": process, "event": event, "pid": pid}
     line |= {"kind": kind, "reason": reason[:500]} if event == "down" else {}
     line |= {"ms": round(ms, 1)} if ms is not None else {}
     path = run_dir / NAME

@@ -158,7 +158,13 @@ class Keeper:
         ):
             return  # by the warden, which has ended it and knows why
         journal.append(
-            self._run_dir, process="supervisord", event="down", kind=death.kind, reason=death.reason, pid=death.pid
+            self._run_dir,
+            process="supervisord",
+            event="down",
+            kind=death.kind,
+            reason=death.reason,
+            pid=death.pid,
+            at=death.at_s,
         )
 
     def _revived(self) -> int:

@@ -34,6 +34,7 @@ class Up(NamedTuple):
     process: str
     pid: int
     ms: float  # since it ended
+    at: float
 
 
 @dataclass
@@ -103,6 +104,6 @@ class History:
         if not down or down.pid == pid:
             return None
         del self._down[process]
-        took_s = max(0.0, at - down.at)
-        self.recoveries.setdefault(process, Histogram()).add(took_s)
-        return Up(process, pid, took_s * 1000)
+        at = max(at, down.at)
+        self.recoveries.setdefault(process, Histogram()).add(at - down.at)
+        return Up(process, pid, (at - down.at) * 1000, at)

@@ -210,7 +210,7 @@ class _Loop:
 
     def _is_up(self, pid: int, at: float) -> None:
         if up := self._history.serves(self._policy.watched[pid].known.name, pid, at):
-            journal.append(self._run_dir, process=up.process, event="up", pid=pid, ms=up.ms)
+            journal.append(self._run_dir, process=up.process, event="up", pid=pid, ms=up.ms, at=up.at)
 
     def _take_looks(self) -> None:
         while self._go2rtc.looks:
@@ -270,7 +270,9 @@ class _Loop:
         if not down:
             return
         self.state.ended(name, down.kind, down.reason)
-        journal.append(self._run_dir, process=name, event="down", pid=pid, kind=down.kind, reason=down.reason)
+        journal.append(
+            self._run_dir, process=name, event="down", pid=pid, kind=down.kind, reason=down.reason, at=down.at
+        )
 
     def _end(self, verdict: Verdict, now: float) -> bool:
         """End a process; whoever has started it starts it again. Whether it was still there."""

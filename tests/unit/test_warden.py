@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,14 @@ def test_a_go2rtc_that_accepts_and_says_nothing_is_given_up_in_time() -> None:
         assert time.monotonic() - began < 3 * go2rtc.LIMIT_S
 
 
+def test_the_times_of_the_journal_are_those_of_what_happened(tmp_path: Path) -> None:
+    now = time.monotonic()
+    journal.append(tmp_path, process="a", event="down", pid=1, at=now - 0.5)
+    journal.append(tmp_path, process="a", event="up", pid=2, ms=300, at=now - 0.2)
+    down, up = (datetime.fromisoformat(line["time"]) for line in journal.read(tmp_path, 0))
+    assert abs((up - down).total_seconds() - 0.3) < 0.05 and time.time() - up.timestamp() >= 0.2
+
+
 def test_the_journal_survives_torn_lines_and_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal.append(tmp_path, process="a", event="down", pid=1, kind="killed", reason="SIGKILL")
     with (tmp_path / journal.NAME).open("a") as file:
@@ -120,7 +129,7 @@ def test_recoveries_are_measured_from_the_first_end_to_the_next_sign() -> None:
     assert history.ended("a", 1, "killed", "SIGKILL", 10.0) == Down("a", 1, "silent", "no sign of life for 4.0 s", 10.0)
     assert history.serves("a", 1, 10.1) is None, "a last word of the dead"
     history.ended("a", 2, "exited", "exit 1", 11.0)
-    assert history.serves("a", 3, 12.5) == Up("a", 3, 2500.0)
+    assert history.serves("a", 3, 12.5) == Up("a", 3, 2500.0, 12.5)
     assert history.serves("a", 3, 13.0) is None
     assert dict(history.restarts) == {("a", "silent"): 1, ("a", "exited"): 1}
     later = History()
