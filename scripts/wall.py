@@ -64,8 +64,11 @@ class Wall(NamedTuple):
 
     @property
     def hub_url(self) -> str:
-        """Where people find the hub of this machine."""
+        """Where people find the hub of this machine: with TLS by a name for which its certificate is good."""
         host = "127.0.0.1" if self.hub.listen.host == "0.0.0.0" else self.hub.listen.host
+        named = names_in(self.hub.cert) if self.hub.cert else []
+        if named and (self.hub.listen.host in ("0.0.0.0", "::") or host not in named):
+            host = named[0]
         return f"{'https' if self.hub.cert else 'http'}://{Address(host, self.hub.listen.port)}"
 
     def files(self, run_dir: Path, roles: frozenset[str]) -> dict[str, str]:
@@ -82,6 +85,19 @@ class Wall(NamedTuple):
             verifier = challenge.verifier(own.secret, own.device_id).to_text()
             found[ADOPT] = json.dumps({"device_id": own.device_id, "verifier": verifier, "name": own.device_id})
         return found
+
+
+def names_in(cert: Path) -> list[str]:
+    """Host names and addresses that a certificate is for, as they stand in it; none where it can't be read."""
+    from cryptography import x509  # here: few have TLS
+
+    try:
+        found = x509.load_pem_x509_certificate(cert.read_bytes())
+        extension = found.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (OSError, ValueError, x509.ExtensionNotFound):
+        return []
+    names = [str(each.value) for each in extension.value if isinstance(each, x509.DNSName | x509.IPAddress)]
+    return [name for name in names if not name.startswith("*.")]
 
 
 def backend_of(hub: Address) -> str:

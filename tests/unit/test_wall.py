@@ -77,20 +77,10 @@ def test_a_hub_with_tls_is_reached_by_the_name_in_its_certificate(
     tls = {"PLANARIA_HUB": "0.0.0.0:8443", "PLANARIA_HUB_CERT": cert, "PLANARIA_HUB_KEY": key}
     with pytest.raises(ConfigError, match=r"cert\.pem.*cannot be used: .*No such file"):
         plan(tmp_path, PLANARIA_ROLES="hub", **tls)
-    words = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-subj",
-        "/CN=hub",
-        "-keyout",
-        key,
-        "-out",
-        cert,
-    ]
+    for_names = "subjectAltName=DNS:*.view.example.org,DNS:hub.example.org,IP:192.0.2.7"
+    words = (
+        f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=hub -keyout {key} -out {cert} -addext {for_names}".split()
+    )
     subprocess.run(words, check=True, capture_output=True, timeout=60)
     with pytest.raises(ConfigError, match="wss://NAME:8443/ws/device"):
         plan(tmp_path, **tls)
@@ -100,6 +90,10 @@ def test_a_hub_with_tls_is_reached_by_the_name_in_its_certificate(
     addresses.show(tmp_path, plan(tmp_path, PLANARIA_ROLES="hub", **tls), "")
     said = capsys.readouterr().out
     assert "BACKEND_URL=wss://NAME:8443/ws/device " in said and "NAME: as in its certificate)" in said
+    assert "hub     https://hub.example.org:8443/\n" in said
+    assert plan(tmp_path, **tls | {"PLANARIA_HUB": "192.0.2.7:8443"}, PLANARIA_ROLES="hub").wall.hub_url == (
+        "https://192.0.2.7:8443"
+    )
 
 
 def test_what_the_file_says_reaches_a_supervisord_started_by_hand(tmp_path: Path) -> None:
