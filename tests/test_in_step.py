@@ -124,3 +124,13 @@ def test_what_people_are_told_to_make_with_openssl_is_never_added_to_git() -> No
     texts = readme() + (ROOT / "procs/hub/options.py").read_text()
     made = [name for pair in re.findall(r"-keyout (\S+) -out (\S+)", texts) for name in pair]
     assert len(made) == 4 and all(any(fnmatch(name, each) for each in ignored) for name in made)
+
+
+def test_the_table_of_contents_leads_to_every_section() -> None:
+    text = re.sub(r"^```.*?^```", "", readme(), flags=re.M | re.S)
+    sections = [
+        re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in re.findall(r"^###? (.*)", text, re.M)
+    ]
+    contents = text[: text.index("\n## ")]
+    assert [each for each in re.findall(r"\]\(#(.*?)\)", contents) if each in sections][: len(sections)] == sections
+    assert set(re.findall(r"\]\(#(.*?)\)", text)) <= {*sections}
