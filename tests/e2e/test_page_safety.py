@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from tests import fleet, hub_rig
 from tests.e2e.page_rig import LOCAL, Elsewhere, Person
@@ -165,6 +165,27 @@ def test_of_a_token_and_of_a_device_that_is_renamed(ann: Person) -> None:
         ann.press("Rename")
         ann.sees(short(name))
     is_clean(ann)
+
+
+def test_what_is_typed_while_the_one_before_is_sent_stays(ann: Person) -> None:
+    held = list[Route]()
+
+    def hold(route: Route) -> None:
+        if route.request.method == "POST" and not held:
+            held.append(route)
+        else:
+            route.continue_()
+
+    ann.page.route("**/api/tokens", hold)
+    ann.go("#/account")
+    ann.fill("What it is for", "one")
+    with ann.page.expect_request(lambda asked: asked.method == "POST"):
+        ann.press("Make a token")
+    ann.fill("What it is for", "two")
+    held[0].continue_()
+    expect(ann.page.get_by_role("button", name="End one", exact=True)).to_be_visible()
+    ann.press("Make a token")
+    expect(ann.page.get_by_label("The token “two”, shown this once:", exact=True)).to_be_visible()
 
 
 def test_in_the_address(ann: Person) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -105,11 +106,11 @@ def test_tun_pump_is_told_whoever_was_killed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(bool(nat.why_not()), reason=nat.why_not())
 def test_a_tunnel_of_one_process_ends_its_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where both ends keep their keys
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where both ends keep their keys
     ends = [("lane-a", "10.77.0.1", 1380), ("lane-b", "10.77.0.2", 1380)]
     with peers_ground.straight() as wire, peers_ground.pair(wire, ("our_end", "3,2,1"), ends) as pair:
         until_there(lambda: [row["plane"] for row in pair.asked("rows")] == [3])
-        homes = [Peers(path.parent) for path in tmp_path.glob("*/peers.json")]
+        homes = [Peers(path.parent) for path in tmp_path.rglob("peers.json")]
         (alices,) = (each for each in homes if "bob" in each.all())
         alices.revoke("bob")
 

@@ -41,6 +41,7 @@ export function form({ id, fields, submit, send, busy = submit, isQuiet = false 
       setText(button, busy);
       const done = await send(values).finally(() => setText(button, submit));
       for (const { input, initial } of controls) {
+        if (valueOf(input) !== values[input.name]) continue; // typed meanwhile, for the next one
         input.value = initial;
         sessionStorage.removeItem(DRAFT + id + input.name);
       }
