@@ -48,6 +48,7 @@ EVERY_ROLE = "hub device streams tun voice audio"
         ({"PLANARIA_HUB": "127.0.0.1:1984"}, r"hub: listen=127.0.0.1:1984 \(.*HUB\) and api=127.0.0.1:1984 \(.*API\)"),
         ({"PLANARIA_GO2RTC_API": "127.0.0.1:8554"}, "GO2RTC_API.* and .*GO2RTC_RTSP"),
         ({"PLANARIA_HUB": "0.0.0.0:8555", "PLANARIA_HUB_INSECURE": "1"}, "HUB.* and webrtc=127.0.0.1:8555"),
+        ({"PLANARIA_HUB": "[::]:1984", "PLANARIA_HUB_INSECURE": "1"}, r"HUB.* and api=127.0.0.1:1984"),
         ({"PORT": "9464"}, "PORT.* and .*PLANARIA_METRICS"),
         ({"PLANARIA_SPEECH_TTS": "127.0.0.1:8090"}, "PLANARIA_SPEECH_STT=127.0.0.1:8090 and PLANARIA_SPEECH_TTS="),
         ({"PLANARIA_AUDIO_PORT": "8000"}, "hub: listen.* and .*PLANARIA_AUDIO_PORT"),
