@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-import uvloop
 from aioice import stun
 
 from procs.agent.lane import sockets
@@ -23,21 +22,9 @@ from tests.agents import until
 from tests.unit.test_demux import stun_of
 
 RANGE = (20000, 40000)
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 HOSTS = ["127.0.0.1", "::1"]
 RECORD = b"\xf1" + bytes(99)
 DTLS = b"\x17\xfe\xfd" + bytes(97)
-
-
-@pytest.fixture(params=LOOPS)
-def runs(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
-    """Run a coroutine on either event loop."""
-
-    def run(coroutine: Any) -> Any:
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(coroutine)
-
-    return run
 
 
 class Taken:
@@ -79,7 +66,7 @@ async def on_one(scenario: Callable[[Port], Awaitable[None]]) -> None:
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_records_go_from_port_to_port_in_runs_as_they_were(runs: Callable[[Any], Any], host: str) -> None:
+def test_records_go_from_port_to_port_in_runs_as_they_were(on_either_loop: Callable[[Any], Any], host: str) -> None:
     async def scenario() -> None:
         with started() as here, started() as there:
             await between(here, there)
@@ -97,7 +84,7 @@ def test_records_go_from_port_to_port_in_runs_as_they_were(runs: Callable[[Any],
         for odd in (("name.invalid", 9), (host, 0), (host, 65536), ("", 9)):
             assert here.send_records(b"\xf1", 1, odd) is Sent.REFUSED
 
-    runs(scenario())
+    on_either_loop(scenario())
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -189,10 +176,12 @@ async def all_of(port: Port) -> list[bytes]:
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_what_is_marked_is_read_first_and_is_not_lost_with_what_is_not(runs: Callable[[Any], Any], host: str) -> None:
+def test_what_is_marked_is_read_first_and_is_not_lost_with_what_is_not(
+    on_either_loop: Callable[[Any], Any], host: str
+) -> None:
     bulk, port = [b"\xf1" + bytes(60_000)] * 200, Port(0, RANGE)
     told(port, host, [*bulk, MARKED])
-    got = runs(all_of(port))
+    got = on_either_loop(all_of(port))
     assert got[0] == MARKED and MARKED not in got[1:]
     assert 0 < len(got) - 1 < len(bulk), "more than the socket has room for"
 
@@ -212,10 +201,10 @@ def test_a_mark_is_six_bits_and_what_routers_say_of_their_queues_is_none_of_it(
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_who_marks_everything_holds_nobody_up(runs: Callable[[Any], Any], host: str) -> None:
+def test_who_marks_everything_holds_nobody_up(on_either_loop: Callable[[Any], Any], host: str) -> None:
     port = Port(0, RANGE)
     told(port, host, [MARKED] * 200 + [RECORD] * 4)
-    got = runs(all_of(port))
+    got = on_either_loop(all_of(port))
     assert sorted(got) == sorted([MARKED] * 200 + [RECORD] * 4)
     assert [number for number, each in enumerate(got) if each == RECORD][-1] < 3 * SPARSE_READS + 4
 
@@ -273,7 +262,7 @@ def test_what_is_marked_leaves_and_arrives_as_such(host: str) -> None:
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_where_the_kernel_does_not_sort_all_is_in_one_socket(
-    runs: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch, host: str
+    on_either_loop: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     def refuse(sock: socket.socket) -> None:
         raise OSError(errno.ENOPROTOOPT, "no filters")
@@ -281,7 +270,7 @@ def test_where_the_kernel_does_not_sort_all_is_in_one_socket(
     monkeypatch.setattr(sockets, "_sort", refuse)
     port = Port(0, RANGE)
     told(port, host, [RECORD, MARKED, RECORD])
-    assert runs(all_of(port)) == [RECORD, MARKED, RECORD]
+    assert on_either_loop(all_of(port)) == [RECORD, MARKED, RECORD]
 
 
 def test_a_glance_takes_what_is_marked_and_leaves_the_rest() -> None:
@@ -318,7 +307,7 @@ class Full:
         return getattr(self._sock, name)
 
 
-def test_records_never_wait_and_who_has_them_is_told_of_room(runs: Callable[[Any], Any]) -> None:
+def test_records_never_wait_and_who_has_them_is_told_of_room(on_either_loop: Callable[[Any], Any]) -> None:
     async def scenario(port: Port) -> None:
         told = list[int]()
         port.on_writable = lambda: told.append(1)
@@ -344,10 +333,10 @@ def test_records_never_wait_and_who_has_them_is_told_of_room(runs: Callable[[Any
             )
             assert port.send_records(RECORD, 100, to) is Sent.FULL
 
-    runs(on_one(scenario))
+    on_either_loop(on_one(scenario))
 
 
-def test_what_nobody_has_foreseen_ends_whoever_waits_for_the_port(runs: Callable[[Any], Any]) -> None:
+def test_what_nobody_has_foreseen_ends_whoever_waits_for_the_port(on_either_loop: Callable[[Any], Any]) -> None:
     async def scenario() -> None:
         with started() as here, started() as there:
             nothing, calls = dict[str, None](), list[int]()
@@ -365,7 +354,7 @@ def test_what_nobody_has_foreseen_ends_whoever_waits_for_the_port(runs: Callable
             await asyncio.sleep(0.1)
             assert len(calls) == 1, "and it is not read any more"
 
-    runs(scenario())
+    on_either_loop(scenario())
 
 
 def test_a_number_that_somebody_has_is_refused_by_the_name_of_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:

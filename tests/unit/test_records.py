@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import uvloop
 from aioice import Connection
 
 from procs.agent import ice
@@ -20,24 +19,11 @@ from procs.agent.records import FRAME, MTU, PROBE, Records
 from procs.agent.udp import Address, BatchTransport, UdpTransport
 from tests.channel_pair import LIMIT_S, Side, pair
 
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
 
 @pytest.fixture(autouse=True)
 def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """No network but this machine's own."""
     monkeypatch.setattr(ice, "host_addresses", lambda: ["127.0.0.1"])
-
-
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
-    """Run a coroutine on either event loop."""
-
-    def runs(coroutine: Any) -> Any:
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(coroutine)
-
-    return runs
 
 
 def packets(count: int, *, size: int = 0) -> list[bytes]:
@@ -65,7 +51,9 @@ def nominated(side: Side) -> Any:
     return side.dtls.transport._connection._nominated[1]
 
 
-def test_packets_of_all_sizes_arrive_as_they_were_beside_channels_that_lose_nothing(run: Callable[[Any], Any]) -> None:
+def test_packets_of_all_sizes_arrive_as_they_were_beside_channels_that_lose_nothing(
+    on_either_loop: Callable[[Any], Any],
+) -> None:
     async def scenario() -> None:
         async with pair() as (here, there):
             near, far, got = both(here, there)
@@ -82,10 +70,10 @@ def test_packets_of_all_sizes_arrive_as_they_were_beside_channels_that_lose_noth
             assert hashlib.sha256(b"".join(texts)).digest() == hashlib.sha256(data).digest()
             assert (near.sent, near.dropped, far.received) == (30 * len(sent), 0, 30 * len(sent))
 
-    run(scenario())
+    on_either_loop(scenario())
 
 
-def test_many_of_one_size_leave_and_arrive_together(run: Callable[[Any], Any]) -> None:
+def test_many_of_one_size_leave_and_arrive_together(on_either_loop: Callable[[Any], Any]) -> None:
     async def scenario() -> None:
         async with pair() as (here, there):
             near, _, got = both(here, there)
@@ -99,7 +87,7 @@ def test_many_of_one_size_leave_and_arrive_together(run: Callable[[Any], Any]) -
             assert 2 <= len([call for call in calls if call.startswith("send")]) <= 4
             assert 2 <= calls.count("recvmsg_into") <= 10
 
-    run(scenario())
+    on_either_loop(scenario())
 
 
 class Counted:
@@ -158,7 +146,7 @@ class Jammed(BatchTransport):
         self.below.sendto(data, addr)
 
 
-def test_probes_do_not_wait_behind_packets(run: Callable[[Any], Any]) -> None:
+def test_probes_do_not_wait_behind_packets(on_either_loop: Callable[[Any], Any]) -> None:
     async def work() -> None:
         async with pair() as (here, there):
             near, _, got = both(here, there)
@@ -172,7 +160,7 @@ def test_probes_do_not_wait_behind_packets(run: Callable[[Any], Any]) -> None:
             assert not got
             protocol.transport = jammed.below
 
-    run(work())
+    on_either_loop(work())
 
 
 def test_garbage_forged_records_and_a_probe_leave_the_session_as_it_was() -> None:

@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import uvloop
 from aioice.turn import TurnClientTcpProtocol, TurnTransport
 
 from procs.agent import aging
 from procs.agent.relay import HANDED_BYTES, UNSENT_BYTES, WAITING_BYTES, RelayTransport
 
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 PEER = ("192.0.2.7", 9)
 SIZE = 1200
 SMALL = 8192  # bytes that the kernel of the other side keeps, as it counts them
@@ -68,22 +66,11 @@ def server() -> Iterator[Server]:
     made.end()
 
 
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
-    """Run a coroutine on either event loop."""
-
-    def runs(coroutine: Any) -> Any:
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(coroutine)
-
-    return runs
-
-
 def datagrams(first: int, count: int) -> bytes:
     return b"".join(number.to_bytes(4, "big").ljust(SIZE, b"x") for number in range(first, first + count))
 
 
-def test_all_goes_in_order_to_who_reads(server: Server, run: Callable[[Any], Any]) -> None:
+def test_all_goes_in_order_to_who_reads(server: Server, on_either_loop: Callable[[Any], Any]) -> None:
     async def work() -> None:
         relay = await server.client()
         reading = asyncio.ensure_future(server.numbers(299))
@@ -92,11 +79,11 @@ def test_all_goes_in_order_to_who_reads(server: Server, run: Callable[[Any], Any
         assert await reading == list(range(300))
         relay._client.transport.abort()
 
-    run(work())
+    on_either_loop(work())
 
 
 def test_what_has_waited_too_long_is_dropped_and_counted(
-    server: Server, run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+    server: Server, on_either_loop: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aging, "MOST_S", 0.2)
 
@@ -119,10 +106,10 @@ def test_what_has_waited_too_long_is_dropped_and_counted(
         assert early * SIZE < HANDED_BYTES + UNSENT_BYTES + 8 * SMALL
         relay._client.transport.abort()
 
-    run(work())
+    on_either_loop(work())
 
 
-def test_no_more_waits_than_there_is_room_for(server: Server, run: Callable[[Any], Any]) -> None:
+def test_no_more_waits_than_there_is_room_for(server: Server, on_either_loop: Callable[[Any], Any]) -> None:
     async def work() -> None:
         relay = await server.client()
         taken = sum(relay.send_cut(datagrams(0, 50), SIZE, PEER) for _ in range(40))
@@ -132,4 +119,4 @@ def test_no_more_waits_than_there_is_room_for(server: Server, run: Callable[[Any
         relay.let_go()
         relay._client.transport.abort()
 
-    run(work())
+    on_either_loop(work())
