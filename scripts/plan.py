@@ -149,10 +149,15 @@ def load_plan(root: Path, environ: Mapping[str, str], flags: Mapping[str, str] |
         told,
         merged | told,
     )
+    _refuse_conflicts(plan, path)
+    return plan
+
+
+def _refuse_conflicts(plan: Plan, path: Path) -> None:
+    """Raise ConfigError for what is right by itself, and wrong beside the rest."""
     twice = sorted(name for name in set(plan.streams) if plan.streams.count(name) > 1)
     if twice:
         raise ConfigError(f"{twice[0]}: is named as two kinds of stream in {path}: rename one, or set workers or mode")
     listeners.refuse_shared(plan.listeners)
-    if {"device", "streams"} <= suite.roles:
-        wall.refuse_unknown_stream(through, suite.api, plan.streams)
-    return plan
+    if {"device", "streams"} <= plan.suite.roles:
+        wall.refuse_unknown_stream(plan.wall, plan.suite.api, plan.streams)

@@ -12,25 +12,12 @@ is started again whenever it dies.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-PYTHON = ROOT / ".venv/bin/python"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-
-def main() -> None:
-    """Go on as audio_io."""
-    python = str(PYTHON)
-    if {"-h", "--help"} & {*sys.argv}:
-        python = python if PYTHON.exists() else sys.executable  # any can tell
-    elif code := subprocess.run(["sh", str(ROOT / "scripts/bootstrap.sh"), "voice"], check=False).returncode:
-        sys.exit(code)  # it has said why
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    os.execve(python, [python, "-m", "procs.audio_io", *sys.argv[1:]], environ)
-
+from scripts import own_python
 
 if __name__ == "__main__":
-    main()
+    own_python.go_on_with_voice("procs.audio_io")

@@ -5,6 +5,8 @@ Flows of which nothing was waiting come first, with up to half of each turn of t
 one after the other, of as many bytes each, and who has had its own is not first again before the others had theirs. So
 a ping, a voice or the first packet of a connection waits for what is being sealed, and not for the megabytes that TCP
 keeps before the interface. Within a flow the order stays.
+
+Those whose rate is always small (`part`) are not queued at all: they go first, and pass what waits elsewhere, too.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ MOST_BYTES = 16 << 20  # half of what the interface's own queue could hold; beyo
 MOST_FLOWS = 1024  # more share the turns of these; which ones, no sender can know
 SPARSE_BYTES_S, BURST_S = 1 << 15, 0.25  # what makes a flow sparse: at most this rate, but for a burst as of so long
 CALM_S = 0.125  # before one that was not sparse is: at least what waits at the other end takes
+_HELD_S = BURST_S + CALM_S
 _TCP, _UDP = 6, 17
 Frames = dict[str, list[bytes]]  # by peer
 
@@ -65,23 +68,23 @@ class FairQueue:
     def _is_sparse(self, frame: bytes, now: float, left: int) -> bool:
         """By the virtual scheduling of ITU-T I.371. No frame of a flow passes another: after one that was not sparse,
         none is until that has left and had time to arrive."""
-        key = hash(flow_of(frame)) % self._most_flows
+        key = self._key(frame)
         due = max(now, self._due.get(key, 0.0)) + len(frame) / SPARSE_BYTES_S
         is_sparse = left > 0 and due - now <= BURST_S and key not in self._flows
-        self._due[key] = due if is_sparse else now + BURST_S + CALM_S
+        self._due[key] = due if is_sparse else now + _HELD_S
         return is_sparse
 
     def has_left(self, found: Frames, now: float) -> None:
         """These, which were not sparse, only now."""
         for frames in found.values():
             for frame in frames:
-                self._due[hash(flow_of(frame)) % self._most_flows] = now + BURST_S + CALM_S
+                self._due[self._key(frame)] = now + _HELD_S
 
     def add(self, found: Frames) -> Frames:
         """More that waits; what is lost for it."""
         for peer, frames in found.items():
             for frame in frames:
-                key = hash(flow_of(frame)) % self._most_flows
+                key = self._key(frame)
                 if not (flow := self._flows.get(key)):
                     flow = self._flows[key] = self._begun(key)
                 flow.frames.append((peer, frame))
@@ -89,6 +92,9 @@ class FairQueue:
                 flow.bytes += size
                 self.bytes += size
         return self._lost() if self.bytes > MOST_BYTES else {}
+
+    def _key(self, frame: bytes) -> int:
+        return hash(flow_of(frame)) % self._most_flows
 
     def _begun(self, key: int) -> Flow:
         left = self._left.pop(key, QUANTUM)
@@ -131,7 +137,7 @@ class FairQueue:
         else:
             del self._flows[key]
             self._left[key] = flow.left
-            self._due[key] = now + BURST_S + CALM_S  # it may have waited for longer than that
+            self._due[key] = now + _HELD_S  # it may have waited for longer than that
         if turns is self._old:
             self._round -= 1
             if self._round <= 0:

@@ -22,6 +22,7 @@ from procs.webrtc_peer.again import SAVED_MAX
 from procs.webrtc_peer.outlets import Outlets
 
 KEYS = bytes(range(30)), bytes(range(1, 31))
+LARGE = b"\0\0\0\1\x65" + b"p" * 2 * SAVED_MAX
 PICTURE = b"\0\0\0\1\x06" + b"s" * 20 + b"\0\0\0\1\x65" + b"p" * 3000
 
 
@@ -125,19 +126,29 @@ def test_a_packet_is_sent_again_as_the_viewer_has_agreed_to_take_it(run_dir: Pat
     run(run_dir, test)
 
 
+async def who_lost_all(run_dir: Path, outlets: Outlets, joined: list[str]) -> tuple[Viewer, set[int]]:
+    """One that has asked for every packet of a large picture again, and which those are."""
+    viewer = Viewer(KEYS[0])
+    hand(run_dir, viewer, KEYS[0])
+    await until(lambda: joined)
+    assert outlets.push("s", Unit("video", "h264", 0, 0, True), LARGE)
+    lost = {packet.sequence_number for packet in await asyncio.to_thread(viewer.packets, -(-len(LARGE) // 1200))}
+    outlets.again(PacketsWanted("s", "video", sorted(lost), 0.01))
+    return viewer, lost
+
+
+async def more(outlets: Outlets, pictures: int) -> None:
+    """So many more have gone."""
+    for number in range(1, pictures + 1):
+        assert outlets.push("s", Unit("video", "h264", number, number, True), LARGE)
+        await until(lambda: outlets.sent("s")[0].units == number + 1)  # noqa: B023
+
+
 def test_what_a_viewer_asks_for_once_it_gets_though_not_all_of_it_at_once(run_dir: Path) -> None:
     async def test(outlets: Outlets, joined: list[str]) -> None:
-        viewer = Viewer(KEYS[0])
-        hand(run_dir, viewer, KEYS[0])
-        await until(lambda: joined)
-        large = b"\0\0\0\1\x65" + b"p" * 2 * SAVED_MAX
-        assert outlets.push("s", Unit("video", "h264", 0, 0, True), large)
-        lost = {packet.sequence_number for packet in await asyncio.to_thread(viewer.packets, -(-len(large) // 1200))}
-        outlets.again(PacketsWanted("s", "video", sorted(lost), 0.01))
+        viewer, lost = await who_lost_all(run_dir, outlets, joined)
         assert 0 < outlets.sent("s")[0].again < len(lost)
-        for number in range(1, 9):
-            assert outlets.push("s", Unit("video", "h264", number, number, True), large)
-            await until(lambda: outlets.sent("s")[0].units == number + 1)  # noqa: B023
+        await more(outlets, 8)
         assert outlets.sent("s")[0].again == len(lost)
         viewer.sock.close()
 
@@ -149,17 +160,9 @@ def test_what_is_owed_and_not_known_any_more_is_forgotten(run_dir: Path, monkeyp
     monkeypatch.setattr(again, "OWED_S", 3600.0)
 
     async def test(outlets: Outlets, joined: list[str]) -> None:
-        viewer = Viewer(KEYS[0])
-        hand(run_dir, viewer, KEYS[0])
-        await until(lambda: joined)
-        large = b"\0\0\0\1\x65" + b"p" * 2 * SAVED_MAX
-        assert outlets.push("s", Unit("video", "h264", 0, 0, True), large)
-        lost = {packet.sequence_number for packet in await asyncio.to_thread(viewer.packets, -(-len(large) // 1200))}
-        outlets.again(PacketsWanted("s", "video", sorted(lost), 0.01))
+        viewer, _ = await who_lost_all(run_dir, outlets, joined)
         assert 0 < outlets.sent("s")[0].again < 64
-        for number in range(1, 4):
-            assert outlets.push("s", Unit("video", "h264", number, number, True), large)
-            await until(lambda: outlets.sent("s")[0].units == number + 1)  # noqa: B023
+        await more(outlets, 3)
         assert outlets.sent("s")[0].again <= 64
         viewer.sock.close()
 
